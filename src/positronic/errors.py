@@ -1,0 +1,68 @@
+"""What can go wrong, as one tree.
+
+Every message is one line for a person: what was wrong, what was expected, how to mend it.
+``positronic.cli`` prints that line and exits non-zero; the traceback is shown only on request.
+
+::
+
+    PositronicError
+    ├── UsageError            a flag or argument that makes no sense
+    ├── MissingDependency     an optional extra or a system library is not installed
+    ├── StorageError          a path that does not exist, exists already, or cannot be written
+    ├── DatasetError          a raw or converted dataset that is empty, broken or refused
+    │   └── EpisodeError      one episode of it: names the episode and the signal
+    ├── CodecError            an observation or action that does not fit the codec
+    ├── ContractError         two sides of a border disagree about what was trained
+    ├── CheckpointError       a checkpoint that is missing, incomplete or unreadable
+    ├── SimulationError       a scene, asset or renderer that cannot be made
+    └── SessionError          the inference session: protocol, server gone, refused
+        └── ServerGone        the connection ended while a reply was due
+"""
+
+
+class PositronicError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class UsageError(PositronicError):
+    """A flag or argument that makes no sense."""
+
+
+class MissingDependency(PositronicError):
+    """An optional extra or a system library is not installed; the message says how to get it."""
+
+
+class StorageError(PositronicError):
+    """A path that does not exist, exists already, or cannot be written."""
+
+
+class DatasetError(PositronicError):
+    """A raw or converted dataset that is empty, broken or refused."""
+
+
+class EpisodeError(DatasetError):
+    """One episode of a dataset is broken; the message names the episode and the signal."""
+
+
+class CodecError(PositronicError):
+    """An observation or action does not fit the codec."""
+
+
+class ContractError(PositronicError):
+    """Two sides of a border disagree about what was trained; the message names both."""
+
+
+class CheckpointError(PositronicError):
+    """A checkpoint is missing, incomplete or unreadable."""
+
+
+class SimulationError(PositronicError):
+    """A scene, asset or renderer cannot be made."""
+
+
+class SessionError(PositronicError):
+    """The inference session failed: protocol violation, refusal or error reply."""
+
+
+class ServerGone(SessionError):
+    """The connection to the inference server ended while a reply was due."""

@@ -1,0 +1,94 @@
+"""Poses and rotations.
+
+A quaternion is scalar first, ``[w, x, y, z]``, of unit length; a pose is float64 ``(7,)``:
+``[x, y, z, qw, qx, qy, qz]`` in metres. Every function takes any leading axes. The *wire* form of
+a pose is float64 ``(12,)``: position, then the rotation matrix row by row, which is what the
+session protocol carries (it has no sign ambiguity).
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+Array = NDArray[np.float64]
+
+
+def normalize_quat(quat: Any) -> Array:
+    """Scale to unit length, ``(..., 4)``; ValueError where the length is below 1e-9."""
+    q = np.asarray(quat, dtype=np.float64)
+    norm = np.linalg.norm(q, axis=-1, keepdims=True)
+    if np.any(norm < 1e-9):
+        raise ValueError("a quaternion of length 0 has no direction")
+    return q / norm
+
+
+def align_quat(quat: Any, reference: Any) -> Array:
+    """Choose of ``q`` and ``-q`` (the same rotation) the one in the hemisphere of ``reference``.
+
+    A network sees numbers, not rotations: a sign that jumps between frames is a jump to it.
+    """
+    q = np.asarray(quat, dtype=np.float64)
+    dot = np.sum(q * np.asarray(reference, dtype=np.float64), axis=-1, keepdims=True)
+    return np.where(dot < 0, -q, q)
+
+
+def quat_to_matrix(quat: Any) -> Array:
+    """Rotation matrices ``(..., 3, 3)`` of quaternions ``(..., 4)``."""
+    q = np.asarray(quat, dtype=np.float64)
+    flat = Rotation.from_quat(q.reshape(-1, 4), scalar_first=True).as_matrix()
+    return np.asarray(flat, dtype=np.float64).reshape(*q.shape[:-1], 3, 3)
+
+
+def matrix_to_quat(matrix: Any) -> Array:
+    """Quaternions ``(..., 4)`` with ``w >= 0`` of rotation matrices ``(..., 3, 3)``."""
+    m = np.asarray(matrix, dtype=np.float64)
+    rotation = Rotation.from_matrix(m.reshape(-1, 3, 3))
+    flat = np.asarray(rotation.as_quat(canonical=True, scalar_first=True), dtype=np.float64)
+    return flat.reshape(*m.shape[:-2], 4)
+
+
+def quat_mul(a: Any, b: Any) -> Array:
+    """Hamilton product: the rotation ``b`` followed by ``a``."""
+    aw, ax, ay, az = np.moveaxis(np.asarray(a, dtype=np.float64), -1, 0)
+    bw, bx, by, bz = np.moveaxis(np.asarray(b, dtype=np.float64), -1, 0)
+    product = [
+        aw * bw - ax * bx - ay * by - az * bz,
+        aw * bx + ax * bw + ay * bz - az * by,
+        aw * by - ax * bz + ay * bw + az * bx,
+        aw * bz + ax * by - ay * bx + az * bw,
+    ]
+    return np.stack(product, axis=-1)
+
+
+def quat_conj(quat: Any) -> Array:
+    """The inverse rotation of a unit quaternion."""
+    return np.asarray(quat, dtype=np.float64) * np.array([1.0, -1.0, -1.0, -1.0])
+
+
+def yaw(quat: Any) -> Array:
+    """Heading about the vertical axis in radians, ``(-pi, pi]``: where the body's x axis points."""
+    w, x, y, z = np.moveaxis(np.asarray(quat, dtype=np.float64), -1, 0)
+    return np.asarray(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
+
+
+def quat_from_yaw(angle: Any) -> Array:
+    """Rotation by ``angle`` radians about the vertical axis."""
+    half = np.asarray(angle, dtype=np.float64) / 2
+    zero = np.zeros_like(half)
+    return np.stack([np.cos(half), zero, zero, np.sin(half)], axis=-1)
+
+
+def pose_to_wire(pose: Any) -> Array:
+    """Pose ``(..., 7)`` to position and row-major rotation matrix ``(..., 12)``."""
+    p = np.asarray(pose, dtype=np.float64)
+    matrix = quat_to_matrix(normalize_quat(p[..., 3:7]))
+    return np.concatenate([p[..., :3], matrix.reshape(*p.shape[:-1], 9)], axis=-1)
+
+
+def pose_from_wire(wire: Any) -> Array:
+    """Position and row-major rotation matrix ``(..., 12)`` to pose ``(..., 7)`` with ``qw >= 0``."""
+    v = np.asarray(wire, dtype=np.float64)
+    quat = matrix_to_quat(v[..., 3:].reshape(*v.shape[:-1], 3, 3))
+    return np.concatenate([v[..., :3], quat], axis=-1)

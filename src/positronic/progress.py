@@ -1,0 +1,48 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then in a log."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+LOG_INTERVAL_S = 5.0
+
+
+class _Line:
+    """Stands in for tqdm's redrawing where output is a file or a pipe: each update is one line."""
+
+    def write(self, text: str) -> int:
+        line = text.strip()
+        if line:
+            print(line, file=sys.stderr, flush=True)
+        return len(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def bar(*, total: int | None, desc: str, unit: str = "it") -> Any:
+    """Make a progress bar (a ``tqdm``) that counts to ``total``; close it, or use it in ``with``."""
+    if sys.stderr.isatty():
+        return tqdm(total=total, desc=desc, unit=unit, dynamic_ncols=True)
+    return tqdm(
+        total=total,
+        desc=desc,
+        unit=unit,
+        ascii=True,
+        ncols=0,
+        file=_Line(),
+        mininterval=LOG_INTERVAL_S,
+        maxinterval=LOG_INTERVAL_S,
+    )
+
+
+def track[T](
+    items: Iterable[T], *, total: int | None = None, desc: str, unit: str = "it"
+) -> Iterator[T]:
+    """Yield from ``items`` and show how many have gone by."""
+    with bar(total=total, desc=desc, unit=unit) as progress:
+        for item in items:
+            yield item
+            progress.update()
