@@ -21,7 +21,7 @@ def normalize_quat(quat: Any) -> Array:
     norm = np.linalg.norm(q, axis=-1, keepdims=True)
     if np.any(norm < 1e-9):
         raise ValueError("a quaternion of length 0 has no direction")
-    return q / norm
+    return np.asarray(q / norm)
 
 
 def align_quat(quat: Any, reference: Any) -> Array:
@@ -64,7 +64,7 @@ def quat_mul(a: Any, b: Any) -> Array:
 
 def quat_conj(quat: Any) -> Array:
     """The inverse rotation of a unit quaternion."""
-    return np.asarray(quat, dtype=np.float64) * np.array([1.0, -1.0, -1.0, -1.0])
+    return np.asarray(np.asarray(quat, dtype=np.float64) * np.array([1.0, -1.0, -1.0, -1.0]))
 
 
 def yaw(quat: Any) -> Array:
@@ -88,7 +88,7 @@ def pose_to_wire(pose: Any) -> Array:
 
 
 def pose_from_wire(wire: Any) -> Array:
-    """Position and row-major rotation matrix ``(..., 12)`` to pose ``(..., 7)`` with ``qw >= 0``."""
+    """Position and row-major matrix ``(..., 12)`` to pose ``(..., 7)`` with ``qw >= 0``."""
     v = np.asarray(wire, dtype=np.float64)
     quat = matrix_to_quat(v[..., 3:].reshape(*v.shape[:-1], 3, 3))
     return np.concatenate([v[..., :3], quat], axis=-1)

@@ -23,7 +23,7 @@ class _Line:
 
 
 def bar(*, total: int | None, desc: str, unit: str = "it") -> Any:
-    """Make a progress bar (a ``tqdm``) that counts to ``total``; close it, or use it in ``with``."""
+    """Make a progress bar (a ``tqdm``) that counts to ``total``; close it after use."""
     if sys.stderr.isatty():
         return tqdm(total=total, desc=desc, unit=unit, dynamic_ncols=True)
     return tqdm(

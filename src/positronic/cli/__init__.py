@@ -1,0 +1,106 @@
+"""The command line of every program here: configuronic's configs, with help and errors for people.
+
+A command is a ``cfn.Config``; ``--a.b=value`` overrides an argument, however deep,
+``--a=@module.name`` puts another config in its place and ``--a=.name`` one from the module of the
+present one. What configuronic leaves to its callers is added here: help that explains each flag
+(from the ``Args:`` of the docstring), a suggestion for a mistyped one, and one line instead of a
+traceback when something is wrong.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import configuronic as cfn
+
+from getiaction.errors import GetiactionError
+from positronic.cli import help as helptext
+from positronic.cli.flags import Flags, apply_flags, parse_flags
+from positronic.errors import PositronicError, UsageError
+
+TRACEBACK_VARIABLE = "POSITRONIC_TRACEBACK"
+EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+type Commands = cfn.Config | dict[str, cfn.Config]
+
+
+def run(commands: Commands, prog: str, argv: Sequence[str] | None = None) -> NoReturn:
+    """Run one command line and exit the process with its status.
+
+    Args:
+        commands: One config, or configs by subcommand name.
+        prog: The program's name as typed, for help and errors.
+        argv: The arguments; ``sys.argv[1:]`` unless given.
+
+    A command ends with the int that it returns (None is 0), with 1 after an error that the program
+    understands, with 2 after a command line that makes no sense and with 130 after Ctrl-C.
+    """
+    sys.exit(status(commands, prog, sys.argv[1:] if argv is None else argv))
+
+
+def status(commands: Commands, prog: str, argv: Sequence[str]) -> int:
+    """Run one command line and return its exit status; :func:`run` says which."""
+    try:
+        return _dispatch(commands, prog, list(argv))
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone (`| head`): nobody is left to tell, so die as other programs do.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lives until the process ends
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        known = _known(error)
+        if known is None or os.environ.get(TRACEBACK_VARIABLE):
+            traceback.print_exc()
+        if known is None:
+            print(f"{prog}: this is a bug; please report the lines above", file=sys.stderr)
+            return EXIT_ERROR
+        print(f"{prog}: error: {_one_line(known)}", file=sys.stderr)
+        return EXIT_USAGE if isinstance(known, UsageError) else EXIT_ERROR
+
+
+def _dispatch(commands: Commands, prog: str, argv: list[str]) -> int:
+    if isinstance(commands, dict):
+        if not argv or argv[0] in ("--help", "-h", "help"):
+            print(helptext.of_program(commands, prog))
+            return 0 if argv else EXIT_USAGE
+        name = argv.pop(0)
+        if name not in commands:
+            hint = helptext.did_you_mean(name, commands)
+            raise UsageError(
+                f"there is no command {name!r}{hint}; the commands are: {', '.join(commands)}"
+            )
+        prog, config = f"{prog} {name}", commands[name]
+    else:
+        config = commands
+    wants_help = any(word in ("--help", "-h") for word in argv)
+    flags: Flags = parse_flags([word for word in argv if word not in ("--help", "-h")], config)
+    config = apply_flags(config, flags)
+    if wants_help:
+        print(helptext.of_command(config, prog))
+        return 0
+    missing = helptext.missing(config)
+    if missing:
+        listed = " ".join(f"--{name}=..." for name in missing)
+        raise UsageError(f"still needed: {listed} (see {prog} --help)")
+    result: Any = config.instantiate()
+    return result if isinstance(result, int) and not isinstance(result, bool) else 0
+
+
+def _known(error: BaseException | None) -> Exception | None:
+    """Find the error meant for people; configuronic wraps what a nested config raises."""
+    while error is not None:
+        if isinstance(error, PositronicError | GetiactionError):
+            return error
+        if isinstance(error, OSError):
+            return error
+        error = error.__cause__ if error.__cause__ is not None else None
+    return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,153 @@
+"""From the words of a command line to the arguments of a config."""
+
+import inspect
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+import configuronic as cfn
+from fire.parser import DefaultParseValue
+
+from positronic.cli.help import did_you_mean, parameters
+from positronic.errors import UsageError
+
+SIMPLE = (bool, int, float, str)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The overrides of one command line in the order given: dotted name, text as typed or True."""
+
+    items: tuple[tuple[str, str | bool], ...]
+
+
+def parse_flags(words: list[str], config: cfn.Config) -> Flags:
+    """Read ``--a.b=value``, ``--a.b value``, ``--flag`` and positional words.
+
+    Positional words fill the command's required parameters in order.
+    """
+    items: list[tuple[str, str | bool]] = []
+    bare: list[str] = []
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if not word.startswith("--"):
+            bare.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        name = name.replace("-", "_")
+        if equals:
+            items.append((name, value))
+        elif position < len(words) and not words[position].startswith("--"):
+            items.append((name, words[position]))
+            position += 1
+        else:
+            items.append((name, True))
+    open_names = [
+        name
+        for name, parameter in parameters(config).items()
+        if parameter.default is inspect.Parameter.empty
+        and name not in config.kwargs
+        and name not in {given for given, _ in items}
+    ]
+    if len(bare) > len(open_names):
+        raise UsageError(
+            f"{bare[len(open_names)]!r} is not a flag; flags are written --name=value (see --help)"
+        )
+    return Flags(tuple(zip(open_names, bare, strict=False)) + tuple(items))
+
+
+def apply_flags(config: cfn.Config, flags: Flags) -> cfn.Config:
+    """Override the config by the flags, one by one.
+
+    Raises:
+        UsageError: A flag that does not exist, or a value of the wrong type; says what is meant.
+    """
+    for name, text in flags.items:
+        owner = _owner(config, name)
+        value = _value(owner, name, text)
+        try:
+            config = config.override(**{name: value})
+        except cfn.ConfigError as error:
+            raise UsageError(f"--{name}={text}: {_cause(error, value)}") from error
+    return config
+
+
+def _owner(config: cfn.Config, name: str) -> cfn.Config | None:
+    """The config that the flag's last part belongs to; refuses a part that does not exist."""
+    node: Any = config
+    parts = name.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(node, cfn.Config):
+            if isinstance(node, dict | list):
+                return None
+            raise UsageError(
+                f"--{name}: {'.'.join(parts[:depth])} is a plain value and has no {part!r}"
+            )
+        accepted = parameters(node)
+        open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
+        if part not in accepted and part not in node.kwargs and not open_ended:
+            prefix = "".join(f"{p}." for p in parts[:depth])
+            hint = did_you_mean(part, accepted, prefix=f"--{prefix}")
+            raise UsageError(f"there is no flag --{name}{hint} (see --help)")
+        if depth == len(parts) - 1:
+            return node
+        declared = accepted[part].default if part in accepted else None
+        node = node.kwargs.get(part, declared)
+        if node is None or node is inspect.Parameter.empty:
+            raise UsageError(
+                f"--{name}: give --{'.'.join(parts[: depth + 1])}=@module.name first, "
+                "then its arguments"
+            )
+    return None
+
+
+def _value(owner: cfn.Config | None, name: str, text: str | bool) -> Any:
+    """Parse the text as a Python literal, unless the parameter is declared to be a string."""
+    if text is True:
+        return True
+    assert isinstance(text, str)
+    last = name.rsplit(".", 1)[-1]
+    allowed = _declared(owner, last) if owner is not None else None
+    parsed = DefaultParseValue(text)
+    if allowed is None or text.startswith(("@", ".")) or (parsed is None and None in allowed):
+        return parsed
+    if str in allowed and not isinstance(parsed, tuple(t for t in allowed if t not in (str, None))):
+        return text
+    if float in allowed and isinstance(parsed, int) and not isinstance(parsed, bool):
+        return parsed if int in allowed else float(parsed)
+    wanted = tuple(t for t in allowed if t is not None)
+    is_bool = isinstance(parsed, bool)
+    if not isinstance(parsed, wanted) or (is_bool and bool not in wanted):
+        words = " or ".join("None" if t is None else t.__name__ for t in allowed)
+        raise UsageError(f"--{name}={text}: expected {words}")
+    return parsed
+
+
+def _declared(owner: cfn.Config, name: str) -> tuple[type | None, ...] | None:
+    """The simple types that a parameter is annotated with; None where it takes anything else."""
+    parameter = parameters(owner).get(name)
+    if parameter is None or parameter.annotation is inspect.Parameter.empty:
+        return None
+    annotation = parameter.annotation
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    members = typing.get_args(annotation) if union else (annotation,)
+    declared = tuple(None if member is type(None) else member for member in members)
+    return declared if all(m is None or m in SIMPLE for m in declared) else None
+
+
+def _cause(error: cfn.ConfigError, value: Any) -> str:
+    """Say why a reference such as ``@module.name`` did not resolve, with what the module has."""
+    cause = error.__cause__
+    while cause is not None and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, AttributeError) and isinstance(cause.obj, types.ModuleType):
+        offered = [n for n, v in vars(cause.obj).items() if isinstance(v, cfn.Config)]
+        hint = did_you_mean(str(cause.name), offered)
+        listed = ", ".join(offered) or "nothing"
+        return f"{cause.obj.__name__} has no {cause.name!r}{hint}; it offers: {listed}"
+    if isinstance(cause, ImportError):
+        return f"no such module: {str(value).lstrip('@.')}"
+    return str(cause or error)

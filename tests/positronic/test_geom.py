@@ -1,0 +1,56 @@
+"""Poses and rotations against scipy and against their own definitions."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from positronic import geom
+
+RNG = np.random.default_rng(0)
+QUATS = geom.normalize_quat(RNG.normal(size=(50, 4)))
+
+
+def test_quat_and_matrix_are_inverse_and_scalar_first() -> None:
+    again = geom.matrix_to_quat(geom.quat_to_matrix(QUATS))
+    np.testing.assert_allclose(geom.align_quat(again, QUATS), QUATS, atol=1e-12)
+    assert np.all(again[:, 0] >= 0)
+    quarter = geom.quat_to_matrix([np.sqrt(0.5), 0, 0, np.sqrt(0.5)])
+    np.testing.assert_allclose(quarter @ [1, 0, 0], [0, 1, 0], atol=1e-12)
+
+
+def test_product_and_inverse() -> None:
+    a, b = QUATS[:25], QUATS[25:]
+    expected = Rotation.from_quat(a, scalar_first=True) * Rotation.from_quat(b, scalar_first=True)
+    product = geom.quat_to_matrix(geom.quat_mul(a, b))
+    np.testing.assert_allclose(product, expected.as_matrix(), atol=1e-12)
+    unit = geom.quat_mul(a, geom.quat_conj(a))
+    np.testing.assert_allclose(unit, np.tile([1.0, 0, 0, 0], (25, 1)), atol=1e-12)
+
+
+def test_yaw() -> None:
+    angles = np.linspace(-3.1, 3.1, 40)
+    np.testing.assert_allclose(geom.yaw(geom.quat_from_yaw(angles)), angles, atol=1e-12)
+
+
+def test_align_keeps_the_rotation_and_the_hemisphere() -> None:
+    reference = np.array([0.0, 1, 0, 0])
+    aligned = geom.align_quat(QUATS, reference)
+    assert np.all(aligned @ reference >= 0)
+    matrices = geom.quat_to_matrix(aligned)
+    np.testing.assert_allclose(matrices, geom.quat_to_matrix(QUATS), atol=1e-12)
+
+
+def test_wire_form_round_trip() -> None:
+    poses = np.concatenate([RNG.normal(size=(50, 3)), QUATS], axis=-1)
+    wire = geom.pose_to_wire(poses)
+    assert wire.shape == (50, 12)
+    again = geom.pose_from_wire(wire)
+    np.testing.assert_allclose(again[:, :3], poses[:, :3])
+    np.testing.assert_allclose(geom.align_quat(again[:, 3:], QUATS), QUATS, atol=1e-12)
+    one = geom.pose_to_wire([1, 2, 3, 1, 0, 0, 0])
+    np.testing.assert_array_equal(one, [1, 2, 3, 1, 0, 0, 0, 1, 0, 0, 0, 1])
+
+
+def test_a_quaternion_of_no_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="length 0"):
+        geom.pose_to_wire(np.zeros(7))
