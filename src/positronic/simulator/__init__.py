@@ -1,0 +1,57 @@
+"""MuJoCo scenes as Gymnasium environments, with scripted experts and success scorers.
+
+Importing this package registers ``positronic/StackCubes-v0`` and ``positronic/PickPlace-v0``;
+MuJoCo itself is imported when an environment is made.
+"""
+
+import difflib
+from typing import Any
+
+import gymnasium
+
+from positronic.errors import UsageError
+
+EPISODE_STEPS = 300  # 20 s at 15 Hz
+
+ENVIRONMENTS = {
+    "stack_cubes": "positronic/StackCubes-v0",
+    "pick_place": "positronic/PickPlace-v0",
+}
+
+for _task, _env_id in ENVIRONMENTS.items():
+    gymnasium.register(
+        id=_env_id,
+        entry_point="positronic.simulator.env:PandaEnv",
+        max_episode_steps=EPISODE_STEPS,
+        kwargs={"task": _task},
+    )
+
+
+def env_id(name: str) -> str:
+    """Return the Gymnasium id of a short name (``stack_cubes``) or of an id.
+
+    Raises:
+        UsageError: there is no such environment; the message names the nearest.
+    """
+    if name in ENVIRONMENTS.values():
+        return name
+    if name in ENVIRONMENTS:
+        return ENVIRONMENTS[name]
+    known = [*ENVIRONMENTS, *ENVIRONMENTS.values()]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UsageError(f"unknown environment {name!r}{hint} (there are {', '.join(ENVIRONMENTS)})")
+
+
+def make(name: str, **kwargs: Any) -> gymnasium.Env[dict[str, Any], Any]:
+    """Open an environment by its short name or Gymnasium id.
+
+    Args:
+        name: ``stack_cubes``, ``pick_place``, or their Gymnasium ids.
+        kwargs: Passed on to ``positronic.simulator.env.PandaEnv`` and ``gymnasium.make``.
+
+    Raises:
+        UsageError: there is no such environment.
+    """
+    kwargs.setdefault("disable_env_checker", True)
+    return gymnasium.make(env_id(name), **kwargs)

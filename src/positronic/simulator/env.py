@@ -1,0 +1,402 @@
+"""The Gymnasium environment: a Panda on a table, commanded at 15 Hz in task or joint space."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from positronic.errors import SimulationError, UsageError
+from positronic.geom import align_quat, matrix_to_quat, normalize_quat, pose_from_wire, pose_to_wire
+from positronic.simulator import gl, robot, scene, tasks
+from positronic.simulator.ik import Kinematics
+from positronic.simulator.rendering import Cameras
+
+Array = NDArray[np.float64]
+Observation = dict[str, Any]
+ControlMode = Literal["cartesian_pos", "joint_pos"]
+
+PHYSICS_HZ = 480
+SUCCESS_HOLD_S = 0.4
+RENDER_SIZE = (480, 640)
+MAX_YAW_RAD = np.pi / 4
+# The gripper pointing straight down at home. Of the two quaternions of a rotation, every pose that
+# leaves this environment is the one in this hemisphere, so that no sign ever jumps.
+HOME_QUAT = np.array([0.0, 1.0, 0.0, 0.0])
+
+# A target further ahead than this is approached at the Panda's joint speed limit, 2.175 rad/s.
+_MAX_LEAD_RAD = 2.175 * robot.SERVO_LAG_S
+_SETTLE_STEPS = 3
+# AR(1) coefficient of the command noise: it drifts rather than jitters, or the servos filter it.
+_NOISE_MEMORY = 0.8
+_NOISE_RAD_PER_M = 8.0
+
+
+class PandaEnv(gymnasium.Env[Observation, NDArray[np.float64]]):
+    """A task on the table, seeded and bit for bit repeatable.
+
+    Observations are a dict of the raw signals: ``robot_state.q`` and ``.dq`` (7,) float32,
+    ``robot_state.ee_pose`` (7,) float64 ``[x y z qw qx qy qz]``, ``grip`` () float32 (1 open, 0
+    closed), ``object_poses`` (7 n,) float64 in the order of the task's objects, and each camera
+    as uint8 (H, W, 3). An action is float64 (8,): a gripper pose (``cartesian_pos``) or joint
+    positions (``joint_pos``), then the target grip. ``info["is_success"]`` tells whether the
+    goal has held for 0.4 s, which ends the episode with reward 1.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 15}
+
+    def __init__(
+        self,
+        task: str = "stack_cubes",
+        cameras: Sequence[str] | None = ("image.wrist", "image.exterior"),
+        image_size: tuple[int, int] = (240, 320),
+        control_mode: ControlMode = "cartesian_pos",
+        control_fps: int = 15,
+        yaw_range: float = MAX_YAW_RAD,
+        command_noise: float = 0.0,
+        render_mode: str | None = None,
+    ) -> None:
+        """Open the scene.
+
+        Args:
+            task: ``stack_cubes`` or ``pick_place``.
+            cameras: Image signals to render into every observation; none renders nothing.
+            image_size: Height and width of the pictures.
+            control_mode: What the first seven numbers of an action are.
+            control_fps: Control steps a second.
+            yaw_range: Objects start turned by up to this angle, in rad.
+            command_noise: Standard deviation in metres of a slow random drift that the arm adds to
+                each commanded position (and 8 rad per metre of it to its heading).
+            render_mode: ``rgb_array`` makes ``render`` return the exterior view.
+
+        Raises:
+            UsageError: an argument that makes no sense.
+            MissingDependency: the robot model or, with cameras, OpenGL is not installed.
+        """
+        self.cameras = tuple(cameras or ())
+        self.image_size = _checked_size(image_size)
+        self.render_mode = render_mode
+        self.control_mode: ControlMode = control_mode
+        self.control_fps = int(control_fps)
+        self._yaw_range = float(yaw_range)
+        self._command_noise = float(command_noise)
+        self._check_arguments(task)
+        self._task = tasks.TASKS[task]
+        self.metadata = {**type(self).metadata, "render_fps": self.control_fps}
+
+        gl.select_backend(required=bool(self.cameras) or render_mode is not None)
+        import mujoco
+
+        self._mj = mujoco
+        self.model = scene.load_model(self._task)
+        self._substeps = max(1, round(PHYSICS_HZ / self.control_fps))
+        self.model.opt.timestep = 1.0 / (self.control_fps * self._substeps)
+        self.data = mujoco.MjData(self.model)
+        self._kinematics = Kinematics(self.model, robot.HOME_Q)
+        self._find_addresses()
+        self._views: dict[tuple[int, int], Cameras] = {}
+        self._held = 0
+        self._drift = np.zeros(4)
+        self.observation_space = self._make_observation_space()
+        self.action_space = self._make_action_space()
+
+    # -- what it is
+
+    @property
+    def task(self) -> str:
+        """The task in words, as a policy is told it."""
+        return self._task.text
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Names of the objects, in the order of ``object_poses``."""
+        return self._task.objects
+
+    @property
+    def statics(self) -> dict[str, Any]:
+        """What is constant over an episode and worth recording with it."""
+        return {
+            "task": self.task,
+            "joint_names": [f"joint{i}" for i in range(1, 8)],
+            "object_names": list(self.objects),
+            "grip_convention": {"open": 1.0, "closed": 0.0},
+            "pose_signals": ["robot_state.ee_pose", "robot_commands.pose"],
+            "joint_signal": "robot_state.q",
+            "control_fps": self.control_fps,
+            "simulation.env_id": ENV_IDS[self._task.name],
+            "simulation.control_mode": self.control_mode,
+            "simulation.yaw_range": self._yaw_range,
+            "simulation.command_noise": self._command_noise,
+            "simulation.mujoco_version": self._mj.__version__,
+        }
+
+    # -- Gymnasium
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Put the arm home and the objects where the seed says."""
+        super().reset(seed=seed)
+        self._mj.mj_resetData(self.model, self.data)
+        self._held = 0
+        self._drift[:] = 0.0
+        data = self.data
+        data.qpos[self._arm_qpos] = robot.HOME_Q
+        data.ctrl[self._arm_ctrl] = robot.HOME_Q
+        poses = self._task.sample(self.np_random, self._yaw_range)
+        for address, pose in zip(self._object_qpos, poses, strict=True):
+            data.qpos[address : address + 7] = pose
+        self._mj.mj_step(self.model, data, nstep=_SETTLE_STEPS * self._substeps)
+        data.time = 0.0
+        self._mj.mj_forward(self.model, data)
+        return self._observe(), self._info()
+
+    def step(
+        self, action: NDArray[np.float64]
+    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Give one command and let ``1 / control_fps`` seconds pass.
+
+        Raises:
+            SimulationError: the action has the wrong shape or is not finite.
+        """
+        command = np.asarray(action, dtype=np.float64)
+        if command.shape != (8,) or not np.isfinite(command).all():
+            raise SimulationError(
+                f"an action is 8 finite numbers ({self.control_mode}, then grip), "
+                f"got shape {command.shape}: {command.tolist()}"
+            )
+        data = self.data
+        q = data.qpos[self._arm_qpos].copy()
+        target = self._joint_target(command[:7], q)
+        lead = target - q
+        largest = float(np.abs(lead).max())
+        if largest > _MAX_LEAD_RAD:
+            target = q + lead * (_MAX_LEAD_RAD / largest)
+        data.ctrl[self._arm_ctrl] = target
+        closing = 1.0 - float(np.clip(command[7], 0.0, 1.0))
+        data.ctrl[self._grip_ctrl] = closing * robot.GRIPPER_CLOSED_CTRL
+        self._mj.mj_step(self.model, data, nstep=self._substeps)
+        # Positions have moved on since the last derived quantities were computed.
+        self._mj.mj_forward(self.model, data)
+
+        self._held = self._held + 1 if self._task.is_done(self._scene_state()) else 0
+        info = self._info()
+        success = bool(info["is_success"])
+        return self._observe(), float(success), success, False, info
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """Picture of the exterior view, uint8 (480, 640, 3); None without a render mode."""
+        if self.render_mode is None:
+            return None
+        return self._picture("image.exterior", RENDER_SIZE)
+
+    def close(self) -> None:
+        """Free the rendering contexts; harmless when repeated."""
+        while self._views:
+            self._views.popitem()[1].close()
+
+    # -- beyond Gymnasium
+
+    def command_to_action(
+        self, robot_command: Mapping[str, Any], target_grip: float
+    ) -> NDArray[np.float64]:
+        """Turn a command as it comes over the wire into an action ``(8,)`` of this environment.
+
+        ``{"type": "cartesian_pos", "pose": (12,)}`` and ``{"type": "joint_pos", "positions":
+        (7,)}`` are understood whatever the control mode is.
+
+        Raises:
+            SimulationError: another command type, or a vector of the wrong length.
+        """
+        kind = robot_command.get("type")
+        if kind == "cartesian_pos":
+            wire = _vector(robot_command, "pose", 12)
+            pose = pose_from_wire(wire)
+            pose[3:] = align_quat(pose[3:], HOME_QUAT)
+            goal = pose
+            if self.control_mode == "joint_pos":
+                goal = self._kinematics.solve(pose, self.data.qpos[self._arm_qpos].copy())
+        elif kind == "joint_pos":
+            goal = _vector(robot_command, "positions", 7)
+            if self.control_mode == "cartesian_pos":
+                position, matrix = self._kinematics.forward(goal)
+                goal = np.concatenate([position, align_quat(matrix_to_quat(matrix), HOME_QUAT)])
+        else:
+            raise SimulationError(
+                f"unknown robot command {kind!r}; expected 'cartesian_pos' or 'joint_pos'"
+            )
+        return np.append(goal, float(target_grip))
+
+    def action_to_command(self, action: NDArray[np.float64]) -> tuple[dict[str, Any], float]:
+        """Invert ``command_to_action``: the wire command of an action, and the target grip."""
+        if self.control_mode == "cartesian_pos":
+            return {"type": "cartesian_pos", "pose": pose_to_wire(action[:7])}, float(action[7])
+        return {"type": "joint_pos", "positions": np.array(action[:7])}, float(action[7])
+
+    def sim_state(self) -> NDArray[np.float64]:
+        """The full physics state (``mjSTATE_INTEGRATION``), enough to continue from."""
+        kind = self._mj.mjtState.mjSTATE_INTEGRATION
+        state = np.zeros(self._mj.mj_stateSize(self.model, kind))
+        self._mj.mj_getState(self.model, self.data, state, kind)
+        return state
+
+    def set_sim_state(self, state: NDArray[np.float64]) -> Observation:
+        """Go to a state that ``sim_state`` returned, and observe it.
+
+        Raises:
+            SimulationError: the vector has another length than this scene's state.
+        """
+        kind = self._mj.mjtState.mjSTATE_INTEGRATION
+        size = int(self._mj.mj_stateSize(self.model, kind))
+        if np.shape(state) != (size,):
+            raise SimulationError(
+                f"a state of {self._task.name} has {size} numbers, got shape {np.shape(state)}"
+            )
+        self._mj.mj_setState(self.model, self.data, np.asarray(state, np.float64), kind)
+        self._held = 0
+        self._mj.mj_forward(self.model, self.data)
+        return self._observe()
+
+    # -- inside
+
+    def _check_arguments(self, task: str) -> None:
+        if task not in tasks.TASKS:
+            raise UsageError(f"unknown task {task!r}; expected one of {', '.join(tasks.TASKS)}")
+        unknown = [name for name in self.cameras if name not in scene.CAMERAS]
+        if unknown:
+            raise UsageError(
+                f"unknown camera {unknown[0]!r}; expected some of {', '.join(scene.CAMERAS)}"
+            )
+        if self.control_mode not in ("cartesian_pos", "joint_pos"):
+            raise UsageError(
+                f"unknown control mode {self.control_mode!r}; "
+                "expected 'cartesian_pos' or 'joint_pos'"
+            )
+        if not 1 <= self.control_fps <= PHYSICS_HZ:
+            raise UsageError(f"control_fps is {self.control_fps}; expected 1 to {PHYSICS_HZ}")
+        if self.render_mode not in (None, "rgb_array"):
+            raise UsageError(f"render mode {self.render_mode!r}; expected 'rgb_array' or none")
+        if self._command_noise < 0 or self._yaw_range < 0:
+            raise UsageError("command_noise and yaw_range are magnitudes; expected 0 or more")
+
+    def _find_addresses(self) -> None:
+        model = self.model
+        joints = [model.joint(name) for name in robot.ARM_JOINTS]
+        self._arm_qpos = np.array([int(joint.qposadr[0]) for joint in joints])
+        self._arm_dofs = np.array([int(joint.dofadr[0]) for joint in joints])
+        self._arm_ctrl = np.array([int(model.actuator(n).id) for n in robot.ARM_ACTUATORS])
+        self._grip_ctrl = int(model.actuator(robot.GRIPPER_ACTUATOR).id)
+        self._grip_qpos = int(model.joint(robot.GRIPPER_JOINT).qposadr[0])
+        self._tcp = int(model.site(robot.TCP_SITE).id)
+        bodies = [model.joint(name) for name in self._task.objects]
+        self._object_qpos = [int(joint.qposadr[0]) for joint in bodies]
+        self._object_dofs = [int(joint.dofadr[0]) for joint in bodies]
+
+    def _joint_target(self, command: Array, q: Array) -> Array:
+        if self.control_mode == "joint_pos":
+            limits = self._kinematics.limits
+            return np.clip(command, limits[:, 0], limits[:, 1])
+        if np.linalg.norm(command[3:7]) < 1e-6:
+            raise SimulationError("the quaternion of the commanded pose has length 0")
+        return self._kinematics.solve(self._disturbed(command), q)
+
+    def _disturbed(self, pose: Array) -> Array:
+        if self._command_noise == 0.0:
+            return pose
+        fresh = self.np_random.normal(size=4) * np.sqrt(1 - _NOISE_MEMORY**2)
+        self._drift = _NOISE_MEMORY * self._drift + fresh
+        offset = self._drift * self._command_noise
+        turn = offset[3] * _NOISE_RAD_PER_M / 2
+        spin = np.array([np.cos(turn), 0.0, 0.0, np.sin(turn)])
+        quat = np.zeros(4)
+        self._mj.mju_mulQuat(quat, spin, normalize_quat(pose[3:]))
+        return np.concatenate([pose[:3] + offset[:3], quat])
+
+    def _grip(self) -> float:
+        driver = float(self.data.qpos[self._grip_qpos])
+        return float(np.clip(1.0 - driver / robot.GRIPPER_CLOSED_RAD, 0.0, 1.0))
+
+    def _ee_pose(self) -> Array:
+        quat = np.zeros(4)
+        self._mj.mju_mat2Quat(quat, self.data.site_xmat[self._tcp])
+        return np.concatenate([self.data.site_xpos[self._tcp], align_quat(quat, HOME_QUAT)])
+
+    def _object_poses(self) -> Array:
+        poses = np.stack([self.data.qpos[a : a + 7] for a in self._object_qpos])
+        # Upright objects turn by less than half a turn, which keeps w positive.
+        poses[:, 3:] = align_quat(poses[:, 3:], np.array([1.0, 0.0, 0.0, 0.0]))
+        return poses
+
+    def _scene_state(self) -> tasks.SceneState:
+        return tasks.SceneState(
+            tcp=self.data.site_xpos[self._tcp].copy(),
+            grip=self._grip(),
+            poses=self._object_poses(),
+            velocities=np.stack([self.data.qvel[a : a + 3] for a in self._object_dofs]),
+        )
+
+    def _observe(self) -> Observation:
+        data = self.data
+        observation: Observation = {
+            "robot_state.q": data.qpos[self._arm_qpos].astype(np.float32),
+            "robot_state.dq": data.qvel[self._arm_dofs].astype(np.float32),
+            "robot_state.ee_pose": self._ee_pose(),
+            "grip": np.array(self._grip(), dtype=np.float32),
+            "object_poses": self._object_poses().reshape(-1),
+        }
+        for name in self.cameras:
+            observation[name] = self._picture(name, self.image_size)
+        return observation
+
+    def _info(self) -> dict[str, Any]:
+        return {"is_success": self._held >= max(1, round(SUCCESS_HOLD_S * self.control_fps))}
+
+    def _picture(self, signal: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+        if size not in self._views:
+            self._views[size] = Cameras(self.model, size)
+        return self._views[size].render(self.data, scene.CAMERAS[signal])
+
+    def _make_observation_space(self) -> spaces.Dict:
+        n = len(self.objects)
+        pose = np.array([100.0] * 3 + [1.0] * 4)
+        boxes: dict[str, spaces.Space[Any]] = {
+            "robot_state.q": spaces.Box(-2 * np.pi, 2 * np.pi, (7,), np.float32),
+            "robot_state.dq": spaces.Box(-100.0, 100.0, (7,), np.float32),
+            "robot_state.ee_pose": spaces.Box(-pose, pose, dtype=np.float64),
+            "grip": spaces.Box(0.0, 1.0, (), np.float32),
+            "object_poses": spaces.Box(-np.tile(pose, n), np.tile(pose, n), dtype=np.float64),
+        }
+        for name in self.cameras:
+            boxes[name] = spaces.Box(0, 255, (*self.image_size, 3), np.uint8)
+        return spaces.Dict(boxes)
+
+    def _make_action_space(self) -> spaces.Box:
+        if self.control_mode == "joint_pos":
+            low, high = self._kinematics.limits.T
+        else:
+            high = np.ones(7)
+            low = -high
+        return spaces.Box(np.append(low, 0.0), np.append(high, 1.0), dtype=np.float64)
+
+
+ENV_IDS = {"stack_cubes": "positronic/StackCubes-v0", "pick_place": "positronic/PickPlace-v0"}
+
+
+def _checked_size(size: Sequence[int]) -> tuple[int, int]:
+    if len(size) != 2 or min(size) < 8 or max(size) > 4096:
+        raise UsageError(f"image_size is {tuple(size)}; expected (height, width) of 8 to 4096")
+    return int(size[0]), int(size[1])
+
+
+def _vector(command: Mapping[str, Any], key: str, length: int) -> Array:
+    if key not in command:
+        raise SimulationError(f"the {command['type']} command lacks its {key!r}")
+    vector = np.asarray(command[key], dtype=np.float64).reshape(-1)
+    if vector.shape != (length,) or not np.isfinite(vector).all():
+        raise SimulationError(
+            f"{key!r} of a {command['type']} command is {length} finite numbers, "
+            f"got {vector.tolist()}"
+        )
+    return vector

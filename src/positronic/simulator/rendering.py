@@ -1,0 +1,48 @@
+"""Camera pictures of a simulation, without a display."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.simulator import gl
+
+
+class Cameras:
+    """Renders named cameras at one size; holds an OpenGL context until ``close``."""
+
+    def __init__(self, model: Any, size: tuple[int, int]) -> None:
+        """Prepare for pictures of ``size`` (height, width).
+
+        Raises:
+            MissingDependency: OpenGL does not work here; the message says what to install.
+        """
+        backend = gl.select_backend()
+        import mujoco
+
+        height, width = size
+        screen = model.vis.global_
+        screen.offheight = max(int(screen.offheight), height)
+        screen.offwidth = max(int(screen.offwidth), width)
+        self._renderer: Any = None
+        try:
+            self._renderer = mujoco.Renderer(model, height, width)
+        except (ImportError, AttributeError, RuntimeError) as error:
+            # The library is there but not its driver, or MUJOCO_GL named one that is not there.
+            raise gl.missing(backend) from error
+        self._shadow = int(mujoco.mjtRndFlag.mjRND_SHADOW)
+        self._reflection = int(mujoco.mjtRndFlag.mjRND_REFLECTION)
+
+    def render(self, data: Any, camera: str) -> NDArray[np.uint8]:
+        """Picture of ``camera``, uint8 ``(height, width, 3)`` RGB."""
+        self._renderer.update_scene(data, camera)
+        flags = self._renderer.scene.flags
+        flags[self._shadow] = 0  # with a software rasteriser, shadows cost ten times the rest
+        flags[self._reflection] = 0
+        return np.array(self._renderer.render(), dtype=np.uint8)
+
+    def close(self) -> None:
+        """Free the context; harmless when repeated."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None

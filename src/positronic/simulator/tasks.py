@@ -1,0 +1,190 @@
+"""What there is to do on the table: objects, where they start, and when the task is done."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.geom import quat_from_yaw, quat_to_matrix
+
+Array = NDArray[np.float64]
+
+CUBE_M = 0.04  # edge
+TRAY_M = 0.13  # outer edge
+TRAY_FLOOR_M = 0.004
+TRAY_WALL_M = 0.016  # height above the table
+
+RED = (0.86, 0.16, 0.14, 1.0)
+GREEN = (0.17, 0.62, 0.24, 1.0)
+BLUE = (0.20, 0.42, 0.78, 1.0)
+
+# What counts as done. Speeds are linear, of the body's centre, in the world frame.
+MAX_OFFSET_M = 0.02  # cube centre beside the centre it stands on: half a cube hangs over at most
+MAX_HEIGHT_ERROR_M = 0.006
+MAX_SPEED_M_S = 0.02
+MIN_GRIP_OPEN = 0.75
+MIN_CLEARANCE_M = 0.05  # fingertips to the centre of the object let go
+
+# Rejection sampling needs a handful of draws; this many failing means the area is too small.
+_MAX_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class SceneState:
+    """What the success scorers look at, in SI units and the world frame."""
+
+    tcp: Array  # (3,) between the fingertips
+    grip: float  # 1 open, 0 closed
+    poses: Array  # (n, 7) objects
+    velocities: Array  # (n, 3) linear
+
+
+class Task(Protocol):
+    """One task: fixed facts, its objects, its start states, its success."""
+
+    name: str
+    text: str
+    objects: tuple[str, ...]
+
+    def add_objects(self, spec: Any) -> None:
+        """Add one free body per object to the ``MjSpec`` of the world."""
+
+    def sample(self, rng: np.random.Generator, yaw_range: float) -> Array:
+        """Draw start poses ``(n, 7)`` that do not overlap; yaw within ``±yaw_range`` rad."""
+
+    def is_done(self, state: SceneState) -> bool:
+        """Whether the goal holds at this instant."""
+
+
+@dataclass(frozen=True)
+class StackCubes:
+    """Put the red cube on the green one."""
+
+    name: str = "stack_cubes"
+    text: str = "Pick up the red cube and place it on the green cube."
+    objects: tuple[str, ...] = ("red_cube", "green_cube")
+
+    def add_objects(self, spec: Any) -> None:
+        """Add both cubes."""
+        _add_cube(spec, "red_cube", RED)
+        _add_cube(spec, "green_cube", GREEN)
+
+    def sample(self, rng: np.random.Generator, yaw_range: float) -> Array:
+        """Draw both cubes anywhere in a 20 x 36 cm area, centres at least 10 cm apart."""
+        for _ in range(_MAX_DRAWS):
+            xy = rng.uniform([0.40, -0.18], [0.60, 0.18], size=(2, 2))
+            if np.linalg.norm(xy[0] - xy[1]) >= 0.10:
+                yaws = rng.uniform(-yaw_range, yaw_range, size=2)
+                return _resting(xy, [CUBE_M / 2, CUBE_M / 2], yaws)
+        raise AssertionError("the cubes' area is large enough for two of them")
+
+    def is_done(self, state: SceneState) -> bool:
+        """Red rests flat on green, green on the table, and the gripper has let go."""
+        red, green = state.poses
+        return bool(
+            abs(green[2] - CUBE_M / 2) < MAX_HEIGHT_ERROR_M
+            and _rests_on(red, green, CUBE_M)
+            and _is_still(state)
+            and _is_released(state, red)
+        )
+
+
+@dataclass(frozen=True)
+class PickPlace:
+    """Put the cube into the tray."""
+
+    name: str = "pick_place"
+    text: str = "Pick up the red cube and place it in the blue tray."
+    objects: tuple[str, ...] = ("cube", "tray")
+
+    def add_objects(self, spec: Any) -> None:
+        """Add the cube and the tray, which is free to slide as well."""
+        _add_cube(spec, "cube", RED)
+        _add_tray(spec, "tray", BLUE)
+
+    def sample(self, rng: np.random.Generator, yaw_range: float) -> Array:
+        """Draw the cube on the robot's right, the tray on its left."""
+        cube = rng.uniform([0.42, -0.18], [0.58, -0.02])
+        tray = rng.uniform([0.44, 0.11], [0.56, 0.17])
+        yaws = rng.uniform(-yaw_range, yaw_range, size=2)
+        return _resting(np.stack([cube, tray]), [CUBE_M / 2, 0.0], yaws)
+
+    def is_done(self, state: SceneState) -> bool:
+        """The cube rests flat on the tray's floor, and the gripper has let go."""
+        cube, tray = state.poses
+        offset = quat_to_matrix(tray[3:]).T @ (cube[:3] - tray[:3])
+        return bool(
+            np.abs(offset[:2]).max() < (TRAY_M - CUBE_M) / 2
+            and abs(offset[2] - TRAY_FLOOR_M - CUBE_M / 2) < MAX_HEIGHT_ERROR_M
+            and _is_still(state)
+            and _is_released(state, cube)
+        )
+
+
+TASKS: dict[str, Task] = {task.name: task for task in (StackCubes(), PickPlace())}
+
+
+def _rests_on(upper: Array, lower: Array, height: float) -> bool:
+    offset = upper[:3] - lower[:3]
+    return bool(
+        math.hypot(offset[0], offset[1]) < MAX_OFFSET_M
+        and abs(offset[2] - height) < MAX_HEIGHT_ERROR_M
+    )
+
+
+def _is_still(state: SceneState) -> bool:
+    return bool(np.linalg.norm(state.velocities, axis=1).max() < MAX_SPEED_M_S)
+
+
+def _is_released(state: SceneState, pose: Array) -> bool:
+    clearance = np.linalg.norm(state.tcp - pose[:3])
+    return bool(state.grip > MIN_GRIP_OPEN and clearance > MIN_CLEARANCE_M)
+
+
+def _resting(xy: Array, heights: list[float], yaws: Array) -> Array:
+    return np.concatenate([xy, np.array(heights)[:, None], quat_from_yaw(yaws)], axis=1)
+
+
+def _add_cube(spec: Any, name: str, rgba: tuple[float, ...]) -> None:
+    import mujoco
+
+    body = spec.worldbody.add_body(name=name)
+    body.add_freejoint(name=name)
+    half = CUBE_M / 2
+    body.add_geom(
+        name=name,
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        size=[half, half, half],
+        rgba=rgba,
+        density=500.0,
+        friction=[0.8, 0.005, 0.0001],
+    )
+
+
+def _add_tray(spec: Any, name: str, rgba: tuple[float, ...]) -> None:
+    """Four low walls on a floor; the body's origin is in the middle of the underside."""
+    import mujoco
+
+    body = spec.worldbody.add_body(name=name)
+    body.add_freejoint(name=name)
+    half, wall, floor, height = TRAY_M / 2, 0.003, TRAY_FLOOR_M / 2, TRAY_WALL_M / 2
+    boxes = {
+        "floor": ([0.0, 0.0, floor], [half, half, floor]),
+        "left": ([0.0, half - wall, height], [half, wall, height]),
+        "right": ([0.0, wall - half, height], [half, wall, height]),
+        "front": ([half - wall, 0.0, height], [wall, half, height]),
+        "back": ([wall - half, 0.0, height], [wall, half, height]),
+    }
+    for part, (pos, size) in boxes.items():
+        shade = 0.8 if part == "floor" else 1.0
+        body.add_geom(
+            name=f"{name}_{part}",
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            pos=pos,
+            size=size,
+            rgba=[*(shade * c for c in rgba[:3]), 1.0],
+            density=1500.0,
+            friction=[0.8, 0.005, 0.0001],
+        )
