@@ -1,0 +1,26 @@
+"""Raw episodes: read and write the on-disk format of public Positronic, and sample by time.
+
+Reading: :class:`LocalDataset`, :func:`load_all_datasets`. Writing: :class:`DatasetWriter`.
+Importing this package loads neither pyarrow nor PyAV; opening files does.
+"""
+
+from positronic.dataset.dataset import ConcatDataset, Dataset
+from positronic.dataset.episode import Episode
+from positronic.dataset.local import DiskEpisode, LocalDataset, load_all_datasets
+from positronic.dataset.signal import Signal
+from positronic.dataset.video import Frames, VideoSignal
+from positronic.dataset.writer import DatasetWriter, EpisodeWriter
+
+__all__ = [
+    "ConcatDataset",
+    "Dataset",
+    "DatasetWriter",
+    "DiskEpisode",
+    "Episode",
+    "EpisodeWriter",
+    "Frames",
+    "LocalDataset",
+    "Signal",
+    "VideoSignal",
+    "load_all_datasets",
+]

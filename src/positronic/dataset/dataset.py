@@ -1,0 +1,79 @@
+"""A dataset: episodes in order."""
+
+from abc import abstractmethod
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.dataset.episode import Episode
+
+
+class Dataset(Sequence[Episode]):
+    """Episodes by position; slices and index lists are datasets too and read nothing.
+
+    A subclass provides ``__len__`` and ``episode``.
+    """
+
+    @abstractmethod
+    def episode(self, index: int) -> Episode:
+        """The episode at a position in ``0 .. len - 1``."""
+
+    @overload
+    def __getitem__(self, index: int) -> Episode: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | NDArray[Any]) -> "Dataset": ...
+
+    def __getitem__(self, index: Any) -> Any:
+        """An episode, or a dataset for a slice or a list of positions; IndexError out of range."""
+        if isinstance(index, slice):
+            return Subset(self, range(*index.indices(len(self))))
+        if isinstance(index, int | np.integer) and not isinstance(index, bool):
+            return self.episode(self._position(int(index)))
+        array = np.asarray(index)
+        if array.ndim != 1 or not (array.size == 0 or np.issubdtype(array.dtype, np.integer)):
+            raise TypeError(f"a dataset is indexed by integers, got {index!r}")
+        return Subset(self, [self._position(int(i)) for i in array])
+
+    def _position(self, index: int) -> int:
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"episode {index} of a dataset of {len(self)} episodes")
+        return position
+
+    def __add__(self, other: "Dataset") -> "ConcatDataset":
+        """Both, one after the other."""
+        return ConcatDataset(self, other)
+
+
+class Subset(Dataset):
+    """Chosen episodes of a dataset."""
+
+    def __init__(self, source: Dataset, positions: Sequence[int]) -> None:
+        self._source = source
+        self._positions = positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def episode(self, index: int) -> Episode:  # noqa: D102
+        return self._source.episode(self._positions[index])
+
+
+class ConcatDataset(Dataset):
+    """Several datasets, one after the other."""
+
+    def __init__(self, *parts: Dataset) -> None:
+        self.parts = parts
+        self._ends = list(accumulate(len(part) for part in parts))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def episode(self, index: int) -> Episode:  # noqa: D102
+        part = bisect_right(self._ends, index)
+        begin = self._ends[part - 1] if part else 0
+        return self.parts[part].episode(index - begin)

@@ -1,0 +1,80 @@
+"""Frames of one video file by number, decoding as little as possible.
+
+Going forward by at most ``SEEK_THRESHOLD`` frames it decodes on; going back or further ahead it
+seeks to the key frame before the wanted one. Frames on the way are decoded but not converted.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SEEK_THRESHOLD = 30  # one group of pictures: seeking closer than that lands on the same key frame
+
+
+class Decoder:
+    """An open video file. Not for two threads at once.
+
+    Errors are those of PyAV (``av.FFmpegError``), and ValueError for a frame that is not there or
+    is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import av
+
+        self._container = av.open(str(path))
+        if not self._container.streams.video:
+            raise ValueError(f"{path.name} holds no video stream")
+        stream = self._stream = self._container.streams.video[0]
+        # By default ffmpeg paints over damage and says nothing, which would train a policy on it.
+        stream.codec_context.options = {"err_detect": "explode"}
+        stream.codec_context.thread_count = 1
+        rate = stream.average_rate or stream.base_rate
+        if not rate or not stream.time_base:
+            raise ValueError(f"{path.name} gives no frame rate")
+        self._ticks = max(1, round(1 / (rate * stream.time_base)))
+        self._decoded = self._container.decode(stream)
+        self._position = -1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the encoded picture."""
+        return self._stream.height, self._stream.width
+
+    @property
+    def length(self) -> int:
+        """Number of frames by the file's header, 0 when it does not say."""
+        return int(self._stream.frames)
+
+    def frame(self, index: int) -> NDArray[np.uint8]:
+        """Frame ``index`` as RGB ``(height, width, 3)``."""
+        ahead = index - self._position
+        if not 0 < ahead <= SEEK_THRESHOLD:
+            self._seek(index)
+        frame = self._forward_to(index)
+        if frame is None and self._position > index:
+            # A container may land behind the wanted frame; the start is before every frame.
+            self._seek(0)
+            frame = self._forward_to(index)
+        if frame is None:
+            raise ValueError(f"the video has no frame {index}")
+        return np.asarray(frame.to_ndarray(format="rgb24"))
+
+    def _seek(self, index: int) -> None:
+        self._container.seek(index * self._ticks, stream=self._stream)
+        self._decoded = self._container.decode(self._stream)
+        self._position = -1
+
+    def _forward_to(self, index: int) -> Any:
+        for frame in self._decoded:
+            if frame.pts is None:
+                raise ValueError("a frame carries no timestamp")
+            if frame.is_corrupt:
+                raise ValueError(f"frame {round(frame.pts / self._ticks)} is damaged")
+            self._position = round(frame.pts / self._ticks)
+            if self._position == index:
+                return frame
+            if self._position > index:
+                break
+        return None

@@ -1,0 +1,131 @@
+"""Numeric signals: one parquet file of timestamps and scalars or vectors.
+
+Columns: ``timestamp`` int64 (ns), ``value`` (a scalar or ``list<float|double|...>``), then any
+extra time lines ``ts_ns.<name>`` int64. The format is that of public Positronic.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.dataset.faults import reading
+from positronic.dataset.signal import Indices, Signal, Times
+
+TIMESTAMP = "timestamp"
+VALUE = "value"
+
+
+def column_bounds(file: Any, column: str) -> tuple[int, int] | None:
+    """First and last timestamp by the footer's statistics of an ascending column, else None."""
+    metadata = file.metadata
+    if metadata.num_rows == 0:
+        return None
+    position = file.schema.names.index(column)
+    ends = [metadata.row_group(i).column(position) for i in (0, metadata.num_row_groups - 1)]
+    if any(e.statistics is None or not e.statistics.has_min_max for e in ends):
+        return None
+    return int(ends[0].statistics.min), int(ends[1].statistics.max)
+
+
+def check_timestamps(timestamps: NDArray[Any]) -> None:
+    """ValueError unless the timestamps are int64 and never go back."""
+    if timestamps.dtype != np.int64:
+        raise ValueError(f"its timestamps are {timestamps.dtype}, expected int64")
+    if bool(np.any(np.diff(timestamps) < 0)):
+        raise ValueError("its timestamps go back in time")
+
+
+def stack_values(column: Any) -> NDArray[Any]:
+    """Arrow column to an array ``(n,)`` or, for lists, ``(n, length)``; ValueError when ragged."""
+    import pyarrow as pa
+
+    column = column.combine_chunks()
+    if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
+        return np.asarray(column.to_numpy(zero_copy_only=False))
+    flat = np.asarray(column.flatten().to_numpy(zero_copy_only=False))
+    if len(column) == 0:
+        return flat.reshape(0, 0)
+    lengths = np.diff(np.asarray(column.offsets))
+    if column.null_count or bool(np.any(lengths != lengths[0])):
+        raise ValueError("its vectors differ in length")
+    return flat.reshape(len(column), int(lengths[0]))
+
+
+class NumericSignal(Signal):
+    """A parquet signal; the footer gives length and ends, the columns load when asked for.
+
+    EpisodeError, naming episode and signal, when the file is missing, damaged or not a signal.
+    """
+
+    kind = "numeric"
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path = path
+        self._name = name
+
+    def _reading(self) -> Any:
+        return reading(self._path.parent, f"signal {self._name!r}")
+
+    @cached_property
+    def _footer(self) -> tuple[int, tuple[int, int] | None]:
+        import pyarrow.parquet as pq
+
+        with self._reading(), pq.ParquetFile(self._path) as file:
+            for column in (TIMESTAMP, VALUE):
+                if column not in file.schema_arrow.names:
+                    raise ValueError(f"{self._path.name} has no column {column!r}")
+            return file.metadata.num_rows, column_bounds(file, TIMESTAMP)
+
+    def _column(self, column: str) -> NDArray[Any]:
+        import pyarrow.parquet as pq
+
+        rows = self._footer[0]
+        with self._reading():
+            # One thread: columns are small, and a pool per signal would fight parallel workers.
+            table = pq.read_table(
+                self._path, columns=[column], use_threads=False, page_checksum_verification=True
+            )
+            values = stack_values(table[column])
+            if len(values) != rows:
+                raise ValueError(f"column {column!r} has {len(values)} rows, expected {rows}")
+            values.setflags(write=False)
+            return values
+
+    @cached_property
+    def _timestamps(self) -> Times:
+        timestamps = self._column(TIMESTAMP)
+        with self._reading():
+            check_timestamps(timestamps)
+        return timestamps
+
+    @cached_property
+    def _values(self) -> NDArray[Any]:
+        return self._column(VALUE)
+
+    def __len__(self) -> int:
+        return self._footer[0]
+
+    def _timestamp_at(self, index: int) -> int:
+        bounds = self._footer[1]
+        return super()._timestamp_at(index) if bounds is None else bounds[index]
+
+    def timestamps(self) -> Times:  # noqa: D102
+        return self._timestamps
+
+    def take(self, indices: Indices) -> NDArray[Any]:  # noqa: D102
+        return np.asarray(self._values[indices])
+
+    def values(self) -> NDArray[Any]:
+        """All values, ``(n,)`` for scalars or ``(n, length)`` for vectors; read-only, no copy."""
+        return self._values
+
+    @property
+    def dtype(self) -> np.dtype[Any]:  # noqa: D102
+        return self._values.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # noqa: D102
+        return self._values.shape[1:]

@@ -1,0 +1,226 @@
+"""Video signals: an mp4 file and the parquet index of its frames' timestamps.
+
+Row ``i`` of ``<name>.frames.parquet`` (column ``ts_ns``) is the timestamp of frame ``i``. The
+rate written in the video itself is nominal and says nothing about time.
+
+H.264 in yuv420p stores colour for two by two pixels, so width and height must be even. A picture
+of odd size is stored with its last row or column repeated once; its true size is in the index's
+schema metadata (``FRAME_SIZE``), by which this reader crops. Readers that do not know the key
+still open the file and see the repeated edge.
+"""
+
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.dataset.decoder import Decoder
+from positronic.dataset.faults import broken, reading
+from positronic.dataset.numeric import check_timestamps, column_bounds
+from positronic.dataset.signal import Indices, Signal, Times, whole_indices
+
+TS_NS = "ts_ns"
+FRAME_SIZE = b"positronic.frame_size"  # "height width", only where the encoded picture is larger
+MAX_OPEN = 64  # video files held open by one process; the usual limit of open files is 1024
+
+Image = NDArray[np.uint8]
+
+_open: "OrderedDict[int, weakref.ref[VideoSignal]]" = OrderedDict()
+_open_lock = threading.Lock()
+
+
+def _hold_open(signal: "VideoSignal") -> None:
+    """Count ``signal`` as the latest with an open file, and close the one unused for longest."""
+    with _open_lock:
+        _open[id(signal)] = weakref.ref(signal)
+        _open.move_to_end(id(signal))
+        if len(_open) > MAX_OPEN:
+            _, oldest = _open.popitem(last=False)
+            if (other := oldest()) is not None:
+                other.close()
+
+
+class VideoSignal(Signal):
+    """Images uint8 ``(height, width, 3)`` decoded on demand; opening reads nothing.
+
+    EpisodeError, naming episode and signal, when video or index is missing or damaged, or when
+    the index has more rows than the video has frames.
+    """
+
+    kind = "video"
+
+    def __init__(self, video: Path, index: Path, name: str) -> None:
+        self._video = video
+        self._index = index
+        self._name = name
+        self._decoder: Decoder | None = None
+        self._last: tuple[int, Image] | None = None
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Only where the files are: an open decoder does not travel to another process."""
+        return {"video": self._video, "index": self._index, "name": self._name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Start anew from the same files."""
+        VideoSignal.__init__(self, **state)
+
+    def _reading(self) -> Any:
+        return reading(self._video.parent, f"signal {self._name!r}")
+
+    @cached_property
+    def _footer(self) -> tuple[int, tuple[int, int] | None, tuple[int, int] | None]:
+        import pyarrow.parquet as pq
+
+        with self._reading(), pq.ParquetFile(self._index) as file:
+            if TS_NS not in file.schema_arrow.names:
+                raise ValueError(f"{self._index.name} has no column {TS_NS!r}")
+            size = (file.schema_arrow.metadata or {}).get(FRAME_SIZE)
+            true_size = None
+            if size is not None:
+                height, width = (int(n) for n in size.split())
+                true_size = (height, width)
+            return file.metadata.num_rows, column_bounds(file, TS_NS), true_size
+
+    @cached_property
+    def _timestamps(self) -> Times:
+        import pyarrow.parquet as pq
+
+        with self._reading():
+            table = pq.read_table(
+                self._index, columns=[TS_NS], use_threads=False, page_checksum_verification=True
+            )
+            timestamps = np.asarray(table[TS_NS].to_numpy())
+            check_timestamps(timestamps)
+            return timestamps
+
+    def __len__(self) -> int:
+        return self._footer[0]
+
+    def _timestamp_at(self, index: int) -> int:
+        bounds = self._footer[1]
+        return super()._timestamp_at(index) if bounds is None else bounds[index]
+
+    def timestamps(self) -> Times:  # noqa: D102
+        return self._timestamps
+
+    @property
+    def dtype(self) -> np.dtype[Any]:  # noqa: D102
+        return np.dtype(np.uint8)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """``(height, width, 3)`` of the recorded images, from the file's header."""
+        size = self._footer[2]
+        if size is None:
+            with self._lock:
+                size = self._opened().size
+        return (*size, 3)
+
+    def _opened(self) -> Decoder:
+        if self._decoder is None:
+            self._decoder = self._open()
+            _hold_open(self)
+        return self._decoder
+
+    def _open(self) -> Decoder:
+        with self._reading():
+            decoder = Decoder(self._video)
+        if 0 < decoder.length < len(self):
+            raise broken(
+                self._video.parent,
+                f"signal {self._name!r}",
+                f"its index lists {len(self)} frames but the video holds {decoder.length}",
+            )
+        return decoder
+
+    def close(self) -> None:
+        """Close the video file; the next frame opens it again."""
+        self._decoder = None
+
+    def _decode(self, decoder: Decoder, index: int) -> Image:
+        with self._reading():
+            image = decoder.frame(index)
+            if self._footer[2] is None:
+                return image
+            height, width = self._footer[2]
+            return np.ascontiguousarray(image[:height, :width])
+
+    def image(self, index: int) -> Image:
+        """Frame ``index``; asking for the same one again costs nothing. Not to be written to."""
+        with self._lock:
+            if self._last is None or self._last[0] != index:
+                try:
+                    image = self._decode(self._opened(), index)
+                except Exception:
+                    self._decoder = None  # after a fault its position is unknown
+                    raise
+                image.setflags(write=False)
+                self._last = (index, image)
+            return self._last[1]
+
+    def frames(self, indices: Iterable[int] | None = None) -> Iterator[Image]:
+        """Images at ``indices`` (default: all) one by one, the fast way for ascending indices.
+
+        Each frame is decoded once and only one is in memory; an index given several times in a
+        row yields the same array again. It has its own open file, so other reads do not disturb it.
+        """
+        wanted = range(len(self)) if indices is None else indices
+        decoder: Decoder | None = None
+        last: tuple[int, Image] | None = None
+        for index in wanted:
+            if decoder is None:
+                decoder = self._open()
+            if last is None or last[0] != index:
+                if not 0 <= index < len(self):
+                    raise IndexError(f"frame {index} of a signal of {len(self)} samples")
+                image = self._decode(decoder, int(index))
+                image.setflags(write=False)
+                last = (int(index), image)
+            yield last[1]
+
+    def take(self, indices: Indices) -> "Frames":  # noqa: D102
+        return Frames(self, indices)
+
+
+class Frames(Sequence[Image]):
+    """Images of a video at chosen frame numbers, each decoded when asked for.
+
+    Iterating decodes forward with constant memory; ``numpy.asarray`` gives ``(n, h, w, 3)``.
+    """
+
+    def __init__(self, source: VideoSignal, indices: Indices) -> None:
+        self._source = source
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Image: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | NDArray[Any]) -> "Frames": ...
+
+    def __getitem__(self, index: Any) -> Any:
+        """One image, or a lazy sequence for a slice or many positions."""
+        if isinstance(index, int | np.integer):
+            position = whole_indices([index], len(self))
+            return self._source.image(int(self._indices[position[0]]))
+        return Frames(self._source, self._indices[whole_indices(index, len(self))])
+
+    def __iter__(self) -> Iterator[Image]:
+        """Images in order, decoding each once."""
+        return self._source.frames(self._indices)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """All images stacked; this decodes and holds them all."""
+        out = np.empty((len(self), *self._source.shape), dtype=np.uint8)
+        for i, image in enumerate(self):
+            out[i] = image
+        return out if dtype is None else out.astype(dtype)
