@@ -1,0 +1,32 @@
+"""What a policy sees and does: observation encoder and action decoder as one object.
+
+A `Codec` reads raw signals (``robot_state.ee_pose``, ``image.wrist``, ...) and makes the features
+a policy is trained on; it decodes the policy's action into a command for the robot. The same
+``encode`` runs over recorded episodes and over live observations, so what was trained is what
+runs. `Contract` is the document that says so at every border.
+
+Codecs compose: ``a & b`` reads side by side and merges the features, ``stage | codec`` lets a
+`Stage` rewrite raw signals (and, backwards, commands) before the codec sees them.
+"""
+
+from positronic.codec.action import AbsolutePose
+from positronic.codec.base import Codec, Parallel, Sequential, Stage, from_spec
+from positronic.codec.contract import Contract, stats_digest
+from positronic.codec.observation import Image, ObjectPoses, Vector
+from positronic.codec.stages import FlipGrip, Rename
+
+__all__ = [
+    "AbsolutePose",
+    "Codec",
+    "Contract",
+    "FlipGrip",
+    "Image",
+    "ObjectPoses",
+    "Parallel",
+    "Rename",
+    "Sequential",
+    "Stage",
+    "Vector",
+    "from_spec",
+    "stats_digest",
+]

@@ -1,0 +1,66 @@
+"""What the policy does: an absolute end-effector pose and a grip."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, override
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.codec.base import Codec, Features, Row
+from positronic.codec.vectors import read
+from positronic.errors import CodecError
+from positronic.geom import pose_to_wire
+
+
+@dataclass(frozen=True)
+class AbsolutePose(Codec):
+    """Action float32 ``(8,)``: target pose ``[x y z qw qx qy qz]`` in metres, then target grip.
+
+    Decoded, the quaternion is normalised and the pose goes out as ``cartesian_pos``: position and
+    row-major rotation matrix, float64 ``(12,)``. Grip is 1 when open, 0 when closed.
+    """
+
+    kind: ClassVar[str] = "absolute_pose"
+    key: str = "action"
+    pose: str = "robot_commands.pose"
+    grip: str = "target_grip"
+
+    @property
+    @override
+    def action_inputs(self) -> tuple[str, ...]:
+        return (self.pose, self.grip)
+
+    @property
+    @override
+    def features(self) -> Features:
+        return {self.key: {"dtype": "float32", "shape": (8,), "names": ["actions"]}}
+
+    @property
+    @override
+    def meta(self) -> dict[str, Any]:
+        return {
+            "pose": {"frame": "robot", "position": "metres", "rotation": "quaternion wxyz"},
+            "grip": {"open": 1.0, "closed": 0.0},
+        }
+
+    @override
+    def encode_action(self, obs: Row) -> NDArray[np.float32]:
+        return self._join(obs, rows=False)
+
+    @override
+    def encode_action_rows(self, columns: Row) -> NDArray[np.float32]:
+        return self._join(columns, rows=True)
+
+    def _join(self, source: Row, *, rows: bool) -> NDArray[np.float32]:
+        parts = [read(source, self.pose, 7, rows=rows), read(source, self.grip, 1, rows=rows)]
+        return np.concatenate(parts, axis=-1).astype(np.float32)
+
+    @override
+    def decode(self, action: Any) -> dict[str, Any]:
+        vector = read({"action": action}, "action", 8, rows=False)
+        try:
+            pose = pose_to_wire(vector[:7])
+        except ValueError as error:
+            raise CodecError(f"the action holds no rotation: {error}") from error
+        command = {"type": "cartesian_pos", "pose": pose}
+        return {"robot_command": command, "target_grip": float(vector[7])}

@@ -1,0 +1,330 @@
+"""The codec object, its composition, and its description as JSON."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Self, override
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.errors import CodecError
+
+Row = Mapping[str, Any]
+Features = dict[str, dict[str, Any]]
+
+_KINDS: dict[str, type["Codec | Stage"]] = {}
+
+
+class _Described:
+    """Anything of a codec that is a frozen dataclass and can be written as JSON and read back."""
+
+    kind: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "kind" in cls.__dict__:
+            _KINDS[cls.kind] = cls  # type: ignore[assignment]
+
+    def to_spec(self) -> dict[str, Any]:
+        """The JSON from which `from_spec` makes an equal object."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {"kind": self.kind} | {f.name: _plain(getattr(self, f.name)) for f in fields}
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+
+class Codec(_Described):
+    """Raw signals to policy features, and policy actions to robot commands.
+
+    A part that encodes only observations leaves the action half as it is here, and the other way
+    round; ``&`` joins the halves. Every subclass is a frozen dataclass.
+    """
+
+    @property
+    def name(self) -> str:
+        """What people call it; part of the contract."""
+        return self.kind
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Raw signals that `encode` reads: what a client must send, what convert must sample."""
+        return ()
+
+    @property
+    def action_inputs(self) -> tuple[str, ...]:
+        """Raw signals that `encode_action` reads; only recordings have them."""
+        return ()
+
+    @property
+    def features(self) -> Features:
+        """LeRobot feature dicts, ``{name: {"dtype", "shape", "names"}}``, in their final order."""
+        return {}
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """Facts for whoever connects: ``pose``, ``grip`` and ``image_sizes`` where they apply."""
+        return {}
+
+    def encode(self, obs: Row) -> dict[str, NDArray[Any]]:
+        """Encode one observation: vectors float32 ``(n,)``, images uint8 ``(H, W, 3)``.
+
+        Raises:
+            CodecError: a signal is missing, has another shape or type, or is not finite.
+        """
+        return {}
+
+    def encode_rows(self, columns: Row) -> dict[str, Iterable[NDArray[Any]]]:
+        """Encode many observations, each signal given as a column with one row per time step.
+
+        Vectors come back as arrays ``(T, n)`` that equal, bit for bit, what `encode` gives row by
+        row; images as an iterator that decodes, encodes and yields one frame at a time, so that
+        an episode never has to fit in memory.
+        """
+        return {}
+
+    def encode_action(self, obs: Row) -> NDArray[np.float32]:
+        """The training target ``(n,)`` of one recorded row."""
+        raise CodecError(f"codec '{self.name}' encodes observations only; it has no action")
+
+    def encode_action_rows(self, columns: Row) -> NDArray[np.float32]:
+        """The training targets ``(T, n)`` of many rows, equal to `encode_action` row by row."""
+        raise CodecError(f"codec '{self.name}' encodes observations only; it has no action")
+
+    def decode(self, action: Any) -> dict[str, Any]:
+        """One action ``(n,)`` of the policy as ``{"robot_command": {...}, "target_grip": float}``.
+
+        Raises:
+            CodecError: the action has another shape, is not finite, or holds no rotation.
+        """
+        raise CodecError(f"codec '{self.name}' encodes observations only; it has no action")
+
+    def __and__(self, other: "Codec") -> "Parallel":
+        """Both codecs on the same observation; their features must not clash."""
+        left = self.parts if isinstance(self, Parallel) and not self.label else (self,)
+        right = other.parts if isinstance(other, Parallel) and not other.label else (other,)
+        return Parallel((*left, *right))
+
+
+class Stage(_Described):
+    """A rewriting of raw signals before a codec, and of its commands after it.
+
+    Both methods work on one row and on columns alike, so they must be elementwise.
+    """
+
+    def sources(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The signals that must be there so that `encode` can supply ``names``."""
+        return tuple(names)
+
+    def encode(self, row: Row) -> Row:
+        """Rewrite the raw signals of a row (or columns)."""
+        return row
+
+    def decode(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Rewrite a decoded command on its way to the robot."""
+        return command
+
+    def describe(self, meta: dict[str, Any]) -> dict[str, Any]:
+        """The codec's ``meta`` as it is for those on the raw side of this stage."""
+        return meta
+
+    def __or__(self, other: Codec) -> "Sequential":
+        """This stage first, then ``other``; decoding runs the other way round."""
+        return Sequential(self, other)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parallel(Codec):
+    """Several codecs on one observation, their outputs merged; made by ``&``."""
+
+    kind: ClassVar[str] = "parallel"
+    parts: tuple[Codec, ...]
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", tuple(_build(part) for part in self.parts))
+        _merge("feature", ((part.name, part.features) for part in self.parts))
+        self.meta  # noqa: B018  raises on a clash
+
+    @property
+    @override
+    def name(self) -> str:
+        return self.label or "&".join(part.name for part in self.parts)
+
+    @property
+    @override
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.inputs))
+
+    @property
+    @override
+    def action_inputs(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.action_inputs))
+
+    @property
+    @override
+    def features(self) -> Features:
+        return {name: feature for part in self.parts for name, feature in part.features.items()}
+
+    @property
+    @override
+    def meta(self) -> dict[str, Any]:
+        sizes = [part.meta.get("image_sizes", {}) for part in self.parts]
+        rest = (
+            (part.name, {k: v for k, v in part.meta.items() if k != "image_sizes"})
+            for part in self.parts
+        )
+        merged = _merge("meta", rest, same_is_fine=True)
+        if any(sizes):
+            merged["image_sizes"] = {name: size for part in sizes for name, size in part.items()}
+        return merged
+
+    @override
+    def encode(self, obs: Row) -> dict[str, NDArray[Any]]:
+        _require(obs, self.inputs, self.name)
+        return {name: value for part in self.parts for name, value in part.encode(obs).items()}
+
+    @override
+    def encode_rows(self, columns: Row) -> dict[str, Iterable[NDArray[Any]]]:
+        _require(columns, self.inputs, self.name)
+        return {
+            name: value for part in self.parts for name, value in part.encode_rows(columns).items()
+        }
+
+    @override
+    def encode_action(self, obs: Row) -> NDArray[np.float32]:
+        return self._actor.encode_action(obs)
+
+    @override
+    def encode_action_rows(self, columns: Row) -> NDArray[np.float32]:
+        return self._actor.encode_action_rows(columns)
+
+    @override
+    def decode(self, action: Any) -> dict[str, Any]:
+        return self._actor.decode(action)
+
+    @property
+    def _actor(self) -> Codec:
+        for part in self.parts:
+            if part.action_inputs:
+                return part
+        raise CodecError(f"codec '{self.name}' encodes observations only; it has no action")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequential(Codec):
+    """A stage, then a codec; made by ``|``."""
+
+    kind: ClassVar[str] = "sequential"
+    stage: Stage
+    codec: Codec
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stage", _build(self.stage))
+        object.__setattr__(self, "codec", _build(self.codec))
+
+    @property
+    @override
+    def name(self) -> str:
+        return f"{self.stage.kind}|{self.codec.name}"
+
+    @property
+    @override
+    def inputs(self) -> tuple[str, ...]:
+        return self.stage.sources(self.codec.inputs)
+
+    @property
+    @override
+    def action_inputs(self) -> tuple[str, ...]:
+        return self.stage.sources(self.codec.action_inputs)
+
+    @property
+    @override
+    def features(self) -> Features:
+        return self.codec.features
+
+    @property
+    @override
+    def meta(self) -> dict[str, Any]:
+        return self.stage.describe(self.codec.meta)
+
+    @override
+    def encode(self, obs: Row) -> dict[str, NDArray[Any]]:
+        _require(obs, self.inputs, self.name)
+        return self.codec.encode(self.stage.encode(obs))
+
+    @override
+    def encode_rows(self, columns: Row) -> dict[str, Iterable[NDArray[Any]]]:
+        _require(columns, self.inputs, self.name)
+        return self.codec.encode_rows(self.stage.encode(columns))
+
+    @override
+    def encode_action(self, obs: Row) -> NDArray[np.float32]:
+        _require(obs, self.action_inputs, self.name)
+        return self.codec.encode_action(self.stage.encode(obs))
+
+    @override
+    def encode_action_rows(self, columns: Row) -> NDArray[np.float32]:
+        _require(columns, self.action_inputs, self.name)
+        return self.codec.encode_action_rows(self.stage.encode(columns))
+
+    @override
+    def decode(self, action: Any) -> dict[str, Any]:
+        return self.stage.decode(self.codec.decode(action))
+
+
+def from_spec(spec: Mapping[str, Any]) -> Codec:
+    """The codec that `Codec.to_spec` described.
+
+    Raises:
+        CodecError: the description is not of a codec this version knows.
+    """
+    built = _build(spec)
+    if not isinstance(built, Codec):
+        raise CodecError(f"'{built.kind}' describes a stage; a codec must follow it")
+    return built
+
+
+def _build(spec: Any) -> Any:
+    if not isinstance(spec, Mapping):
+        return spec
+    fields = dict(spec)
+    kind = fields.pop("kind", None)
+    if kind not in _KINDS:
+        known = ", ".join(sorted(_KINDS))
+        raise CodecError(f"unknown codec kind {kind!r} in a codec spec; this version knows {known}")
+    try:
+        return _KINDS[kind](**fields)
+    except TypeError as error:
+        raise CodecError(f"the codec spec of kind {kind!r} does not fit: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Described):
+        return value.to_spec()
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _merge(
+    what: str, parts: Iterable[tuple[str, Mapping[str, Any]]], *, same_is_fine: bool = False
+) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    owner: dict[str, str] = {}
+    for part, values in parts:
+        for name, value in values.items():
+            if name in merged and not (same_is_fine and merged[name] == value):
+                raise CodecError(
+                    f"'{owner[name]}' and '{part}' both give {what} '{name}'; rename one of them"
+                )
+            merged[name], owner[name] = value, part
+    return merged
+
+
+def _require(row: Row, names: Iterable[str], codec: str) -> None:
+    missing = [name for name in names if name not in row]
+    if missing:
+        present = ", ".join(sorted(row)) or "nothing"
+        raise CodecError(f"codec '{codec}' needs {', '.join(missing)}; present: {present}")

@@ -1,0 +1,62 @@
+"""Rewritings for recordings that name or count things in another way."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, override
+
+import numpy as np
+
+from positronic.codec.base import Row, Stage
+
+
+@dataclass(frozen=True)
+class Rename(Stage):
+    """Signals under other names: ``names`` are pairs of wanted and recorded name.
+
+    Later public recordings call the arm's command ``robot_command.pose``:
+    ``Rename((("robot_commands.pose", "robot_command.pose"),)) | eepose_absolute()``.
+    """
+
+    kind: ClassVar[str] = "rename"
+    names: tuple[tuple[str, str], ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple((str(a), str(b)) for a, b in self.names))
+
+    @override
+    def sources(self, names: Iterable[str]) -> tuple[str, ...]:
+        table = dict(self.names)
+        return tuple(table.get(name, name) for name in names)
+
+    @override
+    def encode(self, row: Row) -> Row:
+        return {**row, **{new: row[old] for new, old in self.names if old in row}}
+
+
+@dataclass(frozen=True)
+class FlipGrip(Stage):
+    """A grip that counts the other way, 0 open and 1 closed, as public data since July 2026 does.
+
+    The policy still learns 1 as open; the robot's side of the wire gets its own convention back.
+    """
+
+    kind: ClassVar[str] = "flip_grip"
+    signals: tuple[str, ...] = ("grip", "target_grip")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "signals", tuple(self.signals))
+
+    @override
+    def encode(self, row: Row) -> Row:
+        return {
+            **row,
+            **{name: 1.0 - np.asarray(row[name]) for name in self.signals if name in row},
+        }
+
+    @override
+    def decode(self, command: dict[str, Any]) -> dict[str, Any]:
+        return {**command, "target_grip": 1.0 - command["target_grip"]}
+
+    @override
+    def describe(self, meta: dict[str, Any]) -> dict[str, Any]:
+        return {**meta, "grip": {"open": 0.0, "closed": 1.0}}

@@ -1,0 +1,247 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from positronic.codec import (
+    AbsolutePose,
+    Codec,
+    FlipGrip,
+    Image,
+    ObjectPoses,
+    Parallel,
+    Rename,
+    Vector,
+    from_spec,
+)
+from positronic.errors import CodecError
+from positronic.geom import quat_from_yaw, yaw
+
+
+def random_poses(rng: np.random.Generator, *lead: int) -> Any:
+    quat = rng.normal(size=(*lead, 4))
+    quat /= np.linalg.norm(quat, axis=-1, keepdims=True)
+    return np.concatenate([rng.normal(size=(*lead, 3)), quat], axis=-1)
+
+
+def columns(rows: int = 50) -> dict[str, Any]:
+    rng = np.random.default_rng(1)
+    return {
+        "robot_state.ee_pose": random_poses(rng, rows),
+        "robot_state.q": rng.normal(size=(rows, 7)).astype(np.float32),
+        "grip": rng.uniform(size=rows),
+        "object_poses": random_poses(rng, rows, 2).reshape(rows, 14),
+        "image.wrist": list(rng.integers(0, 256, (rows, 24, 32, 3), dtype=np.uint8)),
+        "robot_commands.pose": random_poses(rng, rows),
+        "target_grip": rng.uniform(size=rows),
+    }
+
+
+def row(index: int, source: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {name: values[index] for name, values in (source or columns()).items()}
+
+
+def state() -> Vector:
+    return Vector("observation.state", (("robot_state.ee_pose", 7), ("grip", 1)))
+
+
+def whole() -> Codec:
+    image = Image("observation.images.left", "image.wrist", (16, 20))
+    return Parallel((state(), ObjectPoses(), image, AbsolutePose()), "whole")
+
+
+def test_rows_equal_single_observations_bit_for_bit() -> None:
+    recorded, codec = columns(), whole()
+    together = {name: list(values) for name, values in codec.encode_rows(recorded).items()}
+    actions = codec.encode_action_rows(recorded)
+    assert actions.dtype == np.float32
+    for index in range(50):
+        single = codec.encode(row(index, recorded))
+        assert list(single) == list(together)
+        for name, value in single.items():
+            np.testing.assert_array_equal(together[name][index], value)
+        np.testing.assert_array_equal(actions[index], codec.encode_action(row(index, recorded)))
+
+
+def test_rows_of_strided_and_float32_columns_are_the_same() -> None:
+    # A client may send float32 or a view: the bits must not depend on the memory layout.
+    recorded = columns()
+    strided = dict(recorded)
+    strided["object_poses"] = np.asfortranarray(recorded["object_poses"])[::3]
+    strided["robot_state.ee_pose"] = np.asfortranarray(recorded["robot_state.ee_pose"])[::3]
+    strided["grip"], strided["image.wrist"] = recorded["grip"][::3], []
+    encoded = whole().encode_rows(strided)
+    for position, index in enumerate(range(0, 50, 3)):
+        single = whole().encode(row(index, recorded))
+        for name in ("observation.state", "observation.environment_state"):
+            np.testing.assert_array_equal(list(encoded[name])[position], single[name])
+
+
+def test_features_describe_what_encode_returns() -> None:
+    codec, observation = whole(), row(0)
+    for name, value in codec.encode(observation).items():
+        feature = codec.features[name]
+        assert value.shape == tuple(feature["shape"])
+        assert value.dtype == (np.uint8 if feature["dtype"] == "video" else np.float32)
+    assert codec.encode_action(observation).shape == codec.features["action"]["shape"]
+
+
+def test_an_image_never_has_to_fit_in_memory() -> None:
+    decoded: list[int] = []
+
+    class Frames:
+        def __iter__(self) -> Any:
+            for index in range(3):
+                decoded.append(index)
+                yield np.zeros((16, 20, 3), np.uint8)
+
+    frames = iter(
+        whole().encode_rows(columns() | {"image.wrist": Frames()})["observation.images.left"]
+    )
+    next(frames)
+    assert decoded == [0]
+
+
+def test_missing_signals_are_named_with_what_is_present() -> None:
+    with pytest.raises(
+        CodecError, match=r"'whole' needs grip, image\.wrist; present: object_poses"
+    ):
+        whole().encode({k: v for k, v in row(0).items() if k not in ("grip", "image.wrist")})
+    with pytest.raises(CodecError, match=r"'target_grip' is missing; present: .*grip"):
+        whole().encode_action({k: v for k, v in row(0).items() if k != "target_grip"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("robot_state.ee_pose", np.zeros(6), r"'robot_state.ee_pose' has shape \(6,\), expected 7"),
+        ("robot_state.ee_pose", np.zeros((1, 7)), r"'robot_state.ee_pose' has shape \(1, 7\)"),
+        ("grip", [0.0, 1.0], r"'grip' has shape \(2,\), expected one number"),
+        ("grip", "open", "'grip' is not numeric"),
+        ("grip", float("nan"), "'grip' holds a value that is not finite"),
+        ("object_poses", np.zeros(7), r"'object_poses' has shape \(7,\), expected 14"),
+        ("image.wrist", np.zeros((24, 32), np.uint8), r"'image.wrist' is uint8 \(24, 32\)"),
+        ("image.wrist", np.zeros((24, 32, 3)), r"'image.wrist' is float64 \(24, 32, 3\)"),
+    ],
+)
+def test_a_signal_that_does_not_fit_is_named(name: str, value: Any, message: str) -> None:
+    with pytest.raises(CodecError, match=message):
+        whole().encode(row(0) | {name: value})
+
+
+def test_a_scalar_may_come_as_a_vector_of_one() -> None:
+    expected = state().encode(row(0))["observation.state"]
+    boxed = state().encode(row(0) | {"grip": np.array([row(0)["grip"]])})["observation.state"]
+    np.testing.assert_array_equal(boxed, expected)
+
+
+def test_object_yaw_turns_four_times_as_fast_and_repeats_every_quarter() -> None:
+    angle = np.linspace(-np.pi, np.pi, 37)
+    poses = np.concatenate([np.zeros((37, 3)), quat_from_yaw(angle)], axis=-1)
+    quarter = np.concatenate([np.zeros((37, 3)), quat_from_yaw(angle + np.pi / 2)], axis=-1)
+    codec = ObjectPoses(n_objects=1)
+    found = np.asarray(codec.encode_rows({"object_poses": poses})[codec.key])
+    np.testing.assert_allclose(found[:, 3], np.sin(4 * angle), atol=1e-6)
+    np.testing.assert_allclose(found[:, 4], np.cos(4 * angle), atol=1e-6)
+    again = np.asarray(codec.encode_rows({"object_poses": quarter})[codec.key])
+    np.testing.assert_allclose(again, found, atol=1e-6)
+
+
+def test_object_yaw_agrees_with_geom_for_tilted_objects() -> None:
+    poses = random_poses(np.random.default_rng(2), 200)
+    codec = ObjectPoses(n_objects=1)
+    found = np.asarray(codec.encode_rows({"object_poses": poses})[codec.key])
+    heading = yaw(poses[:, 3:])
+    np.testing.assert_allclose(found[:, 3], np.sin(4 * heading), atol=1e-5)
+    np.testing.assert_allclose(found[:, 4], np.cos(4 * heading), atol=1e-5)
+    np.testing.assert_array_equal(found[:, :3], poses[:, :3].astype(np.float32))
+
+
+def test_an_object_with_its_x_axis_vertical_has_yaw_zero() -> None:
+    half = np.sqrt(0.5)
+    pose = np.array([0, 0, 0, half, 0, half, 0])
+    found = ObjectPoses(n_objects=1).encode({"object_poses": pose})
+    np.testing.assert_array_equal(found["observation.environment_state"], [0, 0, 0, 0, 1])
+
+
+def test_decode_gives_position_and_rotation_matrix() -> None:
+    quarter_turn = quat_from_yaw(np.pi / 2) * 3  # not of unit length: decode normalises
+    command = AbsolutePose().decode(np.array([1, 2, 3, *quarter_turn, 0.25], np.float32))
+    assert command["target_grip"] == 0.25
+    assert command["robot_command"]["type"] == "cartesian_pos"
+    pose = command["robot_command"]["pose"]
+    assert pose.dtype == np.float64
+    np.testing.assert_allclose(pose, [1, 2, 3, 0, -1, 0, 1, 0, 0, 0, 0, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (np.zeros(7), r"'action' has shape \(7,\), expected 8"),
+        (np.zeros((1, 8)), r"'action' has shape \(1, 8\)"),
+        (np.zeros(8), "holds no rotation"),
+        (np.full(8, np.nan), "not finite"),
+    ],
+)
+def test_an_action_that_is_none_is_refused(action: Any, message: str) -> None:
+    with pytest.raises(CodecError, match=message):
+        whole().decode(action)
+
+
+def test_parts_without_action_say_so() -> None:
+    with pytest.raises(CodecError, match="encodes observations only"):
+        (state() & ObjectPoses()).decode(np.zeros(8))
+    with pytest.raises(CodecError, match="encodes observations only"):
+        state().encode_action({})
+
+
+def test_parallel_merges_and_refuses_a_clash() -> None:
+    joined = state() & ObjectPoses() & AbsolutePose()
+    assert list(joined.features) == ["observation.state", "observation.environment_state", "action"]
+    assert joined.inputs == ("robot_state.ee_pose", "grip", "object_poses")
+    assert joined.action_inputs == ("robot_commands.pose", "target_grip")
+    with pytest.raises(CodecError, match="both give feature 'observation.state'"):
+        state() & Vector("observation.state", (("grip", 1),))
+
+
+def test_spec_survives_json() -> None:
+    staged = Rename((("grip", "gripper"),)) | whole()
+    for codec in (whole(), staged):
+        again = from_spec(json.loads(json.dumps(codec.to_spec())))
+        assert again == codec
+        assert again.name == codec.name
+        assert again.features == codec.features
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"kind": "telepathy"}, "unknown codec kind 'telepathy'.*parallel"),
+        ({"kind": "vector", "colour": 1}, "spec of kind 'vector' does not fit"),
+        ({"kind": "flip_grip"}, "describes a stage"),
+    ],
+)
+def test_a_spec_that_is_none_is_refused(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(CodecError, match=message):
+        from_spec(spec)
+
+
+def test_stages_rewrite_before_and_undo_after() -> None:
+    # The same episode as a later public version records it: other name, other grip.
+    new = row(3)
+    old = {k: v for k, v in new.items() if k != "robot_commands.pose"}
+    old |= {"robot_command.pose": new["robot_commands.pose"]}
+    old |= {"grip": 1 - new["grip"], "target_grip": 1 - new["target_grip"]}
+    codec = Rename((("robot_commands.pose", "robot_command.pose"),)) | (FlipGrip() | whole())
+    assert codec.action_inputs == ("robot_command.pose", "target_grip")
+    assert codec.meta["grip"] == {"open": 0.0, "closed": 1.0}
+    np.testing.assert_allclose(codec.encode_action(old), whole().encode_action(new), atol=1e-7)
+    encoded, expected = codec.encode(old), whole().encode(new)
+    np.testing.assert_allclose(
+        encoded["observation.state"], expected["observation.state"], atol=1e-7
+    )
+    action = whole().encode_action(new)
+    wire, plain = codec.decode(action), whole().decode(action)
+    assert wire["target_grip"] == 1 - plain["target_grip"]
+    np.testing.assert_array_equal(wire["robot_command"]["pose"], plain["robot_command"]["pose"])
