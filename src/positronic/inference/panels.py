@@ -1,0 +1,132 @@
+"""One rollout as a card of the report: its video and the curves of its signals."""
+
+import base64
+from html import escape
+
+import numpy as np
+
+from positronic.inference.plots import Line, line_chart
+from positronic.inference.replay import Curve, Replay
+from positronic.inference.results import EpisodeResult
+
+AXES = "xyz"
+POSE_SIZE = 7
+WORDS = {
+    "success": "success",
+    "timeout": "not solved in time",
+    "terminated": "failed",
+    "server_gone": "server gone",
+    "interrupted": "interrupted",
+    "error": "error",
+}
+
+
+def pill(ended_by: str) -> str:
+    """Return how a rollout ended as a coloured word."""
+    return f'<span class="pill {ended_by}">{WORDS[ended_by]}</span>'
+
+
+def episode_card(index: int, result: EpisodeResult, replay: Replay, control_fps: float) -> str:
+    """Draw rollout number ``index`` (from 0) of a run."""
+    error = f'<span class="facts">{escape(result.error)}</span>' if result.error else ""
+    charts = _charts(result, replay, control_fps)
+    return (
+        f'<article class="card episode" id="episode-{index}">'
+        f"<header><h3>Rollout {index + 1}</h3>{pill(result.ended_by)}{error}</header>"
+        f'<div class="panels">{_film(index, replay)}'
+        f'<div class="side">{_facts(result, control_fps)}{"".join(charts[:1])}</div>'
+        f"{''.join(charts[1:])}</div></article>"
+    )
+
+
+def _facts(result: EpisodeResult, control_fps: float) -> str:
+    latency = result.latency
+    facts = [
+        ("Seed", str(result.seed)),
+        ("Length", f"{result.steps / control_fps:.1f} s, {result.steps} steps"),
+        ("Return", f"{result.total_reward:.2f}"),
+    ]
+    if latency.mean is not None and latency.max is not None:
+        facts += [
+            ("Inference calls", str(latency.count)),
+            ("Mean, longest", f"{latency.mean:.1f} ms, {latency.max:.1f} ms"),
+        ]
+    items = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts)
+    return f'<dl class="facts">{items}</dl>'
+
+
+def _film(index: int, replay: Replay) -> str:
+    if replay.video is None:
+        return ""
+    width, height = replay.video_size
+    data = base64.b64encode(replay.video).decode("ascii")
+    names = "".join(
+        f"<span>{escape(name.removeprefix('image.'))}</span>" for name in replay.cameras
+    )
+    return (
+        f'<figure class="film"><video controls muted loop playsinline preload="metadata"'
+        f' width="{width}" height="{height}" aria-label="Video of rollout {index + 1}"'
+        f' src="data:video/mp4;base64,{data}"></video><figcaption>{names}</figcaption></figure>'
+    )
+
+
+def _charts(result: EpisodeResult, replay: Replay, control_fps: float) -> list[str]:
+    duration = replay.duration
+    marks = [step / control_fps for step in result.inference_steps]
+    curves = replay.curves
+    charts: list[tuple[str, str, list[Line], tuple[float, float] | None]] = []
+    grip = _pair(curves.get("grip"), curves.get("target_grip"), None)
+    if grip:
+        charts.append(("Gripper", "1 = open", grip, (-0.06, 1.06)))
+    for axis in range(3):
+        pose = _pair(curves.get("robot_state.ee_pose"), curves.get("robot_commands.pose"), axis)
+        if pose:
+            charts.append((f"End effector {AXES[axis]}", "m", pose, None))
+    for axis in range(3):
+        objects = _objects(curves.get("object_poses"), replay.object_names, axis)
+        if objects:
+            charts.append((f"Objects {AXES[axis]}", "m", objects, None))
+    return [
+        "<figure>"
+        + line_chart(title, unit, lines, duration=duration, marks=marks, limits=limits)
+        + "</figure>"
+        for title, unit, lines, limits in charts
+    ]
+
+
+def _pair(measured: Curve | None, commanded: Curve | None, axis: int | None) -> list[Line]:
+    """The measured curve and, dashed over it, the commanded one; each only where it is recorded."""
+    lines = []
+    if measured is not None:
+        lines.append(Line("measured", measured.times, _column(measured, axis)))
+    if commanded is not None:
+        values = _column(commanded, axis)
+        lines.append(Line("commanded", commanded.times, values, "commanded", True, held=True))
+    return lines
+
+
+def _objects(poses: Curve | None, names: object, axis: int) -> list[Line]:
+    if poses is None or poses.values.ndim != 2:
+        return []
+    count = poses.values.shape[1] // POSE_SIZE
+    given = list(names) if isinstance(names, list | tuple) else []
+    lines = []
+    for i in range(count):
+        name = str(given[i]) if i < len(given) else f"object {i + 1}"
+        label = name.replace("_", " ")
+        lines.append(
+            Line(label, poses.times, poses.values[:, i * POSE_SIZE + axis], _tone(name, i))
+        )
+    return lines
+
+
+def _tone(name: str, index: int) -> str:
+    """An object that is named after its colour is drawn in it."""
+    for colour in ("red", "green", "blue"):
+        if colour in name:
+            return colour
+    return ("third", "fourth", "measured", "commanded")[index % 4]
+
+
+def _column(curve: Curve, axis: int | None) -> np.ndarray:
+    return curve.values if axis is None else curve.values[:, axis]

@@ -1,0 +1,194 @@
+"""What came out of a run, as plain values: one ``EpisodeResult`` per rollout, one ``RunResult``."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from positronic.inference.statistics import Latency, Rate
+
+FORMAT = 1
+# Why a rollout ended. The first three are the policy's doing and count; the others are not.
+FINISHED = ("success", "timeout", "terminated")
+UNFINISHED = ("server_gone", "interrupted", "error")
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One rollout.
+
+    ``steps`` counts the commands that were executed, ``total_reward`` sums the rewards of the
+    environment, ``inference_steps`` are the steps at which the policy was asked for new actions,
+    ``inference_ms`` how long each such call took. ``initial_state`` and ``final_state`` are short
+    digests of the simulator's state: equal digests mean bit-equal states. ``path`` is where the
+    recording lies, None when nothing is recorded.
+    """
+
+    seed: int
+    ended_by: str
+    steps: int
+    total_reward: float
+    initial_state: str
+    final_state: str
+    inference_steps: tuple[int, ...] = ()
+    inference_ms: tuple[float, ...] = ()
+    wall_s: float = 0.0
+    path: Path | None = None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.ended_by not in FINISHED + UNFINISHED:
+            raise ValueError(
+                f"ended_by is {self.ended_by!r}: expected one of {FINISHED + UNFINISHED}"
+            )
+
+    @property
+    def success(self) -> bool:
+        """Whether the task was solved."""
+        return self.ended_by == "success"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the policy had its full chance; an unfinished rollout says nothing about it."""
+        return self.ended_by in FINISHED
+
+    @property
+    def latency(self) -> Latency:
+        """The inference calls of this rollout."""
+        return Latency.of(self.inference_ms)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what must come out again when the same seed is run again."""
+        return {
+            "seed": self.seed,
+            "success": self.success,
+            "ended_by": self.ended_by,
+            "steps": self.steps,
+            "return": self.total_reward,
+            "inference_steps": list(self.inference_steps),
+            "initial_state": self.initial_state,
+            "final_state": self.final_state,
+        }
+
+
+@dataclass
+class RunResult:
+    """All rollouts of one command, and where they came from.
+
+    ``policy`` is the metadata that the policy gave (for a served one: the server's ready message),
+    ``started`` an ISO 8601 time with offset, ``versions`` maps distributions to their versions.
+    """
+
+    env: str
+    task: str
+    seed: int
+    num_iterations: int
+    simulation_time: float
+    control_fps: float
+    cameras: tuple[str, ...]
+    image_size: tuple[int, int]
+    policy: Mapping[str, Any]
+    started: str
+    command: tuple[str, ...]
+    versions: Mapping[str, str]
+    episodes: list[EpisodeResult] = field(default_factory=list)
+    wall_s: float = 0.0
+
+    @property
+    def rate(self) -> Rate:
+        """Successes among the rollouts that were finished."""
+        finished = [episode for episode in self.episodes if episode.finished]
+        return Rate(sum(episode.success for episode in finished), len(finished))
+
+    @property
+    def mean_steps(self) -> float | None:
+        """Mean length of the finished rollouts in steps, None when there is none."""
+        steps = [episode.steps for episode in self.episodes if episode.finished]
+        return sum(steps) / len(steps) if steps else None
+
+    @property
+    def latency(self) -> Latency:
+        """All inference calls of the run."""
+        return Latency.of([ms for episode in self.episodes for ms in episode.inference_ms])
+
+    @property
+    def contract(self) -> Mapping[str, Any] | None:
+        """The contract that the policy was trained under, where it tells one."""
+        contract = self.policy.get("contract")
+        return contract if isinstance(contract, Mapping) else None
+
+    @property
+    def error(self) -> str | None:
+        """Why the run stopped before all rollouts were done, None when it did not."""
+        last = self.episodes[-1] if self.episodes else None
+        return None if last is None or last.finished else last.error or last.ended_by
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the run as JSON.
+
+        Everything that can differ between two runs of one policy on the same seeds (clocks,
+        durations, places) lies under ``run``; the rest must come out equal.
+        """
+        rate, interval = self.rate, self.rate.interval
+        latency = self.latency
+        return {
+            "format": FORMAT,
+            "env": self.env,
+            "task": self.task,
+            "seed": self.seed,
+            "num_iterations": self.num_iterations,
+            "simulation_time": self.simulation_time,
+            "control_fps": self.control_fps,
+            "cameras": list(self.cameras),
+            "image_size": list(self.image_size),
+            "contract": self.contract,
+            "summary": {
+                "successes": rate.successes,
+                "finished": rate.trials,
+                "success_rate": rate.value,
+                "wilson_95": [interval.low, interval.high],
+                "mean_steps": self.mean_steps,
+                "ended_by": dict(sorted(Counter(e.ended_by for e in self.episodes).items())),
+            },
+            "episodes": [episode.to_json() for episode in self.episodes],
+            "run": {
+                "started": self.started,
+                "wall_s": self.wall_s,
+                "command": list(self.command),
+                "versions": dict(self.versions),
+                "policy": {k: v for k, v in self.policy.items() if k != "contract"},
+                "inference_ms": {
+                    "count": latency.count,
+                    "median": latency.median,
+                    "p95": latency.p95,
+                    "max": latency.max,
+                },
+                "error": self.error,
+                "episodes": [
+                    {
+                        "path": None if episode.path is None else str(episode.path),
+                        "wall_s": episode.wall_s,
+                        "inference_ms_mean": episode.latency.mean,
+                        "inference_ms_max": episode.latency.max,
+                    }
+                    for episode in self.episodes
+                ],
+            },
+        }
+
+    def dumps(self) -> str:
+        """Return the JSON text of ``results.json``."""
+        return json.dumps(self.to_json(), indent=2, default=str, ensure_ascii=False) + "\n"
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested mappings into one with dotted keys; values that are None are left out."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        elif value is not None:
+            flat[f"{prefix}{key}"] = value
+    return flat
