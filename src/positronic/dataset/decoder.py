@@ -27,8 +27,6 @@ class Decoder:
         if not self._container.streams.video:
             raise ValueError(f"{path.name} holds no video stream")
         stream = self._stream = self._container.streams.video[0]
-        # By default ffmpeg paints over damage and says nothing, which would train a policy on it.
-        stream.codec_context.options = {"err_detect": "explode"}
         stream.codec_context.thread_count = 1
         rate = stream.average_rate or stream.base_rate
         if not rate or not stream.time_base:
@@ -70,7 +68,7 @@ class Decoder:
         for frame in self._decoded:
             if frame.pts is None:
                 raise ValueError("a frame carries no timestamp")
-            if frame.is_corrupt:
+            if frame.is_corrupt:  # ffmpeg paints over damage, which would train a policy on it
                 raise ValueError(f"frame {round(frame.pts / self._ticks)} is damaged")
             self._position = round(frame.pts / self._ticks)
             if self._position == index:

@@ -248,4 +248,5 @@ def time_steps(start: float, stop: float, step: float) -> Times:
         offsets: Times = np.arange(count, dtype=np.int64) * int(step)
     else:
         offsets = np.floor(np.arange(count) * step).astype(np.int64)
-    return np.add(origin, offsets)
+    times: Times = np.add(origin, offsets)
+    return times[times < stop]  # the division above may round up to one step too many

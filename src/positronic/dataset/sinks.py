@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from positronic.dataset.numeric import TIMESTAMP, VALUE
-from positronic.dataset.video import FRAME_SIZE, TS_NS
+from positronic.dataset.video import CHECKSUM, FRAME_SIZE, TS_NS, crc32_of
 
 ROW_GROUP = 10_000
 NOMINAL_FPS = 100
@@ -236,13 +236,13 @@ class VideoSink(Sink):
             self._container.close()
             self._container = None
         names, times = self._times(TS_NS)
-        table = pa.table(times, names=names)
         assert self._form is not None
         height, width = self._form[1][:2]
+        metadata = {CHECKSUM: crc32_of(self._video)}
         if height % 2 or width % 2:
-            table = table.replace_schema_metadata({FRAME_SIZE: f"{height} {width}"})
+            metadata[FRAME_SIZE] = b"%d %d" % (height, width)
         pq.write_table(
-            table,
+            pa.table(times, names=names).replace_schema_metadata(metadata),
             self._index,
             compression="snappy",
             row_group_size=ROW_GROUP,

@@ -3,16 +3,22 @@
 Row ``i`` of ``<name>.frames.parquet`` (column ``ts_ns``) is the timestamp of frame ``i``. The
 rate written in the video itself is nominal and says nothing about time.
 
+The index's schema metadata may hold two keys of our own, which other readers ignore: the video
+file's checksum (``CHECKSUM``), since damage inside H.264 mostly decodes without complaint, and
+the true size of the pictures (``FRAME_SIZE``).
+
 H.264 in yuv420p stores colour for two by two pixels, so width and height must be even. A picture
-of odd size is stored with its last row or column repeated once; its true size is in the index's
-schema metadata (``FRAME_SIZE``), by which this reader crops. Readers that do not know the key
-still open the file and see the repeated edge.
+of odd size is stored with its last row or column repeated once, and this reader crops by
+``FRAME_SIZE``. Readers that do not know the key open the file all the same and see the repeated
+edge.
 """
 
 import threading
 import weakref
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -27,6 +33,7 @@ from positronic.dataset.signal import Indices, Signal, Times, whole_indices
 
 TS_NS = "ts_ns"
 FRAME_SIZE = b"positronic.frame_size"  # "height width", only where the encoded picture is larger
+CHECKSUM = b"positronic.video_crc32"  # 8 hexadecimal digits
 MAX_OPEN = 64  # video files held open by one process; the usual limit of open files is 1024
 
 Image = NDArray[np.uint8]
@@ -46,6 +53,25 @@ def _hold_open(signal: "VideoSignal") -> None:
                 other.close()
 
 
+def crc32_of(path: Path) -> bytes:
+    """Checksum of a whole file as 8 hexadecimal digits; about a second per GB."""
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return b"%08x" % crc
+
+
+@dataclass(frozen=True)
+class _Index:
+    """What the footer of a frame index says."""
+
+    length: int
+    bounds: tuple[int, int] | None
+    size: tuple[int, int] | None
+    checksum: bytes | None
+
+
 class VideoSignal(Signal):
     """Images uint8 ``(height, width, 3)`` decoded on demand; opening reads nothing.
 
@@ -60,6 +86,7 @@ class VideoSignal(Signal):
         self._index = index
         self._name = name
         self._decoder: Decoder | None = None
+        self._verified = False
         self._last: tuple[int, Image] | None = None
         self._lock = threading.RLock()
 
@@ -75,18 +102,20 @@ class VideoSignal(Signal):
         return reading(self._video.parent, f"signal {self._name!r}")
 
     @cached_property
-    def _footer(self) -> tuple[int, tuple[int, int] | None, tuple[int, int] | None]:
+    def _footer(self) -> _Index:
         import pyarrow.parquet as pq
 
         with self._reading(), pq.ParquetFile(self._index) as file:
             if TS_NS not in file.schema_arrow.names:
                 raise ValueError(f"{self._index.name} has no column {TS_NS!r}")
-            size = (file.schema_arrow.metadata or {}).get(FRAME_SIZE)
-            true_size = None
-            if size is not None:
-                height, width = (int(n) for n in size.split())
-                true_size = (height, width)
-            return file.metadata.num_rows, column_bounds(file, TS_NS), true_size
+            metadata = file.schema_arrow.metadata or {}
+            size = None
+            if FRAME_SIZE in metadata:
+                height, width = (int(n) for n in metadata[FRAME_SIZE].split())
+                size = (height, width)
+            return _Index(
+                file.metadata.num_rows, column_bounds(file, TS_NS), size, metadata.get(CHECKSUM)
+            )
 
     @cached_property
     def _timestamps(self) -> Times:
@@ -101,10 +130,10 @@ class VideoSignal(Signal):
             return timestamps
 
     def __len__(self) -> int:
-        return self._footer[0]
+        return self._footer.length
 
     def _timestamp_at(self, index: int) -> int:
-        bounds = self._footer[1]
+        bounds = self._footer.bounds
         return super()._timestamp_at(index) if bounds is None else bounds[index]
 
     def timestamps(self) -> Times:  # noqa: D102
@@ -117,7 +146,7 @@ class VideoSignal(Signal):
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """``(height, width, 3)`` of the recorded images, from the file's header."""
-        size = self._footer[2]
+        size = self._footer.size
         if size is None:
             with self._lock:
                 size = self._opened().size
@@ -132,6 +161,11 @@ class VideoSignal(Signal):
     def _open(self) -> Decoder:
         with self._reading():
             decoder = Decoder(self._video)
+            if not self._verified:
+                noted = self._footer.checksum
+                if noted is not None and crc32_of(self._video) != noted:
+                    raise ValueError(f"{self._video.name} is not the file that was recorded")
+                self._verified = True
         if 0 < decoder.length < len(self):
             raise broken(
                 self._video.parent,
@@ -147,9 +181,9 @@ class VideoSignal(Signal):
     def _decode(self, decoder: Decoder, index: int) -> Image:
         with self._reading():
             image = decoder.frame(index)
-            if self._footer[2] is None:
+            if self._footer.size is None:
                 return image
-            height, width = self._footer[2]
+            height, width = self._footer.size
             return np.ascontiguousarray(image[:height, :width])
 
     def image(self, index: int) -> Image:
