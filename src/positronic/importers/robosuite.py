@@ -1,0 +1,153 @@
+"""robosuite's conventions, and how they become ours.
+
+robosuite writes quaternions scalar last, finger positions in metres and actions as increments for
+its operational-space controller. Each formula here was read in the public source of robosuite
+1.2.0 (``controllers/osc.py``, ``controllers/base_controller.py``, ``utils/control_utils.py``,
+``models/grippers/panda_gripper.py``); versions 1.0 to 1.4 share the configuration it is read from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from positronic.geom import Array, align_quat, matrix_to_quat, normalize_quat, quat_to_matrix
+
+# The Panda gripper's two sliding fingers, when the file brings no model to read them from.
+FINGER_RANGE_M = 0.04
+
+# Objects whose poses (position, then quaternion) come first in the `object` observation.
+OBJECTS: dict[str, tuple[str, ...]] = {"Lift": ("cube",), "Stack": ("cubeA", "cubeB")}
+
+TASKS: dict[str, str] = {
+    "Lift": "Lift the cube.",
+    "Stack": "Stack the red cube on the green cube.",
+    "PickPlaceCan": "Put the can into its bin.",
+    "NutAssemblySquare": "Put the square nut on the square peg.",
+    "ToolHang": "Assemble the frame and hang the tool on it.",
+    "Door": "Open the door.",
+}
+
+
+class NotAbsolute(ValueError):
+    """The file's actions cannot be turned into absolute targets; the message says why."""
+
+
+def quats_from_xyzw(xyzw: Any) -> Array:
+    """Rotations over time ``(T, 4)``, scalar last, to scalar first with signs that never jump.
+
+    A quaternion and its negative are one rotation. The first one is given the sign that makes its
+    largest component positive (a rule that no other episode can change), each next one the sign
+    nearest to its predecessor.
+    """
+    quats = np.roll(normalize_quat(xyzw), 1, axis=-1)
+    largest = quats[0, np.argmax(np.abs(quats[0]))]
+    reference = quats[0] * np.sign(largest)
+    for index, quat in enumerate(quats):
+        quats[index] = reference = align_quat(quat, reference)
+    return quats
+
+
+def finger_span(model_xml: str | None) -> float:
+    """Width in metres between fully open fingers: the summed ranges of the two finger joints."""
+    if not model_xml:
+        return 2 * FINGER_RANGE_M
+    spans = []
+    for joint in ElementTree.fromstring(model_xml).iter("joint"):
+        if "finger_joint" in joint.get("name", "") and joint.get("type") == "slide":
+            low, high = (float(edge) for edge in joint.get("range", "0 0").split())
+            spans.append(high - low)
+    return sum(spans) if len(spans) == 2 and sum(spans) > 0 else 2 * FINGER_RANGE_M
+
+
+def grip_from_fingers(qpos: Any, span: float) -> Array:
+    """Finger positions ``(T, 2)`` in metres, of opposite sign, to ``(T,)``: 1 open, 0 closed."""
+    fingers = np.asarray(qpos, dtype=np.float64)
+    return np.clip((fingers[:, 0] - fingers[:, 1]) / span, 0.0, 1.0)
+
+
+def grip_from_action(action: Any) -> Array:
+    """Gripper actions to target grip: -1 opens (1), +1 closes (0), 0 keeps what was there.
+
+    robosuite moves the fingers by the sign of the action alone. Before the first non-zero action
+    nothing was commanded; 1 (open) stands there, as the gripper starts open.
+    """
+    target, grip = np.asarray(action, dtype=np.float64), 1.0
+    out = np.empty(len(target))
+    for index, sign in enumerate(np.sign(target)):
+        grip = grip if sign == 0 else float(sign < 0)
+        out[index] = grip
+    return out
+
+
+@dataclass(frozen=True)
+class OscPose:
+    """How an ``OSC_POSE`` controller reads the first six numbers of an action.
+
+    Clipped to ``[input_min, input_max]`` and mapped linearly to ``[output_min, output_max]``, they
+    are an increment in the world frame: three of position in metres, three of rotation as a
+    rotation vector in radians. robosuite adds it to the pose that the end effector *has* when the
+    action arrives, not to the last target::
+
+        target position = position + d        target rotation = exp(w) · rotation
+
+    As ``exp(w)`` multiplies from the left, the formula holds for any frame fixed to the hand, so
+    also for the one that ``eef_quat`` reports (the controller's own is turned by 90° about the
+    approach axis). An increment of exactly zero rotation leaves the previous target rotation.
+    """
+
+    input_min: Array
+    input_max: Array
+    output_min: Array
+    output_max: Array
+    position_limits: Array | None = None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "OscPose":
+        """Read ``controller_configs`` of robosuite 1.0 to 1.4; NotAbsolute for anything else."""
+        if config.get("type") != "OSC_POSE":
+            raise NotAbsolute(f"its controller is {config.get('type')!r}, not 'OSC_POSE'")
+        if not config.get("control_delta", True):
+            raise NotAbsolute("control_delta is false: its actions are in the controller's frame")
+        if config.get("impedance_mode", "fixed") != "fixed":
+            raise NotAbsolute(f"impedance_mode is {config['impedance_mode']!r}, not 'fixed'")
+        if config.get("orientation_limits") is not None:
+            raise NotAbsolute("orientation_limits are set")
+        try:
+            edges = {
+                key: np.broadcast_to(np.asarray(config[key], dtype=np.float64), (6,))
+                for key in ("input_min", "input_max", "output_min", "output_max")
+            }
+        except (KeyError, ValueError, TypeError) as error:
+            raise NotAbsolute(f"its controller_configs are incomplete ({error})") from error
+        if np.any(edges["input_min"] == edges["input_max"]):
+            raise NotAbsolute("input_min equals input_max")
+        limits = config.get("position_limits")
+        position = None if limits is None else np.asarray(limits, dtype=np.float64)
+        return cls(**edges, position_limits=position)
+
+    def increments(self, actions: Any) -> Array:
+        """Scale actions ``(T, >=6)`` to metres and radians, ``(T, 6)``."""
+        scale = np.abs(self.output_max - self.output_min) / np.abs(self.input_max - self.input_min)
+        clipped = np.clip(np.asarray(actions)[:, :6], self.input_min, self.input_max)
+        middle_in = (self.input_max + self.input_min) / 2
+        middle_out = (self.output_max + self.output_min) / 2
+        return np.asarray((clipped - middle_in) * scale + middle_out, dtype=np.float64)
+
+    def targets(self, poses: Any, actions: Any) -> Array:
+        """Absolute target poses ``(T, 7)`` of actions taken at poses ``(T, 7)``."""
+        poses = np.asarray(poses, dtype=np.float64)
+        delta = self.increments(actions)
+        position = poses[:, :3] + delta[:, :3]
+        if self.position_limits is not None:
+            position = np.clip(position, self.position_limits[0], self.position_limits[1])
+        turns = np.asarray(Rotation.from_rotvec(delta[:, 3:]).as_matrix())
+        quats = matrix_to_quat(turns @ quat_to_matrix(poses[:, 3:]))
+        held = poses[0, 3:]
+        for index, quat in enumerate(quats):
+            held = align_quat(quat if delta[index, 3:].any() else held, poses[index, 3:])
+            quats[index] = held
+        return np.concatenate([position, quats], axis=1)

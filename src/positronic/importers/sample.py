@@ -1,0 +1,117 @@
+"""``positronic-import robomimic-sample``: a small file of real human demonstrations, fetched.
+
+The source distribution of ``robomimic`` 0.1.0 (MIT licence) carries one as a test asset: ten
+successful Panda *Lift* episodes, 531 steps at 20 Hz, two 84x84 cameras, 46 MB unpacked.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import configuronic as cfn
+
+from positronic.errors import StorageError
+
+REQUIREMENT = "robomimic==0.1.0"
+MEMBER = "robomimic-0.1.0/tests/assets/test.hdf5"
+SHA256 = "80dea9ca9bb99dd7b96109712fc6b46bb6fa6b87e9622b8aebbe1e4ee5fadbab"
+ATTEMPT_TIMEOUT_S = 300
+
+
+@cfn.config()
+def robomimic_sample() -> None:
+    """Fetch ten real human demonstrations (46 MB, once) and print where the file is."""
+    print(fetch())
+
+
+def cache_dir() -> Path:
+    """Where the sample is kept: ``~/.cache/positronic/robomimic``."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "positronic" / "robomimic"
+
+
+def fetch() -> Path:
+    """Path of the sample file, downloaded through pip (by package name) unless it is there.
+
+    StorageError when no way of downloading works or the file is not the one expected. Processes
+    that ask at the same time wait for one download.
+    """
+    target = cache_dir() / "robomimic-0.1.0-test.hdf5"
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+                unpacked = _unpack(_download(Path(scratch)), Path(scratch))
+                os.replace(unpacked, target)
+    return target
+
+
+def _download(scratch: Path) -> Path:
+    """The source distribution, by the first pip that can be had.
+
+    An environment made by uv has no pip, and neither has every Python the parts to make one.
+    """
+    failures = []
+    options = ["download", "--no-deps", "--no-binary=robomimic", f"--dest={scratch}", REQUIREMENT]
+    for pip in _pips(scratch):
+        command = [*pip, *options]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=ATTEMPT_TIMEOUT_S
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            failures.append(str(error))
+            continue
+        archives = sorted(scratch.glob("robomimic-*.tar.gz"))
+        if done.returncode == 0 and archives:
+            return archives[0]
+        failures.append((done.stderr.strip().splitlines() or ["no message"])[-1])
+    raise StorageError(
+        f"could not download {REQUIREMENT} with pip ({'; '.join(failures) or 'found no pip'}); "
+        f"put {MEMBER} of its source distribution at {cache_dir()}/robomimic-0.1.0-test.hdf5"
+    )
+
+
+def _pips(scratch: Path) -> Iterator[list[str]]:
+    """Commands that run a pip: this Python's, a new environment's, another Python's, uv's."""
+    yield [sys.executable, "-m", "pip"]
+    made = subprocess.run(
+        [sys.executable, "-m", "venv", str(scratch / "venv")], capture_output=True, check=False
+    )
+    if made.returncode == 0:
+        yield [str(scratch / "venv" / "bin" / "python"), "-m", "pip"]
+    system = shutil.which("python3", path=os.defpath)
+    if system:
+        yield [system, "-m", "pip"]
+    beside = Path(sys.prefix).parent / ".tools" / "uv" / "bin" / "uv"
+    uv = shutil.which("uv") or (str(beside) if beside.exists() else None)
+    if uv:
+        yield [uv, "tool", "run", "pip"]
+
+
+def _unpack(archive: Path, scratch: Path) -> Path:
+    """Take the one file out of the archive, checked by its digest."""
+    unpacked = scratch / "test.hdf5"
+    digest = hashlib.sha256()
+    try:
+        with tarfile.open(archive) as tar, unpacked.open("wb") as out:
+            member = tar.extractfile(MEMBER)
+            assert member is not None
+            while block := member.read(1 << 20):
+                digest.update(block)
+                out.write(block)
+    except (tarfile.TarError, KeyError, EOFError) as error:
+        raise StorageError(f"{archive.name} has no readable {MEMBER}: {error}") from error
+    if digest.hexdigest() != SHA256:
+        raise StorageError(f"{MEMBER} has digest {digest.hexdigest()}, expected {SHA256}")
+    return unpacked

@@ -1,0 +1,106 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from positronic import geom
+from positronic.importers.robosuite import (
+    NotAbsolute,
+    OscPose,
+    finger_span,
+    grip_from_action,
+    grip_from_fingers,
+    quats_from_xyzw,
+)
+from tests.positronic.importers.conftest import CONTROLLER, MODEL
+
+
+def poses(count: int, seed: int = 0) -> geom.Array:
+    rng = np.random.default_rng(seed)
+    quats = geom.normalize_quat(rng.normal(size=(count, 4)))
+    return np.concatenate([rng.normal(size=(count, 3)), quats], axis=1)
+
+
+def test_quaternions_become_scalar_first_and_never_jump() -> None:
+    turning = Rotation.from_euler("x", np.linspace(150, 400, 60)[:, None], degrees=True)
+    xyzw = turning.as_quat()
+    xyzw[::3] *= -1
+    quats = quats_from_xyzw(xyzw)
+    assert np.allclose(geom.quat_to_matrix(quats), turning.as_matrix())
+    assert np.all(np.sum(quats[1:] * quats[:-1], axis=1) > 0.9)
+
+
+def test_first_quaternion_has_the_same_sign_in_every_episode() -> None:
+    xyzw = np.array([[0.998, 0.01, 0.06, 0.002]])
+    assert np.allclose(quats_from_xyzw(xyzw), quats_from_xyzw(-xyzw))
+    assert quats_from_xyzw(xyzw)[0, 1] > 0.9
+
+
+def test_grip_is_one_when_open_and_zero_when_closed() -> None:
+    fingers = np.array([[0.04, -0.04], [0.02, -0.02], [0.0, 0.0], [0.041, -0.041]])
+    assert grip_from_fingers(fingers, 0.08).tolist() == [1.0, 0.5, 0.0, 1.0]
+
+
+def test_finger_range_is_read_from_the_model() -> None:
+    assert finger_span(MODEL.replace("0.04", "0.05")) == pytest.approx(0.1)
+    assert finger_span("<mujoco/>") == finger_span(None) == pytest.approx(0.08)
+
+
+def test_gripper_action_counts_by_its_sign_and_zero_holds() -> None:
+    action = np.array([0.0, -1.0, 0.0, 0.3, 0.0, -0.2])
+    assert grip_from_action(action).tolist() == [1.0, 1.0, 1.0, 0.0, 0.0, 1.0]
+
+
+def test_increments_are_scaled_and_clipped() -> None:
+    osc = OscPose.from_config(CONTROLLER)
+    increments = osc.increments([[0.5, -1.0, 3.0, 0.2, 0.0, -1.0, 1.0]])
+    assert np.allclose(increments, [[0.025, -0.05, 0.05, 0.1, 0.0, -0.5]])
+
+
+def test_uneven_ranges_are_mapped_linearly() -> None:
+    uneven = CONTROLLER | {"input_min": 0, "output_min": 0.0, "output_max": 0.1}
+    osc = OscPose.from_config(uneven)
+    assert np.allclose(osc.increments(np.full((1, 7), 0.5)), 0.05)
+
+
+def test_targets_are_increments_in_the_world_frame() -> None:
+    osc = OscPose.from_config(CONTROLLER)
+    here, actions = poses(20), np.random.default_rng(1).uniform(-1, 1, (20, 7))
+    targets = osc.targets(here, actions)
+    assert np.allclose(targets[:, :3], here[:, :3] + 0.05 * actions[:, :3])
+    turn = geom.quat_to_matrix(targets[:, 3:]) @ geom.quat_to_matrix(here[:, 3:]).swapaxes(1, 2)
+    assert np.allclose(Rotation.from_matrix(turn).as_rotvec(), 0.5 * actions[:, 3:6])
+    assert np.all(np.sum(targets[:, 3:] * here[:, 3:], axis=1) > 0)
+
+
+def test_increment_of_zero_rotation_keeps_the_previous_target_rotation() -> None:
+    osc = OscPose.from_config(CONTROLLER)
+    actions = np.zeros((3, 7))
+    actions[1, 3] = 0.4
+    here = poses(3)
+    targets = geom.quat_to_matrix(osc.targets(here, actions)[:, 3:])
+    assert np.allclose(targets[0], geom.quat_to_matrix(here[0, 3:]))
+    assert np.allclose(targets[2], targets[1])
+
+
+def test_position_limits_hold_targets_back() -> None:
+    osc = OscPose.from_config(CONTROLLER | {"position_limits": [[-0.1] * 3, [0.1] * 3]})
+    targets = osc.targets(poses(20), np.ones((20, 7)))
+    assert np.abs(targets[:, :3]).max() <= 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"type": "JOINT_POSITION"}, "JOINT_POSITION"),
+        ({"control_delta": False}, "control_delta"),
+        ({"impedance_mode": "variable"}, "impedance_mode"),
+        ({"orientation_limits": [[0] * 3, [1] * 3]}, "orientation_limits"),
+        ({"output_max": [1, 2]}, "incomplete"),
+        ({"input_min": 1}, "input_min"),
+    ],
+)
+def test_controllers_that_say_too_little_are_refused(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(NotAbsolute, match=named):
+        OscPose.from_config(CONTROLLER | change)
