@@ -1,0 +1,196 @@
+"""``positronic-inference open_loop``: what a policy would have done, beside what was done."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import configuronic as cfn
+
+from positronic.cfg.policy import placeholder
+from positronic.errors import DatasetError, PositronicError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from positronic.dataset import Dataset, Episode
+    from positronic.inference.comparison import Comparison
+    from positronic.policy import Policy
+
+JSON, HTML = "open_loop.json", "open_loop.html"
+FORMAT = 1
+
+
+@cfn.config(policy=placeholder)
+def open_loop(
+    policy: Any,
+    dataset: Any,
+    output_dir: str,
+    episodes: Any = None,
+    mask: str | None = None,
+    fps: float | None = None,
+) -> None:
+    """Compare a policy's actions with the recorded ones on episodes that it was not trained on.
+
+    The recorded observations are played to the policy in the rhythm of a rollout; nothing moves.
+    Prints the mean absolute error of the served targets, beside that of holding still, and writes
+    open_loop.json (figures and curves) and open_loop.html (the same, drawn) to --output_dir.
+
+    Args:
+        policy: The policy to check, such as .remote with --policy.host and --policy.port.
+        dataset: The raw episodes, such as @positronic.cfg.ds.local with --dataset.path.
+        output_dir: Where the two files go; made if need be.
+        episodes: Which episodes: a number for so many from the first, or a list such as [0,4,8];
+            all if not given.
+        mask: Only episodes whose static mask.NAME is true: --mask=valid for an imported file's
+            held-out ones.
+        fps: Steps per second; by default the rate that the policy was trained at.
+    """
+    from positronic.inference.comparison import compare
+    from positronic.progress import track
+
+    out = Path(output_dir).expanduser()
+    if (out / JSON).exists():
+        raise StorageError(f"{out} holds a check already; choose another --output_dir")
+    chosen = choose(dataset, episodes, mask)
+    results: list[Comparison] = []
+    try:
+        for index in track(chosen, total=len(chosen), desc="comparing", unit="episode"):
+            results.append(compare(dataset[index], index, policy, fps))
+    except PositronicError as error:
+        if results:
+            _write(out, results, dataset, policy, str(error))
+        raise
+    finally:
+        policy.close()
+    _write(out, results, dataset, policy, None)
+    _print(results)
+    print(f"report: {out / HTML}")
+
+
+def choose(dataset: "Dataset", episodes: Any, mask: str | None) -> list[int]:
+    """Indices of the episodes meant by ``--episodes`` and ``--mask``; at least one.
+
+    UsageError for an index that does not exist or is not of the mask, DatasetError where the mask
+    selects nothing.
+    """
+    offered = list(range(len(dataset)))
+    if mask is not None:
+        offered = [i for i in offered if dataset[i].static.get(f"mask.{mask}") is True]
+        if not offered:
+            known = sorted({k for e in dataset for k in e.static if k.startswith("mask.")})
+            names = ", ".join(name.removeprefix("mask.") for name in known) or "none"
+            raise DatasetError(f"no episode has mask.{mask}; the dataset's masks are: {names}")
+    if not offered:
+        raise DatasetError("the dataset holds no episodes; record or import some first")
+    if episodes is None:
+        return offered
+    if isinstance(episodes, int) and not isinstance(episodes, bool) and episodes > 0:
+        return offered[:episodes]
+    wanted = list(episodes) if isinstance(episodes, list | tuple) else []
+    strange = [i for i in wanted if i not in offered or isinstance(i, bool)]
+    if not wanted or strange:
+        raise UsageError(
+            f"--episodes={episodes}: expected a number above 0, or a list of indices among "
+            f"{_ranges(offered)}"
+        )
+    return wanted
+
+
+def mean_errors(results: "Sequence[Comparison]") -> dict[str, dict[str, float]]:
+    """Mean absolute error over all steps of all episodes, of the served actions and of holding."""
+    import numpy as np
+
+    from positronic.inference.comparison import UNITS
+
+    means: dict[str, dict[str, float]] = {}
+    for who in ("served", "hold"):
+        errors = [getattr(result, who).errors(result.recorded) for result in results]
+        means[who] = {
+            name: float(np.concatenate([error[name] for error in errors]).mean()) for name in UNITS
+        }
+    return means
+
+
+def _print(results: "Sequence[Comparison]") -> None:
+    from positronic.inference.comparison import UNITS
+
+    means = mean_errors(results)
+    steps = sum(len(result.times) for result in results)
+    asked = sum(len(result.asked) for result in results)
+    print(f"{len(results)} episodes, {steps} steps, {asked} inferences")
+    print(f"{'mean absolute error':<24}{'served':>10}{'holding':>10}{'ratio':>8}")
+    for name, unit in UNITS.items():
+        served, hold = means["served"][name], means["hold"][name]
+        ratio = f"{served / hold:.2f}" if hold > 0 else "-"
+        print(f"  {f'{name} {unit}':<22}{served:>10.3f}{hold:>10.3f}{ratio:>8}")
+
+
+def _write(
+    out: Path,
+    results: "Sequence[Comparison]",
+    dataset: "Dataset",
+    policy: "Policy",
+    error: str | None,
+) -> None:
+    from positronic.inference.open_loop_page import render_page
+
+    meta = policy.meta
+    means = mean_errors(results)
+    first: Episode = dataset[results[0].index]
+    steps = sum(len(result.times) for result in results)
+    document = {
+        "format": FORMAT,
+        "policy": meta,
+        "dataset": str(getattr(dataset, "root", type(dataset).__name__)),
+        "error": error,
+        "steps": steps,
+        "mean_absolute_error": means,
+        "episodes": [_entry(result) for result in results],
+    }
+    origin = {
+        "dataset": str(document["dataset"]),
+        "recorded from": str(first.static.get("source.file", "this project's recorder")),
+        "policy": str(meta.get("type", "unknown")),
+        "checkpoint": str(meta.get("checkpoint_path", meta.get("checkpoint_id", "unknown"))),
+    }
+    page = render_page(
+        results,
+        means,
+        task=str(first.static.get("task", "Recorded episodes")),
+        subtitle=[f"{len(results)} episodes", f"{steps} steps"],
+        origin=origin,
+        error=error,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    _replace(out / HTML, page)
+    _replace(out / JSON, json.dumps(document, indent=1, default=str) + "\n")
+
+
+def _entry(result: "Comparison") -> dict[str, Any]:
+    curves = {
+        name: {
+            "pose": getattr(result, name).pose.round(6).tolist(),
+            "grip": getattr(result, name).grip.round(6).tolist(),
+        }
+        for name in ("recorded", "served", "present")
+    }
+    return {
+        "index": result.index,
+        "name": result.name,
+        "mean_absolute_error": mean_errors([result]),
+        "inference_ms": [round(1e3 * seconds, 3) for seconds in result.latencies],
+        "asked_s": result.asked,
+        "times_s": result.times.round(6).tolist(),
+        **curves,
+    }
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)
+
+
+def _ranges(indices: list[int]) -> str:
+    whole = indices == list(range(indices[0], indices[-1] + 1))
+    return f"{indices[0]} to {indices[-1]}" if whole else ", ".join(map(str, indices))
