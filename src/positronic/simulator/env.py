@@ -1,7 +1,7 @@
 """The Gymnasium environment: a Panda on a table, commanded at 15 Hz in task or joint space."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -9,9 +9,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from positronic.errors import SimulationError, UsageError
-from positronic.geom import align_quat, matrix_to_quat, normalize_quat, pose_from_wire, pose_to_wire
-from positronic.simulator import gl, robot, scene, tasks
-from positronic.simulator.ik import Kinematics
+from positronic.geom import align_quat, pose_to_wire, quat_from_yaw, quat_mul
+from positronic.simulator import ENVIRONMENTS, gl, scene, tasks
+from positronic.simulator.arm import Arm
 from positronic.simulator.rendering import Cameras
 
 Array = NDArray[np.float64]
@@ -21,20 +21,13 @@ ControlMode = Literal["cartesian_pos", "joint_pos"]
 PHYSICS_HZ = 480
 SUCCESS_HOLD_S = 0.4
 RENDER_SIZE = (480, 640)
-MAX_YAW_RAD = np.pi / 4
-# The gripper pointing straight down at home. Of the two quaternions of a rotation, every pose that
-# leaves this environment is the one in this hemisphere, so that no sign ever jumps.
-HOME_QUAT = np.array([0.0, 1.0, 0.0, 0.0])
-
-# A target further ahead than this is approached at the Panda's joint speed limit, 2.175 rad/s.
-_MAX_LEAD_RAD = 2.175 * robot.SERVO_LAG_S
 _SETTLE_STEPS = 3
 # AR(1) coefficient of the command noise: it drifts rather than jitters, or the servos filter it.
 _NOISE_MEMORY = 0.8
 _NOISE_RAD_PER_M = 8.0
 
 
-class PandaEnv(gymnasium.Env[Observation, NDArray[np.float64]]):
+class PandaEnv(gymnasium.Env[Observation, Any]):
     """A task on the table, seeded and bit for bit repeatable.
 
     Observations are a dict of the raw signals: ``robot_state.q`` and ``.dq`` (7,) float32,
@@ -45,7 +38,7 @@ class PandaEnv(gymnasium.Env[Observation, NDArray[np.float64]]):
     goal has held for 0.4 s, which ends the episode with reward 1.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 15}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012
 
     def __init__(
         self,
@@ -54,7 +47,7 @@ class PandaEnv(gymnasium.Env[Observation, NDArray[np.float64]]):
         image_size: tuple[int, int] = (240, 320),
         control_mode: ControlMode = "cartesian_pos",
         control_fps: int = 15,
-        yaw_range: float = MAX_YAW_RAD,
+        yaw_range: float | None = None,
         command_noise: float = 0.0,
         render_mode: str | None = None,
     ) -> None:
@@ -66,7 +59,7 @@ class PandaEnv(gymnasium.Env[Observation, NDArray[np.float64]]):
             image_size: Height and width of the pictures.
             control_mode: What the first seven numbers of an action are.
             control_fps: Control steps a second.
-            yaw_range: Objects start turned by up to this angle, in rad.
+            yaw_range: Objects start turned by up to this angle in rad; the task has a default.
             command_noise: Standard deviation in metres of a slow random drift that the arm adds to
                 each commanded position (and 8 rad per metre of it to its heading).
             render_mode: ``rgb_array`` makes ``render`` return the exterior view.
@@ -80,10 +73,12 @@ class PandaEnv(gymnasium.Env[Observation, NDArray[np.float64]]):
         self.render_mode = render_mode
         self.control_mode: ControlMode = control_mode
         self.control_fps = int(control_fps)
-        self._yaw_range = float(yaw_range)
         self._command_noise = float(command_noise)
-        self._check_arguments(task)
+        if task not in tasks.TASKS:
+            raise UsageError(f"unknown task {task!r}; expected one of {', '.join(tasks.TASKS)}")
         self._task = tasks.TASKS[task]
+        self._yaw_range = self._task.yaw_range if yaw_range is None else float(yaw_range)
+        self._check_arguments()
         self.metadata = {**type(self).metadata, "render_fps": self.control_fps}
 
         gl.select_backend(required=bool(self.cameras) or render_mode is not None)
@@ -94,8 +89,10 @@ class PandaEnv(gymnasium.Env[Observation, NDArray[np.float64]]):
         self._substeps = max(1, round(PHYSICS_HZ / self.control_fps))
         self.model.opt.timestep = 1.0 / (self.control_fps * self._substeps)
         self.data = mujoco.MjData(self.model)
-        self._kinematics = Kinematics(self.model, robot.HOME_Q)
-        self._find_addresses()
+        self._arm = Arm(self.model, self.data)
+        bodies = [self.model.joint(name) for name in self._task.objects]
+        self._object_qpos = [int(joint.qposadr[0]) for joint in bodies]
+        self._object_dofs = [int(joint.dofadr[0]) for joint in bodies]
         self._views: dict[tuple[int, int], Cameras] = {}
         self._held = 0
         self._drift = np.zeros(4)
@@ -108,6 +105,11 @@ class PandaEnv(gymnasium.Env[Observation, NDArray[np.float64]]):
     def task(self) -> str:
         """The task in words, as a policy is told it."""
         return self._task.text
+
+    @property
+    def task_name(self) -> str:
+        """Short name of the task: ``stack_cubes`` or ``pick_place``."""
+        return self._task.name
 
     @property
     def objects(self) -> tuple[str, ...]:
@@ -125,7 +127,7 @@ class PandaEnv(gymnasium.Env[Observation, NDArray[np.float64]]):
             "pose_signals": ["robot_state.ee_pose", "robot_commands.pose"],
             "joint_signal": "robot_state.q",
             "control_fps": self.control_fps,
-            "simulation.env_id": ENV_IDS[self._task.name],
+            "simulation.env_id": ENVIRONMENTS[self._task.name],
             "simulation.control_mode": self.control_mode,
             "simulation.yaw_range": self._yaw_range,
             "simulation.command_noise": self._command_noise,
@@ -143,8 +145,7 @@ class PandaEnv(gymnasium.Env[Observation, NDArray[np.float64]]):
         self._held = 0
         self._drift[:] = 0.0
         data = self.data
-        data.qpos[self._arm_qpos] = robot.HOME_Q
-        data.ctrl[self._arm_ctrl] = robot.HOME_Q
+        self._arm.go_home()
         poses = self._task.sample(self.np_random, self._yaw_range)
         for address, pose in zip(self._object_qpos, poses, strict=True):
             data.qpos[address : address + 7] = pose
@@ -167,26 +168,21 @@ class PandaEnv(gymnasium.Env[Observation, NDArray[np.float64]]):
                 f"an action is 8 finite numbers ({self.control_mode}, then grip), "
                 f"got shape {command.shape}: {command.tolist()}"
             )
-        data = self.data
-        q = data.qpos[self._arm_qpos].copy()
-        target = self._joint_target(command[:7], q)
-        lead = target - q
-        largest = float(np.abs(lead).max())
-        if largest > _MAX_LEAD_RAD:
-            target = q + lead * (_MAX_LEAD_RAD / largest)
-        data.ctrl[self._arm_ctrl] = target
-        closing = 1.0 - float(np.clip(command[7], 0.0, 1.0))
-        data.ctrl[self._grip_ctrl] = closing * robot.GRIPPER_CLOSED_CTRL
-        self._mj.mj_step(self.model, data, nstep=self._substeps)
+        if self.control_mode == "cartesian_pos":
+            joints = self._arm.joints_for(self._disturbed(command[:7]))
+        else:
+            joints = command[:7]
+        self._arm.set_targets(joints, command[7])
+        self._mj.mj_step(self.model, self.data, nstep=self._substeps)
         # Positions have moved on since the last derived quantities were computed.
-        self._mj.mj_forward(self.model, data)
+        self._mj.mj_forward(self.model, self.data)
 
         self._held = self._held + 1 if self._task.is_done(self._scene_state()) else 0
         info = self._info()
         success = bool(info["is_success"])
         return self._observe(), float(success), success, False, info
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """Picture of the exterior view, uint8 (480, 640, 3); None without a render mode."""
         if self.render_mode is None:
             return None
@@ -210,23 +206,7 @@ class PandaEnv(gymnasium.Env[Observation, NDArray[np.float64]]):
         Raises:
             SimulationError: another command type, or a vector of the wrong length.
         """
-        kind = robot_command.get("type")
-        if kind == "cartesian_pos":
-            wire = _vector(robot_command, "pose", 12)
-            pose = pose_from_wire(wire)
-            pose[3:] = align_quat(pose[3:], HOME_QUAT)
-            goal = pose
-            if self.control_mode == "joint_pos":
-                goal = self._kinematics.solve(pose, self.data.qpos[self._arm_qpos].copy())
-        elif kind == "joint_pos":
-            goal = _vector(robot_command, "positions", 7)
-            if self.control_mode == "cartesian_pos":
-                position, matrix = self._kinematics.forward(goal)
-                goal = np.concatenate([position, align_quat(matrix_to_quat(matrix), HOME_QUAT)])
-        else:
-            raise SimulationError(
-                f"unknown robot command {kind!r}; expected 'cartesian_pos' or 'joint_pos'"
-            )
+        goal = self._arm.from_wire(robot_command, self.control_mode)
         return np.append(goal, float(target_grip))
 
     def action_to_command(self, action: NDArray[np.float64]) -> tuple[dict[str, Any], float]:
@@ -261,9 +241,7 @@ class PandaEnv(gymnasium.Env[Observation, NDArray[np.float64]]):
 
     # -- inside
 
-    def _check_arguments(self, task: str) -> None:
-        if task not in tasks.TASKS:
-            raise UsageError(f"unknown task {task!r}; expected one of {', '.join(tasks.TASKS)}")
+    def _check_arguments(self) -> None:
         unknown = [name for name in self.cameras if name not in scene.CAMERAS]
         if unknown:
             raise UsageError(
@@ -281,47 +259,14 @@ class PandaEnv(gymnasium.Env[Observation, NDArray[np.float64]]):
         if self._command_noise < 0 or self._yaw_range < 0:
             raise UsageError("command_noise and yaw_range are magnitudes; expected 0 or more")
 
-    def _find_addresses(self) -> None:
-        model = self.model
-        joints = [model.joint(name) for name in robot.ARM_JOINTS]
-        self._arm_qpos = np.array([int(joint.qposadr[0]) for joint in joints])
-        self._arm_dofs = np.array([int(joint.dofadr[0]) for joint in joints])
-        self._arm_ctrl = np.array([int(model.actuator(n).id) for n in robot.ARM_ACTUATORS])
-        self._grip_ctrl = int(model.actuator(robot.GRIPPER_ACTUATOR).id)
-        self._grip_qpos = int(model.joint(robot.GRIPPER_JOINT).qposadr[0])
-        self._tcp = int(model.site(robot.TCP_SITE).id)
-        bodies = [model.joint(name) for name in self._task.objects]
-        self._object_qpos = [int(joint.qposadr[0]) for joint in bodies]
-        self._object_dofs = [int(joint.dofadr[0]) for joint in bodies]
-
-    def _joint_target(self, command: Array, q: Array) -> Array:
-        if self.control_mode == "joint_pos":
-            limits = self._kinematics.limits
-            return np.clip(command, limits[:, 0], limits[:, 1])
-        if np.linalg.norm(command[3:7]) < 1e-6:
-            raise SimulationError("the quaternion of the commanded pose has length 0")
-        return self._kinematics.solve(self._disturbed(command), q)
-
     def _disturbed(self, pose: Array) -> Array:
         if self._command_noise == 0.0:
             return pose
         fresh = self.np_random.normal(size=4) * np.sqrt(1 - _NOISE_MEMORY**2)
         self._drift = _NOISE_MEMORY * self._drift + fresh
         offset = self._drift * self._command_noise
-        turn = offset[3] * _NOISE_RAD_PER_M / 2
-        spin = np.array([np.cos(turn), 0.0, 0.0, np.sin(turn)])
-        quat = np.zeros(4)
-        self._mj.mju_mulQuat(quat, spin, normalize_quat(pose[3:]))
-        return np.concatenate([pose[:3] + offset[:3], quat])
-
-    def _grip(self) -> float:
-        driver = float(self.data.qpos[self._grip_qpos])
-        return float(np.clip(1.0 - driver / robot.GRIPPER_CLOSED_RAD, 0.0, 1.0))
-
-    def _ee_pose(self) -> Array:
-        quat = np.zeros(4)
-        self._mj.mju_mat2Quat(quat, self.data.site_xmat[self._tcp])
-        return np.concatenate([self.data.site_xpos[self._tcp], align_quat(quat, HOME_QUAT)])
+        spin = quat_from_yaw(offset[3] * _NOISE_RAD_PER_M)
+        return np.concatenate([pose[:3] + offset[:3], quat_mul(spin, pose[3:])])
 
     def _object_poses(self) -> Array:
         poses = np.stack([self.data.qpos[a : a + 7] for a in self._object_qpos])
@@ -331,19 +276,18 @@ class PandaEnv(gymnasium.Env[Observation, NDArray[np.float64]]):
 
     def _scene_state(self) -> tasks.SceneState:
         return tasks.SceneState(
-            tcp=self.data.site_xpos[self._tcp].copy(),
-            grip=self._grip(),
+            tcp=self._arm.ee_pose[:3],
+            grip=self._arm.grip,
             poses=self._object_poses(),
             velocities=np.stack([self.data.qvel[a : a + 3] for a in self._object_dofs]),
         )
 
     def _observe(self) -> Observation:
-        data = self.data
         observation: Observation = {
-            "robot_state.q": data.qpos[self._arm_qpos].astype(np.float32),
-            "robot_state.dq": data.qvel[self._arm_dofs].astype(np.float32),
-            "robot_state.ee_pose": self._ee_pose(),
-            "grip": np.array(self._grip(), dtype=np.float32),
+            "robot_state.q": self._arm.q.astype(np.float32),
+            "robot_state.dq": self._arm.dq.astype(np.float32),
+            "robot_state.ee_pose": self._arm.ee_pose,
+            "grip": np.array(self._arm.grip, dtype=np.float32),
             "object_poses": self._object_poses().reshape(-1),
         }
         for name in self.cameras:
@@ -374,29 +318,14 @@ class PandaEnv(gymnasium.Env[Observation, NDArray[np.float64]]):
 
     def _make_action_space(self) -> spaces.Box:
         if self.control_mode == "joint_pos":
-            low, high = self._kinematics.limits.T
+            low, high = self._arm.kinematics.limits.T
         else:
             high = np.ones(7)
             low = -high
         return spaces.Box(np.append(low, 0.0), np.append(high, 1.0), dtype=np.float64)
 
 
-ENV_IDS = {"stack_cubes": "positronic/StackCubes-v0", "pick_place": "positronic/PickPlace-v0"}
-
-
 def _checked_size(size: Sequence[int]) -> tuple[int, int]:
     if len(size) != 2 or min(size) < 8 or max(size) > 4096:
         raise UsageError(f"image_size is {tuple(size)}; expected (height, width) of 8 to 4096")
     return int(size[0]), int(size[1])
-
-
-def _vector(command: Mapping[str, Any], key: str, length: int) -> Array:
-    if key not in command:
-        raise SimulationError(f"the {command['type']} command lacks its {key!r}")
-    vector = np.asarray(command[key], dtype=np.float64).reshape(-1)
-    if vector.shape != (length,) or not np.isfinite(vector).all():
-        raise SimulationError(
-            f"{key!r} of a {command['type']} command is {length} finite numbers, "
-            f"got {vector.tolist()}"
-        )
-    return vector

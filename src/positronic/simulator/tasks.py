@@ -44,9 +44,21 @@ class SceneState:
 class Task(Protocol):
     """One task: fixed facts, its objects, its start states, its success."""
 
-    name: str
-    text: str
-    objects: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """Short name, as on the command line."""
+
+    @property
+    def text(self) -> str:
+        """The task in words, as a policy is told it."""
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Names of the objects; the first is the one to move."""
+
+    @property
+    def yaw_range(self) -> float:
+        """How far objects start turned, in rad, unless the environment is told otherwise."""
 
     def add_objects(self, spec: Any) -> None:
         """Add one free body per object to the ``MjSpec`` of the world."""
@@ -65,6 +77,7 @@ class StackCubes:
     name: str = "stack_cubes"
     text: str = "Pick up the red cube and place it on the green cube."
     objects: tuple[str, ...] = ("red_cube", "green_cube")
+    yaw_range: float = math.pi / 4  # every heading a cube can have, as it looks the same each 90°
 
     def add_objects(self, spec: Any) -> None:
         """Add both cubes."""
@@ -98,6 +111,7 @@ class PickPlace:
     name: str = "pick_place"
     text: str = "Pick up the red cube and place it in the blue tray."
     objects: tuple[str, ...] = ("cube", "tray")
+    yaw_range: float = math.pi / 12  # few pixels tell the heading in a 64 x 64 picture
 
     def add_objects(self, spec: Any) -> None:
         """Add the cube and the tray, which is free to slide as well."""

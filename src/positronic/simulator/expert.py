@@ -1,0 +1,167 @@
+"""Scripted experts that solve the tasks, to be watched and imitated.
+
+An expert is a function of the present observation and nothing else: it keeps no phase, no timer
+and no plan. That is what makes it clonable by a policy that sees the same robot state and object
+poses, and what lets it recover from a slip or a push as a matter of course. Each command is the
+present pose moved a bounded step towards a goal; the goal's height follows the distance still to
+go sideways, so that approach, descent, lift and transfer are one smooth funnel instead of stages.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.errors import SimulationError
+from positronic.geom import quat_from_yaw, quat_mul, yaw
+from positronic.simulator.arm import HOME_QUAT
+from positronic.simulator.robot import SERVO_LAG_S
+from positronic.simulator.tasks import CUBE_M, TRAY_FLOOR_M
+
+Array = NDArray[np.float64]
+
+DEFAULT_SPEED_M_S = 0.40
+
+HOVER_M = 0.10  # height over the goal at which the gripper comes in from the side
+_FUNNEL_SLOPE = 5.0  # metres of height kept per metre still to go sideways
+_YAW_WEIGHT_M = 0.04  # a radian of heading error counts like this many metres sideways
+_MAX_TURN_RAD = 0.35  # a step
+
+_GRASP_TOLERANCE_M = 0.007
+_HELD_DISTANCE_M = 0.022  # fingertips to the centre of a cube between them
+_HELD_GRIP = 0.50  # the fingers stop at 0.42 on a 4 cm cube
+_EMPTY_GRIP = 0.30
+_LET_GO_GRIP = 0.80
+_SINK_M = 0.002  # press down a little, so that the cube is set down and not dropped
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Where to put the held cube: its centre, heading, and how near is near enough."""
+
+    position: Array  # (3,)
+    heading: float
+    tolerance_xy: float
+    tolerance_z: float
+
+
+class Expert:
+    """Picks up the task's first object and puts it where the task wants it."""
+
+    def __init__(self, task: str, control_fps: int, speed: float = DEFAULT_SPEED_M_S) -> None:
+        """Prepare for a task (``stack_cubes`` or ``pick_place``).
+
+        Args:
+            task: Short name of the task.
+            control_fps: Control steps a second.
+            speed: How fast the gripper travels, in m/s.
+        """
+        self._task = task
+        # A servo with lag tau covers this share of its lead within one control period.
+        covered = 1.0 - math.exp(-1.0 / (control_fps * SERVO_LAG_S))
+        self._max_step = speed / (control_fps * covered)
+
+    def act(self, observation: Mapping[str, Any]) -> Array:
+        """Return the ``cartesian_pos`` action ``(8,)`` for one observation of the environment."""
+        tcp = np.asarray(observation["robot_state.ee_pose"], dtype=np.float64)
+        grip = float(observation["grip"])
+        objects = np.asarray(observation["object_poses"], dtype=np.float64).reshape(-1, 7)
+        cube, support = objects[0], objects[1]
+        goal = self._goal(support)
+
+        if self._is_placed(cube, goal):
+            return self._let_go(tcp, grip, cube)
+        reach = float(np.linalg.norm(tcp[:3] - cube[:3]))
+        if reach < _HELD_DISTANCE_M and _EMPTY_GRIP < grip < _HELD_GRIP:
+            return self._carry(tcp, cube, goal)
+        return self._fetch(tcp, cube)
+
+    def _goal(self, support: Array) -> Goal:
+        if self._task == "stack_cubes":
+            above = np.array([0.0, 0.0, CUBE_M])
+            return Goal(support[:3] + above, _fold(float(yaw(support[3:]))), 0.010, 0.004)
+        above = np.array([0.0, 0.0, TRAY_FLOOR_M + CUBE_M / 2])
+        return Goal(support[:3] + above, 0.0, 0.025, 0.004)
+
+    @staticmethod
+    def _is_placed(cube: Array, goal: Goal) -> bool:
+        offset = cube[:3] - goal.position
+        sideways = math.hypot(offset[0], offset[1])
+        return sideways < goal.tolerance_xy and abs(offset[2]) < goal.tolerance_z
+
+    def _fetch(self, tcp: Array, cube: Array) -> Array:
+        """Come over the cube with open fingers, go down around it, and close."""
+        heading = _fold(float(yaw(cube[3:])))
+        sideways = math.hypot(*(cube[:2] - tcp[:2]))
+        turn = abs(heading - float(yaw(tcp[3:])))
+        height = _funnel(sideways + _YAW_WEIGHT_M * turn - 0.5 * _GRASP_TOLERANCE_M)
+        target = cube[:3] + np.array([0.0, 0.0, height])
+        near = float(np.linalg.norm(cube[:3] - tcp[:3])) < _GRASP_TOLERANCE_M
+        return self._command(tcp, target, heading, grip=0.0 if near else 1.0)
+
+    def _carry(self, tcp: Array, cube: Array, goal: Goal) -> Array:
+        """Lift, go over the goal, and set down; whatever way the cube sits in the fingers."""
+        held = tcp[:3] - cube[:3]
+        heading = goal.heading
+        if self._task == "stack_cubes":
+            heading -= _fold(float(yaw(cube[3:])) - float(yaw(tcp[3:])))
+        sideways = math.hypot(*(goal.position[:2] - cube[:2]))
+        turn = abs(heading - float(yaw(tcp[3:])))
+        height = _funnel(sideways + _YAW_WEIGHT_M * turn - 0.004)
+        target = goal.position + held + [0.0, 0.0, height - _SINK_M]
+        # First off the table, and then not into the side of what it is to stand on.
+        lifted = _ramp(cube[2] - CUBE_M / 2, 0.003, 0.02)
+        clear = max(_ramp(cube[2] - goal.position[2], 0.0, 0.02), _ramp(sideways, 0.08, 0.12))
+        near = 1.0 - _ramp(sideways, 0.004, 0.012)
+        target[:2] = tcp[:2] + (target[:2] - tcp[:2]) * max(lifted * clear, near)
+        return self._command(tcp, target, heading, grip=0.0)
+
+    def _let_go(self, tcp: Array, grip: float, cube: Array) -> Array:
+        """Open, then leave straight upwards."""
+        up = HOVER_M + 0.02 if grip > _LET_GO_GRIP else tcp[2] - cube[2]
+        target = np.array([tcp[0], tcp[1], cube[2] + up])
+        return self._command(tcp, target, float(yaw(tcp[3:])), grip=1.0)
+
+    def _command(self, tcp: Array, target: Array, heading: float, grip: float) -> Array:
+        step = target - tcp[:3]
+        length = float(np.linalg.norm(step))
+        if length > self._max_step:
+            step = step * (self._max_step / length)
+        present = float(yaw(tcp[3:]))
+        turned = present + float(np.clip(heading - present, -_MAX_TURN_RAD, _MAX_TURN_RAD))
+        quat = quat_mul(quat_from_yaw(turned), HOME_QUAT)
+        return np.concatenate([tcp[:3] + step, quat, [grip]])
+
+
+def make_expert(env: Any, speed: float = DEFAULT_SPEED_M_S) -> Expert:
+    """Make the expert of an environment, which must take ``cartesian_pos`` commands.
+
+    Raises:
+        SimulationError: the environment is in another control mode.
+    """
+    inner = env.unwrapped
+    if inner.control_mode != "cartesian_pos":
+        raise SimulationError(
+            f"the expert commands gripper poses, the environment takes {inner.control_mode}; "
+            "open it with control_mode='cartesian_pos'"
+        )
+    return Expert(inner.task_name, inner.control_fps, speed)
+
+
+def _fold(angle: float) -> float:
+    """Return the equivalent of a cube's heading nearest to home, within ±45°."""
+    quarter = math.pi / 2
+    return angle - quarter * math.floor(angle / quarter + 0.5)
+
+
+def _funnel(distance: float) -> float:
+    """Height to keep over the goal while ``distance`` metres are left to go sideways."""
+    return min(HOVER_M, _FUNNEL_SLOPE * max(0.0, distance))
+
+
+def _ramp(value: float, low: float, high: float) -> float:
+    """0 below ``low``, 1 above ``high``, straight in between."""
+    return min(1.0, max(0.0, (value - low) / (high - low)))
