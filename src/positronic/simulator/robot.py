@@ -88,8 +88,8 @@ def _inline(mesh: Any, folder: Path) -> None:
     mesh.file = ""
     mesh.uservert = vertices.reshape(-1)
     mesh.userface = faces.reshape(-1)
-    # Thinned meshes need not be watertight; the bodies carry explicit inertias anyway.
-    mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
+    # Thinned meshes need not be watertight, but some bodies take their mass from them.
+    mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
 
 
 def _make_servo(actuator: Any, stiffness: float, torque_limit: float) -> None:
