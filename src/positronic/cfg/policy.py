@@ -16,21 +16,14 @@ def placeholder() -> Any:
     )
 
 
-@cfn.config(
-    host="localhost",
-    port=8000,
-    checkpoint=None,
-    token=None,
-    connect_timeout=5.0,
-    request_timeout=60.0,
-)
+@cfn.config()
 def remote(
-    host: str,
-    port: int,
-    checkpoint: str | int | None,
-    token: str | None,
-    connect_timeout: float,
-    request_timeout: float,
+    host: str = "localhost",
+    port: int = 8000,
+    checkpoint: str | int | None = None,
+    token: str | None = None,
+    connect_timeout: float = 5.0,
+    request_timeout: float = 60.0,
 ) -> Any:
     """A policy on an inference server.
 

@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import websockets.exceptions
+from numpy.typing import NDArray
 from websockets.sync.client import ClientConnection, connect
 
 from positronic.errors import ServerGone, SessionError, UsageError
@@ -161,7 +163,9 @@ class RemoteSession:
         except BaseException:
             self.close()
             raise
-        self._wanted = _wanted_keys(self._meta)
+        contract = self._meta.get("contract")
+        self._contract = contract if isinstance(contract, Mapping) else {}
+        self._image_sizes = image_sizes(self._contract)
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -184,10 +188,7 @@ class RemoteSession:
         """
         if self._machine.closed:
             raise ServerGone(f"the session with {self._client.url} is over; open a new one")
-        message = {**self._context, **obs}
-        if self._wanted is not None:
-            message = {key: value for key, value in message.items() if key in self._wanted}
-        frame = wire.pack(message)
+        frame = wire.pack(self._prepare({**self._context, **obs}))
         self._machine.to(SessionState.INFERRING)
         try:
             self._connection.send(frame)
@@ -218,6 +219,16 @@ class RemoteSession:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _prepare(self, obs: Mapping[str, Any]) -> dict[str, Any]:
+        """Leave away what the server's codec does not read, and shrink images as it would."""
+        wanted = self._contract.get("inputs")
+        message = {k: v for k, v in obs.items() if not wanted or k in wanted or k == "task"}
+        for key, (height, width) in self._image_sizes.items():
+            image = message.get(key)
+            if isinstance(image, np.ndarray) and image.size > height * width * 3:
+                message[key] = _shrink(image, height, width)
+        return message
 
     def _handshake(self) -> None:
         while True:
@@ -299,8 +310,27 @@ class RemotePolicy:
         """Nothing is held between sessions."""
 
 
-def _wanted_keys(meta: Mapping[str, Any]) -> frozenset[str] | None:
-    """Which observation keys the server's codec reads; None where the server does not say."""
-    contract = meta.get("contract")
-    inputs = contract.get("inputs") if isinstance(contract, Mapping) else None
-    return frozenset({*inputs, "task"}) if inputs else None
+def image_sizes(contract: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Which raw images the codec of a contract resizes first of all, and to which height and width.
+
+    Only those can be resized before they are sent with the same result to the last bit, since
+    resizing to the size that an image has already changes nothing.
+    """
+    spec = (contract.get("codec") or {}).get("spec") or {}
+    parts = spec.get("parts", []) if spec.get("kind") == "parallel" else [spec]
+    images = [part for part in parts if isinstance(part, Mapping) and part.get("kind") == "image"]
+    sources = [part["source"] for part in images]
+    return {
+        part["source"]: (part["size"][0], part["size"][1])
+        for part in images
+        if sources.count(part["source"]) == 1
+    }
+
+
+def _shrink(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """Resize as the codec does; what is no image goes as it is, and the server says so."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        return image
+    from positronic.codec.images import resize_with_pad
+
+    return resize_with_pad(image, height, width)

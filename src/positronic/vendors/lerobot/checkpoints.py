@@ -1,0 +1,230 @@
+"""Trained checkpoints on disk, in LeRobot's layout, looked at before anything heavy is imported.
+
+``<run>/checkpoints/<step>/pretrained_model/`` holds ``config.json``, ``model.safetensors``, the
+two processor pipelines with their statistics, and ``contract.json``. What is missing or does not
+fit is named here, in one line and in a fraction of a second, instead of by a traceback after
+seven seconds of imports, or, worse, not at all: LeRobot passes a feature without statistics on
+as it is.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from positronic.codec import Codec, Contract
+from positronic.errors import CheckpointError, ContractError
+
+CONFIG, WEIGHTS, CONTRACT = "config.json", "model.safetensors", "contract.json"
+PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
+# LeRobot writes no rate into a checkpoint; a contract does. This is for those without one.
+DEFAULT_FPS = 15.0
+
+_STATISTICS = {
+    "MEAN_STD": ("mean", "std"),
+    "MIN_MAX": ("min", "max"),
+    "QUANTILES": ("q01", "q99"),
+    "QUANTILE10": ("q10", "q90"),
+}
+
+
+class CheckpointDirectory:
+    """The checkpoints of one training run."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Find them; ``path`` is the run's directory or the ``checkpoints`` folder in it.
+
+        Raises:
+            CheckpointError: No such directory, or no checkpoint in it.
+        """
+        given = Path(path).expanduser().resolve()
+        self.root = given / "checkpoints" if (given / "checkpoints").is_dir() else given
+        run = self.root.parent if self.root.name == "checkpoints" else self.root
+        self.name = run.name
+        if not given.is_dir():
+            raise CheckpointError(
+                f"{path} is no directory; --checkpoints_dir is the directory of a training run,"
+                " <output_dir>/<run_name>"
+            )
+        if not self.ids():
+            raise CheckpointError(
+                f"No checkpoints found in {path}; expected checkpoints/<step>/pretrained_model/"
+                " there, as training writes it every --save_freq steps"
+            )
+
+    def ids(self) -> list[str]:
+        """List the steps as their directories are named, sorted by number."""
+        if not self.root.is_dir():
+            return []
+        names = [entry.name for entry in self.root.iterdir() if _is_step(entry.name)]
+        return sorted((name for name in names if (self.root / name).is_dir()), key=int)
+
+    def resolve(self, requested: str | int | None = None) -> str:
+        """Find the id that ``requested`` means: ``10000`` is ``010000``, and None the newest.
+
+        Raises:
+            CheckpointError: There is none; lists those that are there.
+        """
+        available = self.ids()
+        if not available:
+            raise CheckpointError(f"No checkpoints found in {self.name}")
+        if requested is None:
+            return available[-1]
+        name = str(requested).strip("/")
+        if name in available:
+            return name
+        for candidate in available if _is_step(name) else []:
+            if int(candidate) == int(name):
+                return candidate
+        raise CheckpointError(f"Checkpoint not found: {name}. Available: {available}")
+
+    def checkpoint(self, checkpoint_id: str) -> "Checkpoint":
+        """Return the checkpoint with this id (one that `resolve` gave); nothing is read yet."""
+        return Checkpoint(self.root / checkpoint_id / "pretrained_model", checkpoint_id, self.name)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint: where it is, and what its small files say."""
+
+    path: Path
+    """The ``pretrained_model`` directory."""
+    id: str
+    run: str
+
+    @property
+    def label(self) -> str:
+        """Its name for people and for the wire, without the path of the machine."""
+        return f"{self.run}/checkpoints/{self.id}"
+
+    def verify(self, codec: Codec | None = None) -> Contract:
+        """Check that it is whole and fits ``codec``, and return its contract.
+
+        Args:
+            codec: The codec asked for, if any. A checkpoint without a contract, as LeRobot's own
+                training writes it, needs one.
+
+        Raises:
+            CheckpointError: A file or a statistic is missing.
+            ContractError: The checkpoint was trained with another codec, or was changed since.
+        """
+        for name in (CONFIG, WEIGHTS, PREPROCESSOR, POSTPROCESSOR):
+            if not (self.path / name).is_file():
+                raise CheckpointError(
+                    f"checkpoint {self.label} is incomplete: pretrained_model/{name} is missing;"
+                    " choose another one with --checkpoint, or train on"
+                )
+        config = self._json(CONFIG)
+        contract = self._contract(codec)
+        self._check_features(config, contract)
+        self._check_statistics(config)
+        return contract
+
+    @property
+    def takes_task(self) -> bool:
+        """Whether the policy is told its task in words; ACT is not."""
+        steps = self._json(PREPROCESSOR).get("steps", [])
+        return any("tokenizer" in str(step.get("registry_name")) for step in steps)
+
+    def _contract(self, codec: Codec | None) -> Contract:
+        if not (self.path / CONTRACT).is_file():
+            if codec is None:
+                raise ContractError(
+                    f"checkpoint {self.label} has no contract.json; say how it was trained with"
+                    " --codec=@positronic.vendors.lerobot.codecs.NAME"
+                )
+            return Contract.of(codec, fps=DEFAULT_FPS)
+        contract = Contract.load(self.path / CONTRACT)
+        if codec is not None:
+            _require_codec(contract, codec, self.label)
+        return contract
+
+    def _check_features(self, config: dict[str, Any], contract: Contract) -> None:
+        """What the policy's own config says must be what the codec makes."""
+        for key, feature in _features(config).items():
+            made = contract.features.get(key)
+            shape = list(feature["shape"])
+            if feature["type"] == "VISUAL":
+                shape = [*shape[1:], shape[0]]
+            if made is None or list(made["shape"]) != shape:
+                got = "does not make it" if made is None else f"makes {list(made['shape'])}"
+                raise ContractError(
+                    f"checkpoint {self.label} takes {key} of shape {shape}, but codec"
+                    f" '{contract.codec['name']}' {got}; serve it with the codec of its training"
+                )
+        for name in ("chunk_size", "n_action_steps"):
+            ours, theirs = getattr(contract, name), config.get(name)
+            if None not in (ours, theirs) and ours != theirs:
+                raise ContractError(
+                    f"checkpoint {self.label} disagrees with its own contract: {name} is"
+                    f" {theirs} in config.json and {ours} in contract.json"
+                )
+
+    def _check_statistics(self, config: dict[str, Any]) -> None:
+        for file, step_name, which in (
+            (PREPROCESSOR, "normalizer_processor", "input_features"),
+            (POSTPROCESSOR, "unnormalizer_processor", "output_features"),
+        ):
+            steps = [s for s in self._json(file)["steps"] if s.get("registry_name") == step_name]
+            step = steps[0] if steps else {}
+            modes = step.get("config", {}).get("norm_map", config.get("normalization_mapping", {}))
+            known = step.get("config", {}).get("features", {})
+            present = self._tensor_names(step.get("state_file"))
+            for key, feature in (config.get(which) or {}).items():
+                mode = modes.get(feature["type"], "IDENTITY")
+                needed = [f"{key}.{name}" for name in _STATISTICS.get(mode, ())]
+                missing = [name for name in needed if name not in present or key not in known]
+                if missing:
+                    raise CheckpointError(
+                        f"checkpoint {self.label} has no normalisation statistics {missing[0]!r}"
+                        f" ({file} declares {mode} for it), so raw values would reach the policy;"
+                        " train on a dataset with complete meta/stats.json"
+                    )
+
+    def _tensor_names(self, name: str | None) -> frozenset[str]:
+        """Names in a safetensors file: eight bytes of length, then a JSON header."""
+        if name is None:
+            return frozenset()
+        try:
+            with (self.path / name).open("rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+                return frozenset(json.loads(file.read(size))) - {"__metadata__"}
+        except (OSError, ValueError, MemoryError, OverflowError) as error:
+            raise CheckpointError(
+                f"checkpoint {self.label} is incomplete: pretrained_model/{name} with the"
+                " normalisation statistics is missing or damaged"
+            ) from error
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            document = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"checkpoint {self.label} is damaged: pretrained_model/{name} is no JSON"
+            ) from error
+        if not isinstance(document, dict):
+            raise CheckpointError(
+                f"checkpoint {self.label} is damaged: pretrained_model/{name} is no JSON object"
+            )
+        return document
+
+
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdigit()
+
+
+def _features(config: dict[str, Any]) -> dict[str, Any]:
+    return {**(config.get("input_features") or {}), **(config.get("output_features") or {})}
+
+
+def _require_codec(contract: Contract, codec: Codec, label: str) -> None:
+    given = Contract.of(codec, fps=contract.fps)
+    if given.codec["spec"] == contract.codec["spec"]:
+        return
+    trained, asked = contract.codec["name"], given.codec["name"]
+    differences = [d for d in contract.differences(given) if d.startswith("features.")]
+    detail = f" ({differences[0]})" if trained == asked and differences else ""
+    raise ContractError(
+        f"checkpoint {label} was trained with codec '{trained}', not with --codec '{asked}'"
+        f"{detail}; leave --codec away, the checkpoint knows its own"
+    )
