@@ -4,6 +4,7 @@ import base64
 from html import escape
 
 import numpy as np
+from numpy.typing import NDArray
 
 from positronic.inference.plots import Line, line_chart
 from positronic.inference.replay import Curve, Replay
@@ -128,5 +129,5 @@ def _tone(name: str, index: int) -> str:
     return ("third", "fourth", "measured", "commanded")[index % 4]
 
 
-def _column(curve: Curve, axis: int | None) -> np.ndarray:
+def _column(curve: Curve, axis: int | None) -> NDArray[np.float64]:
     return curve.values if axis is None else curve.values[:, axis]

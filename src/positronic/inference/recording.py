@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from positronic.geom import pose_from_wire
 from positronic.inference.results import flatten
@@ -23,7 +24,7 @@ class EpisodeRecorder:
         self._fps = fps
         self._observed = -1
 
-    def observe(self, step: int, obs: Mapping[str, Any], sim_state: np.ndarray) -> None:
+    def observe(self, step: int, obs: Mapping[str, Any], sim_state: NDArray[np.float64]) -> None:
         """Record the observation before the command of ``step``; a second time does nothing."""
         if step <= self._observed:
             return

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,10 @@ class EpisodeResult:
         """The inference calls of this rollout."""
         return Latency.of(self.inference_ms)
 
+    def recorded_at(self, path: Path) -> "EpisodeResult":
+        """Return the same result with the place of its recording."""
+        return replace(self, path=path)
+
     def to_json(self) -> dict[str, Any]:
         """Return what must come out again when the same seed is run again."""
         return {
@@ -78,7 +82,8 @@ class RunResult:
     """All rollouts of one command, and where they came from.
 
     ``policy`` is the metadata that the policy gave (for a served one: the server's ready message),
-    ``started`` an ISO 8601 time with offset, ``versions`` maps distributions to their versions.
+    ``started`` an ISO 8601 time with offset, ``versions`` maps distributions to their versions,
+    ``error`` says why the run stopped before all rollouts were done.
     """
 
     env: str
@@ -89,12 +94,13 @@ class RunResult:
     control_fps: float
     cameras: tuple[str, ...]
     image_size: tuple[int, int]
-    policy: Mapping[str, Any]
     started: str
     command: tuple[str, ...]
     versions: Mapping[str, str]
+    policy: Mapping[str, Any] = field(default_factory=dict)
     episodes: list[EpisodeResult] = field(default_factory=list)
     wall_s: float = 0.0
+    error: str | None = None
 
     @property
     def rate(self) -> Rate:
@@ -118,12 +124,6 @@ class RunResult:
         """The contract that the policy was trained under, where it tells one."""
         contract = self.policy.get("contract")
         return contract if isinstance(contract, Mapping) else None
-
-    @property
-    def error(self) -> str | None:
-        """Why the run stopped before all rollouts were done, None when it did not."""
-        last = self.episodes[-1] if self.episodes else None
-        return None if last is None or last.finished else last.error or last.ended_by
 
     def to_json(self) -> dict[str, Any]:
         """Return the run as JSON.

@@ -61,6 +61,7 @@ def sample_run(
         versions={"positronic-lightning": "0.1.0", "mujoco": "3.8.1", "python": "3.12.4"},
         episodes=episodes,
         wall_s=71.3,
+        error="the server at localhost:8000 went away" if unfinished else None,
     )
 
 

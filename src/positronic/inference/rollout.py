@@ -1,0 +1,216 @@
+"""One rollout: observe, ask the policy, play its actions in simulated time, write it all down."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.errors import ContractError, ServerGone, SessionError
+from positronic.inference.interrupts import Interrupts
+from positronic.inference.recording import EpisodeRecorder, policy_statics
+from positronic.inference.results import EpisodeResult
+from positronic.policy import Action, ChunkPlayer, Policy, Session
+
+if TYPE_CHECKING:
+    import gymnasium
+
+    from positronic.dataset import DatasetWriter
+
+Observation = Mapping[str, Any]
+
+
+@dataclass
+class Harness:
+    """Plays rollouts of ``policy`` in ``env`` (one of ``positronic.simulator``).
+
+    Simulated time stands still while the policy thinks. Each rollout has a session of its own, so
+    nothing but its seed and the policy decides how it goes. ``watch`` gets every observation.
+    """
+
+    env: "gymnasium.Env[Any, Any]"
+    policy: Policy
+    simulation_time: float
+    task: str | None = None
+    writer: "DatasetWriter | None" = None
+    watch: Callable[[Observation, str], None] | None = None
+    interrupts: Interrupts = field(default_factory=Interrupts)
+
+    def __post_init__(self) -> None:
+        world: Any = self.env.unwrapped
+        self._world = world
+        self._fps = int(world.control_fps)
+        # A limit of 20 s at 15 Hz is 300 commands, whatever the binary fractions say.
+        self._max_steps = max(1, int(np.floor(self.simulation_time * self._fps + 1e-6)))
+        self._task = self.task or str(world.task)
+
+    def play(
+        self, seed: int, index: int = 0, count: int = 1
+    ) -> tuple[EpisodeResult, BaseException | None]:
+        """Play rollout ``index`` of ``count`` from the initial state that ``seed`` gives.
+
+        Returns the result, and what cut the rollout short, if anything did; what was recorded up
+        to then is kept.
+
+        Raises:
+            SessionError, ContractError: no session could be opened, or the policy wants signals
+                that this environment does not give. Nothing has been recorded then.
+            KeyboardInterrupt: interrupted before the rollout began.
+        """
+        began = time.perf_counter()
+        self.interrupts.check()
+        obs, _ = self.env.reset(seed=seed)
+        initial = _digest(self._world.sim_state())
+        with self.interrupts.allowed():
+            session = self.policy.new_session({"task": self._task})
+        recorder = None
+        try:
+            _require_inputs(session.meta, obs, self._world.cameras)
+            player = ChunkPlayer(session)
+            if self.writer is not None:
+                recorder = EpisodeRecorder(self.writer, self._fps)
+            episode = _Progress(obs)
+            cause = self._loop(episode, player, recorder, f"rollout {index + 1} of {count}")
+        except BaseException:
+            if recorder is not None:
+                recorder.abort()
+            raise
+        finally:
+            _close(session)
+        result = EpisodeResult(
+            seed=seed,
+            ended_by=episode.ended_by,
+            steps=episode.steps,
+            total_reward=episode.total_reward,
+            initial_state=initial,
+            final_state=_digest(self._world.sim_state()),
+            inference_steps=tuple(episode.asked),
+            inference_ms=tuple(1000 * seconds for seconds in player.latencies),
+            wall_s=time.perf_counter() - began,
+            error=None if cause is None else str(cause) or type(cause).__name__,
+        )
+        if recorder is None:
+            return result, cause
+        statics = self._statics(result, index, count, session.meta)
+        return result.recorded_at(recorder.publish(statics)), cause
+
+    def _loop(
+        self,
+        episode: "_Progress",
+        player: ChunkPlayer,
+        recorder: EpisodeRecorder | None,
+        label: str,
+    ) -> BaseException | None:
+        """Play until success, the time limit or trouble; return the trouble."""
+        cause: BaseException | None = None
+        try:
+            while episode.steps < self._max_steps and episode.ended_by == "timeout":
+                self._step(episode, player, recorder, label)
+        except KeyboardInterrupt as error:
+            episode.ended_by, cause = "interrupted", error
+        except ServerGone as error:
+            episode.ended_by, cause = "server_gone", error
+        except Exception as error:
+            episode.ended_by, cause = "error", error
+        if recorder is not None:
+            recorder.observe(episode.steps, episode.obs, self._world.sim_state())
+        return cause
+
+    def _step(
+        self,
+        episode: "_Progress",
+        player: ChunkPlayer,
+        recorder: EpisodeRecorder | None,
+        label: str,
+    ) -> None:
+        step, obs = episode.steps, episode.obs
+        if self.watch is not None:
+            self.watch(obs, f"{label} · {step / self._fps:.1f} s")
+        asked = player.inferences
+        with self.interrupts.allowed():
+            action = player.action(obs, step / self._fps)
+        if player.inferences > asked:
+            episode.asked.append(step)
+        robot_command, target_grip = _command(action)
+        command = self._world.command_to_action(robot_command, target_grip)
+        if recorder is not None:
+            recorder.observe(step, obs, self._world.sim_state())
+            recorder.command(step, robot_command, target_grip)
+        episode.obs, reward, terminated, _, info = self.env.step(command)
+        episode.steps += 1
+        episode.total_reward += float(reward)
+        if info.get("is_success"):
+            episode.ended_by = "success"
+        elif terminated:
+            episode.ended_by = "terminated"
+
+    def _statics(
+        self, result: EpisodeResult, index: int, count: int, meta: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        statics = {
+            **self._world.statics,
+            "task": self._task,
+            "simulation.seed": result.seed,
+            "simulation.iteration": index,
+            "simulation.total_iterations": count,
+            "eval.success": result.success,
+            "eval.ended_by": result.ended_by,
+            "eval.seed": result.seed,
+            "eval.episode_length": result.steps,
+            "eval.return": result.total_reward,
+            "eval.timeout": self.simulation_time,
+            **policy_statics(meta),
+        }
+        return statics if result.error is None else {**statics, "eval.error": result.error}
+
+
+@dataclass
+class _Progress:
+    """Where a rollout is."""
+
+    obs: Observation
+    steps: int = 0
+    total_reward: float = 0.0
+    ended_by: str = "timeout"
+    asked: list[int] = field(default_factory=list)
+
+
+def _command(action: Action) -> tuple[Mapping[str, Any], float]:
+    command = action.get("robot_command")
+    if not isinstance(command, Mapping) or "target_grip" not in action:
+        raise SessionError(
+            f"the policy's action has {sorted(action)}; expected 'robot_command' and 'target_grip'"
+        )
+    return command, float(action["target_grip"])
+
+
+def _require_inputs(meta: Mapping[str, Any], obs: Observation, cameras: tuple[str, ...]) -> None:
+    contract = meta.get("contract")
+    inputs = contract.get("inputs") or () if isinstance(contract, Mapping) else ()
+    missing = [name for name in inputs if name not in obs and name != "task"]
+    if not missing:
+        return
+    images = [name for name in missing if name.startswith("image.")]
+    mend = (
+        f"add --cameras={','.join([*cameras, *images])}"
+        if images == missing
+        else "choose the environment that it was trained for with --env"
+    )
+    raise ContractError(
+        f"the policy was trained on {', '.join(missing)}, which this environment does not give"
+        f" (it gives {', '.join(obs)}): {mend}"
+    )
+
+
+def _digest(state: NDArray[np.float64]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(state).tobytes()).hexdigest()[:16]
+
+
+def _close(session: Session) -> None:
+    # Whatever the rollout came to is known by now; a connection that dies on goodbye is no news.
+    with suppress(OSError, SessionError):
+        session.close()
