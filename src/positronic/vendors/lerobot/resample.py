@@ -1,0 +1,61 @@
+"""From signals that tick at their own rates to rows at a fixed rate.
+
+Row ``i`` of an episode stands at ``start + floor(i * 1e9 / fps)`` ns, computed in whole numbers.
+The public converter steps by ``1e9 / fps`` truncated to nanoseconds (66 666 666 at 15 per second),
+so its rows creep ahead of a recording made at that very rate, fall just before the sample they
+mean, and read the one before it.
+
+Each signal gives its last sample at or before the row. ``start`` is the first time at which every
+needed signal has a value; the rows end with the last sample of any of them. So the observation
+after the last command is kept, and its action is that last command, carried on.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.dataset import Episode
+from positronic.errors import EpisodeError
+
+SECOND = 10**9
+
+# Recorders round times to whole nanoseconds and so do rows, each relative to its own start: a
+# sample that belongs to a row may stand one nanosecond behind it.
+ROUNDING_NS = 1
+
+
+def row_times(start_ts: int, last_ts: int, fps: int) -> NDArray[np.int64]:
+    """Times of the rows in ns, int64 ``(T,)``: from ``start_ts`` to ``last_ts``, both included."""
+    count = -(-(last_ts - start_ts + 1) * fps // SECOND)
+    return start_ts + np.arange(count, dtype=np.int64) * SECOND // fps
+
+
+def sample(episode: Episode, names: Iterable[str], fps: int) -> dict[str, Any]:
+    """The signals ``names`` of an episode as columns at ``fps`` rows a second.
+
+    Returns:
+        For each name an array ``(T, ...)``, or for video a lazy sequence of ``T`` images.
+
+    Raises:
+        EpisodeError: a signal is missing, empty or unreadable, or there are fewer than two rows.
+    """
+    names = list(names)
+    missing = [name for name in names if name not in episode.signals]
+    if missing:
+        present = ", ".join(episode.signals) or "none"
+        raise EpisodeError(f"has no signal {', '.join(missing)}; its signals are {present}")
+    signals = {name: episode.signals[name] for name in names}
+    empty = [name for name, signal in signals.items() if len(signal) == 0]
+    if empty:
+        raise EpisodeError(f"has no samples of {', '.join(empty)}")
+    start = max(signal.start_ts for signal in signals.values())
+    last = max(signal.last_ts for signal in signals.values())
+    times = row_times(start, last, fps)
+    if len(times) < 2:
+        raise EpisodeError(
+            f"is shorter than a frame: all signals are there for {(last - start) / 1e6:.1f} ms,"
+            f" a frame at {fps} fps takes {1000 / fps:.1f} ms"
+        )
+    return {name: signal.time[times + ROUNDING_NS].values() for name, signal in signals.items()}

@@ -1,0 +1,109 @@
+"""Videos of a LeRobot dataset: encoding an episode's camera, joining episodes into one file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A video encoder and its options, as PyAV takes them."""
+
+    vcodec: str
+    pix_fmt: str
+    options: dict[str, str]
+
+
+class VideoWriter:
+    """Encodes images uint8 ``(H, W, 3)`` into one mp4 at a fixed rate; none can be dropped."""
+
+    def __init__(self, path: Path, fps: int, encoder: Encoder) -> None:
+        import av
+
+        self.path = path
+        self.frames = 0
+        self._fps = fps
+        self._encoder = encoder
+        self._container = av.open(str(path), "w")
+        self._stream: Any = None
+
+    def add(self, image: NDArray[np.uint8]) -> None:
+        """Encode the next frame; all have the size of the first."""
+        import av
+
+        if self._stream is None:
+            self._stream = self._container.add_stream(
+                self._encoder.vcodec, self._fps, options=self._encoder.options
+            )
+            self._stream.pix_fmt = self._encoder.pix_fmt
+            self._stream.height, self._stream.width = image.shape[:2]
+            self._stream.time_base = Fraction(1, self._fps)
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame.pts, frame.time_base = self.frames, Fraction(1, self._fps)
+        self._container.mux(self._stream.encode(frame))
+        self.frames += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None and self._stream is not None:
+                self._container.mux(self._stream.encode(None))
+        finally:
+            self._container.close()
+
+
+def join(parts: Sequence[Path], output: Path, fps: int) -> int:
+    """Put the videos ``parts`` one after the other into ``output`` without encoding; count frames.
+
+    Every packet is stamped with its frame's number, so that frame ``k`` stands at ``k / fps``
+    exactly. FFmpeg's concat demuxer rounds each part's duration to microseconds, and after some
+    hundred episodes frames would be further off than LeRobot tolerates.
+
+    Raises:
+        DatasetError: the file does not hold as many frames as the parts.
+    """
+    import av
+
+    av.logging.set_libav_level(av.logging.WARNING)  # it reports every file that it finishes
+    output.parent.mkdir(parents=True, exist_ok=True)
+    base = 0
+    with av.open(str(output), "w", options={"movflags": "faststart"}) as joined:
+        stream: Any = None
+        for part in parts:
+            with av.open(str(part)) as source:
+                video = source.streams.video[0]
+                if stream is None:
+                    stream = joined.add_stream_from_template(video, opaque=True)
+                    stream.time_base = Fraction(1, fps)
+                shift = 0
+                for packet in source.demux(video):
+                    if packet.dts is None:
+                        continue
+                    for stamp in ("pts", "dts"):
+                        ticks = getattr(packet, stamp)
+                        setattr(packet, stamp, base + round(ticks * video.time_base * fps))
+                    packet.time_base = Fraction(1, fps)
+                    packet.stream = stream
+                    joined.mux(packet)
+                    shift += 1
+                base += shift
+    with av.open(str(output)) as check:
+        written = int(check.streams.video[0].frames)
+    if written != base:
+        raise DatasetError(f"{output.name} holds {written} frames, expected {base}; convert again")
+    return base
