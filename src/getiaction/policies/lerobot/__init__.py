@@ -1,0 +1,7 @@
+"""LeRobot's policies as Lightning modules."""
+
+from getiaction.policies.lerobot.act import ACT
+from getiaction.policies.lerobot.configs import policy_config
+from getiaction.policies.lerobot.module import LeRobotPolicy
+
+__all__ = ["ACT", "LeRobotPolicy", "policy_config"]

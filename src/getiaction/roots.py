@@ -1,0 +1,38 @@
+"""What can be said about a LeRobot dataset on disk without importing LeRobot."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from getiaction.errors import GetiactionError
+
+INFO = Path("meta/info.json")
+SUPPORTED_MAJOR = "v3"
+
+
+def require_dataset(root: str | Path) -> dict[str, Any]:
+    """Return ``meta/info.json`` of the LeRobot v3 dataset at ``root``.
+
+    Raises:
+        GetiactionError: nothing is there, it is something else, of an older format, or empty.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise GetiactionError(f"there is no dataset at {root}: the directory does not exist")
+    try:
+        info: Any = json.loads((root / INFO).read_text())
+    except FileNotFoundError:
+        raise GetiactionError(
+            f"{root} is not a LeRobot dataset: it has no {INFO}; expected what a conversion wrote"
+        ) from None
+    except ValueError as error:
+        raise GetiactionError(f"{root / INFO} is not readable as JSON: {error}") from error
+    version = info.get("codebase_version") if isinstance(info, dict) else None
+    if not str(version).startswith(SUPPORTED_MAJOR):
+        raise GetiactionError(
+            f"{root} is a LeRobot dataset of format {version}; expected {SUPPORTED_MAJOR}.x, "
+            "so convert it again"
+        )
+    if not info.get("total_episodes") or not info.get("total_frames"):
+        raise GetiactionError(f"the dataset at {root} is empty: it has no episodes to train on")
+    return dict(info)

@@ -1,0 +1,126 @@
+"""Checkpoints in LeRobot's layout, each appearing as a whole or not at all."""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lerobot.common.train_utils import (
+    get_step_checkpoint_dir,
+    save_checkpoint,
+    should_save_checkpoint,
+)
+from lerobot.configs.default import DatasetConfig
+from lerobot.configs.train import TrainPipelineConfig
+from lerobot.utils.constants import LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR
+from lightning.pytorch import Callback
+
+logger = logging.getLogger(__name__)
+
+UNFINISHED = ".unfinished-"
+
+
+class NativeCheckpoint(Callback):
+    """Save as ``lerobot-train`` does, every ``save_freq`` steps and at the end.
+
+    A checkpoint is written beside its place under a name that no reader takes, then renamed.
+
+    Args:
+        run_dir: Gets ``checkpoints/<step>/{pretrained_model,training_state}`` and the link
+            ``checkpoints/last``.
+        total_steps: The step at which training ends.
+        save_freq: Steps between checkpoints; 0 saves at the end only.
+        complete: Called with the unfinished ``pretrained_model`` to add files to it.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | Path,
+        *,
+        total_steps: int,
+        save_freq: int,
+        complete: Callable[[Path], None] | None = None,
+    ) -> None:
+        self.run_dir = Path(run_dir)
+        self.total_steps = total_steps
+        self.save_freq = save_freq
+        self.complete = complete
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if this step is one to save at."""
+        step = trainer.global_step
+        if trainer.is_global_zero and should_save_checkpoint(
+            step, self.save_freq, self.total_steps
+        ):
+            self.save(trainer, pl_module, step)
+
+    def save(self, trainer: Any, module: Any, step: int) -> Path:
+        """Write the checkpoint of ``step`` and return its directory."""
+        final: Path = get_step_checkpoint_dir(self.run_dir, self.total_steps, step)
+        unfinished = final.with_name(f"{UNFINISHED}{final.name}")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        schedulers = trainer.lr_scheduler_configs
+        save_checkpoint(
+            unfinished,
+            step=step,
+            cfg=self._train_config(trainer, module),
+            policy=module.policy,
+            optimizer=trainer.optimizers[0],
+            scheduler=schedulers[0].scheduler if schedulers else None,
+            preprocessor=module.preprocessor,
+            postprocessor=module.postprocessor,
+            num_processes=trainer.world_size,
+            batch_size=trainer.datamodule.train_batch_size,
+        )
+        if self.complete is not None:
+            self.complete(unfinished / PRETRAINED_MODEL_DIR)
+        os.rename(unfinished, final)
+        _point_to(final)
+        logger.info("saved %s", final)
+        return final
+
+    def _train_config(self, trainer: Any, module: Any) -> TrainPipelineConfig:
+        """What ``lerobot-train`` would have been told, so that it can go on from here."""
+        data = trainer.datamodule
+        root = None if data.root is None else str(data.root)
+        return TrainPipelineConfig(
+            dataset=DatasetConfig(
+                repo_id=data.repo_id,
+                root=root,
+                episodes=data.episodes,
+                use_imagenet_stats=data.use_imagenet_stats,
+                eval_split=data.val_split,
+                video_backend=data.video_backend,
+            ),
+            policy=module.config,
+            output_dir=self.run_dir,
+            job_name=self.run_dir.name,
+            seed=data.seed,
+            num_workers=data.num_workers,
+            batch_size=data.train_batch_size,
+            steps=self.total_steps,
+            log_freq=trainer.log_every_n_steps,
+            save_freq=self.save_freq,
+            tolerance_s=data.tolerance_s,
+            optimizer=module.optimizer_config,
+            scheduler=module.scheduler_config,
+        )
+
+
+def remove_unfinished(checkpoints: Path) -> None:
+    """Delete what killed runs left behind in the directory ``checkpoints``."""
+    for path in checkpoints.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(path)
+
+
+def _point_to(checkpoint: Path) -> None:
+    """Make ``last`` a relative link to ``checkpoint``; it is never missing meanwhile."""
+    link = checkpoint.with_name(LAST_CHECKPOINT_LINK)
+    fresh = checkpoint.with_name(f"{UNFINISHED}{LAST_CHECKPOINT_LINK}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(checkpoint.name)
+    os.replace(fresh, link)
