@@ -175,8 +175,9 @@ def _grid(episode: "Episode", used: tuple[str, ...], fps: float) -> np.ndarray[A
     start = max(episode.signals[key].start_ts for key in used)
     end = max(episode.signals[key].last_ts for key in COMMANDS)
     steps = int((end - start) * fps / 1e9 + 1e-6) + 1 if end >= start else 0
-    # Rounded down from i / fps each time, as recordings are: no drift against their timestamps.
-    return np.array([start + int(i * 1e9 / fps) for i in range(steps)], dtype=np.int64)
+    # From i / fps each time, so nothing drifts against the recorded timestamps. These are rounded
+    # down from another origin, so the sample that is meant may stand one nanosecond later.
+    return np.array([start + int(i * 1e9 / fps) + 1 for i in range(steps)], dtype=np.int64)
 
 
 def _track(actions: list[Action]) -> Track:

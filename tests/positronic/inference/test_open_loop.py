@@ -98,6 +98,20 @@ def test_recorded_actions_have_no_error(tmp_path: Path) -> None:
         assert error.max() < 1e-9, name
 
 
+def test_a_recording_that_begins_late_is_read_at_its_own_steps(tmp_path: Path) -> None:
+    writer = DatasetWriter(tmp_path / "raw")
+    with writer.new_episode() as episode:
+        episode.set_static("task", "Do it.")
+        for step in range(2, STEPS):
+            for name in ("robot_state.ee_pose", "robot_commands.pose"):
+                episode.append(name, np.array([step, 0, 0, 1, 0, 0, 0.0]), step * 10**9 // 15)
+            for name in ("grip", "target_grip"):
+                episode.append(name, 1.0, step * 10**9 // 15)
+    dataset = LocalDataset(tmp_path / "raw")
+    result = compare(dataset[0], 0, Recorded(dataset, hold=True), 15)
+    assert result.recorded.pose[:, 0].tolist() == list(range(2, STEPS))
+
+
 def test_holding_still_is_the_baseline(tmp_path: Path) -> None:
     dataset = record(tmp_path / "raw")
     result = compare(dataset[0], 0, Recorded(dataset, hold=True), None)
