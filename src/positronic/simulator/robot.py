@@ -27,9 +27,11 @@ GRIPPER_CLOSED_RAD = 0.8  # driver joint when the empty gripper is shut
 # Gripper pointing down over the near edge of the work area, high enough to stay out of its view.
 HOME_Q = np.array([0.0, -0.35, 0.0, -2.35, 0.0, 2.0, 0.7854])
 
-# Servo stiffness [N m/rad]; the damping is a fixed fraction, which makes the arm trail its target
-# by DAMPING_RATIO seconds without overshoot.
-_STIFFNESS = (4500.0, 4500.0, 3500.0, 3500.0, 2000.0, 2000.0, 2000.0)
+# Servo stiffness [N m/rad], about 900 /s² times the inertia that each joint moves at home, so that
+# all respond alike and straight commands give straight paths. The damping makes the arm trail its
+# target by SERVO_LAG_S without overshoot. Both stay low enough for the physics step to be stable
+# where the torque limit cuts in: stiffer servos chatter against each other through the elbow.
+_STIFFNESS = (900.0, 1600.0, 1100.0, 1100.0, 120.0, 150.0, 100.0)
 SERVO_LAG_S = 0.1
 _TORQUE_LIMIT = (87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0)  # the Panda's own, N m
 
