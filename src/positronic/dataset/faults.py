@@ -11,22 +11,25 @@ MEND = "restore the file from a copy, or move this episode out of the dataset"
 
 def broken(episode: Path, what: str, why: object, mend: str = MEND) -> EpisodeError:
     """EpisodeError naming the episode directory, the signal or file in it, the reason, the mend."""
-    reason = " ".join(str(why).split()) or type(why).__name__
+    # The bare words of an error with a number, which is all that libraries add to it.
+    words = getattr(why, "strerror", None) or str(why)
+    reason = " ".join(words.split()) or type(why).__name__
     return EpisodeError(f"episode {episode}: {what}: {reason}; {mend}")
 
 
 @contextmanager
-def reading(episode: Path, what: str) -> Iterator[None]:
-    """Report any failure to read as an EpisodeError; what is one already passes unchanged.
+def reading(episode: Path, what: str, *files: Path) -> Iterator[None]:
+    """Report any failure to read as an EpisodeError; of ``files`` it names the one that is missing.
 
     Parquet and video readers raise OSError, ValueError, KeyError and their own kinds for a
     damaged file, so the kind says nothing: inside this block reading is all that happens.
     """
     try:
         yield
-    except EpisodeError:
+    except (EpisodeError, MemoryError):
         raise
     except FileNotFoundError as error:
-        raise broken(episode, what, f"file {error.filename or ''} is missing") from error
+        absent = [file.name for file in files if not file.exists()] or [error.filename]
+        raise broken(episode, what, f"file {absent[0]} is missing") from error
     except Exception as error:
         raise broken(episode, what, error) from error

@@ -30,12 +30,27 @@ def column_bounds(file: Any, column: str) -> tuple[int, int] | None:
     return int(ends[0].statistics.min), int(ends[1].statistics.max)
 
 
-def check_timestamps(timestamps: NDArray[Any]) -> None:
-    """ValueError unless the timestamps are int64 and never go back."""
+def checked_timestamps(timestamps: NDArray[Any]) -> Times:
+    """The same, or ValueError unless they are int64 and never go back."""
     if timestamps.dtype != np.int64:
         raise ValueError(f"its timestamps are {timestamps.dtype}, expected int64")
-    if bool(np.any(np.diff(timestamps) < 0)):
+    if bool(np.any(timestamps[1:] < timestamps[:-1])):
         raise ValueError("its timestamps go back in time")
+    return timestamps
+
+
+def read_column(path: Path, column: str) -> NDArray[Any]:
+    """One column of a parquet file, read-only; whatever pyarrow raises for a damaged file."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        if column not in file.schema_arrow.names:
+            raise ValueError(f"{path.name} has no column {column!r}")
+        # One thread: columns are small, and a pool per signal would fight parallel workers.
+        table = file.read(columns=[column], use_threads=False)
+    values = stack_values(table[column])
+    values.setflags(write=False)
+    return values
 
 
 def stack_values(column: Any) -> NDArray[Any]:
@@ -67,43 +82,26 @@ class NumericSignal(Signal):
         self._name = name
 
     def _reading(self) -> Any:
-        return reading(self._path.parent, f"signal {self._name!r}")
+        return reading(self._path.parent, f"signal {self._name!r}", self._path)
 
     @cached_property
     def _footer(self) -> tuple[int, tuple[int, int] | None]:
         import pyarrow.parquet as pq
 
         with self._reading(), pq.ParquetFile(self._path) as file:
-            for column in (TIMESTAMP, VALUE):
-                if column not in file.schema_arrow.names:
-                    raise ValueError(f"{self._path.name} has no column {column!r}")
+            if TIMESTAMP not in file.schema_arrow.names:
+                raise ValueError(f"{self._path.name} has no column {TIMESTAMP!r}")
             return file.metadata.num_rows, column_bounds(file, TIMESTAMP)
-
-    def _column(self, column: str) -> NDArray[Any]:
-        import pyarrow.parquet as pq
-
-        rows = self._footer[0]
-        with self._reading():
-            # One thread: columns are small, and a pool per signal would fight parallel workers.
-            table = pq.read_table(
-                self._path, columns=[column], use_threads=False, page_checksum_verification=True
-            )
-            values = stack_values(table[column])
-            if len(values) != rows:
-                raise ValueError(f"column {column!r} has {len(values)} rows, expected {rows}")
-            values.setflags(write=False)
-            return values
 
     @cached_property
     def _timestamps(self) -> Times:
-        timestamps = self._column(TIMESTAMP)
         with self._reading():
-            check_timestamps(timestamps)
-        return timestamps
+            return checked_timestamps(read_column(self._path, TIMESTAMP))
 
     @cached_property
     def _values(self) -> NDArray[Any]:
-        return self._column(VALUE)
+        with self._reading():
+            return read_column(self._path, VALUE)
 
     def __len__(self) -> int:
         return self._footer[0]

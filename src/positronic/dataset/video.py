@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from positronic.dataset.decoder import Decoder
 from positronic.dataset.faults import broken, reading
-from positronic.dataset.numeric import check_timestamps, column_bounds
+from positronic.dataset.numeric import checked_timestamps, column_bounds, read_column
 from positronic.dataset.signal import Indices, Signal, Times, whole_indices
 
 TS_NS = "ts_ns"
@@ -99,7 +99,7 @@ class VideoSignal(Signal):
         VideoSignal.__init__(self, **state)
 
     def _reading(self) -> Any:
-        return reading(self._video.parent, f"signal {self._name!r}")
+        return reading(self._video.parent, f"signal {self._name!r}", self._video, self._index)
 
     @cached_property
     def _footer(self) -> _Index:
@@ -119,15 +119,8 @@ class VideoSignal(Signal):
 
     @cached_property
     def _timestamps(self) -> Times:
-        import pyarrow.parquet as pq
-
         with self._reading():
-            table = pq.read_table(
-                self._index, columns=[TS_NS], use_threads=False, page_checksum_verification=True
-            )
-            timestamps = np.asarray(table[TS_NS].to_numpy())
-            check_timestamps(timestamps)
-            return timestamps
+            return checked_timestamps(read_column(self._index, TS_NS))
 
     def __len__(self) -> int:
         return self._footer.length
