@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import configuronic as cfn
 
+from positronic.cfg.ds.split import indices
 from positronic.cfg.policy import placeholder
 from positronic.errors import DatasetError, PositronicError, StorageError, UsageError
 
@@ -73,13 +74,7 @@ def choose(dataset: "Dataset", episodes: Any, mask: str | None) -> list[int]:
     UsageError for an index that does not exist or is not of the mask, DatasetError where the mask
     selects nothing.
     """
-    offered = list(range(len(dataset)))
-    if mask is not None:
-        offered = [i for i in offered if dataset[i].static.get(f"mask.{mask}") is True]
-        if not offered:
-            known = sorted({k for e in dataset for k in e.static if k.startswith("mask.")})
-            names = ", ".join(name.removeprefix("mask.") for name in known) or "none"
-            raise DatasetError(f"no episode has mask.{mask}; the dataset's masks are: {names}")
+    offered = list(range(len(dataset))) if mask is None else indices(dataset, mask)
     if not offered:
         raise DatasetError("the dataset holds no episodes; record or import some first")
     if episodes is None:
