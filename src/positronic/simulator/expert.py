@@ -23,7 +23,7 @@ from positronic.simulator.tasks import CUBE_M, TRAY_FLOOR_M
 
 Array = NDArray[np.float64]
 
-DEFAULT_SPEED_M_S = 0.40
+DEFAULT_SPEED_M_S = 0.25
 
 HOVER_M = 0.10  # height over the goal at which the gripper comes in from the side
 _FUNNEL_SLOPE = 5.0  # metres of height kept per metre still to go sideways
@@ -32,7 +32,7 @@ _MAX_TURN_RAD = 0.35  # a step
 
 _GRASP_TOLERANCE_M = 0.007
 _HELD_DISTANCE_M = 0.022  # fingertips to the centre of a cube between them
-_HELD_GRIP = 0.50  # the fingers stop at 0.42 on a 4 cm cube
+_HELD_GRIP = 0.47  # the fingers stop at 0.42 on a 4 cm cube
 _EMPTY_GRIP = 0.30
 _LET_GO_GRIP = 0.80
 _SINK_M = 0.002  # press down a little, so that the cube is set down and not dropped

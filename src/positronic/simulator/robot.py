@@ -35,6 +35,9 @@ _STIFFNESS = (900.0, 1600.0, 1100.0, 1100.0, 120.0, 150.0, 100.0)
 SERVO_LAG_S = 0.1
 _TORQUE_LIMIT = (87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0)  # the Panda's own, N m
 
+# As modelled, the fingers shut in 0.1 s; the real ones take several times as long.
+_GRIPPER_DAMPING = -30.0
+
 _ARM_CELL_M = 0.008
 _GRIPPER_CELL_M = 0.004
 
@@ -72,6 +75,8 @@ def load_robot() -> Any:
         body.gravcomp = 1.0
     for name, stiffness, limit in zip(ARM_ACTUATORS, _STIFFNESS, _TORQUE_LIMIT, strict=True):
         _make_servo(spec.actuator(name.removeprefix(PREFIX)), stiffness, limit)
+    fingers = spec.actuator(GRIPPER_ACTUATOR.removeprefix(PREFIX))
+    fingers.biasprm[2] = _GRIPPER_DAMPING
     for sensor in list(spec.sensors):
         spec.delete(sensor)  # computed at every physics step, read by nobody here
     return spec
