@@ -19,7 +19,7 @@ from positronic.inference.live_view import READY, unpack_frame
 
 TITLE = "Positronic"
 GAP = 4
-SIZE = (960, 400)
+LARGEST = (1280, 720)
 POLL_S = 0.02
 
 
@@ -42,6 +42,12 @@ def mosaic(images: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
         draw.rectangle((box[0] - 4, box[1] - 3, box[2] + 4, box[3] + 3), fill=(18, 20, 24))
         draw.text((x + 8, y + 6), name, fill=(235, 238, 242))
     return np.asarray(canvas)
+
+
+def fitting_size(width: int, height: int) -> tuple[int, int]:
+    """Return the window size for a picture: twice its size, or as much of that as is sensible."""
+    scale = min(2.0, LARGEST[0] / width, LARGEST[1] / height)
+    return round(width * scale), round(height * scale)
 
 
 class Inbox:
@@ -84,13 +90,18 @@ def main() -> int:
         return 1
     print(READY, flush=True)
     inbox = Inbox(sys.stdin.buffer)
+    sized = False
     while not glfw.window_should_close(window) and not inbox.ended:
         frame = inbox.take()
         if frame is not None:
             title, images = unpack_frame(frame)
             glfw.set_window_title(window, f"{TITLE} · {title}")
             if images:
-                _upload(mosaic(images))
+                picture = mosaic(images)
+                _upload(picture)
+                if not sized:
+                    glfw.set_window_size(window, *fitting_size(picture.shape[1], picture.shape[0]))
+                    sized = True
         _draw(glfw, window)
         glfw.wait_events_timeout(POLL_S)
     glfw.terminate()
@@ -101,7 +112,7 @@ def _open(glfw: Any) -> Any:
     glfw.ERROR_REPORTING = "exception"
     if not glfw.init():
         raise RuntimeError("there is no display")
-    window = glfw.create_window(*SIZE, TITLE, None, None)
+    window = glfw.create_window(LARGEST[0] // 2, LARGEST[1] // 2, TITLE, None, None)
     if not window:
         raise RuntimeError("OpenGL is not available on this display")
     glfw.make_context_current(window)

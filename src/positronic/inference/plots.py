@@ -34,18 +34,18 @@ class Line:
     held: bool = False
 
 
-def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Return about ``count`` round numbers inside [``low``, ``high``]: multiples of 1, 2 or 5."""
+def nice_ticks(low: float, high: float, least: int = 3) -> list[float]:
+    """Return at least ``least`` multiples of 1, 2 or 5 inside [``low``, ``high``], few of them."""
     span = high - low
     if not span > 0 or not math.isfinite(span):
         return [low]
-    rough = span / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
+    power = 10.0 ** math.floor(math.log10(span))
+    for step in (m * power for m in (5, 2, 1, 0.5, 0.2, 0.1)):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first + 1 >= least:
+            break
     # Rounding away float dust: 3 * 0.1 is to be printed and placed as 0.3.
-    digits = max(0, 1 - math.floor(math.log10(step)))
+    digits = max(0, 2 - math.floor(math.log10(step)))
     return [round(i * step, digits) + 0.0 for i in range(first, last + 1)]
 
 
@@ -89,7 +89,7 @@ def line_chart(
             f'<text class="tick" x="{LEFT - 6}" y="{y(tick) + 3.5:.1f}" text-anchor="end">'
             f"{_number(tick, ticks)}</text>"
         )
-    seconds = nice_ticks(0.0, duration, 5)
+    seconds = nice_ticks(0.0, duration, 4)
     for tick in seconds:
         text = _number(tick, seconds) + (" s" if tick == seconds[-1] else "")
         parts.append(

@@ -108,8 +108,10 @@ class Harness:
         """Play until success, the time limit or trouble; return the trouble."""
         cause: BaseException | None = None
         try:
+            self._show(episode, label)
             while episode.steps < self._max_steps and episode.ended_by == "timeout":
-                self._step(episode, player, recorder, label)
+                self._step(episode, player, recorder)
+                self._show(episode, label)
         except KeyboardInterrupt as error:
             episode.ended_by, cause = "interrupted", error
         except ServerGone as error:
@@ -120,16 +122,17 @@ class Harness:
             recorder.observe(episode.steps, episode.obs, self._world.sim_state())
         return cause
 
+    def _show(self, episode: "_Progress", label: str) -> None:
+        if self.watch is not None:
+            self.watch(episode.obs, f"{label} · {episode.steps / self._fps:.1f} s")
+
     def _step(
         self,
         episode: "_Progress",
         player: ChunkPlayer,
         recorder: EpisodeRecorder | None,
-        label: str,
     ) -> None:
         step, obs = episode.steps, episode.obs
-        if self.watch is not None:
-            self.watch(obs, f"{label} · {step / self._fps:.1f} s")
         asked = player.inferences
         with self.interrupts.allowed():
             action = player.action(obs, step / self._fps)
