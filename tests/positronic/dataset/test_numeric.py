@@ -36,12 +36,12 @@ def test_scalars_and_vectors(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "v.parquet")
     vector = NumericSignal(tmp_path / "v.parquet", "v")
     assert vector.kind == "numeric"
-    assert (vector.dtype, vector.shape) == (np.float32, (7,))
+    assert (vector.dtype, vector.shape) == (np.dtype(np.float32), (7,))
     np.testing.assert_array_equal(vector.values(), rows)
     np.testing.assert_array_equal(vector[1][0], rows[1])
     write(tmp_path / "s.parquet")
     scalar = NumericSignal(tmp_path / "s.parquet", "s")
-    assert (scalar.dtype, scalar.shape) == (np.float64, ())
+    assert (scalar.dtype, scalar.shape) == (np.dtype(np.float64), ())
     assert scalar.time[25] == (2.0, 20)
 
 

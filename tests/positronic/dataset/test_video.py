@@ -29,7 +29,7 @@ def opened(episode: Path) -> VideoSignal:
 
 def test_shape_without_decoding(signal: VideoSignal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Decoder, "frame", None)
-    assert (signal.kind, signal.dtype, signal.shape) == ("video", np.uint8, (48, 64, 3))
+    assert (signal.kind, signal.dtype, signal.shape) == ("video", np.dtype(np.uint8), (48, 64, 3))
     assert (len(signal), signal.start_ts, signal.last_ts) == (COUNT, 0, 6_600_000_000)
 
 
@@ -86,7 +86,7 @@ def test_values_are_lazy(signal: VideoSignal, monkeypatch: pytest.MonkeyPatch) -
     assert number_of(tail[0]) == 30
     assert [number_of(v) for v in values[[0, 2]]] == [0, 6]
     stacked = np.asarray(values[:4])
-    assert (stacked.shape, stacked.dtype) == ((4, 48, 64, 3), np.uint8)
+    assert (stacked.shape, stacked.dtype) == ((4, 48, 64, 3), np.dtype(np.uint8))
     assert [number_of(v) for v in stacked] == [0, 3, 6, 9]
 
 
