@@ -156,10 +156,14 @@ async def serve_forever(
             on_ready(loading.result())
         elif loading.done():
             server.should_exit = True
-        await serving
+        # Shielded, so that whoever cancels this gets an orderly end: connections told, port closed.
+        await asyncio.shield(serving)
         if loading.done():
             loading.result()
     finally:
+        server.should_exit = True
         loading.cancel()
         store.close()
+        await serving
+        listener.close()
     return store.loading is None
