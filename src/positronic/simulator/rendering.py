@@ -1,11 +1,15 @@
 """Camera pictures of a simulation, without a display."""
 
+import atexit
+import weakref
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from positronic.simulator import gl
+
+_open: "weakref.WeakSet[Cameras]" = weakref.WeakSet()
 
 
 class Cameras:
@@ -30,6 +34,12 @@ class Cameras:
         except (ImportError, AttributeError, RuntimeError) as error:
             # The library is there but not its driver, or MUJOCO_GL named one that is not there.
             raise gl.missing(backend) from error
+        if not _open:
+            # After MuJoCo has registered its own: handlers run in reverse, and a context freed
+            # after the display is gone prints an error.
+            atexit.unregister(_close_all)
+            atexit.register(_close_all)
+        _open.add(self)
         self._shadow = int(mujoco.mjtRndFlag.mjRND_SHADOW)
         self._reflection = int(mujoco.mjtRndFlag.mjRND_REFLECTION)
 
@@ -46,3 +56,9 @@ class Cameras:
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+            _open.discard(self)
+
+
+def _close_all() -> None:
+    for cameras in list(_open):
+        cameras.close()

@@ -1,0 +1,264 @@
+"""``positronic-data-collection``: record demonstrations as a raw dataset."""
+
+import os
+import shutil
+import signal
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import configuronic as cfn
+
+from positronic import cli
+from positronic.errors import DatasetError, SimulationError, UsageError
+
+if TYPE_CHECKING:
+    from positronic.simulator.demonstrations import Attempt, Recorder, Scenario
+
+PROG = "positronic-data-collection"
+# A scene in which the expert fails this often is broken, not unlucky.
+MIN_SUCCESS_RATE = 0.25
+MIN_ATTEMPTS = 20
+
+
+@dataclass
+class Tally:
+    """What a recording run came to."""
+
+    episodes: int = 0
+    failures: int = 0
+    steps: int = 0
+
+
+def record(
+    scenario: "Scenario",
+    output_dir: Path,
+    *,
+    episodes: int,
+    seed: int = 0,
+    workers: int = 1,
+    keep_failures: bool = False,
+) -> Tally:
+    """Record ``episodes`` successful demonstrations of ``scenario`` into ``output_dir``.
+
+    Seeds are tried upwards from ``seed`` in worker processes and published in their order, so the
+    dataset does not depend on the number of workers. What is published before an error or Ctrl-C
+    stays; what was still under way is removed.
+
+    Raises:
+        SimulationError: the expert fails nearly always, or a worker process died.
+    """
+    from positronic.dataset import DatasetWriter
+    from positronic.progress import bar
+
+    writer = DatasetWriter(output_dir)
+    tally = Tally()
+    # The children inherit the environment; set here, it is in time for every library they load.
+    with (
+        _environment(OMP_NUM_THREADS="1", LP_NUM_THREADS="1"),
+        bar(total=episodes, desc="recording", unit="ep") as progress,
+    ):
+        attempts = _attempts(scenario, writer.root, seed, workers, keep_failures)
+        try:
+            for attempt in attempts:
+                if attempt.staged is not None:
+                    writer.publish(attempt.staged)
+                if attempt.success:
+                    tally.episodes += 1
+                    tally.steps += attempt.steps
+                    progress.update()
+                else:
+                    tally.failures += 1
+                    progress.set_postfix(failures=tally.failures)
+                if tally.episodes == episodes:
+                    return tally
+                _check_rate(tally)
+        finally:
+            attempts.close()
+    raise AssertionError("attempts do not end by themselves")
+
+
+@cfn.config()
+def scripted(
+    output_dir: str,
+    env: str = "stack_cubes",
+    episodes: int = 100,
+    workers: int = 0,
+    seed: int = 0,
+    cameras: Sequence[str] | str | None = ("image.wrist", "image.exterior"),
+    image_size: Sequence[int] = (240, 320),
+    noise: float = 0.003,
+    speed: float = 0.25,
+    keep_failures: bool = False,
+    append: bool = False,
+) -> None:
+    """Record demonstrations by the scripted expert in simulation.
+
+    Args:
+        output_dir: Directory of the raw dataset; must be new or empty, unless append is set.
+        env: Environment: stack_cubes or pick_place.
+        episodes: How many successful episodes to record.
+        workers: Worker processes; 0 takes one per CPU.
+        seed: First seed; the seeds after it follow, and failed ones are passed over.
+        cameras: Image signals to record, or none for a quick recording without pictures.
+        image_size: Height and width of the pictures.
+        noise: How far the arm strays from its commands, in metres (standard deviation).
+        speed: How fast the expert moves the gripper, in m/s.
+        keep_failures: Record failed attempts too, with eval.success false.
+        append: Add to a dataset that is already there, with seeds that it does not have yet.
+    """
+    count = _checked_counts(episodes, workers, seed)
+    root = Path(output_dir).expanduser()
+    first = _first_seed(root, seed, append)
+
+    from positronic import simulator
+    from positronic.simulator.demonstrations import Scenario
+
+    options = {
+        "cameras": _camera_names(cameras),
+        "image_size": tuple(image_size),
+        "command_noise": float(noise),
+    }
+    # Says what is wrong with the arguments or the machine before any worker starts, and leaves the
+    # compiled scene in the cache for all of them.
+    simulator.make(env, **options).close()
+    if speed <= 0:
+        raise UsageError(f"--speed is {speed}; expected metres a second, more than 0")
+    started = time.monotonic()
+    tally = record(
+        Scenario(simulator.env_id(env), options, float(speed)),
+        root,
+        episodes=episodes,
+        seed=first,
+        workers=count,
+        keep_failures=keep_failures,
+    )
+    seconds = time.monotonic() - started
+    kept = "recorded" if keep_failures else "not recorded"
+    print(
+        f"{tally.episodes} episodes ({tally.steps / tally.episodes:.0f} steps on average) in "
+        f"{root}; {tally.failures} failed attempts ({kept}); "
+        f"{seconds:.1f} s, {tally.episodes / seconds:.1f} episodes/s"
+    )
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    cli.run({"scripted": scripted}, PROG)
+
+
+def _attempts(
+    scenario: "Scenario", root: Path, seed: int, workers: int, keep_failures: bool
+) -> Generator["Attempt"]:
+    """Yield attempts in the order of their seeds, without end; clean up when closed."""
+    import multiprocessing
+
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_open_worker,
+        initargs=(scenario, root),
+    )
+    pending: deque[Future[Attempt]] = deque()
+    try:
+        while True:
+            # Enough ahead that no worker waits for the slowest, not so much as to waste work.
+            while len(pending) < 2 * workers:
+                pending.append(pool.submit(_work, seed, keep_failures))
+                seed += 1
+            # An attempt stays pending while the caller has it, or an interruption would lose it.
+            yield pending[0].result()
+            pending.popleft()
+    except BrokenProcessPool as error:
+        raise SimulationError(
+            "a recording process died (out of memory?); what was published stays; "
+            "go on with --append=True and fewer --workers"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        for future in pending:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                _remove(future.result().staged)
+
+
+_recorder: "Recorder | None" = None
+
+
+def _open_worker(scenario: "Scenario", root: Path) -> None:
+    global _recorder
+    # Ctrl-C reaches the whole group; the parent decides, the workers finish what they have begun.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from positronic.dataset import DatasetWriter
+    from positronic.simulator.demonstrations import Recorder
+
+    _recorder = Recorder(scenario, DatasetWriter(root))
+
+
+def _work(seed: int, keep_failures: bool) -> "Attempt":
+    assert _recorder is not None
+    return _recorder.attempt(seed, keep_failures)
+
+
+def _remove(staged: Path | None) -> None:
+    if staged is not None:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _check_rate(tally: Tally) -> None:
+    attempts = tally.episodes + tally.failures
+    if attempts >= MIN_ATTEMPTS and tally.episodes < MIN_SUCCESS_RATE * attempts:
+        raise SimulationError(
+            f"the expert succeeded in {tally.episodes} of {attempts} attempts; "
+            "give less --noise or another --speed"
+        )
+
+
+def _first_seed(root: Path, seed: int, append: bool) -> int:
+    """Return where to start; refuse a directory with anything in it, unless appending."""
+    if not root.is_dir() or not any(root.iterdir()):
+        return seed
+    if not append:
+        raise DatasetError(
+            f"{root} is not empty; give a new --output_dir, or --append=True to add to it"
+        )
+    from positronic.dataset import LocalDataset
+
+    try:
+        recorded = [episode.static.get("simulation.seed", -1) for episode in LocalDataset(root)]
+    except DatasetError:  # nothing complete in it yet, as after an interrupted start
+        return seed
+    return max([seed, *(int(number) + 1 for number in recorded)])
+
+
+def _checked_counts(episodes: int, workers: int, seed: int) -> int:
+    if episodes < 1:
+        raise UsageError(f"--episodes is {episodes}; expected 1 or more")
+    if workers < 0:
+        raise UsageError(f"--workers is {workers}; expected 0 (one per CPU) or more")
+    if seed < 0:
+        raise UsageError(f"--seed is {seed}; expected 0 or more")
+    return min(workers or len(os.sched_getaffinity(0)), episodes)
+
+
+def _camera_names(cameras: Sequence[str] | str | None) -> tuple[str, ...]:
+    if cameras is None or cameras in ("none", "None", ""):
+        return ()
+    return (cameras,) if isinstance(cameras, str) else tuple(cameras)
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Set environment variables that are not set yet, for the time of the block."""
+    added = [name for name in values if name not in os.environ]
+    os.environ.update({name: values[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)

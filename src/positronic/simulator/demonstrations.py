@@ -1,0 +1,87 @@
+"""Demonstrations by the scripted expert, written down as raw episodes."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from positronic import simulator
+from positronic.simulator.expert import DEFAULT_SPEED_M_S, Expert, make_expert
+
+if TYPE_CHECKING:
+    from positronic.dataset import DatasetWriter, EpisodeWriter
+
+SIM_STATE = "sim_state.mjSTATE_INTEGRATION"
+# Three times what the expert needs; past it, it is not going to succeed.
+MAX_STEPS = 200
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What came of one seed; ``staged`` is the episode's directory if it was kept."""
+
+    seed: int
+    success: bool
+    steps: int
+    staged: Path | None
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What to record: environment, options of its constructor, and how fast the expert moves."""
+
+    env: str
+    options: dict[str, Any] = field(default_factory=dict)
+    speed: float = DEFAULT_SPEED_M_S
+
+
+class Recorder:
+    """Lets the expert try seeds in one environment and stages what it records.
+
+    The observation before a command and the command carry the same timestamp, ``i / fps``; the
+    last observation comes without one. ``robot_commands.pose`` is what the expert commanded. With
+    ``command_noise`` the arm strays from it, which shows states that a perfect run never visits,
+    and the expert's commands there show the way back (Laskey et al., 2017): the noise is in the
+    states, not in the commands.
+    """
+
+    def __init__(self, scenario: Scenario, writer: "DatasetWriter") -> None:
+        """Open the scenario's environment; episodes are staged in the writer's root."""
+        self._env: Any = simulator.make(scenario.env, max_episode_steps=MAX_STEPS, **scenario.options)
+        self._inner: Any = self._env.unwrapped
+        self._expert: Expert = make_expert(self._env, scenario.speed)
+        self._statics = {**self._inner.statics, "recording.expert_speed": scenario.speed}
+        self._writer = writer
+
+    def attempt(self, seed: int, keep_failure: bool = False) -> Attempt:
+        """Let the expert try one seed; stage the episode if it succeeds, or if failures count."""
+        with self._writer.new_episode() as episode:
+            success, steps = self._play(seed, episode)
+            if not (success or keep_failure):
+                episode.abort()
+                return Attempt(seed, success, steps, None)
+            for name, value in self._statics.items():
+                episode.set_static(name, value)
+            episode.set_static("simulation.seed", seed)
+            episode.set_static("eval.success", success)
+            return Attempt(seed, success, steps, episode.stage())
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
+    def _play(self, seed: int, episode: "EpisodeWriter") -> tuple[bool, int]:
+        observation, info = self._env.reset(seed=seed)
+        steps, over = 0, False
+        while True:
+            now = (steps * 10**9) // int(self._inner.control_fps)
+            for name, value in observation.items():
+                episode.append(name, value, now)
+            episode.append(SIM_STATE, self._inner.sim_state(), now)
+            if over:
+                return bool(info["is_success"]), steps
+            action = self._expert.act(observation)
+            episode.append("robot_commands.pose", action[:7], now)
+            episode.append("target_grip", float(action[7]), now)
+            observation, _, terminated, truncated, info = self._env.step(action)
+            over = terminated or truncated
+            steps += 1
