@@ -11,7 +11,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """While active, Ctrl-C and SIGTERM only set a flag, which :meth:`check` turns into an exception.
+    """While active, Ctrl-C and SIGTERM set a flag, which :meth:`check` turns into an exception.
 
     Inside ``with allowed():`` they interrupt at once, as they must where a reply is waited for.
     Outside the main thread, where Python delivers no signals, it does nothing.

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from positronic.inference.live_view import READY, unpack_frame
 
 TITLE = "Positronic"
 GAP = 4
+BACKGROUND = (18, 20, 24)
 LARGEST = (1280, 720)
 POLL_S = 0.02
 
@@ -33,13 +34,13 @@ def mosaic(images: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
     height = max(image.shape[0] for image in images.values())
     width = max(image.shape[1] for image in images.values())
     size = ((width + GAP) * columns - GAP, (height + GAP) * rows - GAP)
-    canvas = Image.new("RGB", size, (18, 20, 24))
+    canvas = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for i, (name, image) in enumerate(images.items()):
         x, y = (i % columns) * (width + GAP), (i // columns) * (height + GAP)
         canvas.paste(Image.fromarray(image), (x, y))
         box = draw.textbbox((x + 8, y + 6), name)
-        draw.rectangle((box[0] - 4, box[1] - 3, box[2] + 4, box[3] + 3), fill=(18, 20, 24))
+        draw.rectangle((box[0] - 4, box[1] - 3, box[2] + 4, box[3] + 3), fill=BACKGROUND)
         draw.text((x + 8, y + 6), name, fill=(235, 238, 242))
     return np.asarray(canvas)
 
@@ -77,90 +78,92 @@ class Inbox:
                 self._latest = data
 
 
+class Window:
+    """A GLFW window that shows one picture, as large as fits without distorting it."""
+
+    def __init__(self) -> None:
+        import glfw
+        from OpenGL import GL
+
+        self._glfw, self._gl = glfw, GL
+        glfw.ERROR_REPORTING = "exception"
+        if not glfw.init():
+            raise RuntimeError("there is no display")
+        self._handle = glfw.create_window(LARGEST[0] // 2, LARGEST[1] // 2, TITLE, None, None)
+        if not self._handle:
+            raise RuntimeError("OpenGL is not available on this display")
+        glfw.make_context_current(self._handle)
+        glfw.swap_interval(0)
+        GL.glBindTexture(GL.GL_TEXTURE_2D, GL.glGenTextures(1))
+        for use in (GL.GL_TEXTURE_MIN_FILTER, GL.GL_TEXTURE_MAG_FILTER):
+            GL.glTexParameteri(GL.GL_TEXTURE_2D, use, GL.GL_LINEAR)
+        for edge in (GL.GL_TEXTURE_WRAP_S, GL.GL_TEXTURE_WRAP_T):
+            GL.glTexParameteri(GL.GL_TEXTURE_2D, edge, GL.GL_CLAMP_TO_EDGE)
+        GL.glEnable(GL.GL_TEXTURE_2D)
+        GL.glPixelStorei(GL.GL_UNPACK_ALIGNMENT, 1)
+        self._aspect = 0.0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the operator has closed it."""
+        return bool(self._glfw.window_should_close(self._handle))
+
+    def show(self, title: str, picture: NDArray[np.uint8]) -> None:
+        """Take a new uint8 HWC picture; the first one decides the size of the window."""
+        gl = self._gl
+        height, width = picture.shape[:2]
+        if not self._aspect:
+            self._glfw.set_window_size(self._handle, *fitting_size(width, height))
+        self._aspect = width / height
+        self._glfw.set_window_title(self._handle, f"{TITLE} · {title}")
+        gl.glTexImage2D(
+            *(gl.GL_TEXTURE_2D, 0, gl.GL_RGB, width, height, 0),
+            *(gl.GL_RGB, gl.GL_UNSIGNED_BYTE, np.ascontiguousarray(picture)),
+        )
+
+    def draw(self) -> None:
+        """Draw the picture in the middle of the window, and let the window live a moment."""
+        glfw, gl = self._glfw, self._gl
+        gl.glClearColor(*(channel / 255 for channel in BACKGROUND), 1.0)
+        gl.glClear(gl.GL_COLOR_BUFFER_BIT)
+        if self._aspect:
+            width, height = glfw.get_framebuffer_size(self._handle)
+            w = max(1, min(width, round(height * self._aspect)))
+            h = max(1, min(height, round(width / self._aspect)))
+            gl.glViewport((width - w) // 2, (height - h) // 2, w, h)
+            gl.glBegin(gl.GL_QUADS)
+            for u, v in ((0, 1), (1, 1), (1, 0), (0, 0)):
+                gl.glTexCoord2f(u, v)
+                gl.glVertex2f(2 * u - 1, 1 - 2 * v)
+            gl.glEnd()
+        glfw.swap_buffers(self._handle)
+        glfw.wait_events_timeout(POLL_S)
+
+    def close(self) -> None:
+        """Give the display back."""
+        self._glfw.terminate()
+
+
 def main() -> int:
     """Show frames until there are no more or the window is closed; 1 without a display."""
     # Ctrl-C is meant for the rollouts; this process goes when its stdin does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        import glfw
-
-        window = _open(glfw)
+        window = Window()
     except Exception as error:  # GLFW and PyOpenGL raise many kinds; each means: no window
         print(" ".join(f"the window did not open: {error}".split()), flush=True)
         return 1
     print(READY, flush=True)
     inbox = Inbox(sys.stdin.buffer)
-    sized = False
-    while not glfw.window_should_close(window) and not inbox.ended:
+    while not window.is_closed and not inbox.ended:
         frame = inbox.take()
         if frame is not None:
             title, images = unpack_frame(frame)
-            glfw.set_window_title(window, f"{TITLE} · {title}")
             if images:
-                picture = mosaic(images)
-                _upload(picture)
-                if not sized:
-                    glfw.set_window_size(window, *fitting_size(picture.shape[1], picture.shape[0]))
-                    sized = True
-        _draw(glfw, window)
-        glfw.wait_events_timeout(POLL_S)
-    glfw.terminate()
+                window.show(title, mosaic(images))
+        window.draw()
+    window.close()
     return 0
-
-
-def _open(glfw: Any) -> Any:
-    glfw.ERROR_REPORTING = "exception"
-    if not glfw.init():
-        raise RuntimeError("there is no display")
-    window = glfw.create_window(LARGEST[0] // 2, LARGEST[1] // 2, TITLE, None, None)
-    if not window:
-        raise RuntimeError("OpenGL is not available on this display")
-    glfw.make_context_current(window)
-    glfw.swap_interval(0)
-    from OpenGL import GL
-
-    GL.glBindTexture(GL.GL_TEXTURE_2D, GL.glGenTextures(1))
-    for side in (GL.GL_TEXTURE_MIN_FILTER, GL.GL_TEXTURE_MAG_FILTER):
-        GL.glTexParameteri(GL.GL_TEXTURE_2D, side, GL.GL_LINEAR)
-    for edge in (GL.GL_TEXTURE_WRAP_S, GL.GL_TEXTURE_WRAP_T):
-        GL.glTexParameteri(GL.GL_TEXTURE_2D, edge, GL.GL_CLAMP_TO_EDGE)
-    GL.glEnable(GL.GL_TEXTURE_2D)
-    GL.glPixelStorei(GL.GL_UNPACK_ALIGNMENT, 1)
-    _upload(np.full((10, 24, 3), 18, np.uint8))
-    return window
-
-
-_aspect = 1.0
-
-
-def _upload(image: NDArray[np.uint8]) -> None:
-    from OpenGL import GL
-
-    global _aspect
-    height, width = image.shape[:2]
-    _aspect = width / height
-    GL.glTexImage2D(
-        *(GL.GL_TEXTURE_2D, 0, GL.GL_RGB, width, height, 0),
-        *(GL.GL_RGB, GL.GL_UNSIGNED_BYTE, np.ascontiguousarray(image)),
-    )
-
-
-def _draw(glfw: Any, window: Any) -> None:
-    from OpenGL import GL
-
-    width, height = glfw.get_framebuffer_size(window)
-    shown_width = min(width, round(height * _aspect))
-    shown_height = min(height, round(width / _aspect))
-    GL.glClearColor(0.07, 0.078, 0.094, 1.0)
-    GL.glClear(GL.GL_COLOR_BUFFER_BIT)
-    left, bottom = (width - shown_width) // 2, (height - shown_height) // 2
-    GL.glViewport(left, bottom, max(1, shown_width), max(1, shown_height))
-    GL.glBegin(GL.GL_QUADS)
-    for u, v in ((0, 1), (1, 1), (1, 0), (0, 0)):
-        GL.glTexCoord2f(u, v)
-        GL.glVertex2f(2 * u - 1, 1 - 2 * v)
-    GL.glEnd()
-    glfw.swap_buffers(window)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def test_ticks_are_round_numbers(low: float, high: float, expected: list[float])
 
 def test_ticks_never_leave_the_range() -> None:
     rng = np.random.default_rng(0)
-    for low, span in rng.uniform([-50, 1e-4], [50, 90], (200, 2)):
+    for low, span in rng.uniform([-50, 1e-4], [50, 90], (200, 2)).tolist():
         ticks = nice_ticks(low, low + span)
         assert 3 <= len(ticks) <= 6
         assert all(low - 1e-6 <= tick <= low + span + 1e-6 for tick in ticks)

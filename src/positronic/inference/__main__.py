@@ -1,0 +1,5 @@
+"""``python -m positronic.inference``, the same as ``positronic-inference``."""
+
+from positronic.inference.command import main
+
+main()

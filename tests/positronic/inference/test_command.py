@@ -1,0 +1,218 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from positronic.cli import status
+from positronic.dataset import LocalDataset
+from positronic.inference.command import sim
+from positronic.simulator import gl
+
+ROOT = Path(__file__).parents[3]
+EXPERT = "--policy=@tests.positronic.inference.policies.expert"
+HOLD = "--policy=@tests.positronic.inference.policies.hold"
+SMALL = "--image_size=48,64"
+
+pytestmark = pytest.mark.skipif(
+    not any(gl.is_available(name) for name in ("egl", "osmesa")), reason="nothing to render with"
+)
+
+
+def run(*words: str) -> int:
+    return status({"sim": sim}, "positronic-inference", ["sim", SMALL, *words])
+
+
+@contextmanager
+def expert_server(die_after: int) -> Iterator[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.positronic.inference.expert_server", str(die_after)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def remote(port: str) -> list[str]:
+    return ["--policy=.remote", "--policy.host=127.0.0.1", f"--policy.port={port}"]
+
+
+def test_rollouts_over_the_wire_are_recorded_counted_and_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with expert_server(0) as port:
+        code = run(*remote(port), "--driver.num_iterations=2", f"--output_dir={tmp_path}")
+    out = capsys.readouterr().out
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].startswith("1/2  seed 100000  success")
+    assert "steps  return 1.00  inference" in lines[0]
+    assert "ms max" in lines[0]
+    assert "success rate 2/2 = 100.0 % (95 % Wilson interval 34.2 … 100.0)" in out
+    assert "mean length" in out
+    assert "p95" in out
+    assert f"report {tmp_path}/report.html" in out
+    episodes = LocalDataset(tmp_path)
+    assert [episode["eval.seed"] for episode in episodes] == [100000, 100001]
+    assert episodes[0]["inference.policy.server.type"] == "expert"
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["summary"]["success_rate"] == 1.0
+    assert results["run"]["policy"]["type"] == "expert"
+    assert results["contract"]["inputs"] == ["robot_state.ee_pose", "grip", "object_poses"]
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:video/mp4;base64,") == 2
+
+
+def test_the_same_seeds_give_the_same_results_and_lose_no_earlier_ones(tmp_path: Path) -> None:
+    words = ["--driver.num_iterations=2", "--seed=7", f"--output_dir={tmp_path}"]
+    assert run(EXPERT, *words, "--report_videos=0") == 0
+    first = json.loads((tmp_path / "results.json").read_text())
+    assert run(HOLD, *words, "--driver.simulation_time=0.4", "--report_videos=1") == 0
+    assert run(EXPERT, *words, "--report_videos=0") == 0
+    again = json.loads((tmp_path / "results.json").read_text())
+    assert first.pop("run") != again.pop("run")
+    assert first == again
+    assert len(LocalDataset(tmp_path)) == 6
+    earlier = sorted(path.name for path in tmp_path.glob("results-*.json"))
+    assert len(earlier) == 2
+    assert len(list(tmp_path.glob("report-*.html"))) == 2
+    rates = {json.loads((tmp_path / n).read_text())["summary"]["success_rate"] for n in earlier}
+    assert rates == {0.0, 1.0}
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_server_that_dies_mid_episode_costs_no_recorded_rollout(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with expert_server(60) as port:
+        code = run(*remote(port), "--driver.num_iterations=5", f"--output_dir={tmp_path}")
+    captured = capsys.readouterr()
+    assert code == 1
+    (line,) = [x for x in captured.err.splitlines() if x.startswith("positronic-inference")]
+    assert "error:" in line
+    assert "went away" in line
+    episodes = LocalDataset(tmp_path)
+    assert [episode["eval.ended_by"] for episode in episodes] == ["success", "server_gone"]
+    assert all(len(episode.signals["image.wrist"].values()) for episode in episodes)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["summary"]["finished"] == 1
+    assert results["summary"]["success_rate"] == 1.0
+    assert results["summary"]["ended_by"] == {"server_gone": 1, "success": 1}
+    assert "went away" in results["run"]["error"]
+    page = (tmp_path / "report.html").read_text()
+    assert "stopped early" in page
+    assert page.count("data:video/mp4;base64,") == 2
+    assert "not counted: 1" in captured.out
+
+
+def test_ctrl_c_writes_the_report_and_ends_with_130(tmp_path: Path) -> None:
+    words = [HOLD, SMALL, "--driver.num_iterations=99", "--driver.simulation_time=3"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "positronic.inference", "sim", *words, f"--output_dir={tmp_path}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(" 1/99")
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "success rate 0/" in out
+    endings = {episode["eval.ended_by"] for episode in LocalDataset(tmp_path)}
+    assert endings <= {"timeout", "interrupted"}
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["run"]["error"] == "interrupted"
+    assert len(results["episodes"]) == len(LocalDataset(tmp_path))
+    assert (tmp_path / "report.html").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_no_server_is_one_line_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run(*remote("9"), "--policy.connect_timeout=0.2", f"--output_dir={tmp_path}/new")
+    assert code == 1
+    assert "no inference server at ws://127.0.0.1:9" in capsys.readouterr().err
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_home_is_expanded_and_no_display_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    words = ["--driver.simulation_time=0.2", "--driver.show_gui=True", "--report_videos=0"]
+    assert run(HOLD, *words, "--output_dir=~/logs", "--cameras=image.exterior") == 0
+    assert "no camera window: there is no display" in capsys.readouterr().out
+    (episode,) = LocalDataset(tmp_path / "logs")
+    assert [name for name in episode.signals if name.startswith("image.")] == ["image.exterior"]
+
+
+def test_without_a_directory_nothing_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(HOLD, "--driver.simulation_time=0.2", "--cameras=") == 0
+    assert "nothing was recorded" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "choose a policy"),
+        ([HOLD, "--env=stack_cube"], "did you mean 'stack_cubes'"),
+        ([HOLD, "--driver.num_iterations=0"], "expected 1 or more"),
+        ([HOLD, "--driver.simulation_time=0"], "expected more than 0 s"),
+        ([HOLD, "--cameras=image.wirst"], "unknown camera 'image.wirst'"),
+        ([HOLD, "--image_size=big"], "expected HEIGHT,WIDTH"),
+        ([HOLD, "--driver.num_iteration=3"], "there is no flag"),
+    ],
+)
+def test_bad_flags_are_named(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "taken").write_text("mine")
+    assert run(HOLD, f"--output_dir={tmp_path}/taken") == 1
+    assert "a file is in the way" in capsys.readouterr().err
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_help_is_quick() -> None:
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "positronic.inference", "sim", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert time.perf_counter() - began < 10
+    assert "--driver.num_iterations=1" in done.stdout
+    for module in ("mujoco", "av", "pyarrow", "torch", "gymnasium", "glfw"):
+        assert not re.search(rf"\|\s+{module}$", done.stderr, re.MULTILINE), module
+    assert re.search(r"\|\s+configuronic$", done.stderr, re.MULTILINE)

@@ -1,0 +1,151 @@
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from positronic.inference.report import render_report
+from tests.positronic.inference.sample import FPS, sample_replay, sample_run
+
+STEPS = 60
+
+pytestmark = [
+    pytest.mark.xdist_group("chromium"),  # one browser for all of them
+    pytest.mark.skipif(
+        shutil.which("chromium") is None or shutil.which("chromedriver") is None,
+        reason="Chromium is not installed (apt-get install chromium chromium-driver)",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    profile = tmp_path_factory.mktemp("profile")
+    for flag in (
+        *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
+        *("disable-background-networking", "disable-component-update", "disable-sync"),
+        *("disable-dev-shm-usage", "window-size=1280,1000", f"user-data-dir={profile}"),
+    ):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = Service(str(shutil.which("chromedriver")), log_output=os.devnull)
+    driver = webdriver.Chrome(options=options, service=service)
+    driver.set_script_timeout(60)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The report of two rollouts, one of them a failure, opened from disk."""
+    run = sample_run(6, failures=(4,))
+    path: Path = tmp_path_factory.mktemp("report") / "report.html"
+    replays = {4: sample_replay(STEPS), 0: sample_replay(STEPS)}
+    path.write_text(render_report(run, replays), encoding="utf-8")
+    browser.get(path.as_uri())
+    return browser
+
+
+def test_videos_load_at_their_size_and_speed(page: Any) -> None:
+    loaded = page.execute_async_script(
+        """
+        const done = arguments[0];
+        const videos = [...document.querySelectorAll("video")];
+        Promise.all(videos.map((v) => v.readyState >= 2 ? 1 : new Promise((r) => {
+          v.addEventListener("loadeddata", r); v.addEventListener("error", r); })))
+          .then(() => done(videos.map((v) =>
+            [v.readyState, v.duration, v.videoWidth, v.videoHeight, v.error && v.error.message])));
+        """
+    )
+    assert len(loaded) == 2
+    for state, duration, width, height, error in loaded:
+        assert error is None
+        assert state >= 2
+        assert duration == pytest.approx((STEPS + 1) / FPS, abs=0.02)
+        assert (width, height) == (644, 240)
+
+
+def test_a_video_plays_and_the_charts_follow(page: Any) -> None:
+    at, cursor = page.execute_async_script(
+        """
+        const done = arguments[0];
+        const episode = document.querySelector(".episode");
+        const video = episode.querySelector("video");
+        video.addEventListener("timeupdate", () => {
+          if (video.currentTime < 0.3) return;
+          video.pause();
+          requestAnimationFrame(() => {
+            const chart = episode.querySelector(".chart"), d = chart.dataset;
+            const x = +chart.querySelector(".cursor").getAttribute("x1");
+            done([video.currentTime, (x - d.left) / d.width * d.duration]);
+          });
+        });
+        video.play().catch((e) => done([String(e), 0]));
+        """
+    )
+    assert at > 0.3
+    assert cursor == pytest.approx(at, abs=0.15)
+
+
+def test_a_click_on_a_chart_seeks_the_video(page: Any) -> None:
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+
+    chart = page.find_elements(By.CSS_SELECTOR, ".episode .chart")[3]
+    page.execute_script(
+        "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", chart
+    )
+    ActionChains(page).move_to_element(chart).click().perform()
+    at = page.execute_script("return document.querySelector('.episode video').currentTime")
+    # The middle of the picture: 44 of 360 units on the left are the axis, 10 on the right margin.
+    assert at == pytest.approx((180 - 44) / 306 * STEPS / FPS, abs=0.05)
+
+
+def test_nothing_scrolls_sideways_on_a_phone(page: Any) -> None:
+    metrics = {"width": 375, "height": 800, "deviceScaleFactor": 2, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        widths = page.execute_script(
+            "return [document.documentElement.scrollWidth, window.innerWidth]"
+        )
+        video = page.execute_script(
+            "return document.querySelector('video').getBoundingClientRect().width"
+        )
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert widths == [375, 375]
+    assert 280 < video < 375
+
+
+def test_dark_is_dark_and_light_is_light(page: Any) -> None:
+    def brightness(scheme: str) -> list[float]:
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        found: list[float] = page.execute_script(
+            """
+            const mean = (c) => c.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0) / 3;
+            const style = getComputedStyle(document.body);
+            return [mean(style.backgroundColor), mean(style.color)];
+            """
+        )
+        return found
+
+    background, ink = brightness("dark")
+    assert background < 60 < 180 < ink
+    background, ink = brightness("light")
+    assert ink < 60 < 180 < background
+
+
+def test_the_page_asks_for_nothing_and_complains_of_nothing(page: Any) -> None:
+    assert page.get_log("browser") == []
+    addresses = page.execute_script(
+        "return performance.getEntriesByType('resource').map(e=>e.name)"
+    )
+    assert [a for a in addresses if not a.startswith("data:")] == []

@@ -1,0 +1,223 @@
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from positronic.dataset import DatasetWriter, DiskEpisode, LocalDataset
+from positronic.errors import ContractError, ServerGone, SessionError
+from positronic.geom import pose_from_wire
+from positronic.inference.interrupts import Interrupts
+from positronic.inference.rollout import Harness
+from positronic.policy import Action
+from tests.positronic.inference.conftest import IMAGE_SIZE
+from tests.positronic.inference.policies import ExpertPolicy, HoldPolicy, HoldSession
+
+FPS = 15
+
+
+class Troubled(HoldPolicy):
+    """Holds still until its second inference, which does ``trouble``."""
+
+    def __init__(self, trouble: Any) -> None:
+        super().__init__()
+        self.trouble = trouble
+
+    def new_session(self, context: Mapping[str, Any] | None = None) -> HoldSession:
+        policy = self
+
+        class Session(HoldSession):
+            calls = 0
+
+            def infer(self, obs: Mapping[str, Any]) -> list[Action]:
+                self.calls += 1
+                return policy.trouble() if self.calls == 2 else super().infer(obs)
+
+        return Session(self.meta)
+
+
+def gone() -> Any:
+    raise ServerGone("the server at ws://somewhere went away")
+
+
+def test_a_solved_task_is_recorded_as_an_episode(env: Any, tmp_path: Path) -> None:
+    policy = ExpertPolicy()
+    harness = Harness(env, policy, simulation_time=20.0, writer=DatasetWriter(tmp_path))
+    result, cause = harness.play(seed=3, index=1, count=5)
+    assert cause is None
+    assert result.ended_by == "success"
+    assert result.success
+    assert result.total_reward == 1.0
+    assert result.inference_steps == tuple(range(result.steps))
+    assert len(result.inference_ms) == result.steps
+    assert [session.closed for session in policy.sessions] == [True]
+
+    assert result.path is not None
+    episode = DiskEpisode(result.path)
+    observed = (np.arange(result.steps + 1) * 10**9) // FPS
+    names = {"robot_state.q", "robot_state.dq", "robot_state.ee_pose", "grip", "object_poses"}
+    images = {"image.wrist", "image.exterior"}
+    for name in names | images | {"sim_state.mjSTATE_INTEGRATION"}:
+        np.testing.assert_array_equal(episode.signals[name].timestamps(), observed, err_msg=name)
+    for name in ("robot_commands.pose", "target_grip"):
+        np.testing.assert_array_equal(episode.signals[name].timestamps(), observed[:-1])
+    assert episode.signals["image.wrist"].shape == (*IMAGE_SIZE, 3)
+    assert episode["task"] == env.unwrapped.task
+    assert episode["object_names"] == ["red_cube", "green_cube"]
+    assert episode["grip_convention"] == {"open": 1.0, "closed": 0.0}
+    assert episode["eval.success"] is True
+    assert episode["eval.ended_by"] == "success"
+    assert episode["eval.seed"] == episode["simulation.seed"] == 3
+    assert episode["eval.episode_length"] == result.steps
+    assert episode["eval.return"] == 1.0
+    assert episode["simulation.iteration"] == 1
+    assert episode["simulation.total_iterations"] == 5
+    assert episode["inference.policy.type"] == "expert"
+
+
+def test_the_recording_can_be_replayed_to_the_same_end(env: Any, tmp_path: Path) -> None:
+    harness = Harness(env, ExpertPolicy(), 20.0, writer=DatasetWriter(tmp_path))
+    result, _ = harness.play(seed=11)
+    assert result.path is not None
+    episode = DiskEpisode(result.path)
+    poses = np.asarray(episode.signals["robot_commands.pose"].values())
+    grips = np.asarray(episode.signals["target_grip"].values())
+    states = np.asarray(episode.signals["sim_state.mjSTATE_INTEGRATION"].values())
+    env.reset(seed=11)
+    for pose, grip, state in zip(poses, grips, states, strict=False):
+        np.testing.assert_allclose(env.unwrapped.sim_state(), state, atol=1e-9)
+        _, _, terminated, _, _ = env.step(np.append(pose, grip))
+    assert terminated
+
+
+def test_the_time_limit_ends_a_rollout_and_chunks_are_played_out(env: Any) -> None:
+    result, cause = Harness(env, HoldPolicy(), simulation_time=2.0).play(seed=0)
+    assert cause is None
+    assert result.ended_by == "timeout"
+    assert result.finished
+    assert not result.success
+    assert result.steps == 30
+    assert result.inference_steps == (0, 10, 20)
+    assert result.path is None
+
+
+def test_a_seed_decides_the_rollout_whatever_was_played_before(env: Any) -> None:
+    harness = Harness(env, ExpertPolicy(), 20.0)
+    first = [harness.play(seed)[0] for seed in (5, 6)]
+    second = [harness.play(seed)[0] for seed in (6, 5)][::-1]
+    assert [e.to_json() for e in first] == [e.to_json() for e in second]
+    assert first[0].initial_state != first[1].initial_state
+    assert first[0].final_state != first[1].final_state
+
+
+def test_a_server_that_goes_away_leaves_the_part_that_was_played(env: Any, tmp_path: Path) -> None:
+    harness = Harness(env, Troubled(gone), 20.0, writer=DatasetWriter(tmp_path))
+    result, cause = harness.play(seed=0)
+    assert isinstance(cause, ServerGone)
+    assert result.ended_by == "server_gone"
+    assert not result.finished
+    assert result.steps == 10
+    (episode,) = LocalDataset(tmp_path)
+    assert len(episode.signals["target_grip"].timestamps()) == 10
+    assert len(episode.signals["image.wrist"].timestamps()) == 11
+    assert episode["eval.success"] is False
+    assert episode["eval.ended_by"] == "server_gone"
+    assert "went away" in episode["eval.error"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_the_part_that_was_played(
+    env: Any, tmp_path: Path, number: signal.Signals
+) -> None:
+    def interrupt() -> Any:
+        os.kill(os.getpid(), number)
+        raise AssertionError("the signal did not interrupt the inference")
+
+    before = signal.getsignal(number)
+    with Interrupts() as interrupts:
+        harness = Harness(
+            env, Troubled(interrupt), 20.0, writer=DatasetWriter(tmp_path), interrupts=interrupts
+        )
+        result, cause = harness.play(seed=0)
+    assert signal.getsignal(number) is before
+    assert isinstance(cause, KeyboardInterrupt)
+    assert result.ended_by == "interrupted"
+    assert result.steps == 10
+    assert LocalDataset(tmp_path)[0]["eval.ended_by"] == "interrupted"
+
+
+def test_an_interrupt_while_writing_waits_until_it_is_safe(env: Any) -> None:
+    with Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGINT)
+        harness = Harness(env, HoldPolicy(), 20.0, interrupts=interrupts)
+        with pytest.raises(KeyboardInterrupt):
+            harness.play(seed=0)
+
+
+def test_a_wrong_answer_is_named_and_what_was_played_is_kept(env: Any, tmp_path: Path) -> None:
+    harness = Harness(
+        env, Troubled(lambda: [{"target_grip": 1.0}]), 20.0, writer=DatasetWriter(tmp_path)
+    )
+    result, cause = harness.play(seed=0)
+    assert isinstance(cause, SessionError)
+    assert "expected 'robot_command' and 'target_grip'" in str(cause)
+    assert result.ended_by == "error"
+    assert len(LocalDataset(tmp_path)) == 1
+
+
+def test_joint_commands_are_recorded_as_joints(env: Any, tmp_path: Path) -> None:
+    goal = np.array(env.reset(seed=0)[0]["robot_state.q"], dtype=np.float64)
+    command = {"type": "joint_pos", "positions": goal}
+    policy = Troubled(lambda: [{"robot_command": command, "target_grip": 1.0}] * 3)
+    harness = Harness(env, policy, 13 / FPS, writer=DatasetWriter(tmp_path))
+    harness.play(seed=0)
+    (episode,) = LocalDataset(tmp_path)
+    np.testing.assert_allclose(episode.signals["robot_commands.joints"].values()[0], goal)
+    first = (10 * 10**9) // FPS
+    assert episode.signals["robot_commands.joints"].start_ts == first
+
+
+def test_a_camera_that_the_policy_needs_is_asked_for_by_flag(env: Any, tmp_path: Path) -> None:
+    policy = HoldPolicy()
+    policy.meta = {"contract": {"inputs": ["grip", "image.agent_view"]}}
+    harness = Harness(env, policy, 1.0, writer=DatasetWriter(tmp_path))
+    with pytest.raises(
+        ContractError, match="--cameras=image.wrist,image.exterior,image.agent_view"
+    ):
+        harness.play(seed=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_server_says_is_recorded_flat(env: Any, tmp_path: Path) -> None:
+    policy = HoldPolicy()
+    policy.meta = {
+        "host": "robot",
+        "type": "act",
+        "contract": {"inputs": ["grip"], "n_action_steps": None, "stats": {"names": [None, "x"]}},
+    }
+    Harness(env, policy, 0.2, writer=DatasetWriter(tmp_path)).play(seed=0)
+    static = LocalDataset(tmp_path)[0].static
+    assert static["inference.policy.type"] == "remote"
+    assert static["inference.policy.server.type"] == "act"
+    assert static["inference.policy.server.contract.inputs"] == ["grip"]
+    assert static["inference.policy.server.contract.stats.names"] == ["x"]
+
+
+def test_every_observation_is_shown(env: Any) -> None:
+    shown: list[str] = []
+    harness = Harness(env, HoldPolicy(), 0.2, watch=lambda obs, title: shown.append(title))
+    harness.play(seed=0, index=2, count=9)
+    assert len(shown) == 4
+    assert shown[-1] == "rollout 3 of 9 · 0.2 s"
+
+
+def test_the_pose_that_was_sent_is_the_pose_that_is_recorded(env: Any, tmp_path: Path) -> None:
+    Harness(env, HoldPolicy(), 0.2, writer=DatasetWriter(tmp_path)).play(seed=4)
+    obs = env.reset(seed=4)[0]
+    answer = HoldPolicy().new_session().infer(obs)[0]
+    (episode,) = LocalDataset(tmp_path)
+    recorded = episode.signals["robot_commands.pose"].values()[0]
+    np.testing.assert_allclose(recorded, pose_from_wire(answer["robot_command"]["pose"]))
