@@ -46,7 +46,9 @@ class Recorder:
 
     def __init__(self, scenario: Scenario, writer: "DatasetWriter") -> None:
         """Open the scenario's environment; episodes are staged in the writer's root."""
-        self._env: Any = simulator.make(scenario.env, max_episode_steps=MAX_STEPS, **scenario.options)
+        self._env: Any = simulator.make(
+            scenario.env, max_episode_steps=MAX_STEPS, **scenario.options
+        )
         self._inner: Any = self._env.unwrapped
         self._expert: Expert = make_expert(self._env, scenario.speed)
         self._statics = {**self._inner.statics, "recording.expert_speed": scenario.speed}

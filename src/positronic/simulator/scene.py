@@ -22,8 +22,8 @@ CAMERAS = {
 }
 # Camera -> position, the point it looks at, vertical field of view [deg].
 _WORLD_CAMERAS = {
-    "exterior": ((1.08, 0.0, 0.55), (0.46, 0.0, 0.03), 40.0),
-    "agent_view": ((0.55, 0.85, 0.55), (0.45, 0.0, 0.05), 45.0),
+    "exterior": ((1.32, 0.0, 0.74), (0.47, 0.0, 0.05), 27.0),
+    "agent_view": ((0.75, 0.90, 0.60), (0.46, 0.0, 0.09), 33.0),
 }
 
 TIMESTEP_S = 1 / 480
@@ -83,8 +83,8 @@ def build(task: tasks.Task) -> Any:
     spec.option.impratio = 10.0  # a held cube must not creep out of the fingers
     spec.visual.quality.offsamples = 0  # antialiasing costs more than the whole picture
     spec.visual.map.znear = 0.01
-    spec.visual.headlight.ambient = [0.35, 0.35, 0.35]
-    spec.visual.headlight.diffuse = [0.25, 0.25, 0.25]
+    spec.visual.headlight.ambient = [0.42, 0.42, 0.43]
+    spec.visual.headlight.diffuse = [0.10, 0.10, 0.10]
     spec.visual.headlight.specular = [0.0, 0.0, 0.0]
     spec.stat.extent = 1.5
     spec.stat.center = [0.4, 0.0, 0.2]
@@ -96,8 +96,14 @@ def build(task: tasks.Task) -> Any:
         )
     spec.attach(robot.load_robot(), prefix=robot.PREFIX, frame=spec.worldbody.add_frame())
     hand = spec.body(f"{robot.PREFIX}attachment")
-    # Beside the gripper, tilted so that the fingertips and what is below them are in the middle.
-    hand.add_camera(name=robot.WRIST_CAMERA, pos=[-0.07, 0.0, 0.02], quat=[0, 1, -1, 0], fovy=60.0)
+    # Beside the gripper, turned in so that what is between the fingertips comes into view.
+    position, target = (-0.075, 0.0, 0.02), (-0.015, 0.0, 0.25)
+    hand.add_camera(
+        name=robot.WRIST_CAMERA,
+        pos=position,
+        quat=_look_at(position, target, up=(-1.0, 0.0, 0.0)),
+        fovy=62.0,
+    )
     task.add_objects(spec)
     return spec
 
@@ -115,14 +121,14 @@ def _add_room(spec: Any) -> None:
         height=64,
     )
     world = spec.worldbody
-    world.add_light(pos=[0.3, -0.8, 1.8], dir=[0.1, 0.45, -1.0], diffuse=[0.55, 0.54, 0.52])
-    world.add_light(pos=[1.2, 0.9, 1.6], dir=[-0.5, -0.5, -1.0], diffuse=[0.30, 0.31, 0.33])
+    world.add_light(pos=[0.3, -0.8, 1.8], dir=[0.1, 0.45, -1.0], diffuse=[0.46, 0.45, 0.43])
+    world.add_light(pos=[1.2, 0.9, 1.6], dir=[-0.5, -0.5, -1.0], diffuse=[0.26, 0.27, 0.29])
     world.add_geom(
         name="table",
         type=mujoco.mjtGeom.mjGEOM_BOX,
         pos=[0.35, 0.0, -0.025],
         size=[0.55, 0.55, 0.025],
-        rgba=[0.80, 0.74, 0.66, 1.0],
+        rgba=[0.74, 0.68, 0.60, 1.0],
         friction=[0.8, 0.005, 0.0001],
     )
     world.add_geom(
@@ -134,13 +140,17 @@ def _add_room(spec: Any) -> None:
     )
 
 
-def _look_at(position: tuple[float, ...], target: tuple[float, ...]) -> list[float]:
-    """Camera orientation (wxyz) that looks from ``position`` to ``target``, upright."""
+def _look_at(
+    position: tuple[float, ...],
+    target: tuple[float, ...],
+    up: tuple[float, ...] = (0.0, 0.0, 1.0),
+) -> list[float]:
+    """Camera orientation (wxyz) that looks from ``position`` to ``target``, ``up`` upwards."""
     from positronic.geom import matrix_to_quat
 
     back = np.subtract(position, target)  # a MuJoCo camera looks along its own -z
     back /= np.linalg.norm(back)
-    right = np.cross([0.0, 0.0, 1.0], back)
+    right = np.cross(up, back)
     right /= np.linalg.norm(right)
     quat = matrix_to_quat(np.stack([right, np.cross(back, right), back], axis=1))
     return [float(x) for x in quat]
