@@ -165,27 +165,35 @@ def _write(
     writer: LeRobotWriter | None = None
     converted: list[dict[str, Any]] = []
     refused: list[tuple[str, str]] = []
-    with bar(total=len(dataset), desc="converting", unit="episode") as progress:
-        for outcome in encode_all(dataset, recipe, scratch / "episodes", options.workers):
-            if isinstance(outcome, EncodedEpisode):
-                writer = writer or LeRobotWriter(
-                    scratch / "dataset",
-                    features=features,
-                    fps=fps,
-                    robot_type=options.robot_type or outcome.robot_type,
-                    video_encoder=encoder,
-                )
-                writer.add(outcome)
-                converted.append(outcome.provenance)
-            else:
-                refused.append(outcome)
-            progress.update()
-    if writer is None:
-        source, reason = refused[0]
-        raise DatasetError(
-            f"none of the {len(refused)} episodes could be converted; the first, {source}: {reason}"
-        )
-    writer.finish()
+    outcomes = encode_all(dataset, recipe, scratch / "episodes", options.workers)
+    try:
+        with bar(total=len(dataset), desc="converting", unit="episode") as progress:
+            for outcome in outcomes:
+                if isinstance(outcome, EncodedEpisode):
+                    writer = writer or LeRobotWriter(
+                        scratch / "dataset",
+                        features=features,
+                        fps=fps,
+                        robot_type=options.robot_type or outcome.robot_type,
+                        video_encoder=encoder,
+                    )
+                    writer.add(outcome)
+                    converted.append(outcome.provenance)
+                else:
+                    refused.append(outcome)
+                progress.update()
+        if writer is None:
+            source, reason = refused[0]
+            raise DatasetError(
+                f"none of the {len(refused)} episodes could be converted;"
+                f" the first, {source}: {reason}"
+            )
+        writer.finish()
+    except BaseException:
+        outcomes.close()
+        if writer is not None:
+            writer.discard()
+        raise
     contract = Contract.of(codec, fps=fps, stats=writer.stats).replace(
         features=json.loads(json.dumps(features))
     )

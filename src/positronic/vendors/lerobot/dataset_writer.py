@@ -106,6 +106,17 @@ class LeRobotWriter:
         write_info(self._meta.info, self._root)
         self._meta.finalize()
 
+    def discard(self) -> None:
+        """Close every file of a dataset that will be deleted.
+
+        Otherwise LeRobot's metadata, when it is collected, writes the rows that it still holds
+        and makes the deleted directories anew.
+        """
+        if self._table_writer is not None:
+            self._table_writer.close()
+        self._meta._metadata_buffer.clear()
+        self._meta.finalize()
+
     def _write_rows(self, columns: dict[str, Any]) -> dict[str, int]:
         import pyarrow as pa
         import pyarrow.parquet as pq

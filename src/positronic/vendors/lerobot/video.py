@@ -1,5 +1,6 @@
 """Videos of a LeRobot dataset: encoding an episode's camera, joining episodes into one file."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,6 +29,7 @@ class VideoWriter:
     def __init__(self, path: Path, fps: int, encoder: Encoder) -> None:
         import av
 
+        os.environ.setdefault("SVT_LOG", "1")  # errors only; by default it prints its settings
         self.path = path
         self.frames = 0
         self._fps = fps

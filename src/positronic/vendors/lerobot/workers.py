@@ -4,7 +4,7 @@ import os
 import pickle
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -26,7 +26,7 @@ _job: tuple[Dataset, Recipe, Path] | None = None
 
 def encode_all(
     dataset: Dataset, recipe: Recipe, scratch: Path, workers: int | None
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Yield each episode encoded, or ``(source, reason)`` where it had to be refused.
 
     ``workers`` processes share the work; by default one per processor if there are images, and
@@ -78,7 +78,7 @@ def _work(index: int) -> Outcome:
 
 def _in_processes(
     dataset: Dataset, recipe: Recipe, scratch: Path, workers: int
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     # Spawned, not forked: the parent holds torch's threads by then.
     pool = ProcessPoolExecutor(
         workers, get_context("spawn"), initializer=_start, initargs=(dataset, recipe, scratch)
