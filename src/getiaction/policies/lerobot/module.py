@@ -102,6 +102,8 @@ class LeRobotPolicy(LightningModule):
         finally:
             # A run that goes on is the same run: its config says the same as before.
             self.config.pretrained_path = None
+        # A loaded policy comes in evaluation mode.
+        self.policy.train()
         return self
 
     def _processors(self, meta: Any) -> tuple[Any, Any]:

@@ -1,0 +1,86 @@
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lerobot.datasets import LeRobotDataset
+from torch.utils.data import default_collate
+
+from getiaction.data.frames import CacheLimits, video_backend
+from getiaction.data.gather import GatheredDataset
+from tests.getiaction.datasets import FPS, write
+
+ACTIONS = {"action": [i / FPS for i in range(5)]}
+# Deltas that reach back as well, on every kind of key, as Diffusion and VQ-BeT ask for them.
+HISTORY = {
+    "action": [i / FPS for i in range(-2, 4)],
+    "observation.state": [-1 / FPS, 0.0],
+    "observation.images.left": [-1 / FPS, 0.0],
+    "observation.images.side": [0.0],
+}
+
+
+def opened(root: Path, deltas: dict[str, list[float]] | None, **options: Any) -> LeRobotDataset:
+    return LeRobotDataset(
+        "local/small",
+        root=root,
+        delta_timestamps=deltas,
+        return_uint8=True,
+        video_backend=video_backend(),
+        **options,
+    )
+
+
+def assert_equal_batches(dataset: LeRobotDataset, gathered: GatheredDataset) -> None:
+    generator = torch.Generator().manual_seed(3)
+    for rows in torch.randperm(len(dataset), generator=generator).split(7):
+        expected = default_collate([dataset[i] for i in rows.tolist()])
+        actual = gathered.__getitems__(rows.tolist())
+        assert list(actual) == list(expected)
+        for key, value in expected.items():
+            if isinstance(value, torch.Tensor):
+                assert actual[key].dtype == value.dtype, key
+                assert actual[key].shape == value.shape, key
+                assert torch.equal(actual[key], value), key
+            else:
+                assert actual[key] == value, key
+
+
+@pytest.mark.parametrize("deltas", [None, ACTIONS, HISTORY], ids=["none", "actions", "history"])
+def test_batches_equal_lerobots_in_every_key(
+    image_root: Path, deltas: dict[str, list[float]] | None
+) -> None:
+    dataset = opened(image_root, deltas)
+    assert_equal_batches(dataset, GatheredDataset(dataset))
+
+
+@pytest.mark.parametrize("episodes", [[2], [2, 0]])
+def test_batches_equal_lerobots_for_some_episodes(image_root: Path, episodes: list[int]) -> None:
+    dataset = opened(image_root, ACTIONS, episodes=episodes)
+    assert_equal_batches(dataset, GatheredDataset(dataset))
+
+
+def test_batches_equal_lerobots_from_a_mapped_file(image_root: Path, tmp_path: Path) -> None:
+    dataset = opened(image_root, ACTIONS)
+    gathered = GatheredDataset(dataset, CacheLimits(memory=0, directory=tmp_path))
+    assert_equal_batches(dataset, gathered)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_frames_than_there_is_room_for_are_refused(image_root: Path) -> None:
+    dataset = opened(image_root, ACTIONS)
+    with pytest.raises(ValueError, match="more than there is room for"):
+        GatheredDataset(dataset, CacheLimits(memory=1000, disk=1000))
+
+
+def test_a_batch_costs_less_than_two_milliseconds(tmp_path: Path) -> None:
+    dataset = opened(write(tmp_path / "dataset", [150]), {"action": [i / FPS for i in range(20)]})
+    gathered = GatheredDataset(dataset)
+    rows = torch.randint(0, len(gathered), (128,)).tolist()
+    costs = []
+    for _ in range(50):
+        begun = time.perf_counter()
+        gathered.__getitems__(rows)
+        costs.append(time.perf_counter() - begun)
+    assert min(costs) < 2e-3

@@ -1,0 +1,63 @@
+"""Training under Lightning equals ``lerobot-train`` to the last bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lerobot.optim.schedulers import (
+    CosineAnnealingWithWarmupSchedulerConfig,
+    LRSchedulerConfig,
+)
+
+from tests.getiaction.train.runs import Result, train_natively, train_ours
+
+# 34 and 28 frames in batches of 6: both runs go over an epoch's border and a smaller last batch.
+STEPS = 14
+IMAGE_STEPS = 7
+COSINE = CosineAnnealingWithWarmupSchedulerConfig(num_warmup_steps=3)
+
+
+def assert_same(ours: Result, other: Result, steps: int) -> None:
+    assert ours.losses == other.losses
+    assert len(ours.losses) == steps
+    assert ours.weights.keys() == other.weights.keys()
+    for name, weight in other.weights.items():
+        assert torch.equal(ours.weights[name], weight), name
+
+
+@pytest.mark.parametrize("scheduler", [None, COSINE], ids=["preset", "cosine"])
+def test_state_policy(
+    state_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scheduler: LRSchedulerConfig | None,
+) -> None:
+    native = train_natively(
+        state_root, tmp_path / "native", monkeypatch, steps=STEPS, scheduler=scheduler
+    )
+    ours = train_ours(state_root, tmp_path / "ours", steps=STEPS, scheduler=scheduler)
+    assert_same(ours, native, STEPS)
+
+
+def test_image_policy(image_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    native = train_natively(image_root, tmp_path / "native", monkeypatch, steps=IMAGE_STEPS)
+    gathered = train_ours(image_root, tmp_path / "gathered", steps=IMAGE_STEPS, gather=True)
+    assert_same(gathered, native, IMAGE_STEPS)
+    one_by_one = train_ours(
+        image_root, tmp_path / "items", steps=IMAGE_STEPS, gather=False, num_workers=0
+    )
+    assert_same(one_by_one, native, IMAGE_STEPS)
+
+
+def test_validation_does_not_disturb_training(state_root: Path, tmp_path: Path) -> None:
+    """Making the held-out loader's iterator must not draw from the global random numbers."""
+    validated = train_ours(state_root, tmp_path / "a", steps=STEPS, val_split=0.3)
+    unseen = train_ours(state_root, tmp_path / "b", steps=STEPS, val_split=0.3, validate=False)
+    assert_same(validated, unseen, STEPS)
+    assert len(validated.held_out_losses) >= 2
+    assert unseen.held_out_losses == []
+
+
+def test_the_same_run_twice_gives_the_same_weights(state_root: Path, tmp_path: Path) -> None:
+    first = train_ours(state_root, tmp_path / "a", steps=STEPS)
+    assert_same(train_ours(state_root, tmp_path / "b", steps=STEPS), first, STEPS)
