@@ -41,10 +41,12 @@ class LeRobotPolicy:
         device = choose_device(device)
         try:
             self._policy, self._pre, self._post = _load(checkpoint.path, device)
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError, ImportError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        except Exception as error:
+            # Whatever LeRobot, torch and safetensors raise; one line, without this machine's paths.
+            lines = str(error).replace(str(checkpoint.path), checkpoint.label).splitlines()
             raise CheckpointError(
-                f"checkpoint {checkpoint.label} cannot be loaded: {reason}"
+                f"checkpoint {checkpoint.label} cannot be loaded:"
+                f" {lines[0] if lines else type(error).__name__}"
             ) from error
         config = self._policy.config
         if getattr(config, "n_obs_steps", 1) > 1 or getattr(

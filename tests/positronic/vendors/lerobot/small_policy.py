@@ -43,9 +43,9 @@ def make_run(
     act = ACTConfig(
         input_features={k: f for k, f in features.items() if f.type is not FeatureType.ACTION},
         output_features={k: f for k, f in features.items() if f.type is FeatureType.ACTION},
-        normalization_mapping={
-            kind: NormalizationMode.MEAN_STD for kind in ("VISUAL", "STATE", "ENV", "ACTION")
-        },
+        normalization_mapping=dict.fromkeys(
+            ("VISUAL", "STATE", "ENV", "ACTION"), NormalizationMode.MEAN_STD
+        ),
         device="cpu",
         **{
             "chunk_size": CHUNK,

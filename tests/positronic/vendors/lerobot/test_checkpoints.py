@@ -1,0 +1,197 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from positronic.codec import Codec, Contract
+from positronic.errors import CheckpointError, ContractError, PositronicError
+from positronic.vendors.lerobot import codecs
+from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
+from tests.positronic.vendors.lerobot.small_policy import FPS, make_run
+
+pytestmark = pytest.mark.xdist_group("lerobot")
+
+
+def state_codec() -> Codec:
+    codec: Codec = codecs.eepose_state()
+    return codec
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "stacking", state_codec(), (10000, 20000))
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy to be damaged."""
+    return Path(shutil.copytree(trained, tmp_path / "stacking", symlinks=True))
+
+
+def steps(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / "checkpoints" / name / "pretrained_model").mkdir(parents=True)
+    return root
+
+
+def test_the_run_and_its_checkpoints_folder_are_both_accepted(trained: Path) -> None:
+    for path in (trained, f"{trained}/", trained / "checkpoints", f"{trained}/checkpoints/"):
+        directory = CheckpointDirectory(path)
+        assert directory.ids() == ["010000", "020000"]
+        assert directory.name == "stacking"
+
+
+def test_steps_are_sorted_by_number_and_other_names_left_out(tmp_path: Path) -> None:
+    root = steps(tmp_path, "9000", "010000", "100000", "tmp", "-5", "0x1", "²")
+    (root / "checkpoints" / "last").symlink_to("100000")
+    (root / "checkpoints" / "123").write_text("a file")
+    assert CheckpointDirectory(root).ids() == ["9000", "010000", "100000"]
+
+
+@pytest.mark.parametrize(
+    ("requested", "found"),
+    [
+        (None, "020000"),
+        ("10000", "010000"),
+        (10000, "010000"),
+        ("010000", "010000"),
+        ("9000", "9000"),
+    ],
+)
+def test_padded_and_bare_numbers_mean_the_same(
+    tmp_path: Path, requested: str | int | None, found: str
+) -> None:
+    assert (
+        CheckpointDirectory(steps(tmp_path, "9000", "010000", "020000")).resolve(requested) == found
+    )
+
+
+@pytest.mark.parametrize("requested", ["30000", "last", "../010000", "a/b", "", 7])
+def test_what_is_not_there_is_refused_with_what_is(tmp_path: Path, requested: str | int) -> None:
+    directory = CheckpointDirectory(steps(tmp_path, "010000", "020000"))
+    with pytest.raises(CheckpointError) as error:
+        directory.resolve(requested)
+    assert str(error.value) == (
+        f"Checkpoint not found: {requested}. Available: ['010000', '020000']"
+    )
+
+
+def test_a_directory_without_checkpoints_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is no directory; --checkpoints_dir is"):
+        CheckpointDirectory(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match=f"No checkpoints found in {tmp_path}; expected"):
+        CheckpointDirectory(tmp_path)
+    directory = CheckpointDirectory(steps(tmp_path / "run", "1"))
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(CheckpointError) as error:
+        directory.resolve()
+    assert str(error.value) == "No checkpoints found in run"
+
+
+def test_a_whole_checkpoint_gives_its_contract(trained: Path) -> None:
+    directory = CheckpointDirectory(trained)
+    checkpoint = directory.checkpoint("010000")
+    assert checkpoint.label == "stacking/checkpoints/010000"
+    assert not checkpoint.takes_task
+    contract = checkpoint.verify()
+    assert contract == checkpoint.verify(state_codec())
+    assert contract.make_codec() == state_codec()
+    assert contract.fps == FPS
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.safetensors",
+        "config.json",
+        "policy_preprocessor.json",
+        "policy_postprocessor.json",
+        "policy_preprocessor_step_3_normalizer_processor.safetensors",
+        "policy_postprocessor_step_0_unnormalizer_processor.safetensors",
+    ],
+)
+def test_a_missing_file_is_named_without_the_path_of_the_machine(run: Path, name: str) -> None:
+    (run / "checkpoints/020000/pretrained_model" / name).unlink()
+    with pytest.raises(CheckpointError) as error:
+        CheckpointDirectory(run).checkpoint("020000").verify()
+    assert str(error.value).startswith("checkpoint stacking/checkpoints/020000 is incomplete: ")
+    assert name in str(error.value)
+    assert str(run) not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["", "[1]", "{", "\udcff"])
+@pytest.mark.parametrize("name", ["config.json", "policy_preprocessor.json", "contract.json"])
+def test_a_damaged_file_is_named(run: Path, name: str, damage: str) -> None:
+    file = run / "checkpoints/020000/pretrained_model" / name
+    file.write_bytes(damage.encode(errors="surrogateescape"))
+    with pytest.raises(PositronicError, match=name):
+        CheckpointDirectory(run).checkpoint("020000").verify()
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 8, b"\x04" + b"\0" * 7 + b"{[}]"])
+def test_damaged_statistics_are_named(run: Path, damage: bytes) -> None:
+    name = "policy_preprocessor_step_3_normalizer_processor.safetensors"
+    (run / "checkpoints/020000/pretrained_model" / name).write_bytes(damage)
+    with pytest.raises(CheckpointError, match=f"{name} with the normalisation statistics is"):
+        CheckpointDirectory(run).checkpoint("020000").verify()
+
+
+@pytest.mark.parametrize("key", ["observation.state", "observation.environment_state", "action"])
+def test_statistics_that_are_missing_are_refused_not_passed_over(tmp_path: Path, key: str) -> None:
+    run = make_run(tmp_path / "run", state_codec(), (1,), without_statistics=key)
+    with pytest.raises(CheckpointError, match=f"no normalisation statistics '{key}.mean'"):
+        CheckpointDirectory(run).checkpoint("000001").verify()
+
+
+def test_another_codec_is_refused_by_both_names(trained: Path) -> None:
+    with pytest.raises(
+        ContractError,
+        match="was trained with codec 'eepose_state', not with --codec 'joints_absolute'; leave",
+    ):
+        CheckpointDirectory(trained).checkpoint("020000").verify(codecs.joints_absolute())
+
+
+def test_the_same_codec_with_other_sizes_is_refused_with_the_difference(run: Path) -> None:
+    path = run / "checkpoints/020000/pretrained_model"
+    Contract.of(codecs.eepose_absolute(image_size=64), fps=15).save(path)
+    with pytest.raises(
+        ContractError,
+        match=r"'eepose_absolute' \(features.observation.images.left.shape: \[64, 64, 3\] against",
+    ):
+        CheckpointDirectory(run).checkpoint("020000").verify(codecs.eepose_absolute())
+
+
+def test_a_contract_that_does_not_fit_the_policy_is_refused(run: Path) -> None:
+    checkpoint = CheckpointDirectory(run).checkpoint("020000")
+    three = Contract.of(codecs.eepose_state(n_objects=3), fps=15)
+    three.save(checkpoint.path)
+    with pytest.raises(
+        ContractError, match=r"environment_state of shape \[10\], but codec '\w+' makes \[15\]"
+    ):
+        checkpoint.verify()
+    Contract.of(codecs.eepose_absolute(), fps=15).save(checkpoint.path)
+    with pytest.raises(ContractError, match="'eepose_absolute' does not make it"):
+        checkpoint.verify()
+    Contract.of(state_codec(), fps=15).replace(chunk_size=99).save(checkpoint.path)
+    with pytest.raises(ContractError, match="chunk_size is 10 in config.json and 99 in contract"):
+        checkpoint.verify()
+
+
+def test_a_checkpoint_of_lerobots_own_training_needs_a_codec(run: Path) -> None:
+    checkpoint = CheckpointDirectory(run).checkpoint("020000")
+    (checkpoint.path / "contract.json").unlink()
+    with pytest.raises(ContractError, match="has no contract.json; say how it was trained with"):
+        checkpoint.verify()
+    assert checkpoint.verify(state_codec()).fps == 15.0
+    with pytest.raises(ContractError, match="does not make it"):
+        checkpoint.verify(codecs.joints_absolute())
+
+
+def test_a_policy_with_a_tokenizer_is_told_its_task(run: Path) -> None:
+    checkpoint = CheckpointDirectory(run).checkpoint("020000")
+    file = checkpoint.path / "policy_preprocessor.json"
+    document = json.loads(file.read_text())
+    document["steps"].append({"registry_name": "tokenizer_processor", "config": {}})
+    file.write_text(json.dumps(document))
+    assert checkpoint.takes_task

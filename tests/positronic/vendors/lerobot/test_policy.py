@@ -1,0 +1,229 @@
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from positronic.codec import Codec
+from positronic.errors import CheckpointError, CodecError, ContractError, UsageError
+from positronic.geom import pose_to_wire
+from positronic.policy import Policy, Session
+from positronic.vendors.lerobot import codecs
+from positronic.vendors.lerobot.policy import LeRobotPolicy, act_absolute
+from tests.positronic.vendors.lerobot.small_policy import FPS, STEPS, make_run, observation
+
+pytestmark = pytest.mark.xdist_group("lerobot")
+
+CODECS: dict[str, Codec] = {
+    "state": codecs.eepose_state(),
+    "images": codecs.eepose_absolute(image_size=(48, 64)),
+    "joints": codecs.joints_absolute(image_size=64),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("runs")
+    return {name: make_run(root / name, codec, (10000,)) for name, codec in CODECS.items()}
+
+
+def load(run: Path, **arguments: Any) -> LeRobotPolicy:
+    policy: LeRobotPolicy = act_absolute(checkpoints_dir=str(run), device="cpu", **arguments)
+    return policy
+
+
+def native_actions(run: Path, codec: Codec, obs: dict[str, Any]) -> list[NDArray[np.float32]]:
+    """What LeRobot's own loop would do: select_action until the queue is used up."""
+    import torch
+    from lerobot.policies.act.modeling_act import ACTPolicy
+    from lerobot.policies.factory import make_pre_post_processors
+    from lerobot.policies.utils import prepare_observation_for_inference
+
+    path = run / "checkpoints/010000/pretrained_model"
+    policy = ACTPolicy.from_pretrained(path)
+    policy.reset()
+    pre, post = make_pre_post_processors(policy.config, str(path))
+    actions = []
+    for _ in range(STEPS):
+        arrays = {key: np.array(value) for key, value in codec.encode(obs).items()}
+        batch = prepare_observation_for_inference(arrays, torch.device("cpu"), obs["task"])
+        actions.append(post(policy.select_action(pre(batch)))[0].numpy())
+    return actions
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_its_actions_are_those_of_native_lerobot(runs: dict[str, Path], name: str) -> None:
+    policy = load(runs[name])
+    for seed in range(3):
+        obs = observation(seed)
+        expected = native_actions(runs[name], CODECS[name], obs)
+        actions = policy.new_session().infer(obs)
+        assert len(actions) == STEPS
+        raw = policy.predict(CODECS[name].encode(obs))
+        np.testing.assert_allclose(raw, expected, atol=1e-5, rtol=0)
+        for i, (action, native) in enumerate(zip(actions, expected, strict=True)):
+            command = action["robot_command"]
+            assert command["type"] == "cartesian_pos"
+            np.testing.assert_allclose(command["pose"], pose_to_wire(native[:7]), atol=1e-5)
+            assert action["target_grip"] == pytest.approx(float(native[7]), abs=1e-5)
+            assert action["timestamp"] == i / FPS
+
+
+def test_it_says_what_it_is(runs: dict[str, Path]) -> None:
+    policy = load(runs["images"])
+    assert isinstance(policy, Policy)
+    assert isinstance(policy.new_session(), Session)
+    meta = dict(policy.new_session().meta)
+    assert meta.pop("contract")["codec"]["name"] == "eepose_absolute"
+    assert meta == {
+        "type": "act",
+        "device": "cpu",
+        "action_fps": FPS,
+        "action_horizon_sec": STEPS / FPS,
+        "image_sizes": {"image.wrist": [64, 48], "image.exterior": [64, 48]},
+        "checkpoint_id": "010000",
+        "checkpoint_path": "images/checkpoints/010000",
+    }
+
+
+def test_the_task_never_reaches_act(runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = load(runs["state"])
+    seen: list[Any] = []
+    predict = policy._policy.predict_action_chunk
+
+    def spy(batch: dict[str, Any]) -> Any:
+        seen.append(batch)
+        return predict(batch)
+
+    monkeypatch.setattr(policy._policy, "predict_action_chunk", spy)
+    one = policy.new_session({"task": "stack"}).infer(observation())
+    other = policy.new_session().infer({**observation(), "task": "something else"})
+    assert str(one) == str(other)
+    assert len(seen) == 2
+    assert not any("task" in batch for batch in seen)
+    policy._takes_task = True
+    policy.infer(observation())
+    assert seen[-1]["task"] == [observation()["task"]]
+
+
+def test_the_same_observation_gives_the_same_bits_in_every_session(runs: dict[str, Path]) -> None:
+    policy = load(runs["images"])
+    first = str(policy.new_session().infer(observation(1)))
+    session = policy.new_session()
+    session.infer(observation(2))
+    assert str(session.infer(observation(1))) == first
+    assert str(load(runs["images"]).infer(observation(1))) == first
+
+
+def test_sessions_in_several_threads_get_their_own_answers(runs: dict[str, Path]) -> None:
+    policy = load(runs["state"])
+    expected = {seed: str(policy.infer(observation(seed))) for seed in range(4)}
+    wrong: list[int] = []
+
+    def robot(seed: int) -> None:
+        session = policy.new_session()
+        for _ in range(10):
+            if str(session.infer(observation(seed))) != expected[seed]:
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=robot, args=(seed,)) for seed in expected]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert wrong == []
+
+
+def test_read_only_arrays_from_the_wire_are_taken_and_left_alone(runs: dict[str, Path]) -> None:
+    policy = load(runs["images"])
+    obs = observation(size=(48, 64))
+    for value in obs.values():
+        if isinstance(value, np.ndarray):
+            value.flags.writeable = False
+    before = obs["image.wrist"].copy()
+    policy.infer(obs)
+    np.testing.assert_array_equal(obs["image.wrist"], before)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"grip": None}, "grip"),
+        (
+            {"robot_state.ee_pose": np.zeros(3)},
+            r"'robot_state.ee_pose' has shape \(3,\), expected 7",
+        ),
+        ({"image.wrist": np.zeros((4, 4), np.uint8)}, r"expected uint8 \(H, W, 3\)"),
+        ({"image.wrist": ...}, "needs image.wrist"),
+    ],
+)
+def test_an_observation_that_does_not_fit_is_named(
+    runs: dict[str, Path], change: dict[str, Any], says: str
+) -> None:
+    session = load(runs["images"]).new_session()
+    obs = {k: v for k, v in {**observation(), **change}.items() if v is not ...}
+    with pytest.raises(CodecError, match=says):
+        session.infer(obs)
+    assert len(session.infer(observation())) == STEPS
+
+
+def test_actions_that_are_not_finite_are_refused(runs: dict[str, Path]) -> None:
+    import torch
+
+    policy = load(runs["state"])
+    with torch.no_grad():
+        policy._policy.model.action_head.bias.fill_(float("nan"))
+    with pytest.raises(CodecError, match="not finite"):
+        policy.warm_up()
+
+
+def test_the_backbone_is_not_downloaded(
+    runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("no network")
+
+    config = runs["joints"] / "checkpoints/010000/pretrained_model/config.json"
+    text = config.read_text()
+    named = '"pretrained_backbone_weights": "ResNet18_Weights.IMAGENET1K_V1"'
+    config.write_text(text.replace('"pretrained_backbone_weights": null', named))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
+    monkeypatch.setattr("torchvision._internally_replaced_utils.load_state_dict_from_url", refuse)
+    try:
+        assert load(runs["joints"]).infer(observation())
+    finally:
+        config.write_text(text)
+
+
+def test_damaged_weights_are_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", CODECS["state"], (1,))
+    weights = run / "checkpoints/000001/pretrained_model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="run/checkpoints/000001 cannot be loaded: ") as error:
+        load(run)
+    assert "\n" not in str(error.value)
+
+
+def test_what_needs_history_is_refused_by_name(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path / "run",
+        CODECS["state"],
+        (1,),
+        contract=False,
+        n_action_steps=1,
+        temporal_ensemble_coeff=0.01,
+    )
+    with pytest.raises(CheckpointError, match=r"\(act\) needs the history of its session"):
+        load(run, codec=CODECS["state"])
+
+
+def test_another_codec_and_an_absent_device_are_refused(runs: dict[str, Path]) -> None:
+    with pytest.raises(ContractError, match="trained with codec 'eepose_state', not with"):
+        load(runs["state"], codec=CODECS["joints"])
+    for device in ("cuda:77", "nonsense"):
+        with pytest.raises(UsageError, match=f"--device={device} cannot be used here"):
+            act_absolute(checkpoints_dir=str(runs["state"]), device=device)
