@@ -9,6 +9,7 @@ import pytest
 from positronic import geom
 from positronic.dataset import Dataset, DatasetWriter, Episode, LocalDataset
 from positronic.errors import (
+    ContractError,
     DatasetError,
     EpisodeError,
     PositronicError,
@@ -30,6 +31,7 @@ def record(root: Path, episodes: int = 3, **left_out: bool) -> LocalDataset:
         with writer.new_episode() as episode:
             episode.set_static("task", f"Do number {number}.")
             episode.set_static("control_fps", FPS)
+            episode.set_static("grip_convention", {"open": 1.0, "closed": 0.0})
             episode.set_static("mask.valid", number != 1)
             place = np.cumsum(rng.normal(0, 0.01, (STEPS + 1, 3)), axis=0)
             turns = geom.quat_from_yaw(np.cumsum(rng.normal(0, 0.05, STEPS + 1)))
@@ -170,6 +172,13 @@ def test_a_signal_that_the_policy_wants_is_named(tmp_path: Path) -> None:
     policy = Recorded(dataset, contract={"inputs": ["image.wrist"], "fps": FPS})
     with pytest.raises(EpisodeError, match=r"no image\.wrist that the policy reads"):
         compare(dataset[0], 0, policy, None)
+
+
+def test_a_grip_that_counts_the_other_way_is_refused(tmp_path: Path) -> None:
+    dataset = record(tmp_path / "raw", 1)
+    contract = {"grip": {"open": 0.0, "closed": 1.0}, "fps": FPS}
+    with pytest.raises(ContractError, match=r"episode 0 was recorded with a grip of .*'open': 1"):
+        compare(dataset[0], 0, Recorded(dataset, contract=contract), None)
 
 
 def test_other_commands_cannot_be_compared(tmp_path: Path) -> None:
