@@ -115,7 +115,8 @@ def serving(source: Source, default: str = "010000", max_loaded: int = 2) -> Ite
 
 
 def raw(port: int, path: str = "/api/v1/session", **options: Any) -> ClientConnection:
-    return connect(f"ws://127.0.0.1:{port}{path}", proxy=None, **options)
+    opening: ClientConnection = connect(f"ws://127.0.0.1:{port}{path}", proxy=None, **options)
+    return opening
 
 
 def receive(connection: ClientConnection) -> dict[str, Any]:

@@ -163,9 +163,10 @@ def test_a_public_server_without_contract_or_stack_gets_all_that_there_is() -> N
     def script(connection: ServerConnection) -> None:
         say(connection, {"status": "waiting", "message": "Waiting for 1 active session(s)..."})
         say(connection, {"status": "loading"}, READY)
-        for reply in ({"result": {"target_grip": 1.0}}, {"result": None}, {"result": [{}, {}]}):
+        replies: list[Any] = [{"target_grip": 1.0}, None, [{}, {}]]
+        for reply in replies:
             seen.append(wire.unpack(connection.recv(timeout=20)))  # type: ignore[arg-type]
-            say(connection, reply)
+            say(connection, {"result": reply})
 
     said: list[str] = []
     with speaking(script) as port, client(port, on_status=said.append).new_session() as session:
