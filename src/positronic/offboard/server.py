@@ -5,7 +5,6 @@ It knows nothing of what a model is; :class:`~positronic.offboard.store.ModelSou
 
 import asyncio
 import contextlib
-import errno
 import logging
 import signal
 import socket
@@ -18,7 +17,6 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, WebSocket
 
-from positronic.errors import SessionError
 from positronic.offboard.connection import Connection
 from positronic.offboard.store import ModelStore
 from positronic.policy.base import Policy
@@ -27,35 +25,6 @@ logger = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 SHUTDOWN_S = 5
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Listen on a TCP port; 0 takes a free one.
-
-    Raises:
-        SessionError: The port is in use, or the host is no address of this machine.
-    """
-    where = f"{host}:{port}"
-    try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(128)
-        except BaseException:
-            listener.close()
-            raise
-        return listener
-    except (OSError, OverflowError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            raise SessionError(
-                f"port {port} of {host} is in use; stop what runs there, or choose another one"
-                " with --port (0 takes a free one)"
-            ) from error
-        raise SessionError(f"cannot listen on {where}: {error}; see --host and --port") from error
 
 
 def make_app(store: ModelStore, server_meta: Mapping[str, Any]) -> FastAPI:
@@ -124,7 +93,7 @@ async def serve_forever(
 
     Args:
         store: The models.
-        listener: From `bind`.
+        listener: Where it listens; see `positronic.offboard.listen.bind`.
         host: The host to tell clients.
         on_ready: Called with the default model once it is warm.
 

@@ -11,7 +11,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from positronic.errors import CheckpointError, CodecError
 from positronic.offboard import wire
-from positronic.offboard.server import bind, serve_forever
+from positronic.offboard.listen import bind
+from positronic.offboard.server import serve_forever
 from positronic.offboard.store import ModelStore
 from positronic.policy import Action, Policy
 

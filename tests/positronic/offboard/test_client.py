@@ -13,8 +13,8 @@ from websockets.sync.server import ServerConnection, serve
 from positronic.errors import ServerGone, SessionError, UsageError
 from positronic.offboard import remote_session, wire
 from positronic.offboard.client import InferenceClient, RemotePolicy
+from positronic.offboard.listen import bind
 from positronic.offboard.remote_session import RemoteSession
-from positronic.offboard.server import bind
 from positronic.offboard.session import SessionState
 from positronic.policy import ChunkPlayer, Policy, Session
 from tests.positronic.offboard.serving import Source, serving

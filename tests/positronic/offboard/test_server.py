@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from positronic.errors import CheckpointError, SessionError
+from positronic.errors import CheckpointError
 from positronic.offboard import connection as connection_module
 from positronic.offboard import wire
-from positronic.offboard.server import bind
 from tests.positronic.offboard.serving import Source, ask, raw, ready, receive, serving
 
 
@@ -297,19 +296,6 @@ def test_many_sessions_at_once_each_get_their_own_answers(port: int) -> None:
 def test_other_paths_are_no_sessions(port: int) -> None:
     with pytest.raises(InvalidStatus, match="403"):
         raw(port, "/")
-
-
-def test_a_port_in_use_is_named() -> None:
-    with contextlib.closing(bind("127.0.0.1", 0)) as listener:
-        taken = listener.getsockname()[1]
-        with pytest.raises(SessionError, match=f"port {taken} of 127.0.0.1 is in use"):
-            bind("127.0.0.1", taken)
-
-
-@pytest.mark.parametrize(("host", "port"), [("256.1.1.1", 0), ("192.0.2.1", 0), ("", 70000)])
-def test_an_address_that_is_not_ours_is_named(host: str, port: int) -> None:
-    with pytest.raises(SessionError, match="cannot listen on"):
-        bind(host, port)
 
 
 def test_when_the_default_cannot_be_loaded_the_server_ends_with_the_reason() -> None:

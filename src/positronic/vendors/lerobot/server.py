@@ -11,6 +11,7 @@ import configuronic as cfn
 
 from positronic.cli import run
 from positronic.codec import Codec
+from positronic.offboard.listen import bind
 from positronic.policy.base import Policy
 from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
 
@@ -69,15 +70,15 @@ def serve(
     contract = directory.checkpoint(default).verify(codec)
     image_sizes = contract.make_codec().meta.get("image_sizes", {})
 
-    from positronic.offboard.server import bind, serve_forever
-    from positronic.offboard.store import ModelStore
-
     listener = bind(host, port)
     _set_threads(bool(image_sizes))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("positronic").setLevel(logging.INFO)
     address = f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     print(f"loading checkpoint {default} of {directory.name} for {address}", flush=True)
+
+    from positronic.offboard.server import serve_forever
+    from positronic.offboard.store import ModelStore
 
     def on_ready(policy: Policy) -> None:
         seconds = time.monotonic() - began

@@ -15,7 +15,7 @@ import pytest
 from positronic import cli
 from positronic.errors import ServerGone
 from positronic.offboard.client import InferenceClient
-from positronic.offboard.server import bind
+from positronic.offboard.listen import bind
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.policy import act_absolute
 from positronic.vendors.lerobot.server import _set_threads, serve

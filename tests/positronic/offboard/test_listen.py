@@ -1,0 +1,19 @@
+import contextlib
+
+import pytest
+
+from positronic.errors import SessionError
+from positronic.offboard.listen import bind
+
+
+def test_a_port_in_use_is_named() -> None:
+    with contextlib.closing(bind("127.0.0.1", 0)) as listener:
+        taken = listener.getsockname()[1]
+        with pytest.raises(SessionError, match=f"port {taken} of 127.0.0.1 is in use"):
+            bind("127.0.0.1", taken)
+
+
+@pytest.mark.parametrize(("host", "port"), [("256.1.1.1", 0), ("192.0.2.1", 0), ("", 70000)])
+def test_an_address_that_is_not_ours_is_named(host: str, port: int) -> None:
+    with pytest.raises(SessionError, match="cannot listen on"):
+        bind(host, port)
