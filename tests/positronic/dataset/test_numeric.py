@@ -8,6 +8,8 @@ import pytest
 from positronic.dataset.numeric import NumericSignal
 from positronic.errors import EpisodeError
 
+VALUES = np.random.default_rng(0).random(99)
+
 
 def write(path: Path, *, rows: int = 50, group: int = 20, **columns: object) -> None:
     table = {"timestamp": np.arange(rows) * 10, "value": np.arange(rows, dtype=np.float64)}
@@ -59,7 +61,7 @@ def broken_files(path: Path) -> dict[str, bytes]:
         "not parquet": b"this is no parquet file",
         "empty": b"",
         "cut": whole[: len(whole) // 2],
-        "damaged page": whole[:40] + bytes(b ^ 0xFF for b in whole[40:80]) + whole[80:],
+        "damaged page": whole.replace(VALUES[50].tobytes(), bytes(8)),
     }
 
 
@@ -67,9 +69,10 @@ def broken_files(path: Path) -> dict[str, bytes]:
 def test_damage_is_an_episode_error(tmp_path: Path, how: str) -> None:
     path = tmp_path / "grip.parquet"
     pq.write_table(
-        pa.table({"timestamp": np.arange(99), "value": np.random.default_rng(0).random(99)}),
+        pa.table({"timestamp": np.arange(99), "value": VALUES}),
         path,
         use_dictionary=False,
+        compression=None,
         write_page_checksum=True,
     )
     path.write_bytes(broken_files(path)[how])

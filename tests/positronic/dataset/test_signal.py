@@ -166,6 +166,12 @@ def test_epoch_times_are_exact_to_the_nanosecond() -> None:
     assert [t - epoch for _, t in signal.time[epoch + 1 : epoch + 3]] == [1, 2]
 
 
+def test_a_time_just_before_zero_is_before_zero() -> None:
+    signal = InMemory([0, 1], [0.0, 1.0])
+    with pytest.raises(KeyError):
+        signal.time[-0.5]
+
+
 def test_fractional_steps_do_not_drift() -> None:
     times = time_steps(0, 10**9, 1e9 / 15)
     assert times.tolist() == [i * 10**9 // 15 for i in range(15)]

@@ -77,6 +77,19 @@ def test_sequential_reading_does_not_seek(
     assert [number_of(f) for f in signal.frames(range(0, COUNT, 7))] == list(range(0, COUNT, 7))
 
 
+def test_far_ahead_it_seeks(signal: VideoSignal, monkeypatch: pytest.MonkeyPatch) -> None:
+    sought: list[int] = []
+    seek = Decoder._seek
+
+    def noted(self: Decoder, index: int) -> None:
+        sought.append(index)
+        seek(self, index)
+
+    monkeypatch.setattr(Decoder, "_seek", noted)
+    assert [number_of(signal.image(i)) for i in (0, 30, 31, 80, 79)] == [0, 30, 31, 80, 79]
+    assert sought == [80, 79]
+
+
 def test_values_are_lazy(signal: VideoSignal, monkeypatch: pytest.MonkeyPatch) -> None:
     values = signal.time[0:6_600_000_000:200_000_000].values()
     assert len(values) == 33
@@ -158,14 +171,21 @@ def test_damage_that_decodes_is_noticed(tmp_path: Path) -> None:
 
 
 def test_damage_in_a_file_without_checksum(tmp_path: Path) -> None:
+    import av
+
     path = record(tmp_path, frames=30)
     index = path / "image.wrist.frames.parquet"
     pq.write_table(pq.read_table(index).replace_schema_metadata(None), index)
     file = path / "image.wrist.mp4"
+    with av.open(str(file)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.pts is not None]
+        end, half = packets[3].pos + packets[3].size, packets[3].size // 2
     content = bytearray(file.read_bytes())
-    start = content.find(b"mdat") + 1000
-    end = content.find(b"moov") - 100
-    content[start:end] = bytes(end - start)
+    content[end - half : end] = bytes(half)
     file.write_bytes(content)
-    with pytest.raises(EpisodeError, match="'image.wrist'"):
-        list(opened(path).frames())
+    images = opened(path).frames()
+    assert [number_of(next(images)) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(EpisodeError, match="signal 'image.wrist': frame 3 is damaged"):
+        next(images)
+    with pytest.raises(EpisodeError, match="frame 3 is damaged"):
+        opened(path)[7]  # drawn on top of frame 3

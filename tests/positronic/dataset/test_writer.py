@@ -47,6 +47,15 @@ def test_meta(tmp_path: Path) -> None:
     assert set(meta["writer"]) == {"python", "platform", "version", "name"}
 
 
+def test_duration_runs_from_the_latest_start_to_the_latest_end(writer: EpisodeWriter) -> None:
+    with writer:
+        for name, times in {"early": (0, 30), "late": (10, 20)}.items():
+            for t in times:
+                writer.append(name, 1.0, t)
+    episode = DiskEpisode(writer.path)
+    assert episode.duration_ns == episode.last_ts - episode.start_ts == 20
+
+
 def test_numeric_columns(writer: EpisodeWriter) -> None:
     with writer:
         for i in range(3):
@@ -90,9 +99,10 @@ def test_video_stream(tmp_path: Path) -> None:
         assert stream.codec_context.name == "h264"
         assert stream.codec_context.pix_fmt == "yuv420p"
         assert (stream.average_rate, stream.frames) == (100, 65)
-        ticks = [packet.pts for packet in container.demux(stream) if packet.pts is not None]
-        keys = 1 / (100 * stream.time_base)
-        assert ticks == [i * keys for i in range(65)]
+        packets = [packet for packet in container.demux(stream) if packet.pts is not None]
+        tick = 1 / (100 * stream.time_base)
+        assert [packet.pts for packet in packets] == [i * tick for i in range(65)]
+        assert [i for i, packet in enumerate(packets) if packet.is_keyframe] == [0, 30, 60]
     index = pq.ParquetFile(path / "image.wrist.frames.parquet").schema_arrow
     assert [(f.name, str(f.type)) for f in index] == [("ts_ns", "int64")]
 
