@@ -97,9 +97,10 @@ def test_text_from_outside_is_escaped() -> None:
     run.policy = {"type": evil, "contract": {"codec": evil}}
     run.command = (evil,)
     run.error = evil
-    page = render_report(run, {})
+    run.episodes[1] = replace(run.episodes[1], ended_by="error", error=evil)
+    page = render_report(run, {1: sample_replay(5, video=False)})
     assert evil not in page
-    assert page.count("&lt;script&gt;alert(1)") >= 5
+    assert page.count("&lt;script&gt;alert(1)") >= 6
 
 
 def test_results_put_what_may_differ_in_one_place() -> None:

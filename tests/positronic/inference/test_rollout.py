@@ -86,10 +86,21 @@ def test_the_recording_can_be_replayed_to_the_same_end(env: Any, tmp_path: Path)
     poses = np.asarray(episode.signals["robot_commands.pose"].values())
     grips = np.asarray(episode.signals["target_grip"].values())
     states = np.asarray(episode.signals["sim_state.mjSTATE_INTEGRATION"].values())
-    env.reset(seed=11)
-    for pose, grip, state in zip(poses, grips, states, strict=False):
+    seen = {
+        name: np.asarray(signal.values())
+        for name, signal in episode.signals.items()
+        if name in env.observation_space.spaces
+    }
+    obs, _ = env.reset(seed=11)
+    assert seen.keys() == obs.keys()
+    for i, (pose, grip, state) in enumerate(zip(poses, grips, states, strict=False)):
         np.testing.assert_allclose(env.unwrapped.sim_state(), state, atol=1e-9)
-        _, _, terminated, _, _ = env.step(np.append(pose, grip))
+        for name, values in seen.items():
+            if name.startswith("image."):
+                assert np.abs(values[i].astype(int) - obs[name]).mean() < 6, name
+            else:
+                np.testing.assert_allclose(values[i], obs[name], atol=1e-9, err_msg=name)
+        obs, _, terminated, _, _ = env.step(np.append(pose, grip))
     assert terminated
 
 
