@@ -75,7 +75,7 @@ def record(
                     progress.update()
                 else:
                     tally.failures += 1
-                    progress.set_postfix(failures=tally.failures)
+                    progress.set_postfix(failures=tally.failures, refresh=False)
                 if tally.episodes == episodes:
                     return tally
                 _check_rate(tally)
@@ -247,9 +247,10 @@ def _checked_counts(episodes: int, workers: int, seed: int) -> int:
 
 
 def _camera_names(cameras: Sequence[str] | str | None) -> tuple[str, ...]:
-    if cameras is None or cameras in ("none", "None", ""):
-        return ()
-    return (cameras,) if isinstance(cameras, str) else tuple(cameras)
+    if isinstance(cameras, str):  # as typed: none, one name, or [one, another] without quotes
+        names = [name.strip(" '\"") for name in cameras.strip("[]()").split(",")]
+        return tuple(name for name in names if name and name.lower() != "none")
+    return tuple(cameras or ())
 
 
 @contextmanager

@@ -2,17 +2,16 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from positronic import simulator
 from positronic.simulator.expert import DEFAULT_SPEED_M_S, Expert, make_expert
 
 if TYPE_CHECKING:
     from positronic.dataset import DatasetWriter, EpisodeWriter
+    from positronic.simulator.env import PandaEnv
 
 SIM_STATE = "sim_state.mjSTATE_INTEGRATION"
-# Three times what the expert needs; past it, it is not going to succeed.
-MAX_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,16 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What to record: environment, options of its constructor, and how fast the expert moves."""
+    """What to record.
+
+    ``options`` go to the environment's constructor; ``speed`` is the expert's, in m/s; an attempt
+    fails after ``max_steps``, which by default is three times what the expert needs.
+    """
 
     env: str
     options: dict[str, Any] = field(default_factory=dict)
     speed: float = DEFAULT_SPEED_M_S
+    max_steps: int = 200
 
 
 class Recorder:
@@ -46,10 +50,10 @@ class Recorder:
 
     def __init__(self, scenario: Scenario, writer: "DatasetWriter") -> None:
         """Open the scenario's environment; episodes are staged in the writer's root."""
-        self._env: Any = simulator.make(
-            scenario.env, max_episode_steps=MAX_STEPS, **scenario.options
+        self._env = simulator.make(
+            scenario.env, max_episode_steps=scenario.max_steps, **scenario.options
         )
-        self._inner: Any = self._env.unwrapped
+        self._inner = cast("PandaEnv", self._env.unwrapped)
         self._expert: Expert = make_expert(self._env, scenario.speed)
         self._statics = {**self._inner.statics, "recording.expert_speed": scenario.speed}
         self._writer = writer
