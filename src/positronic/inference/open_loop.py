@@ -59,11 +59,11 @@ def open_loop(
             results.append(compare(dataset[index], index, policy, fps))
     except PositronicError as error:
         if results:
-            _write(out, results, dataset, policy, str(error))
+            _write(out, results, dataset, policy, mask, str(error))
         raise
     finally:
         policy.close()
-    _write(out, results, dataset, policy, None)
+    _write(out, results, dataset, policy, mask, None)
     _print(results)
     print(f"report: {out / HTML}")
 
@@ -125,6 +125,7 @@ def _write(
     results: "Sequence[Comparison]",
     dataset: "Dataset",
     policy: "Policy",
+    mask: str | None,
     error: str | None,
 ) -> None:
     from positronic.inference.open_loop_page import render_page
@@ -137,6 +138,7 @@ def _write(
         "format": FORMAT,
         "policy": meta,
         "dataset": str(getattr(dataset, "root", type(dataset).__name__)),
+        "mask": mask,
         "error": error,
         "steps": steps,
         "mean_absolute_error": means,
@@ -152,7 +154,10 @@ def _write(
         results,
         means,
         task=str(first.static.get("task", "Recorded episodes")),
-        subtitle=[f"{len(results)} episodes", f"{steps} steps"],
+        subtitle=[
+            f"{len(results)} episodes" + (f" of mask.{mask}" if mask else ""),
+            f"{steps} steps",
+        ],
         origin=origin,
         error=error,
     )

@@ -94,7 +94,8 @@ def _card(result: Comparison) -> str:
         Line("recorded", times, result.recorded.grip, "commanded", dashed=True, held=True),
         Line("served", times, result.served.grip, held=True),
     ]
-    charts.append(("Target grip", "1 = open", grip, (-0.06, 1.06)))
+    low, high = min(0.0, result.served.grip.min()), max(1.0, result.served.grip.max())
+    charts.append(("Target grip", "1 = open", grip, (float(low) - 0.06, float(high) + 0.06)))
     for name, title in (("position", "Position error"), ("rotation", "Rotation error")):
         lines = [Line("holding", times, hold[name], "third"), Line("served", times, served[name])]
         charts.append((title, UNITS[name], lines, None))
