@@ -135,7 +135,10 @@ def test_while_a_checkpoint_loads_the_client_is_told_and_others_go_on(
             assert ready(third)["checkpoint_id"] == "030000"
 
 
-def test_sessions_that_wait_for_one_checkpoint_load_it_once(source: Source, port: int) -> None:
+def test_sessions_that_wait_for_one_checkpoint_load_it_once(
+    source: Source, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "STATUS_INTERVAL_S", 0.02)
     gate = source.hold("020000")
     with contextlib.ExitStack() as stack:
         opened = [raw(port, "/api/v1/session/020000") for _ in range(4)]
@@ -143,6 +146,8 @@ def test_sessions_that_wait_for_one_checkpoint_load_it_once(source: Source, port
         for session in sessions:
             assert receive(session)["status"] == "loading"
         sessions.pop().close()
+        # Long enough for the server to see, at its next status frame, that one has left.
+        time.sleep(0.3)
         gate.set()
         for session in sessions:
             assert ready(session)["checkpoint_id"] == "020000"
