@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import torch
 from lerobot.datasets import LeRobotDataset
@@ -19,6 +20,8 @@ from lerobot.datasets.video_utils import decode_video_frames
 from lerobot.utils.import_utils import get_safe_default_video_backend
 from torch import Tensor
 from tqdm import tqdm
+
+from getiaction.errors import GetiactionError
 
 logger = logging.getLogger(__name__)
 
@@ -136,17 +139,22 @@ def _chunks(
             rows = slice(row, min(row + size, end))
             # The same sum of the same numbers as LeRobot's reader, so that the same frame is taken.
             wanted = [begin + seconds for seconds in timestamps[rows].tolist()]
-            yield (
-                rows,
-                decode_video_frames(
-                    path,
-                    wanted,
-                    dataset.tolerance_s,
-                    dataset._video_backend,
-                    return_uint8=True,
-                ),
-            )
+            yield rows, _decode(dataset, path, episode, wanted)
             row = rows.stop
+
+
+def _decode(dataset: LeRobotDataset, path: Path, episode: int, seconds: list[float]) -> Tensor:
+    try:
+        frames: Tensor = decode_video_frames(
+            path, seconds, dataset.tolerance_s, dataset._video_backend, return_uint8=True
+        )
+    except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise GetiactionError(
+            f"{path} cannot be decoded for episode {episode} of the dataset: {reason}; "
+            "convert it again"
+        ) from error
+    return frames
 
 
 def episodes_of(dataset: LeRobotDataset) -> list[int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from datasets.exceptions import DatasetsError
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets import LeRobotDataset, LeRobotDatasetMetadata
 from lerobot.datasets.factory import resolve_delta_timestamps
@@ -241,8 +242,12 @@ def _read(reader: Any, repo_id: str, root: Path | None, **options: Any) -> Any:
     try:
         # A revision that is no version number keeps LeRobot from asking the hub for one.
         return reader(repo_id, root=root, revision="local", **options)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise GetiactionError(f"the dataset at {root} cannot be read: {error}") from error
+    except (OSError, ValueError, KeyError, RuntimeError, DatasetsError) as error:
+        # The first cause names the file or the column; what is raised on top of it does not.
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise GetiactionError(f"the dataset at {root} cannot be read: {cause}") from error
 
 
 def _put_imagenet_stats(meta: Any) -> None:

@@ -38,8 +38,14 @@ class Trainer(LightningTrainer):
         torch.backends.cuda.matmul.allow_tf32 = True
 
     def fit(self, *args: Any, **kwargs: Any) -> None:
-        """Run Lightning's ``fit``."""
+        """Run Lightning's ``fit``; Ctrl-C arrives as KeyboardInterrupt."""
         with warnings.catch_warnings():
             for message in (NEEDS_NO_WORKERS, UNBOUNDED, NOTHING_HELD_OUT, LEAF_SPEC):
                 warnings.filterwarnings("ignore", message)
-            super().fit(*args, **kwargs)
+            try:
+                super().fit(*args, **kwargs)
+            except SystemExit as stop:
+                # Lightning makes exit status 1 of it, which a failure has as well.
+                if isinstance(stop.__context__, KeyboardInterrupt):
+                    raise KeyboardInterrupt from stop
+                raise

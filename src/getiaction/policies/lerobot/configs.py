@@ -45,7 +45,10 @@ def policy_config(policy_name: str, fields: Mapping[str, Any] | None = None) -> 
     try:
         plain = {name: draccus.encode(value) for name, value in {**FIXED, **fields}.items()}
         config: PreTrainedConfig = draccus.decode(config_class, plain)
-    except (draccus.utils.DecodingError, ValueError, TypeError, NotImplementedError) as error:
+    except (draccus.utils.DecodingError, draccus.utils.ParsingError) as error:
+        reason = error.__cause__ or error
+        raise GetiactionError(f"policy {policy_name!r} refuses its fields: {reason}") from error
+    except (ValueError, TypeError, NotImplementedError) as error:
         raise GetiactionError(f"policy {policy_name!r} refuses its fields: {error}") from error
     return config
 

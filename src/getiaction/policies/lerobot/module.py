@@ -80,6 +80,10 @@ class LeRobotPolicy(LightningModule):
         features = dataset_to_policy_features(meta.features)
         if ACTION not in features:
             raise GetiactionError(f"the dataset has no {ACTION!r}; it has: {', '.join(features)}")
+        # LeRobot passes a feature without statistics on as it is, without a word.
+        bare = [name for name in features if name not in (meta.stats or {})]
+        if bare:
+            raise GetiactionError(f"the dataset has no statistics of: {', '.join(bare)}")
         normalise_environment_state(self.config, features)
         self.config.device = device
         self.config.pretrained_path = pretrained

@@ -13,7 +13,7 @@ import configuronic as cfn
 
 from getiaction.roots import require_dataset
 from positronic.codec import Codec, Contract, stats_digest
-from positronic.errors import ContractError, StorageError, UsageError
+from positronic.errors import CheckpointError, ContractError, StorageError, UsageError
 from positronic.vendors.lerobot import presets
 from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
 from positronic.vendors.lerobot.job import TrainingJob
@@ -21,6 +21,15 @@ from positronic.vendors.lerobot.presets import PolicyPreset
 
 PROG = "python -m positronic.vendors.lerobot.train"
 DEVICES = ("auto", "cpu", "cuda")
+# What a checkpoint must have to go on from it.
+NEEDED = (
+    "pretrained_model/config.json",
+    "pretrained_model/model.safetensors",
+    "pretrained_model/train_config.json",
+    "training_state/training_step.json",
+    "training_state/optimizer_state.safetensors",
+    "training_state/rng_state.safetensors",
+)
 DATASET_CONTRACT = Path("meta/contract.json")
 
 
@@ -167,9 +176,16 @@ def _require_fresh(run_dir: Path) -> None:
 
 
 def _resume_point(run_dir: Path, contract: Contract | None) -> Path:
-    """The newest checkpoint of the run; refuses one that was trained on something else."""
-    runs = CheckpointDirectory(run_dir)
-    pretrained = runs.checkpoint(runs.resolve()).path
+    """The newest whole checkpoint of the run; refuses what was trained on something else."""
+    checkpoints = run_dir / "checkpoints"
+    names = CheckpointDirectory(run_dir).ids() if checkpoints.is_dir() else []
+    whole = [name for name in names if all((checkpoints / name / f).is_file() for f in NEEDED)]
+    if not whole:
+        raise CheckpointError(
+            f"there is nothing to resume: {run_dir} has no whole checkpoint; begin a run without "
+            "--resume, under another --run_name if this directory exists"
+        )
+    pretrained = checkpoints / whole[-1] / "pretrained_model"
     saved = pretrained / DATASET_CONTRACT.name
     if contract is not None and saved.is_file():
         Contract.load(saved).require_same(

@@ -73,6 +73,8 @@ def run(job: TrainingJob) -> None:
         ),
         StepReport(total_steps=job.steps, log_freq=job.log_freq),
     ]
+    # Before the run's directory is made: a dataset that cannot be read leaves none behind.
+    data.prepare(config)
     _announce(job, module, data, device)
     trainer = Trainer(
         max_steps=job.steps,

@@ -1,0 +1,259 @@
+"""The training command: what it refuses, and what it leaves behind."""
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from positronic.cli import status
+from positronic.codec import Contract, stats_digest
+from positronic.vendors.lerobot import codecs
+from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
+from positronic.vendors.lerobot.train import PROG, train
+
+TINY = [
+    "--policy=.act_state",
+    "--policy.dim_model=16",
+    "--policy.n_heads=2",
+    "--policy.dim_feedforward=32",
+    "--policy.chunk_size=6",
+    "--policy.n_action_steps=4",
+    "--policy.warmup_steps=2",
+    "--batch_size=8",
+    "--log_freq=2",
+    "--device=cpu",
+]
+CODEC = "--codec=@positronic.vendors.lerobot.codecs"
+
+
+@pytest.fixture(scope="module")
+def dataset_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a conversion with ``eepose_state`` leaves: 2 episodes, 21 frames, its contract."""
+    from lerobot.datasets import LeRobotDataset
+
+    codec = codecs.eepose_state.instantiate()
+    root = tmp_path_factory.mktemp("train") / "dataset"
+    dataset = LeRobotDataset.create("local/small", 15, codec.features, root=root, use_videos=False)
+    rng = np.random.default_rng(1)
+    for length in (12, 9):
+        for _ in range(length):
+            frame: dict[str, Any] = {
+                name: rng.normal(1, 2, feature["shape"]).astype(np.float32)
+                for name, feature in codec.features.items()
+            }
+            dataset.add_frame({**frame, "task": "stack"})
+        dataset.save_episode()
+    dataset.finalize()
+    stats = json.loads((root / "meta/stats.json").read_text())
+    Contract.of(codec, fps=15, stats=stats).save(root / "meta")
+    return root
+
+
+def command(*words: object) -> int:
+    """Run the command line in this process; it sets up warnings for itself."""
+    with warnings.catch_warnings():
+        return status(train, PROG, [str(word) for word in words])
+
+
+def flags(dataset_root: Path, output_dir: Path, *more: str) -> list[str]:
+    return [
+        f"--dataset_root={dataset_root}",
+        "--run_name=run",
+        f"--output_dir={output_dir}",
+        *TINY,
+        *more,
+    ]
+
+
+def log_lines(text: str) -> list[str]:
+    """Lines of the log without their timings."""
+    return [
+        line.split("samples/s")[0].rsplit("  ", 1)[0]
+        for line in text.splitlines()
+        if line.startswith("step ")
+    ]
+
+
+def weights(run_dir: Path) -> bytes:
+    return (run_dir / "checkpoints/last/pretrained_model/model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def trained(dataset_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 8 steps, saved at 3, 6 and 8."""
+    output_dir = tmp_path_factory.mktemp("trained")
+    assert command(*flags(dataset_root, output_dir, "--steps=8", "--save_freq=3")) == 0
+    return output_dir / "run"
+
+
+def test_each_checkpoint_is_whole_and_carries_the_contract(
+    trained: Path, dataset_root: Path
+) -> None:
+    runs = CheckpointDirectory(trained)
+    assert runs.ids() == ["000003", "000006", "000008"]
+    for name in runs.ids():
+        contract = runs.checkpoint(name).verify()
+        assert (contract.chunk_size, contract.n_action_steps) == (6, 4)
+        stats = json.loads((dataset_root / "meta/stats.json").read_text())
+        assert contract.stats_digest == stats_digest(stats, contract.features)
+        assert contract.codec["name"] == "eepose_state"
+    assert (trained / "checkpoints/last").readlink() == Path("000008")
+    assert list((trained / "tensorboard").glob("events.out.*"))
+
+
+def test_a_resumed_run_ends_with_the_same_weights(
+    trained: Path, dataset_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Begun with the same flags, killed after step 6: the links and files that it left."""
+    import shutil
+
+    run_dir = tmp_path / "run"
+    shutil.copytree(trained, run_dir, symlinks=True)
+    shutil.rmtree(run_dir / "checkpoints/000008")
+    half = run_dir / "checkpoints/.unfinished-000008"
+    half.mkdir()
+    (run_dir / "checkpoints/000007").mkdir()  # names a step, and has nothing in it
+    again = flags(dataset_root, tmp_path, "--steps=8", "--save_freq=3", "--resume=True")
+    assert command(*again) == 0
+    assert log_lines(capsys.readouterr().err)[-1].startswith("step 8/8")
+    assert weights(run_dir) == weights(trained)
+    assert not half.exists()
+
+
+def test_the_same_command_twice_gives_the_same_weights(
+    trained: Path, dataset_root: Path, tmp_path: Path
+) -> None:
+    assert command(*flags(dataset_root, tmp_path, "--steps=8", "--save_freq=0")) == 0
+    assert weights(tmp_path / "run") == weights(trained)
+    assert CheckpointDirectory(tmp_path / "run").ids() == ["000008"]
+
+
+def test_the_right_codec_is_taken(dataset_root: Path, tmp_path: Path) -> None:
+    more = ["--steps=1", f"{CODEC}.eepose_state"]
+    assert command(*flags(dataset_root, tmp_path, *more)) == 0
+
+
+def test_log_lines_say_what_they_should(
+    dataset_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(*flags(dataset_root, tmp_path, "--steps=4")) == 0
+    lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("step ")]
+    assert [line.split("  ")[0] for line in lines] == ["step 2/4", "step 4/4"]
+    for word in ("loss ", "grad ", "lr ", " samples/s", "data ", " ms + compute ", "eta "):
+        assert all(word in line for line in lines)
+
+
+def refused(capsys: pytest.CaptureFixture[str], code: int, *words: object) -> str:
+    assert command(*words) == code
+    error = capsys.readouterr().err
+    assert error.startswith(f"{PROG}: error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_missing_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = refused(capsys, 1, *flags(tmp_path / "none", tmp_path))
+    assert "there is no dataset at" in error
+
+
+def test_existing_run(
+    trained: Path, dataset_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refused(capsys, 1, *flags(dataset_root, trained.parent))
+    assert "exists already" in error
+    assert "--resume=True" in error
+
+
+def test_nothing_to_resume(
+    dataset_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refused(capsys, 1, *flags(dataset_root, tmp_path, "--resume=True"))
+    assert "nothing to resume" in error
+
+
+def test_resuming_a_finished_run(
+    trained: Path, dataset_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = flags(dataset_root, trained.parent, "--steps=8", "--resume=True")
+    assert "give a larger --steps" in refused(capsys, 2, *words)
+
+
+def test_resuming_as_another_policy(
+    trained: Path, dataset_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--steps=9", "--resume=True", "--policy.dropout=0.3"]
+    error = refused(capsys, 1, *flags(dataset_root, trained.parent, *more))
+    assert "--policy.dropout was 0.1 and is 0.3" in error
+    assert error.count("--policy.") == 1
+
+
+def test_another_codec(
+    dataset_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = [f"{CODEC}.joints_absolute"]
+    error = refused(capsys, 1, *flags(dataset_root, tmp_path, *more))
+    assert "joints_absolute" in error
+    assert "eepose_state" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_statistics_that_were_changed(
+    dataset_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    root = shutil.copytree(dataset_root, tmp_path / "changed")
+    stats = json.loads((root / "meta/stats.json").read_text())
+    stats["action"]["mean"][0] += 1
+    (root / "meta/stats.json").write_text(json.dumps(stats))
+    assert "digest differs" in refused(capsys, 1, *flags(root, tmp_path))
+
+
+def test_mistyped_policy_field(
+    dataset_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refused(capsys, 1, *flags(dataset_root, tmp_path, "--policy.dim_modle=4"))
+    assert "did you mean 'dim_model'" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_preset(
+    dataset_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refused(capsys, 2, *flags(dataset_root, tmp_path, "--policy=.act_stat"))
+    assert "act_state" in error
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--output_dir=s3://bucket/x", "not supported yet"),
+        ("--steps=0", "--steps is 0"),
+        ("--batch_size=0", "--batch_size is 0"),
+        ("--save_freq=-1", "--save_freq is -1"),
+        ("--device=tpu", "expected one of: auto, cpu, cuda"),
+    ],
+)
+def test_values_that_make_no_sense(
+    dataset_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, words: str
+) -> None:
+    assert words in refused(capsys, 2, *flags(dataset_root, tmp_path, flag))
+
+
+def test_help_and_refusals_come_before_heavy_imports(dataset_root: Path, tmp_path: Path) -> None:
+    mismatch = flags(dataset_root, tmp_path, f"{CODEC}.joints_absolute")
+    program = (
+        "import sys\n"
+        "from positronic.cli import status\n"
+        "from positronic.vendors.lerobot.train import PROG, train\n"
+        "assert status(train, PROG, ['--help']) == 0\n"
+        f"assert status(train, PROG, {mismatch!r}) == 1\n"
+        "heavy = {'torch', 'lerobot', 'lightning', 'pyarrow', 'av'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
