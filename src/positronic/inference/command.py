@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -80,7 +81,7 @@ def sim(
     if driver.show_gui:
         view, why = open_live_view()
         if view is None:
-            print(f"no camera window: {why}; going on without")
+            print(f"no camera window: {why}; going on without", flush=True)
     inner: Any = world.unwrapped
     result = RunResult(
         env=env_id,
@@ -106,7 +107,8 @@ def sim(
                 watch=None if view is None else view.show,
                 interrupts=interrupts,
             )
-            cause = play_all(harness, result)
+            # Flushed, so that a log or a pipe shows each rollout when it is done.
+            cause = play_all(harness, result, partial(print, flush=True))
     finally:
         if view is not None:
             view.close()

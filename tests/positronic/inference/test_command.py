@@ -140,7 +140,7 @@ def test_ctrl_c_writes_the_report_and_ends_with_130(tmp_path: Path) -> None:
     assert endings <= {"timeout", "interrupted"}
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["run"]["error"] == "interrupted"
-    assert len(results["episodes"]) == len(LocalDataset(tmp_path))
+    assert 1 <= len(results["episodes"]) == len(LocalDataset(tmp_path)) < 50
     assert (tmp_path / "report.html").exists()
     assert not list(tmp_path.glob(".*"))
 
