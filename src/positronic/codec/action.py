@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from positronic.codec.base import Codec, Features, Row
 from positronic.codec.vectors import read
 from positronic.errors import CodecError
-from positronic.geom import pose_to_wire
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,8 @@ class AbsolutePose(Codec):
 
     @override
     def decode(self, action: Any) -> dict[str, Any]:
+        from positronic.geom import pose_to_wire  # SciPy takes half a second, --help needs none
+
         vector = read({"action": action}, "action", 8, rows=False)
         try:
             pose = pose_to_wire(vector[:7])

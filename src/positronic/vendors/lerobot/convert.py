@@ -9,6 +9,9 @@ import configuronic as cfn
 from positronic import cli
 from positronic.cfg import ds
 from positronic.codec import Codec
+from positronic.dataset import Dataset
+from positronic.errors import UsageError
+from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion import Options, convert_dataset
 
 PROG = "positronic-to-lerobot"
@@ -18,18 +21,25 @@ PROG = "positronic-to-lerobot"
 class Source:
     """Raw episodes and the codec they go through."""
 
-    dataset: Any
+    dataset: Dataset
     codec: Codec
 
 
 @cfn.config(dataset=ds.local)
-def apply_codec(dataset: Any, codec: Codec) -> Source:
+def apply_codec(dataset: Any, codec: Any) -> Source:
     """Raw episodes, and the codec that makes features of them.
 
     Args:
         dataset: The raw episodes.
         codec: Such as @positronic.vendors.lerobot.codecs.eepose_absolute.
     """
+    if not isinstance(codec, Codec):
+        names = ", ".join(f"@{codecs.__name__}.{name}" for name in codecs.__all__)
+        raise UsageError(f"--dataset.codec={codec!r} is not a codec; there are {names}")
+    if not isinstance(dataset, Dataset):
+        raise UsageError(
+            f"--dataset.dataset={dataset!r} is not a dataset; try @{ds.__name__}.local"
+        )
     return Source(dataset, codec)
 
 

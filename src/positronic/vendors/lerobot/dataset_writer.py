@@ -114,7 +114,7 @@ class LeRobotWriter:
         """
         if self._table_writer is not None:
             self._table_writer.close()
-        self._meta._metadata_buffer.clear()
+        self._meta._metadata_buffer.clear()  # writing may be just what went wrong
         self._meta.finalize()
 
     def _write_rows(self, columns: dict[str, Any]) -> dict[str, int]:

@@ -21,7 +21,7 @@ def observation() -> dict[str, Any]:
         "grip": 0.5,
         "object_poses": np.array([0.5, 0, 0, 1, 0, 0, 0, 0.6, 0.1, 0, 1, 0, 0, 0], float),
         "image.wrist": rng.integers(0, 256, (240, 320, 3), dtype=np.uint8),
-        "image.exterior": rng.integers(0, 256, (240, 320, 3), dtype=np.uint8),
+        "image.exterior": rng.integers(0, 128, (240, 320, 3), dtype=np.uint8),
         "robot_commands.pose": np.array([0.4, 0.1, 0.2, 0.0, 0.0, 1.0, 0.0]),
         "target_grip": 1.0,
     }
@@ -114,9 +114,10 @@ def test_an_unknown_codec_is_one_line_with_a_suggestion(capsys: pytest.CaptureFi
 
 
 def test_a_client_gets_codecs_without_anything_heavy() -> None:
-    heavy = ("torch", "lerobot", "pyarrow", "av", "mujoco", "lightning", "fastapi", "PIL")
+    heavy = ("torch", "lerobot", "pyarrow", "av", "mujoco", "lightning", "fastapi", "PIL", "scipy")
     code = (
-        "import sys, positronic.vendors.lerobot.codecs as c; c.eepose_absolute();"
+        "import sys, positronic.vendors.lerobot.codecs as c, positronic.vendors.lerobot.convert;"
+        "c.eepose_absolute();"
         f"print([m for m in {heavy} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

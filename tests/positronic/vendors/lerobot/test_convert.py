@@ -49,7 +49,8 @@ def check_rows(dataset: Any, raw: LocalDataset, codec: Codec) -> None:
     assert len(dataset) == len(expected)
     for index, (episode, row) in enumerate(expected):
         item = dataset[index]
-        assert int(item["episode_index"]) == episode
+        assert (int(item["index"]), int(item["episode_index"])) == (index, episode)
+        np.testing.assert_allclose(float(item["timestamp"]), int(item["frame_index"]) / FPS)
         for name, value in row.items():
             got = item[name].numpy()
             if value.dtype == np.uint8:
@@ -276,6 +277,7 @@ def test_the_command_of_the_documentation(
         (["--dataset.dataset.path={tmp}"], "no finished episodes"),
         (["--dataset.dataset.path=s3://bucket/x"], "s3://bucket/x is not a local path"),
         (["--dataset.dataset.path={tmp}", f"--dataset.codec={MODULE}.eepose"], "eepose_absolute"),
+        (["--dataset.dataset={tmp}"], "is not a dataset"),
         (["--dataset.dataset.path={tmp}", "--fps=fast"], "--fps=fast: expected int"),
     ],
 )
@@ -288,6 +290,17 @@ def test_bad_input_is_one_line(
     error = capfd.readouterr().err.strip()
     assert len(error.splitlines()) == 1
     assert message in error
+
+
+def test_a_codec_that_is_none_is_one_line(
+    raw: LocalDataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"--dataset.dataset.path={raw.root}", f"--output_dir={tmp_path / 'out'}", "--fps=15"]
+    for codec in (".eepose_state", "7", "@positronic.geom.yaw"):
+        assert run(*words, f"--dataset.codec={codec}") == 2
+        error = capfd.readouterr().err.strip()
+        assert len(error.splitlines()) == 1
+        assert f"is not a codec; there are {MODULE}.eepose_absolute" in error
 
 
 @pytest.mark.skipif(not FIXTURE.exists(), reason="the shared recordings are not here")

@@ -27,6 +27,12 @@ def test_image_statistics_are_those_of_every_pixel() -> None:
         np.testing.assert_allclose(found[name].ravel(), value, rtol=1e-12, err_msg=name)
 
 
+def test_the_median_of_black_and_white_is_a_value_that_occurs() -> None:
+    counted = ImageStatistics()
+    counted.add(np.repeat([0, 255], 6).reshape(2, 2, 3).astype(np.uint8))
+    assert counted.result()["q50"].ravel().tolist() == [0, 0, 0]
+
+
 def test_vector_statistics_do_not_suffer_from_float32() -> None:
     rows = (1e4 + np.random.default_rng(0).normal(size=(5000, 2))).astype(np.float32)
     found = of_vectors(rows)
