@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 Array = NDArray[np.float64]
 
@@ -36,6 +35,8 @@ def align_quat(quat: Any, reference: Any) -> Array:
 
 def quat_to_matrix(quat: Any) -> Array:
     """Rotation matrices ``(..., 3, 3)`` of quaternions ``(..., 4)``."""
+    from scipy.spatial.transform import Rotation  # late: it takes longer to load than all else
+
     q = np.asarray(quat, dtype=np.float64)
     flat = Rotation.from_quat(q.reshape(-1, 4), scalar_first=True).as_matrix()
     return np.asarray(flat, dtype=np.float64).reshape(*q.shape[:-1], 3, 3)
@@ -43,6 +44,8 @@ def quat_to_matrix(quat: Any) -> Array:
 
 def matrix_to_quat(matrix: Any) -> Array:
     """Quaternions ``(..., 4)`` with ``w >= 0`` of rotation matrices ``(..., 3, 3)``."""
+    from scipy.spatial.transform import Rotation  # late, as above
+
     m = np.asarray(matrix, dtype=np.float64)
     rotation = Rotation.from_matrix(m.reshape(-1, 3, 3))
     flat = np.asarray(rotation.as_quat(canonical=True, scalar_first=True), dtype=np.float64)
