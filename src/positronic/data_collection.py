@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 import configuronic as cfn
 
 from positronic import cli
+from positronic.cli.values import names
 from positronic.errors import DatasetError, SimulationError, UsageError
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def scripted(
     from positronic.simulator.demonstrations import Scenario
 
     options = {
-        "cameras": _camera_names(cameras),
+        "cameras": names(cameras),
         "image_size": tuple(image_size),
         "command_noise": float(noise),
     }
@@ -244,13 +245,6 @@ def _checked_counts(episodes: int, workers: int, seed: int) -> int:
     if seed < 0:
         raise UsageError(f"--seed is {seed}; expected 0 or more")
     return min(workers or len(os.sched_getaffinity(0)), episodes)
-
-
-def _camera_names(cameras: Sequence[str] | str | None) -> tuple[str, ...]:
-    if isinstance(cameras, str):  # as typed: none, one name, or [one, another] without quotes
-        names = [name.strip(" '\"") for name in cameras.strip("[]()").split(",")]
-        return tuple(name for name in names if name and name.lower() != "none")
-    return tuple(cameras or ())
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import configuronic as cfn
 import positronic.cfg.driver
 import positronic.cfg.policy
 from positronic.cli import run as run_command_line
+from positronic.cli.values import names
 from positronic.errors import UsageError
 
 # Demonstrations are recorded from seed 0 upwards; a policy is to be tried on other ones.
@@ -73,7 +74,7 @@ def sim(
     # The driver's clock ends a rollout, not the environment's own limit.
     world = simulator.make(
         env_id,
-        cameras=_names(cameras),
+        cameras=names(cameras),
         image_size=_size(image_size),
         max_episode_steps=-1,
     )
@@ -122,12 +123,6 @@ def sim(
     if cause is not None:
         raise cause
     return 0
-
-
-def _names(cameras: Any) -> tuple[str, ...]:
-    if not cameras:
-        return ()
-    return tuple(cameras.split(",") if isinstance(cameras, str) else cameras)
 
 
 def _size(size: Any) -> tuple[int, int]:

@@ -1,0 +1,14 @@
+"""Values of flags that several commands take, as people type them."""
+
+from collections.abc import Iterable
+
+
+def names(value: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Read a list of names: ``none``, ``a``, ``a,b``, ``[a, b]``, or a list from Python.
+
+    A shell takes quotes away, so ``["a.b"]`` reaches a program as ``[a.b]``, which is no literal.
+    """
+    if isinstance(value, str):
+        listed = [name.strip(" '\"") for name in value.strip("[]()").split(",")]
+        return tuple(name for name in listed if name and name.lower() != "none")
+    return tuple(value or ())
