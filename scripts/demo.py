@@ -37,12 +37,14 @@ class Recipe:
 
 STATE = ("@positronic.vendors.lerobot.codecs.eepose_state",)
 IMAGES = ("@positronic.vendors.lerobot.codecs.eepose_absolute", "image_size=[64,64]")
-NO_CAMERAS, SMALL_CAMERAS = ("--cameras=none",), ("--image_size=[64,64]",)
+NO_CAMERAS = ("--cameras=none",)
+# Square, as the policy's 64x64 pictures are: other shapes would be padded with black bars.
+SQUARE = "--image_size=[240,240]"
 RECIPES = {
     ("stack_cubes", "state"): Recipe(400, 3000, 128, ".act_state", STATE, NO_CAMERAS),
     ("pick_place", "state"): Recipe(300, 2000, 128, ".act_state", STATE, NO_CAMERAS),
-    ("stack_cubes", "images"): Recipe(400, 6000, 16, ".act_64px", IMAGES, SMALL_CAMERAS),
-    ("pick_place", "images"): Recipe(300, 4500, 16, ".act_64px", IMAGES, SMALL_CAMERAS),
+    ("stack_cubes", "images"): Recipe(400, 6000, 16, ".act_64px", IMAGES, (SQUARE,)),
+    ("pick_place", "images"): Recipe(300, 4500, 16, ".act_64px", IMAGES, (SQUARE,)),
 }
 
 
@@ -182,7 +184,7 @@ def demo(options: argparse.Namespace) -> None:
     rollout = [
         *("positronic-inference", "sim", f"--env={options.task}", "--driver.simulation_time=20"),
         *(f"--driver.num_iterations={options.rollouts}", f"--seed={options.seed}"),
-        *(f"--output_dir={rollouts}", "--policy=.remote", "--policy.host=localhost"),
+        *(f"--output_dir={rollouts}", SQUARE, "--policy=.remote", "--policy.host=localhost"),
     ]
     title = f"roll the served policy out {options.rollouts} times"
     if stages.done("rollouts", rollout):
