@@ -34,9 +34,11 @@ def opened(root: Path, deltas: dict[str, list[float]] | None, **options: Any) ->
 
 def assert_equal_batches(dataset: LeRobotDataset, gathered: GatheredDataset) -> None:
     generator = torch.Generator().manual_seed(3)
-    for rows in torch.randperm(len(dataset), generator=generator).split(7):
-        expected = default_collate([dataset[i] for i in rows.tolist()])
-        actual = gathered.__getitems__(rows.tolist())
+    order = torch.randperm(len(dataset), generator=generator).tolist()
+    for begin in range(0, len(order), 7):
+        rows = order[begin : begin + 7]
+        expected = default_collate([dataset[i] for i in rows])
+        actual = gathered.__getitems__(rows)
         assert list(actual) == list(expected)
         for key, value in expected.items():
             if isinstance(value, torch.Tensor):

@@ -22,7 +22,7 @@ from getiaction.policies.lerobot import LeRobotPolicy, policy_config
 from getiaction.train import NativeCheckpoint, NativeResume, Trainer
 
 # Small, with everything on that ACT can have: VAE, dropout, a clipped gradient, two groups.
-SMALL = {
+SMALL: dict[str, Any] = {
     "chunk_size": 5,
     "n_action_steps": 5,
     "dim_model": 16,

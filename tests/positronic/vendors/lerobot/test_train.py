@@ -24,6 +24,7 @@ TINY = [
     "--policy.chunk_size=6",
     "--policy.n_action_steps=4",
     "--policy.warmup_steps=2",
+    "--steps=1",  # a refusal that is missed should not train for long
     "--batch_size=8",
     "--log_freq=2",
     "--device=cpu",
