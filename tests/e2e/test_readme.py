@@ -1,0 +1,125 @@
+"""The README's commands are run as they are written, only smaller and with a home of their own."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from positronic.dataset import load_all_datasets
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+# What a machine without a GPU does in a minute; names and order of flags stay the README's.
+SMALLER = {"episodes": 3, "steps": 2, "save_freq": 2, "num_iterations": 1, "simulation_time": 1}
+
+
+def blocks(section: str) -> list[tuple[str, str]]:
+    """The fenced shell blocks of the README marked ``section``: (further words, commands)."""
+    found = re.findall(r"```bash ([^\n]*)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return [
+        (marks, body)
+        for marks, body in found
+        if marks.split()[0] == section and "skip" not in marks
+    ]
+
+
+def smaller(command: str) -> str:
+    for flag, size in SMALLER.items():
+        command = re.sub(rf"(--(?:\w+\.)?{flag})=\d+", rf"\1={size}", command)
+    return command
+
+
+def environment(home: Path) -> dict[str, str]:
+    cache = {"TORCH_HOME": str(home / "torch"), "HF_HUB_OFFLINE": "1"}
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    unset = {k: v for k, v in os.environ.items() if k != "DISPLAY"}
+    return {**unset, **cache, "HOME": str(home), "PATH": path}
+
+
+def sh(command: str, env: dict[str, str]) -> str:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@contextmanager
+def server(command: str, env: dict[str, str]) -> Iterator[None]:
+    words = shlex.split(command.replace("\\\n", " "))
+    expanded = [re.sub(r"=~/", f"={env['HOME']}/", word) for word in words]
+    log = Path(env["HOME"]) / "server.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [str(BIN / expanded[0]), *expanded[1:]], env=env, stdout=out, stderr=out
+        )
+    try:
+        for _ in range(600):
+            assert process.poll() is None, log.read_text()
+            if "ready in" in log.read_text():
+                break
+            time.sleep(0.2)
+        yield
+    finally:
+        process.terminate()
+        assert process.wait(timeout=60) == 0, log.read_text()
+
+
+def run_section(section: str, home: Path) -> str:
+    """Run the section's blocks in order; those after a ``server`` block run beside the server."""
+    env = environment(home)
+    printed = ""
+    serving = None
+    try:
+        for marks, body in blocks(section):
+            command = smaller(body)
+            if "server" in marks:
+                serving = server(command, env)
+                serving.__enter__()
+            else:
+                printed += sh(command, env)
+    finally:
+        if serving is not None:
+            serving.__exit__(None, None, None)
+    return printed
+
+
+def put_backbone_weights(home: Path) -> None:
+    """Put weights where torchvision's download would put them; here there is no network."""
+    import torch
+    from torchvision.models import ResNet18_Weights, resnet18
+
+    folder = home / "torch/hub/checkpoints"
+    folder.mkdir(parents=True)
+    name = ResNet18_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
+    torch.save(resnet18().state_dict(), folder / name)
+
+
+def test_the_workflow(tmp_path: Path) -> None:
+    put_backbone_weights(tmp_path)
+    printed = run_section("workflow", tmp_path)
+    assert "95 % Wilson interval" in printed
+    assert len(load_all_datasets(tmp_path / "datasets/inference_logs")) == 1
+    assert (tmp_path / "datasets/inference_logs/report.html").stat().st_size > 10_000
+    run = tmp_path / "checkpoints/lerobot/experiment_v1/checkpoints"
+    assert sorted(p.name for p in run.iterdir()) == ["000002", "last"]
+
+
+def test_human_demonstrations(tmp_path: Path) -> None:
+    run_section("human", tmp_path)
+    assert list(tmp_path.rglob("open_loop.html"))
