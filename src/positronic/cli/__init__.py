@@ -19,9 +19,15 @@ import configuronic as cfn
 from getiaction.errors import GetiactionError
 from positronic.cli import help as helptext
 from positronic.cli.flags import Flags, apply_flags, parse_flags
-from positronic.errors import PositronicError, UsageError
+from positronic.errors import MissingDependency, PositronicError, UsageError
 
 TRACEBACK_VARIABLE = "POSITRONIC_TRACEBACK"
+# Which extra of the distribution brings a package; whatever else is missing comes with training.
+EXTRAS = {
+    **dict.fromkeys(("av", "h5py", "pyarrow"), "data"),
+    **dict.fromkeys(("gymnasium", "mujoco"), "sim"),
+    **dict.fromkeys(("fastapi", "uvicorn"), "server"),
+}
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 type Commands = cfn.Config | dict[str, cfn.Config]
@@ -98,7 +104,15 @@ def _known(error: BaseException | None) -> Exception | None:
             return error
         if isinstance(error, OSError):
             return error
-        error = error.__cause__ if error.__cause__ is not None else None
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            package = error.name.partition(".")[0]
+            if package not in ("positronic", "getiaction"):
+                extra = EXTRAS.get(package, "train")
+                return MissingDependency(
+                    f"this needs the package {package!r}, which is not installed; install the "
+                    f"extra that brings it: positronic-lightning[{extra}]"
+                )
+        error = error.__cause__
     return None
 
 

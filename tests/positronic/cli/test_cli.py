@@ -139,6 +139,21 @@ def test_a_known_error_of_a_nested_config_is_one_line_and_exit_1(
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_a_package_that_is_not_installed_names_its_extra(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @cfn.config()
+    def needs() -> None:
+        """Import what is not there."""
+        import mujoco  # noqa: F401
+
+    monkeypatch.setitem(sys.modules, "mujoco", None)
+    assert cli.status({"needs": needs}, "prog", ["needs"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("prog: error: this needs the package 'mujoco'")
+    assert "positronic-lightning[sim]" in err
+
+
 def test_a_bug_shows_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.status(COMMANDS, "prog", ["crash"]) == 1
     err = capsys.readouterr().err
