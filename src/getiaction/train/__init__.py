@@ -1,8 +1,9 @@
 """Training under Lightning: the trainer, native checkpoints and the report of its speed."""
 
 from getiaction.train.checkpoint import NativeCheckpoint
+from getiaction.train.precision import precision_of
 from getiaction.train.report import StepReport
 from getiaction.train.resume import NativeResume
 from getiaction.train.trainer import Trainer
 
-__all__ = ["NativeCheckpoint", "NativeResume", "StepReport", "Trainer"]
+__all__ = ["NativeCheckpoint", "NativeResume", "StepReport", "Trainer", "precision_of"]

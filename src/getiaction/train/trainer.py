@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer as LightningTrainer
 
+from getiaction.train.precision import precision_plugins
+
 # Lightning advises more worker processes; batches gathered in memory need none.
 NEEDS_NO_WORKERS = ".*does not have many workers.*"
 # The loop is bounded by steps, as LeRobot's is; the number of epochs follows.
@@ -33,6 +35,8 @@ class Trainer(LightningTrainer):
             "benchmark": True,
         }
         logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+        precision, accelerator = kwargs.pop("precision", None), kwargs.get("accelerator", "auto")
+        settings |= precision_plugins(precision, accelerator)
         super().__init__(**{**settings, **kwargs})
         # As lerobot-train; Lightning leaves it off.
         torch.backends.cuda.matmul.allow_tf32 = True

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.optim.schedulers import LRSchedulerConfig
@@ -19,7 +20,7 @@ from lightning.pytorch import Callback
 from getiaction.data import LeRobotDataModule
 from getiaction.data.frames import video_backend
 from getiaction.policies.lerobot import LeRobotPolicy, policy_config
-from getiaction.train import NativeCheckpoint, NativeResume, Trainer
+from getiaction.train import NativeCheckpoint, NativeResume, Trainer, precision_of
 
 # Small, with everything on that ACT can have: VAE, dropout, a clipped gradient, two groups.
 SMALL: dict[str, Any] = {
@@ -79,13 +80,16 @@ def train_ours(
     total_steps: int | None = None,
     validate: bool = True,
     complete: Callable[[Path], None] | None = None,
+    use_amp: bool = False,
     **data_options: Any,
 ) -> Result:
     """Train up to step ``steps`` of a run that is to have ``total_steps``."""
     data = LeRobotDataModule(root=root, train_batch_size=BATCH, seed=SEED, **data_options)
     set_seed(SEED)
     total_steps = total_steps or steps
-    policy = LeRobotPolicy("act", scheduler=scheduler, total_steps=total_steps, **SMALL)
+    policy = LeRobotPolicy(
+        "act", scheduler=scheduler, total_steps=total_steps, use_amp=use_amp, **SMALL
+    )
     losses = Losses()
     callbacks: list[Callback] = [
         losses,
@@ -98,6 +102,7 @@ def train_ours(
         max_steps=steps,
         max_epochs=-1,
         accelerator="cpu",
+        precision=precision_of(policy.config, "cpu"),
         callbacks=callbacks,
         logger=False,
         enable_progress_bar=False,
@@ -115,6 +120,7 @@ def train_natively(
     *,
     steps: int,
     scheduler: LRSchedulerConfig | None = None,
+    use_amp: bool = False,
 ) -> Result:
     """Run ``lerobot_train.train`` and listen at its ``update_policy``."""
     losses: list[float] = []
@@ -129,7 +135,9 @@ def train_natively(
 
     monkeypatch.setattr(lerobot_train, "update_policy", listen)
     monkeypatch.setattr("sys.argv", ["lerobot-train"])
-    config = policy_config("act", SMALL)
+    # Accelerate keeps the first precision of a process; the next run may want another one.
+    AcceleratorState._reset_state(True)
+    config = policy_config("act", {**SMALL, "use_amp": use_amp})
     if scheduler is not None:
         monkeypatch.setattr(type(config), "get_scheduler_preset", lambda self: scheduler)
     lerobot_train.train(

@@ -49,6 +49,14 @@ def test_image_policy(image_root: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert_same(one_by_one, native, IMAGE_STEPS)
 
 
+def test_mixed_precision(image_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    native = train_natively(image_root, tmp_path / "n", monkeypatch, steps=4, use_amp=True)
+    ours = train_ours(image_root, tmp_path / "ours", steps=4, use_amp=True)
+    assert_same(ours, native, 4)
+    full = train_ours(image_root, tmp_path / "full", steps=4)
+    assert full.losses != ours.losses
+
+
 def test_validation_does_not_disturb_training(state_root: Path, tmp_path: Path) -> None:
     """Making the held-out loader's iterator must not draw from the global random numbers."""
     validated = train_ours(state_root, tmp_path / "a", steps=STEPS, val_split=0.3)

@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from getiaction.data import LeRobotDataModule
 from getiaction.policies.lerobot import LeRobotPolicy, policy_config
-from getiaction.train import NativeCheckpoint, NativeResume, StepReport, Trainer
+from getiaction.train import NativeCheckpoint, NativeResume, StepReport, Trainer, precision_of
 from getiaction.train.checkpoint import remove_unfinished
 from positronic.codec import Contract
 from positronic.errors import CheckpointError, UsageError
@@ -81,6 +81,7 @@ def run(job: TrainingJob) -> None:
         max_epochs=-1,
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=1,
+        precision=precision_of(config, device),
         callbacks=callbacks,
         logger=_loggers(job.run_dir),
         log_every_n_steps=job.log_freq,
