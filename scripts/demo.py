@@ -41,10 +41,10 @@ NO_CAMERAS = ("--cameras=none",)
 # Square, as the policy's 64x64 pictures are: other shapes would be padded with black bars.
 SQUARE = "--image_size=[240,240]"
 RECIPES = {
-    ("stack_cubes", "state"): Recipe(400, 3000, 128, ".act_state", STATE, NO_CAMERAS),
+    ("stack_cubes", "state"): Recipe(400, 4000, 128, ".act_state", STATE, NO_CAMERAS),
     ("pick_place", "state"): Recipe(300, 2000, 128, ".act_state", STATE, NO_CAMERAS),
     ("stack_cubes", "images"): Recipe(400, 6000, 16, ".act_64px", IMAGES, (SQUARE,)),
-    ("pick_place", "images"): Recipe(300, 4500, 16, ".act_64px", IMAGES, (SQUARE,)),
+    ("pick_place", "images"): Recipe(300, 5000, 16, ".act_64px", IMAGES, (SQUARE,)),
 }
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 from lerobot.configs import RGBEncoderConfig
 from lerobot.datasets import LeRobotDataset
@@ -48,4 +49,6 @@ def write(root: Path, lengths: list[int], *, cameras: tuple[str, ...] = (), size
             dataset.add_frame(frame)
         dataset.save_episode()
     dataset.finalize()
+    # LeRobot leaves FFmpeg reporting on every file that any later test finishes.
+    av.logging.set_libav_level(av.logging.WARNING)
     return root
