@@ -44,7 +44,7 @@ RECIPES = {
     ("stack_cubes", "state"): Recipe(400, 4000, 128, ".act_state", STATE, NO_CAMERAS),
     ("pick_place", "state"): Recipe(300, 2000, 128, ".act_state", STATE, NO_CAMERAS),
     ("stack_cubes", "images"): Recipe(400, 6000, 16, ".act_64px", IMAGES, (SQUARE,)),
-    ("pick_place", "images"): Recipe(300, 5000, 16, ".act_64px", IMAGES, (SQUARE,)),
+    ("pick_place", "images"): Recipe(300, 3000, 16, ".act_64px", IMAGES, (SQUARE,)),
 }
 
 
