@@ -103,7 +103,9 @@ def decode_videos(
     if total and not interactive:
         logger.info("decoding %d frames of %s once", total, ", ".join(keys))
     with (
-        tqdm(total=total, desc="decoding", unit="frame", disable=not interactive) as progress,
+        tqdm(
+            total=total, desc="decoding", unit="frame", disable=not (interactive and total)
+        ) as progress,
         # One thread a camera, as LeRobot does: a decoder is not safe to share between threads.
         ThreadPoolExecutor(max_workers=max(1, len(keys))) as pool,
     ):

@@ -16,6 +16,7 @@ from lerobot.optim.schedulers import CosineAnnealingWithWarmupSchedulerConfig, L
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 from lerobot.utils.random_utils import set_seed
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from tqdm import tqdm
 
 from getiaction.data import LeRobotDataModule
 from getiaction.policies.lerobot import LeRobotPolicy, policy_config
@@ -177,12 +178,20 @@ def _loggers(run_dir: Path) -> list[Logger]:
     return sinks
 
 
+class _AboveTheBar(logging.Handler):
+    """Prints to stderr without tearing the progress bar that may be drawn there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line."""
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
 def _show_log() -> None:
     """Print what getiaction has to say, once and as it is, whatever the root logger does."""
     log = logging.getLogger("getiaction")
     log.setLevel(logging.INFO)
     if not log.handlers:
-        log.addHandler(logging.StreamHandler())
+        log.addHandler(_AboveTheBar())
         log.propagate = False
 
 
