@@ -38,7 +38,7 @@ check: setup
 	@.venv/bin/ruff format --check --quiet . || (echo "not in order; mend with: make format"; exit 1)
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
-	@.venv/bin/mypy tests scripts
+	@.venv/bin/mypy tests scripts benchmarks
 
 format: setup
 	@.venv/bin/ruff format --quiet .
