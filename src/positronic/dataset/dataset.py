@@ -4,7 +4,7 @@ from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, overload
+from typing import Any, overload, override
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,8 @@ class Subset(Dataset):
     def __len__(self) -> int:
         return len(self._positions)
 
-    def episode(self, index: int) -> Episode:  # noqa: D102
+    @override
+    def episode(self, index: int) -> Episode:
         return self._source.episode(self._positions[index])
 
 
@@ -73,7 +74,8 @@ class ConcatDataset(Dataset):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def episode(self, index: int) -> Episode:  # noqa: D102
+    @override
+    def episode(self, index: int) -> Episode:
         part = bisect_right(self._ends, index)
         begin = self._ends[part - 1] if part else 0
         return self.parts[part].episode(index - begin)

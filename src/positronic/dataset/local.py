@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 
 from positronic.dataset import statics
 from positronic.dataset.dataset import ConcatDataset, Dataset
@@ -64,7 +64,8 @@ class DiskEpisode(Episode):
         return f"DiskEpisode({str(self.path)!r})"
 
     @cached_property
-    def signals(self) -> Mapping[str, Signal]:  # noqa: D102
+    @override
+    def signals(self) -> Mapping[str, Signal]:
         found: dict[str, Signal] = {}
         for file in self._files:
             if file.endswith((".mp4", INDEX_SUFFIX)):
@@ -84,7 +85,8 @@ class DiskEpisode(Episode):
             return statics.load(self.path / file)
 
     @cached_property
-    def static(self) -> Mapping[str, Any]:  # noqa: D102
+    @override
+    def static(self) -> Mapping[str, Any]:
         return self._json(STATIC)
 
     @cached_property
@@ -127,7 +129,8 @@ class LocalDataset(Dataset):
     def __repr__(self) -> str:
         return f"LocalDataset({str(self.root)!r}, {len(self)} episodes)"
 
-    def episode(self, index: int) -> DiskEpisode:  # noqa: D102
+    @override
+    def episode(self, index: int) -> DiskEpisode:
         return DiskEpisode(self._episodes[index])
 
 

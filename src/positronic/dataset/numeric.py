@@ -6,7 +6,7 @@ extra time lines ``ts_ns.<name>`` int64. The format is that of public Positronic
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,10 +110,12 @@ class NumericSignal(Signal):
         bounds = self._footer[1]
         return super()._timestamp_at(index) if bounds is None else bounds[index]
 
-    def timestamps(self) -> Times:  # noqa: D102
+    @override
+    def timestamps(self) -> Times:
         return self._timestamps
 
-    def take(self, indices: Indices) -> NDArray[Any]:  # noqa: D102
+    @override
+    def take(self, indices: Indices) -> NDArray[Any]:
         return np.asarray(self._values[indices])
 
     def values(self) -> NDArray[Any]:
@@ -121,9 +123,11 @@ class NumericSignal(Signal):
         return self._values
 
     @property
-    def dtype(self) -> np.dtype[Any]:  # noqa: D102
+    @override
+    def dtype(self) -> np.dtype[Any]:
         return self._values.dtype
 
     @property
-    def shape(self) -> tuple[int, ...]:  # noqa: D102
+    @override
+    def shape(self) -> tuple[int, ...]:
         return self._values.shape[1:]

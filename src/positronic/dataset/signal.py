@@ -8,7 +8,7 @@ at its own rate, and this rule is what puts them on one time line.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, overload, override
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,20 +149,24 @@ class SignalView(Signal):
     def __len__(self) -> int:
         return len(self._indices)
 
-    def timestamps(self) -> Times:  # noqa: D102
+    @override
+    def timestamps(self) -> Times:
         if self._timestamps is None:
             self._timestamps = self._source.timestamps()[self._indices]
         return self._timestamps
 
-    def take(self, indices: Indices) -> Any:  # noqa: D102
+    @override
+    def take(self, indices: Indices) -> Any:
         return self._source.take(self._indices[indices])
 
     @property
-    def dtype(self) -> np.dtype[Any]:  # noqa: D102
+    @override
+    def dtype(self) -> np.dtype[Any]:
         return self._source.dtype
 
     @property
-    def shape(self) -> tuple[int, ...]:  # noqa: D102
+    @override
+    def shape(self) -> tuple[int, ...]:
         return self._source.shape
 
 

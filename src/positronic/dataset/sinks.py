@@ -6,7 +6,7 @@ Nothing here leaves a readable file before ``close``; the episode is published o
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,7 +116,8 @@ class NumericSink(Sink):
         self._values: list[NDArray[Any]] = []
 
     @property
-    def files(self) -> list[Path]:  # noqa: D102
+    @override
+    def files(self) -> list[Path]:
         return [self._path]
 
     def _prepare(self, value: Any) -> NDArray[Any]:
@@ -167,14 +168,16 @@ class NumericSink(Sink):
         self._values.clear()
         self._columns.clear()
 
-    def close(self) -> None:  # noqa: D102
+    @override
+    def close(self) -> None:
         if self._values:
             self._flush()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
-    def discard(self) -> None:  # noqa: D102
+    @override
+    def discard(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -192,7 +195,8 @@ class VideoSink(Sink):
         self._count = 0
 
     @property
-    def files(self) -> list[Path]:  # noqa: D102
+    @override
+    def files(self) -> list[Path]:
         return [self._video, self._index]
 
     def _prepare(self, value: Any) -> NDArray[Any]:
@@ -227,7 +231,8 @@ class VideoSink(Sink):
         self._container.mux(self._stream.encode(frame))
         self._count += 1
 
-    def close(self) -> None:  # noqa: D102
+    @override
+    def close(self) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -249,7 +254,8 @@ class VideoSink(Sink):
             write_page_checksum=True,
         )
 
-    def discard(self) -> None:  # noqa: D102
+    @override
+    def discard(self) -> None:
         if self._container is not None:
             self._container.close()
             self._container = None

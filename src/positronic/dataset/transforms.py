@@ -14,7 +14,7 @@ with signals is itself lazy, so nothing is read before a value is.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, override
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,12 +42,14 @@ class DerivedEpisode(Episode):
         return self._transform(self.source)
 
     @cached_property
-    def signals(self) -> Mapping[str, Signal]:  # noqa: D102
+    @override
+    def signals(self) -> Mapping[str, Signal]:
         kept = self._kept(self.source.signals)
         return kept | {k: v for k, v in self._made.items() if isinstance(v, Signal)}
 
     @cached_property
-    def static(self) -> Mapping[str, Any]:  # noqa: D102
+    @override
+    def static(self) -> Mapping[str, Any]:
         kept = self._kept(self.source.static)
         return kept | {k: v for k, v in self._made.items() if not isinstance(v, Signal)}
 
@@ -55,7 +57,8 @@ class DerivedEpisode(Episode):
         return {k: v for k, v in items.items() if k not in self._made} if self._keep else {}
 
     @property
-    def meta(self) -> dict[str, Any]:  # noqa: D102
+    @override
+    def meta(self) -> dict[str, Any]:
         return self.source.meta
 
 
@@ -70,7 +73,8 @@ class DerivedDataset(Dataset):
     def __len__(self) -> int:
         return len(self.source)
 
-    def episode(self, index: int) -> DerivedEpisode:  # noqa: D102
+    @override
+    def episode(self, index: int) -> DerivedEpisode:
         return DerivedEpisode(self.source.episode(index), self._transform, keep=self._keep)
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, overload, override
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,11 +129,13 @@ class VideoSignal(Signal):
         bounds = self._footer.bounds
         return super()._timestamp_at(index) if bounds is None else bounds[index]
 
-    def timestamps(self) -> Times:  # noqa: D102
+    @override
+    def timestamps(self) -> Times:
         return self._timestamps
 
     @property
-    def dtype(self) -> np.dtype[Any]:  # noqa: D102
+    @override
+    def dtype(self) -> np.dtype[Any]:
         return np.dtype(np.uint8)
 
     @cached_property
@@ -212,7 +214,8 @@ class VideoSignal(Signal):
                 last = (int(index), image)
             yield last[1]
 
-    def take(self, indices: Indices) -> "Frames":  # noqa: D102
+    @override
+    def take(self, indices: Indices) -> "Frames":
         return Frames(self, indices)
 
 
