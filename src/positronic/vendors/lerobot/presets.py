@@ -82,24 +82,11 @@ act_state = cfn.Config(
     optimizer_weight_decay=1e-4,
 )
 
-act_64px = cfn.Config(
-    preset,
-    name="act",
+act_64px = act_state.override(
     batch_size=16,
-    warmup_steps=100,
-    chunk_size=20,
-    n_action_steps=10,
     vision_backbone="resnet18",
     pretrained_backbone_weights=None,
-    dim_model=128,
-    n_heads=4,
-    dim_feedforward=512,
-    n_encoder_layers=2,
-    n_decoder_layers=1,
-    use_vae=False,
     use_amp=True,  # on a CPU with bfloat16 a step takes 0.7 of the time
-    dropout=0.1,
     optimizer_lr=2e-4,
     optimizer_lr_backbone=2e-4,
-    optimizer_weight_decay=1e-4,
 )
