@@ -68,7 +68,7 @@ class NativeCheckpoint(Callback):
             unfinished,
             step=step,
             cfg=self._train_config(trainer, module),
-            policy=module.policy,
+            policy=module.lerobot_policy,
             optimizer=trainer.optimizers[0],
             scheduler=schedulers[0].scheduler if schedulers else None,
             preprocessor=module.preprocessor,

@@ -110,7 +110,7 @@ def train_ours(
         default_root_dir=run_dir,
     )
     trainer.fit(policy, datamodule=data)
-    return Result(losses.values, copy.deepcopy(policy.policy.state_dict()), losses.held_out)
+    return Result(losses.values, copy.deepcopy(policy.lerobot_policy.state_dict()), losses.held_out)
 
 
 def train_natively(

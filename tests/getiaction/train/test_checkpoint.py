@@ -36,7 +36,7 @@ def test_layout_is_lerobots(state_root: Path, tmp_path: Path) -> None:
 def test_native_lerobot_loads_it_and_acts_the_same(state_root: Path, tmp_path: Path) -> None:
     meta = LeRobotDatasetMetadata("local/small", root=state_root)
     module = ACT(**SMALL).create(meta)
-    module.policy.eval()
+    module.lerobot_policy.eval()
     module.save_pretrained(tmp_path)
     policy = ACTPolicy.from_pretrained(tmp_path)
     before, after = make_pre_post_processors(policy.config, pretrained_path=str(tmp_path))
@@ -46,7 +46,7 @@ def test_native_lerobot_loads_it_and_acts_the_same(state_root: Path, tmp_path: P
     }
     native = after(policy.predict_action_chunk(before(dict(observation))))
     prepared = module.preprocessor(dict(observation))
-    ours = module.postprocessor(module.policy.predict_action_chunk(prepared))
+    ours = module.postprocessor(module.lerobot_policy.predict_action_chunk(prepared))
     assert torch.equal(ours, native)
     # Numbers of a mean of -5 and a deviation of 2 reach the network as standard ones.
     assert prepared["observation.environment_state"].abs().max() < 4

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from getiaction.policies.lerobot.module import LeRobotPolicy
+from getiaction.policies.lerobot.universal import LeRobotPolicy
 
 
 class ACT(LeRobotPolicy):

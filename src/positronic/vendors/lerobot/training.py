@@ -156,7 +156,7 @@ def _schedule(warmup_steps: int | None) -> LRSchedulerConfig | None:
 def _announce(
     job: TrainingJob, module: LeRobotPolicy, data: LeRobotDataModule, device: str
 ) -> None:
-    weights = sum(p.numel() for p in module.policy.parameters())
+    weights = sum(p.numel() for p in module.lerobot_policy.parameters())
     threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
     print(
         f"training {job.policy.name} ({weights / 1e6:.1f} M weights) on {data.meta.total_frames} "

@@ -1,5 +1,6 @@
 """The one adapter between LeRobot's policies and Lightning."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -11,16 +12,14 @@ from lerobot.optim.schedulers import LRSchedulerConfig
 from lerobot.policies import make_policy, make_pre_post_processors
 from lerobot.utils.constants import ACTION
 from lerobot.utils.feature_utils import dataset_to_policy_features
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from getiaction.errors import GetiactionError
+from getiaction.policies.base import Batch, Policy
 from getiaction.policies.lerobot.configs import normalise_environment_state, policy_config
 
-type Batch = dict[str, Any]
 
-
-class LeRobotPolicy(LightningModule):
+class LeRobotPolicy(Policy):
     """Any LeRobot policy under a Lightning Trainer, trained as ``lerobot-train`` trains it.
 
     The network and its processors need the dataset's features and statistics; they are made in
@@ -36,7 +35,7 @@ class LeRobotPolicy(LightningModule):
         **fields: Fields of LeRobot's config, e.g. ``chunk_size=20``.
     """
 
-    policy: Any
+    lerobot_policy: Any
     preprocessor: Any
     postprocessor: Any
 
@@ -61,7 +60,7 @@ class LeRobotPolicy(LightningModule):
             scheduler or self.config.get_scheduler_preset()
         )
         self.total_steps = total_steps
-        self.policy = None
+        self.lerobot_policy = None
         self.grad_norm: Tensor | None = None
 
     def create(self, meta: Any, *, device: str = "cpu", pretrained: Path | None = None) -> Self:
@@ -88,7 +87,7 @@ class LeRobotPolicy(LightningModule):
         self.config.device = device
         self.config.pretrained_path = pretrained
         try:
-            self.policy = make_policy(cfg=self.config, ds_meta=meta)
+            self.lerobot_policy = make_policy(cfg=self.config, ds_meta=meta)
             self.preprocessor, self.postprocessor = self._processors(meta)
         except ValueError as error:
             raise GetiactionError(
@@ -107,7 +106,7 @@ class LeRobotPolicy(LightningModule):
             # A run that goes on is the same run: its config says the same as before.
             self.config.pretrained_path = None
         # A loaded policy comes in evaluation mode.
-        self.policy.train()
+        self.lerobot_policy.train()
         return self
 
     def _processors(self, meta: Any) -> tuple[Any, Any]:
@@ -126,7 +125,7 @@ class LeRobotPolicy(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Make the network, if it is not there yet, for the data module's dataset."""
-        if self.policy is None:
+        if self.lerobot_policy is None:
             data: Any = getattr(self.trainer, "datamodule", None)
             if data is None or not hasattr(data, "meta"):
                 raise GetiactionError(
@@ -137,7 +136,7 @@ class LeRobotPolicy(LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the policy's loss, a 0-dim tensor, for a preprocessed training batch."""
-        output: Any = self.policy.forward(batch)
+        output: Any = self.lerobot_policy.forward(batch)
         loss = output[0] if isinstance(output, tuple) else output
         if not isinstance(loss, Tensor) or loss.ndim != 0:
             raise GetiactionError(
@@ -159,7 +158,7 @@ class LeRobotPolicy(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         prepared = self.prepare_batch(batch)
-        self.policy.train()
+        self.lerobot_policy.train()
         loss: Tensor = self(prepared)
         if self._logs_now():
             self.log("train/loss", loss.detach())
@@ -172,7 +171,7 @@ class LeRobotPolicy(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The policy's own parameter groups under its optimizer and schedule."""
-        optimizer = self.optimizer_config.build(self.policy.get_optim_params())
+        optimizer = self.optimizer_config.build(self.lerobot_policy.get_optim_params())
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise GetiactionError(f"policy {self.config.type!r} needs several optimizers at once")
         if self.scheduler_config is None:
@@ -197,13 +196,41 @@ class LeRobotPolicy(LightningModule):
         limit = self.optimizer_config.grad_clip_norm or float("inf")
         if gradient_clip_val is not None:
             limit = gradient_clip_val
-        self.grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
+        self.grad_norm = torch.nn.utils.clip_grad_norm_(self.lerobot_policy.parameters(), limit)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step the optimizer, then let the policy update its own buffers, if it has any."""
         super().optimizer_step(*args, **kwargs)
-        if hasattr(self.policy, "update"):
-            self.policy.update()
+        if hasattr(self.lerobot_policy, "update"):
+            self.lerobot_policy.update()
+
+    def select_action(self, observation: Batch) -> Tensor:
+        """Return the next action (B, A) in the dataset's units, on the CPU."""
+        return self._act(self.lerobot_policy.select_action, observation)
+
+    def predict_action_chunk(self, observation: Batch) -> Tensor:
+        """Return the planned actions (B, T, A) in the dataset's units, on the CPU."""
+        return self._act(self.lerobot_policy.predict_action_chunk, observation)
+
+    @torch.no_grad()
+    def _act(self, method: Any, observation: Batch) -> Tensor:
+        self.lerobot_policy.eval()
+        action: Tensor = self.postprocessor(method(self.prepare_batch(dict(observation))))
+        return action
+
+    def reset(self) -> None:
+        """Empty the action queue and the observation history."""
+        self.lerobot_policy.reset()
+
+    def session(self) -> "LeRobotPolicy":
+        """Return a policy that shares the weights and has queues of its own."""
+        twin = copy.copy(self)
+        # A shallow copy of a module shares its tables of submodules; the policy is put into a
+        # table of the twin's own.
+        twin._modules = dict(self._modules)
+        twin.lerobot_policy = _with_own_memory(self.lerobot_policy)
+        twin.reset()
+        return twin
 
     def _logs_now(self) -> bool:
         # Logging each step costs more than a small policy's preprocessing.
@@ -212,8 +239,18 @@ class LeRobotPolicy(LightningModule):
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write LeRobot's ``pretrained_model`` files: config, weights and both processors."""
-        if self.policy is None:
+        if self.lerobot_policy is None:
             raise GetiactionError("there is nothing to save before the policy was made")
-        self.policy.save_pretrained(directory)
+        self.lerobot_policy.save_pretrained(directory)
         self.preprocessor.save_pretrained(directory)
         self.postprocessor.save_pretrained(directory)
+
+
+def _with_own_memory(policy: Any) -> Any:
+    """Return a shallow copy whose ``reset`` leaves the original's memory alone."""
+    twin = copy.copy(policy)
+    for name, value in vars(policy).items():
+        # E.g. ACT's temporal ensembler, a plain object that reset() empties in place.
+        if hasattr(value, "reset") and not isinstance(value, torch.nn.Module):
+            setattr(twin, name, copy.copy(value))
+    return twin

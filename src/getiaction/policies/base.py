@@ -1,0 +1,35 @@
+"""What every policy here is: a Lightning module that acts."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+type Batch = dict[str, Any]
+
+
+class Policy(LightningModule, ABC):
+    """A policy that a Trainer trains and that rollouts ask for actions.
+
+    Observations are dicts with LeRobot's keys and a batch dimension, as the dataset has them before
+    any normalisation: ``observation.state`` float32 (B, n), ``observation.images.<camera>`` float32
+    (B, 3, H, W) in [0, 1] or uint8 in 0..255, ``task`` a list of B strings. Actions come out in the
+    units of the dataset, float32, on the CPU.
+    """
+
+    @abstractmethod
+    def select_action(self, observation: Batch) -> Tensor:
+        """Return the next action (B, A), remembering what the episode needs."""
+
+    @abstractmethod
+    def predict_action_chunk(self, observation: Batch) -> Tensor:
+        """Return the actions (B, T, A) that the policy plans from this observation."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget the episode: empty action queues and histories."""
+
+    @abstractmethod
+    def session(self) -> "Policy":
+        """Return a policy with the same weights and its own memory of an episode."""
