@@ -2,11 +2,10 @@
 
 import os
 import shutil
-import signal
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import configuronic as cfn
 from positronic import cli
 from positronic.cli.values import names
 from positronic.errors import DatasetError, SimulationError, UsageError
+from positronic.worker_pool import worker_pool
 
 if TYPE_CHECKING:
     from positronic.simulator.demonstrations import Attempt, Recorder, Scenario
@@ -158,31 +158,24 @@ def _attempts(
     scenario: "Scenario", root: Path, seed: int, workers: int, keep_failures: bool
 ) -> Generator["Attempt"]:
     """Yield attempts in the order of their seeds, without end; clean up when closed."""
-    import multiprocessing
-
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_open_worker,
-        initargs=(scenario, root),
-    )
     pending: deque[Future[Attempt]] = deque()
     try:
-        while True:
-            # Enough ahead that no worker waits for the slowest, not so much as to waste work.
-            while len(pending) < 2 * workers:
-                pending.append(pool.submit(_work, seed, keep_failures))
-                seed += 1
-            # An attempt stays pending while the caller has it, or an interruption would lose it.
-            yield pending[0].result()
-            pending.popleft()
+        with worker_pool(workers, _open_worker, scenario, root) as pool:
+            while True:
+                # Enough ahead that no worker waits for the slowest, not so much as to waste work.
+                while len(pending) < 2 * workers:
+                    pending.append(pool.submit(_work, seed, keep_failures))
+                    seed += 1
+                # An attempt stays pending while the caller has it, or an interruption would lose
+                # it.
+                yield pending[0].result()
+                pending.popleft()
     except BrokenProcessPool as error:
         raise SimulationError(
             "a recording process died (out of memory?); what was published stays; "
             "go on with --append=True and fewer --workers"
         ) from error
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
         for future in pending:
             if future.done() and not future.cancelled() and future.exception() is None:
                 _remove(future.result().staged)
@@ -193,8 +186,6 @@ _recorder: "Recorder | None" = None
 
 def _open_worker(scenario: "Scenario", root: Path) -> None:
     global _recorder
-    # Ctrl-C reaches the whole group; the parent decides, the workers finish what they have begun.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     from positronic.dataset import DatasetWriter
     from positronic.simulator.demonstrations import Recorder
 

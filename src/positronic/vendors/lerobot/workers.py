@@ -3,11 +3,8 @@
 import os
 import pickle
 import shutil
-import signal
 from collections.abc import Generator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 
 from positronic.dataset import Dataset
@@ -18,6 +15,7 @@ from positronic.vendors.lerobot.encode_episode import (
     encode_episode,
     source_of,
 )
+from positronic.worker_pool import worker_pool
 
 Outcome = EncodedEpisode | tuple[str, str]
 
@@ -67,7 +65,6 @@ def _can_travel(dataset: Dataset, recipe: Recipe) -> bool:
 def _start(dataset: Dataset, recipe: Recipe, scratch: Path) -> None:
     global _job
     _job = dataset, recipe, scratch
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
 
 
 def _work(index: int) -> Outcome:
@@ -79,15 +76,10 @@ def _work(index: int) -> Outcome:
 def _in_processes(
     dataset: Dataset, recipe: Recipe, scratch: Path, workers: int
 ) -> Generator[Outcome]:
-    # Spawned, not forked: the parent holds torch's threads by then.
-    pool = ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=_start, initargs=(dataset, recipe, scratch)
-    )
     try:
-        yield from pool.map(_work, range(len(dataset)))
+        with worker_pool(workers, _start, dataset, recipe, scratch) as pool:
+            yield from pool.map(_work, range(len(dataset)))
     except BrokenProcessPool as error:
         raise DatasetError(
             "a conversion worker was killed, probably for want of memory; try --workers=1"
         ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,70 @@
+"""Worker processes that end when they should, however often someone presses Ctrl-C."""
+
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+# Terminals, `timeout` and impatient people send SIGINT several times in a row.
+SAME_INTERRUPT_S = 1.0
+
+
+@contextmanager
+def worker_pool(
+    workers: int, initializer: Callable[..., None], *initargs: Any
+) -> Iterator[ProcessPoolExecutor]:
+    """Give a pool of spawned processes; on leaving, wait for what they have begun.
+
+    The first SIGINT raises KeyboardInterrupt, as ever. Later ones must not interrupt the waiting,
+    or the executor would leave its processes behind and the program would hang when it exits; after
+    ``SAME_INTERRUPT_S`` seconds they kill the workers instead.
+    """
+    # Spawned, not forked: the parent may hold the threads of torch or of a renderer.
+    pool = ProcessPoolExecutor(
+        workers,
+        multiprocessing.get_context("spawn"),
+        initializer=_start,
+        initargs=(initializer, *initargs),
+    )
+    with _one_interrupt():
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(initializer: Callable[..., None], *initargs: Any) -> None:
+    # Ctrl-C reaches the whole group; the parent decides, the workers finish what they have begun.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    initializer(*initargs)
+
+
+@contextmanager
+def _one_interrupt() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+    in_main = threading.current_thread() is threading.main_thread()
+    # Whoever has changed SIGINT, be it the shell with `&`, has said what it is to do.
+    if before is not signal.default_int_handler or not in_main:
+        yield
+        return
+    first: float | None = None
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        if first is None:
+            first = time.monotonic()
+            raise KeyboardInterrupt
+        if time.monotonic() - first > SAME_INTERRUPT_S:
+            for child in multiprocessing.active_children():
+                child.kill()
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
