@@ -23,16 +23,16 @@ class _Described:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "kind" in cls.__dict__:
-            _KINDS[cls.kind] = cls  # type: ignore[assignment]
+            _KINDS[cls.kind] = cls  # type: ignore[assignment]  # mixes into both
 
     def to_spec(self) -> dict[str, Any]:
         """The JSON from which `from_spec` makes an equal object."""
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]  # every subclass is one
         return {"kind": self.kind} | {f.name: _plain(getattr(self, f.name)) for f in fields}
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
-        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]  # likewise
 
 
 class Codec(_Described):

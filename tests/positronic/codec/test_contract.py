@@ -127,3 +127,13 @@ def test_digest_is_the_same_however_the_numbers_were_stored(tmp_path: Path) -> N
         swapped["action"],
     )
     assert stats_digest(swapped, names) != digest
+
+
+def test_another_codec_is_named_instead_of_all_that_it_makes() -> None:
+    other = Contract.of(eepose_absolute(), fps=10, stats=stats())
+    with pytest.raises(ContractError) as caught:
+        contract().require_same(other, "the checkpoint", "--codec")
+    assert str(caught.value) == (
+        "the checkpoint and --codec disagree: codec 'eepose_state' against 'eepose_absolute'; "
+        "fps: 15 against 10. Use the codec, dataset and checkpoint that belong together"
+    )
