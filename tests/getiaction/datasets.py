@@ -10,7 +10,15 @@ from lerobot.datasets import LeRobotDataset
 FPS = 15
 
 
-def write(root: Path, lengths: list[int], *, cameras: tuple[str, ...] = (), size: int = 32) -> Path:
+def write(
+    root: Path,
+    lengths: list[int],
+    *,
+    cameras: tuple[str, ...] = (),
+    size: int = 32,
+    reward: bool = False,
+    environment_state: bool = True,
+) -> Path:
     """Write episodes of random numbers; tasks alternate, so that episodes differ in every key."""
     features: dict[str, dict[str, object]] = {
         "observation.state": {"dtype": "float32", "shape": (8,), "names": None},
@@ -18,6 +26,10 @@ def write(root: Path, lengths: list[int], *, cameras: tuple[str, ...] = (), size
         "action": {"dtype": "float32", "shape": (8,), "names": None},
         "next.success": {"dtype": "bool", "shape": (1,), "names": None},
     }
+    if not environment_state:
+        del features["observation.environment_state"]
+    if reward:
+        features["next.reward"] = {"dtype": "float32", "shape": (1,), "names": None}
     for camera in cameras:
         features[f"observation.images.{camera}"] = {
             "dtype": "video",
@@ -42,6 +54,10 @@ def write(root: Path, lengths: list[int], *, cameras: tuple[str, ...] = (), size
                 "next.success": np.array([step == length - 1]),
                 "task": f"task {episode % 2}",
             }
+            if not environment_state:
+                del frame["observation.environment_state"]
+            if reward:
+                frame["next.reward"] = rng.normal(0, 1, 1).astype(np.float32)
             for camera in cameras:
                 frame[f"observation.images.{camera}"] = rng.integers(
                     0, 256, (size, size, 3), dtype=np.uint8

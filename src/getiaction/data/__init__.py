@@ -1,7 +1,19 @@
-"""Training data for Lightning from LeRobot datasets."""
+"""Data for Lightning: samples of LeRobot datasets, and rollouts in gyms."""
 
+from getiaction.data.deltas import require_deltas, set_deltas
 from getiaction.data.gather import GatheredDataset
+from getiaction.data.gym import GymDataset, RolloutBatch
 from getiaction.data.lerobot import LeRobotDataModule
+from getiaction.data.module import DataModule
 from getiaction.data.sampler import ResumableSampler
 
-__all__ = ["GatheredDataset", "LeRobotDataModule", "ResumableSampler"]
+__all__ = [
+    "DataModule",
+    "GatheredDataset",
+    "GymDataset",
+    "LeRobotDataModule",
+    "ResumableSampler",
+    "RolloutBatch",
+    "require_deltas",
+    "set_deltas",
+]

@@ -1,15 +1,19 @@
 """Rollouts as a dataset, so that Lightning's validation and test loops ask for them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from torch.utils.data import Dataset
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from getiaction.errors import GetiactionError
 
 
-@dataclass(frozen=True)
-class RolloutBatch:
+class RolloutBatch(NamedTuple):
     """Episodes to roll out beside each other: one environment for each seed.
+
+    A named tuple, because Lightning's mixed precision rebuilds every dataclass in a batch and
+    refuses the frozen ones.
 
     Args:
         gym: The :class:`getiaction.gyms.Gym`.
@@ -29,7 +33,8 @@ class RolloutBatch:
 class GymDataset(Dataset[RolloutBatch]):
     """``num_rollouts`` episodes of ``gym``, in batches of at most ``num_envs``.
 
-    Episode ``i`` has the seed ``start_seed + i``, however they are batched.
+    Episode ``i`` has the seed ``start_seed + i``, however they are batched, and however they are
+    dealt to processes: process ``rank`` of ``world_size`` runs every ``world_size``-th of them.
     """
 
     def __init__(
@@ -42,12 +47,17 @@ class GymDataset(Dataset[RolloutBatch]):
         name: str = "",
         max_steps: int | None = None,
         async_envs: bool = False,
+        world_size: int = 1,
+        rank: int = 0,
     ) -> None:
         self.gym = gym
-        seeds = range(start_seed, start_seed + num_rollouts)
+        seeds = range(start_seed, start_seed + num_rollouts)[rank::world_size]
+        # As many batches in every process, the last one empty if need be: before each step of a
+        # validation, DDP waits for all of them to exchange buffers.
+        most = len(range(0, num_rollouts, world_size))
         self._batches = [
             RolloutBatch(gym, tuple(seeds[at : at + num_envs]), name, max_steps, async_envs)
-            for at in range(0, num_rollouts, num_envs)
+            for at in range(0, most, num_envs)
         ]
 
     def __len__(self) -> int:
@@ -61,3 +71,44 @@ def only(batch: Sequence[RolloutBatch]) -> RolloutBatch:
     """Collate the one batch of rollouts that a loader with ``batch_size=1`` has fetched."""
     (rollouts,) = batch
     return rollouts
+
+
+def rollout_loader(dataset: GymDataset) -> DataLoader[RolloutBatch]:
+    """A loader that yields each batch of rollouts, and draws nothing from the global RNG."""
+    return DataLoader(
+        dataset, batch_size=1, collate_fn=only, generator=torch.Generator().manual_seed(0)
+    )
+
+
+def named_gyms(gyms: Any) -> dict[str, Any]:
+    """Return gyms by the name that tells them apart in metrics; one gym has the empty name.
+
+    Args:
+        gyms: None, a :class:`getiaction.gyms.Gym`, a Gymnasium id, a list of those, or a dict from
+            names to those.
+    """
+    if gyms is None:
+        return {}
+    if isinstance(gyms, Mapping):
+        named = {str(name): _gym(gym) for name, gym in gyms.items()}
+    else:
+        named = {}
+        for gym in gyms if isinstance(gyms, (list, tuple)) else [gyms]:
+            made = _gym(gym)
+            label = str(getattr(made, "gym_id", type(made).__name__)).rpartition("/")[2]
+            count = sum(name.partition("#")[0] == label for name in named)
+            named[f"{label}#{count + 1}" if count else label] = made
+    return {"": next(iter(named.values()))} if len(named) == 1 else named
+
+
+def _gym(gym: Any) -> Any:
+    if isinstance(gym, str):
+        from getiaction.gyms import GymnasiumGym
+
+        return GymnasiumGym(gym)
+    if not callable(getattr(gym, "make", None)):
+        raise GetiactionError(
+            f"{gym!r} is no gym to roll out in; expected a getiaction.gyms.Gym, such as "
+            "GymnasiumGym(gym_id), or a Gymnasium id"
+        )
+    return gym

@@ -1,257 +1,141 @@
 """A Lightning data module over one LeRobot dataset, feeding what native training feeds."""
 
-import logging
-import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from datasets.exceptions import DatasetsError
-from lerobot.configs import PreTrainedConfig
-from lerobot.datasets import LeRobotDataset, LeRobotDatasetMetadata
-from lerobot.datasets.factory import resolve_delta_timestamps
-from lerobot.utils.constants import IMAGENET_STATS
-from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from lerobot.datasets import LeRobotDataset
 
-from getiaction.data.frames import CacheLimits
+from getiaction.data.deltas import TOLERANCE_S, DeltaTimestamps
 from getiaction.data.frames import video_backend as default_video_backend
-from getiaction.data.gather import GatheredDataset, collate_for, why_not_gathered
-from getiaction.data.sampler import ResumableSampler
+from getiaction.data.module import DataModule
+from getiaction.data.opening import read_dataset, read_metadata, reopen, require_episodes
 from getiaction.errors import GetiactionError
 from getiaction.roots import require_dataset
 
-logger = logging.getLogger(__name__)
 
-# LeRobot's own defaults for worker processes; spawn because decoders do not survive a fork.
-WORKER_OPTIONS = {"prefetch_factor": 4, "persistent_workers": True}
-DEFAULT_WORKERS = 4
-
-type DeltaTimestamps = dict[str, list[float]]
-
-
-class LeRobotDataModule(LightningDataModule):
+class LeRobotDataModule(DataModule):
     """Batches of a LeRobot dataset in the order, and with the statistics, of native training.
 
-    Delta timestamps come from the policy's config by LeRobot's own rule, so they are never given by
-    hand; the config is taken from the module that is being fitted, or from :meth:`prepare`.
+    Delta timestamps come from the policy's config by LeRobot's own rule, so they need not be given
+    by hand; the config is taken from the module that is being fitted, or from :meth:`prepare`.
 
     Args:
-        root: Local dataset directory.
         repo_id: Hub name; with ``root`` it is only a label.
+        root: Local dataset directory, or ``s3://bucket/prefix``.
         dataset: A dataset made already, instead of the two above.
-        train_batch_size: Samples a step; the last batch of an epoch may be smaller.
-        num_workers: Worker processes; ``"auto"`` is none when batches are gathered in memory.
         episodes: Episode indices to use; all unless given.
-        val_split: Share of the episodes of each task, the last ones, held out for validation.
-        seed: Decides, with the epoch, the order of samples.
-        use_imagenet_stats: Normalise camera images by ImageNet's mean and deviation.
-        gather: Hold the dataset as arrays: ``"auto"`` does when it fits ``cache``.
-        cache: Bounds for decoded camera frames.
+        image_transforms: Applied to camera frames of training samples, one by one.
         tolerance_s: How far a frame may lie from the time asked for, in seconds.
         video_backend: LeRobot's name of a decoder; its own choice unless given.
+        revision: Of the hub's repository.
+        **options: Those of :class:`DataModule`, without ``train_dataset``.
+
+    Raises:
+        GetiactionError: the arguments contradict each other, or there is no such dataset.
     """
 
     def __init__(
         self,
         *,
-        root: str | Path | None = None,
         repo_id: str | None = None,
+        root: str | Path | None = None,
         dataset: LeRobotDataset | None = None,
-        train_batch_size: int = 8,
-        num_workers: int | Literal["auto"] = "auto",
         episodes: list[int] | None = None,
-        val_split: float = 0.0,
-        seed: int = 1000,
-        use_imagenet_stats: bool = True,
-        gather: bool | Literal["auto"] = "auto",
-        cache: CacheLimits | None = None,
-        tolerance_s: float = 1e-4,
+        image_transforms: Callable[..., Any] | None = None,
+        tolerance_s: float = TOLERANCE_S,
         video_backend: str | None = None,
+        revision: str | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__()
         if (dataset is None) == (root is None and repo_id is None):
             raise GetiactionError("give either a dataset, or the root or repo_id of one")
-        if train_batch_size < 1:
-            raise GetiactionError(f"the batch size is {train_batch_size}; expected at least 1")
-        if not 0 <= val_split < 1:
-            raise GetiactionError(f"val_split is {val_split}; expected a share from 0 to below 1")
+        super().__init__(dataset, **options)
         if root is not None:
+            root = Path(root).expanduser()
             require_dataset(root)
-        self.root = None if root is None else Path(root)
-        self.repo_id = repo_id or (self.root.name if self.root is not None else "local")
-        self.train_batch_size = train_batch_size
-        self.episodes = episodes
-        self.val_split = val_split
-        self.seed = seed
-        self.use_imagenet_stats = use_imagenet_stats
-        self.tolerance_s = tolerance_s
-        self.video_backend = video_backend or default_video_backend()
-        self._num_workers = num_workers
-        self._gather = gather
-        self._cache = cache or CacheLimits()
-        self._given = dataset
-        self._meta: LeRobotDatasetMetadata | None = None
-        self.train_dataset: Dataset[Any] | None = None
-        self.val_dataset: Dataset[Any] | None = None
+        self._root = root
+        self._repo_id = repo_id or (root.name if root is not None else "local")
+        self._episodes = episodes
+        self._image_transforms = image_transforms
+        self._tolerance_s = tolerance_s
+        self._video_backend = video_backend
+        self._revision = revision
+        self._plain: LeRobotDataset | None = dataset
+        if dataset is not None and episodes is not None:
+            missing = sorted(set(episodes) - set(dataset.episodes or episodes))
+            if missing:
+                raise GetiactionError(f"the given dataset was opened without episodes {missing}")
 
     @property
-    def meta(self) -> Any:
-        """LeRobot's metadata of the dataset, with the statistics to normalise by."""
-        if self._meta is None:
-            reader = LeRobotDatasetMetadata if self.root is None else _LocalMetadata
-            given = None if self._given is None else self._given.meta
-            self._meta = given or _read(reader, self.repo_id, self.root)
-            if self.use_imagenet_stats:
-                _put_imagenet_stats(self._meta)
-        return self._meta
+    def root(self) -> Path | None:
+        """Directory of the dataset, if it was given by one."""
+        return self._root if self._given is None else super().root
 
     @property
-    def num_workers(self) -> int:
-        """Worker processes of the training loader."""
-        if self._num_workers != "auto":
-            return self._num_workers
-        return 0 if isinstance(self.train_dataset, GatheredDataset) else DEFAULT_WORKERS
-
-    def setup(self, stage: str) -> None:
-        """Open the dataset for the policy that the trainer is about to fit."""
-        if self.train_dataset is None:
-            config = getattr(getattr(self.trainer, "lightning_module", None), "config", None)
-            if not isinstance(config, PreTrainedConfig):
-                raise GetiactionError(
-                    "the data module needs a LeRobot policy to know which frames a sample spans; "
-                    "fit a LeRobotPolicy, or call prepare(config)"
-                )
-            self.prepare(config)
-
-    def prepare(self, config: PreTrainedConfig) -> None:
-        """Open the dataset with the delta timestamps that the policy ``config`` asks for."""
-        deltas: DeltaTimestamps | None = resolve_delta_timestamps(config, self.meta)
-        train_episodes, val_episodes = self._split()
-        self.train_dataset = self._open(train_episodes, deltas)
-        if val_episodes:
-            self.val_dataset = self._open(val_episodes, deltas)
-        drop_last = getattr(config, "drop_n_last_frames", 0)
-        self._sampler = self._make_sampler(self.train_dataset, drop_last)
+    def repo_id(self) -> str:
+        """LeRobot's name of the dataset."""
+        return self._repo_id if self._given is None else super().repo_id
 
     @property
-    def sampler(self) -> ResumableSampler:
-        """The order of training samples."""
-        return self._sampler
+    def episodes(self) -> list[int] | None:
+        """Episode indices in use; None stands for all."""
+        return super().episodes if self._episodes is None else self._episodes
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled by (seed, epoch); draws its workers' seed from the global RNG, as natively."""
-        assert self.train_dataset is not None
-        return self._loader(self.train_dataset, self.num_workers, sampler=self._sampler)
+    @property
+    def tolerance_s(self) -> float:
+        """How far a frame may lie from the time asked for, in seconds."""
+        return self._tolerance_s if self._given is None else super().tolerance_s
 
-    def val_dataloader(self) -> Any:
-        """The held-out episodes in order; nothing if there are none."""
-        if self.val_dataset is None:
-            return []
-        # Its own generator: iterating must not draw from the global RNG, which feeds dropout.
-        own = torch.Generator().manual_seed(self.seed)
-        return self._loader(self.val_dataset, 0, generator=own)
+    @property
+    def video_backend(self) -> str | None:
+        """LeRobot's name of the video decoder."""
+        if self._video_backend is None:
+            self._video_backend = super().video_backend or default_video_backend()
+        return self._video_backend
 
-    def _loader(self, dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[Any]:
-        if workers:
-            options |= {**WORKER_OPTIONS, "multiprocessing_context": "spawn"}
-        return DataLoader(
-            dataset,
-            batch_size=self.train_batch_size,
-            num_workers=workers,
-            collate_fn=collate_for(dataset),
-            pin_memory=torch.cuda.is_available(),
-            drop_last=False,
-            **options,
+    @property
+    def train_dataset(self) -> Any:
+        """What is trained on; before the policy is known, each sample is of one frame."""
+        if self._train is not None:
+            return self._train
+        if self._plain is None:
+            self._plain = self._read(self.episodes, None, self._image_transforms)
+        return self._plain
+
+    def _read_meta(self) -> Any:
+        if self._given is not None:
+            meta = super()._read_meta()
+        else:
+            meta = read_metadata(self.repo_id, self._root, self._revision)
+        require_episodes(self.episodes, meta.total_episodes)
+        return meta
+
+    def _has_lerobot_source(self) -> bool:
+        return True
+
+    def _open(
+        self, episodes: list[int] | None, deltas: DeltaTimestamps | None, *, training: bool
+    ) -> LeRobotDataset:
+        transforms = self._image_transforms if training else None
+        if self._given is None:
+            self._plain = None
+            return self._read(episodes, deltas, transforms)
+        own = self._given.image_transforms if training else None
+        return reopen(
+            self._given, episodes=episodes, deltas=deltas, image_transforms=transforms or own
         )
 
-    def _make_sampler(self, dataset: Any, drop_n_last_frames: int) -> ResumableSampler:
-        opened: Any = dataset.dataset if isinstance(dataset, GatheredDataset) else dataset
-        return ResumableSampler(
-            self.meta.episodes["dataset_from_index"],
-            self.meta.episodes["dataset_to_index"],
-            episode_indices_to_use=opened.episodes,
-            drop_n_last_frames=drop_n_last_frames,
-            shuffle=True,
-            seed=self.seed,
-            absolute_to_relative_idx=opened.absolute_to_relative_idx,
-        )
-
-    def _open(self, episodes: list[int] | None, deltas: DeltaTimestamps | None) -> Dataset[Any]:
-        dataset: Any = self._given or _read(
-            _LocalDataset if self.root is not None else LeRobotDataset,
+    def _read(self, episodes: list[int] | None, deltas: Any, transforms: Any) -> LeRobotDataset:
+        require_episodes(episodes, self.meta.total_episodes)
+        return read_dataset(
             self.repo_id,
-            self.root,
+            self._root,
+            self._revision,
             episodes=episodes,
             delta_timestamps=deltas,
+            image_transforms=transforms,
             tolerance_s=self.tolerance_s,
             video_backend=self.video_backend,
             return_uint8=True,
         )
-        reason = "gather=False" if self._gather is False else why_not_gathered(dataset, self._cache)
-        if reason is None:
-            return GatheredDataset(dataset, self._cache)
-        if self._gather is True:
-            raise GetiactionError(f"the dataset cannot be held as arrays: {reason}")
-        if self._gather == "auto":
-            logger.info("reading the dataset item by item: %s", reason)
-        opened: Dataset[Any] = dataset
-        return opened
-
-    def _split(self) -> tuple[list[int] | None, list[int]]:
-        """Training and held-out episodes, by LeRobot's rule; None stands for all."""
-        if not self.val_split:
-            return self.episodes, []
-        by_task: dict[str, list[int]] = {}
-        for episode in self.episodes or range(self.meta.total_episodes):
-            by_task.setdefault(self.meta.episodes["tasks"][episode][0], []).append(episode)
-        train: list[int] = []
-        held_out: list[int] = []
-        for members in by_task.values():
-            count = math.ceil(len(members) * self.val_split)
-            train += members[: len(members) - count]
-            held_out += members[len(members) - count :]
-        if not train:
-            raise GetiactionError(f"val_split={self.val_split} leaves no episode to train on")
-        return train, held_out
-
-
-class _LocalMetadata(LeRobotDatasetMetadata):  # type: ignore[misc]
-    """Metadata on disk; what is missing is not fetched from the hub behind one's back."""
-
-    def _pull_from_repo(self, *args: Any, **kwargs: Any) -> None:
-        raise GetiactionError(
-            f"the dataset at {self.root} is not whole: files under meta/ are missing; "
-            "convert it again"
-        )
-
-
-class _LocalDataset(LeRobotDataset):  # type: ignore[misc]
-    """A dataset on disk; see :class:`_LocalMetadata`."""
-
-    def _download(self, *args: Any, **kwargs: Any) -> None:
-        raise GetiactionError(
-            f"the dataset at {self.root} is not whole: episodes that its metadata names have no "
-            "data or video files; convert it again"
-        )
-
-
-def _read(reader: Any, repo_id: str, root: Path | None, **options: Any) -> Any:
-    if root is None:
-        return reader(repo_id, **options)
-    try:
-        # A revision that is no version number keeps LeRobot from asking the hub for one.
-        return reader(repo_id, root=root, revision="local", **options)
-    except (OSError, ValueError, KeyError, RuntimeError, DatasetsError) as error:
-        # The first cause names the file or the column; what is raised on top of it does not.
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        raise GetiactionError(f"the dataset at {root} cannot be read: {cause}") from error
-
-
-def _put_imagenet_stats(meta: Any) -> None:
-    for key in meta.camera_keys:
-        if key not in meta.depth_keys:
-            for name, values in IMAGENET_STATS.items():
-                meta.stats[key][name] = torch.tensor(values, dtype=torch.float32)

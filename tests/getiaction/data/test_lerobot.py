@@ -28,7 +28,8 @@ def test_held_out_episodes_are_the_last_of_each_task(state_root: Path) -> None:
     data = LeRobotDataModule(root=state_root, val_split=0.5)
     data.prepare(CONFIG)
     seen = torch.cat([batch["episode_index"] for batch in data.train_dataloader()])
-    held_out = torch.cat([batch["episode_index"] for batch in data.val_dataloader()])
+    (loader,) = data.val_dataloader()
+    held_out = torch.cat([batch["episode_index"] for batch in loader])
     assert set(seen.tolist()) == {0}
     assert set(held_out.tolist()) == {1, 2}
 

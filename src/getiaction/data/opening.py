@@ -1,0 +1,163 @@
+"""Opening LeRobot datasets so that what is wrong with one is said in one line.
+
+A local root is never completed from the hub behind one's back. A repo id is looked up where LeRobot
+keeps datasets, and on the hub only if the network may be used.
+"""
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets.exceptions import DatasetsError
+from huggingface_hub import constants as hub
+from lerobot.datasets import LeRobotDataset, LeRobotDatasetMetadata
+from lerobot.utils.constants import HF_LEROBOT_HOME, HF_LEROBOT_HUB_CACHE, IMAGENET_STATS
+from lerobot.utils.feature_utils import dataset_to_policy_features
+
+from getiaction.data.deltas import DeltaTimestamps
+from getiaction.errors import GetiactionError
+from getiaction.roots import require_dataset
+
+logger = logging.getLogger(__name__)
+
+UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, DatasetsError)
+
+
+class LocalMetadata(LeRobotDatasetMetadata):  # type: ignore[misc]
+    """Metadata on disk; what is missing is not fetched from the hub behind one's back."""
+
+    def _pull_from_repo(self, *args: Any, **kwargs: Any) -> None:
+        raise GetiactionError(
+            f"the dataset at {self.root} is not whole: files under meta/ are missing; "
+            "convert it again"
+        )
+
+
+class LocalDataset(LeRobotDataset):  # type: ignore[misc]
+    """A dataset on disk; see :class:`LocalMetadata`."""
+
+    def _download(self, *args: Any, **kwargs: Any) -> None:
+        raise GetiactionError(
+            f"the dataset at {self.root} is not whole: episodes that its metadata names have no "
+            "data or video files; convert it again"
+        )
+
+
+def read_metadata(repo_id: str, root: Path | None, revision: str | None = None) -> Any:
+    """Return LeRobot's metadata of a dataset at ``root``, or of ``repo_id`` where there is none."""
+    return _read(LocalMetadata, LeRobotDatasetMetadata, repo_id, root, revision)
+
+
+def read_dataset(
+    repo_id: str, root: Path | None, revision: str | None = None, **options: Any
+) -> LeRobotDataset:
+    """Return the ``LeRobotDataset`` at ``root``, or of ``repo_id`` where there is none.
+
+    Args:
+        repo_id: Hub name; with ``root`` it is only a label.
+        root: Local directory.
+        revision: Of the hub's repository.
+        **options: Further arguments of ``LeRobotDataset``.
+
+    Raises:
+        GetiactionError: it cannot be read, or is neither here nor may be fetched.
+    """
+    dataset: LeRobotDataset = _read(
+        LocalDataset, LeRobotDataset, repo_id, root, revision, **options
+    )
+    return dataset
+
+
+def reopen(
+    dataset: LeRobotDataset,
+    *,
+    episodes: Sequence[int] | None,
+    deltas: DeltaTimestamps | None,
+    image_transforms: Callable[..., Any] | None,
+) -> LeRobotDataset:
+    """Open what ``dataset`` reads once more, with other deltas and frames as uint8.
+
+    The given one is left as it is: someone else may hold it.
+    """
+    return read_dataset(
+        dataset.repo_id,
+        Path(dataset.root),
+        episodes=None if episodes is None else list(episodes),
+        delta_timestamps=deltas,
+        image_transforms=image_transforms,
+        tolerance_s=dataset.tolerance_s,
+        video_backend=dataset._video_backend,
+        depth_output_unit=dataset.depth_output_unit,
+        return_uint8=True,
+    )
+
+
+def with_statistics(meta: Any, *, use_imagenet_stats: bool) -> Any:
+    """Return a copy of ``meta`` whose statistics are whole, ImageNet's for cameras if asked.
+
+    Raises:
+        GetiactionError: a feature that a policy would normalise has no statistics.
+    """
+    meta = copy.copy(meta)
+    meta.stats = {key: dict(stats) for key, stats in (meta.stats or {}).items()}
+    bare = [name for name in dataset_to_policy_features(meta.features) if name not in meta.stats]
+    if bare:
+        raise GetiactionError(
+            f"the dataset at {meta.root} has no statistics of: {', '.join(bare)}; policies "
+            "normalise by them, so convert it again"
+        )
+    if use_imagenet_stats:
+        for key in meta.camera_keys:
+            if key not in meta.depth_keys:
+                for name, values in IMAGENET_STATS.items():
+                    meta.stats[key][name] = torch.tensor(values, dtype=torch.float32)
+    return meta
+
+
+def require_episodes(episodes: Sequence[int] | None, total: int) -> None:
+    """Refuse an episode index that the dataset, of ``total`` episodes, does not have."""
+    if episodes is None:
+        return
+    wrong = [index for index in episodes if not 0 <= index < total]
+    if wrong or not episodes:
+        raise GetiactionError(
+            f"episodes {wrong} are out of range: the dataset has {total}, 0 to {total - 1}"
+            if wrong
+            else "the list of episodes is empty; leave it out to use all"
+        )
+
+
+def _read(
+    local: Any, native: Any, repo_id: str, root: Path | None, revision: str | None, **options: Any
+) -> Any:
+    if root is None:
+        root = _at_home(repo_id)
+    if root is None:
+        return native(repo_id, revision=revision, **options)
+    try:
+        # A revision that is no version number keeps LeRobot from asking the hub for one.
+        return local(repo_id, root=root, revision="local", **options)
+    except UNREADABLE as error:
+        # The first cause names the file or the column; what is raised on top of it does not.
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise GetiactionError(f"the dataset at {root} cannot be read: {cause}") from error
+
+
+def _at_home(repo_id: str) -> Path | None:
+    """Where LeRobot keeps the dataset, or None where it has to come from the hub."""
+    home: Path = HF_LEROBOT_HOME / repo_id
+    if (home / "meta" / "info.json").is_file():
+        require_dataset(home)
+        return home
+    if not hub.HF_HUB_OFFLINE:
+        return None
+    raise GetiactionError(
+        f"there is no dataset {repo_id!r} in {HF_LEROBOT_HOME} or {HF_LEROBOT_HUB_CACHE}, and "
+        "HF_HUB_OFFLINE=1 keeps it from being fetched; unset that, or copy the dataset to "
+        f"{home}"
+    )
