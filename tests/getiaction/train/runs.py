@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from accelerate.state import AcceleratorState
 from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
@@ -16,6 +17,7 @@ from lerobot.optim.schedulers import LRSchedulerConfig
 from lerobot.scripts import lerobot_train
 from lerobot.utils.random_utils import set_seed
 from lightning.pytorch import Callback
+from torchvision.models.resnet import BasicBlock, ResNet
 
 from getiaction.data import LeRobotDataModule
 from getiaction.data.frames import video_backend
@@ -42,6 +44,82 @@ SMALL: dict[str, Any] = {
         "ENV": "MEAN_STD",
     },
 }
+
+
+class NarrowResNet(ResNet):
+    """ResNet-18 with an eighth of its channels; most of a step would go into its 11M weights."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(BasicBlock, [2, 2, 2, 2], **options)
+        self.fc = torch.nn.Linear(512 // 8, 1000)
+
+    def _make_layer(self, block: Any, planes: int, *args: Any, **options: Any) -> Any:
+        return super()._make_layer(block, planes // 8, *args, **options)
+
+
+def resnet_narrow(weights: None = None, **options: Any) -> NarrowResNet:
+    """Make the backbone as LeRobot has torchvision make it: by name, without weights."""
+    return NarrowResNet(**options)
+
+
+# LeRobot's policies look the name up here.
+torchvision.models.resnet_narrow = resnet_narrow
+
+_NARROW = {"vision_backbone": "resnet_narrow", "pretrained_backbone_weights": None}
+# Each with random crops, noise or dropout drawn from the global random numbers, and with every
+# warmup and change of phase well within 40 steps.
+POLICIES: dict[str, dict[str, Any]] = {
+    "act": {**SMALL, **_NARROW},
+    "diffusion": {
+        **_NARROW,
+        "n_obs_steps": 2,
+        "horizon": 8,
+        "n_action_steps": 4,
+        "crop_shape": [44, 44],
+        "spatial_softmax_num_keypoints": 4,
+        "down_dims": [16, 32],
+        "n_groups": 4,
+        "diffusion_step_embed_dim": 16,
+        "do_mask_loss_for_padding": True,
+        "optimizer_lr": 1e-3,
+        "scheduler_warmup_steps": 6,
+    },
+    "vqbet": {
+        **_NARROW,
+        "n_obs_steps": 2,
+        "n_action_pred_token": 2,
+        "action_chunk_size": 3,
+        "crop_shape": [44, 44],
+        "spatial_softmax_num_keypoints": 4,
+        "n_vqvae_training_steps": 15,
+        "vqvae_n_embed": 4,
+        "vqvae_embedding_dim": 8,
+        "vqvae_enc_hidden_dim": 8,
+        "gpt_block_size": 16,
+        "gpt_input_dim": 16,
+        "gpt_output_dim": 16,
+        "gpt_n_layer": 1,
+        "gpt_n_head": 2,
+        "gpt_hidden_dim": 16,
+        "scheduler_warmup_steps": 5,
+    },
+    "tdmpc": {
+        "horizon": 3,
+        "image_encoder_hidden_dim": 8,
+        "state_encoder_hidden_dim": 16,
+        "latent_dim": 8,
+        "q_ensemble_size": 2,
+        "mlp_dim": 16,
+        "optimizer_lr": 1e-3,
+        "target_model_momentum": 0.9,
+    },
+}
+# Tests that need the same native run go to one process, which makes it once.
+EACH_POLICY = [
+    pytest.param(name, marks=pytest.mark.xdist_group(f"native-{name}")) for name in POLICIES
+]
+# Three epochs and more.
+STEPS = 40
 SEED = 11
 BATCH = 6
 
@@ -66,7 +144,8 @@ class Losses(Callback):
         self.values.append(outputs["loss"].item())
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        self.held_out.append(trainer.callback_metrics["val/loss"].item())
+        if "val/loss" in trainer.callback_metrics:
+            self.held_out.append(trainer.callback_metrics["val/loss"].item())
 
 
 def train_ours(
@@ -74,6 +153,7 @@ def train_ours(
     run_dir: Path,
     *,
     steps: int,
+    policy_name: str = "act",
     save_freq: int = 0,
     scheduler: LRSchedulerConfig | None = None,
     resume_from: Path | None = None,
@@ -81,14 +161,21 @@ def train_ours(
     validate: bool = True,
     complete: Callable[[Path], None] | None = None,
     use_amp: bool = False,
+    policy_class: type[LeRobotPolicy] = LeRobotPolicy,
+    data_class: type[LeRobotDataModule] = LeRobotDataModule,
+    trainer_options: dict[str, Any] | None = None,
     **data_options: Any,
 ) -> Result:
     """Train up to step ``steps`` of a run that is to have ``total_steps``."""
-    data = LeRobotDataModule(root=root, train_batch_size=BATCH, seed=SEED, **data_options)
+    data = data_class(root=root, train_batch_size=BATCH, seed=SEED, **data_options)
     set_seed(SEED)
     total_steps = total_steps or steps
-    policy = LeRobotPolicy(
-        "act", scheduler=scheduler, total_steps=total_steps, use_amp=use_amp, **SMALL
+    policy = policy_class(
+        policy_name,
+        scheduler=scheduler,
+        total_steps=total_steps,
+        use_amp=use_amp,
+        **POLICIES[policy_name],
     )
     losses = Losses()
     callbacks: list[Callback] = [
@@ -108,6 +195,7 @@ def train_ours(
         enable_progress_bar=False,
         limit_val_batches=1.0 if validate else 0,
         default_root_dir=run_dir,
+        **(trainer_options or {}),
     )
     trainer.fit(policy, datamodule=data)
     return Result(losses.values, copy.deepcopy(policy.lerobot_policy.state_dict()), losses.held_out)
@@ -119,8 +207,10 @@ def train_natively(
     monkeypatch: pytest.MonkeyPatch,
     *,
     steps: int,
+    policy_name: str = "act",
     scheduler: LRSchedulerConfig | None = None,
     use_amp: bool = False,
+    eval_split: float = 0.0,
 ) -> Result:
     """Run ``lerobot_train.train`` and listen at its ``update_policy``."""
     losses: list[float] = []
@@ -137,12 +227,17 @@ def train_natively(
     monkeypatch.setattr("sys.argv", ["lerobot-train"])
     # Accelerate keeps the first precision of a process; the next run may want another one.
     AcceleratorState._reset_state(True)
-    config = policy_config("act", {**SMALL, "use_amp": use_amp})
+    config = policy_config(policy_name, {**POLICIES[policy_name], "use_amp": use_amp})
     if scheduler is not None:
         monkeypatch.setattr(type(config), "get_scheduler_preset", lambda self: scheduler)
     lerobot_train.train(
         TrainPipelineConfig(
-            dataset=DatasetConfig("local/small", root=str(root), video_backend=video_backend()),
+            dataset=DatasetConfig(
+                "local/small",
+                root=str(root),
+                video_backend=video_backend(),
+                eval_split=eval_split,
+            ),
             policy=dataclasses.replace(config),
             output_dir=run_dir,
             seed=SEED,

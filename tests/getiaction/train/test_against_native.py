@@ -1,5 +1,6 @@
 """Training under Lightning equals ``lerobot-train`` to the last bit."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,16 @@ from lerobot.optim.schedulers import (
     LRSchedulerConfig,
 )
 
-from tests.getiaction.train.runs import Result, train_natively, train_ours
+from tests.getiaction.train.runs import (
+    EACH_POLICY,
+    STEPS,
+    Result,
+    train_natively,
+    train_ours,
+)
 
 # 34 and 28 frames in batches of 6: both runs go over an epoch's border and a smaller last batch.
-STEPS = 14
+STATE_STEPS = 14
 IMAGE_STEPS = 7
 COSINE = CosineAnnealingWithWarmupSchedulerConfig(num_warmup_steps=3)
 
@@ -25,6 +32,18 @@ def assert_same(ours: Result, other: Result, steps: int) -> None:
         assert torch.equal(ours.weights[name], weight), name
 
 
+@pytest.mark.parametrize("policy_name", EACH_POLICY)
+def test_every_policy(
+    policies_root: Path,
+    native_run: Callable[[str], Result],
+    tmp_path: Path,
+    policy_name: str,
+) -> None:
+    """Three epochs by the policy's presets, over the end of each warmup and phase."""
+    ours = train_ours(policies_root, tmp_path, steps=STEPS, policy_name=policy_name)
+    assert_same(ours, native_run(policy_name), STEPS)
+
+
 @pytest.mark.parametrize("scheduler", [None, COSINE], ids=["preset", "cosine"])
 def test_state_policy(
     state_root: Path,
@@ -33,10 +52,10 @@ def test_state_policy(
     scheduler: LRSchedulerConfig | None,
 ) -> None:
     native = train_natively(
-        state_root, tmp_path / "native", monkeypatch, steps=STEPS, scheduler=scheduler
+        state_root, tmp_path / "native", monkeypatch, steps=STATE_STEPS, scheduler=scheduler
     )
-    ours = train_ours(state_root, tmp_path / "ours", steps=STEPS, scheduler=scheduler)
-    assert_same(ours, native, STEPS)
+    ours = train_ours(state_root, tmp_path / "ours", steps=STATE_STEPS, scheduler=scheduler)
+    assert_same(ours, native, STATE_STEPS)
 
 
 def test_image_policy(image_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,13 +78,15 @@ def test_mixed_precision(image_root: Path, tmp_path: Path, monkeypatch: pytest.M
 
 def test_validation_does_not_disturb_training(state_root: Path, tmp_path: Path) -> None:
     """Making the held-out loader's iterator must not draw from the global random numbers."""
-    validated = train_ours(state_root, tmp_path / "a", steps=STEPS, val_split=0.3)
-    unseen = train_ours(state_root, tmp_path / "b", steps=STEPS, val_split=0.3, validate=False)
-    assert_same(validated, unseen, STEPS)
+    validated = train_ours(state_root, tmp_path / "a", steps=STATE_STEPS, val_split=0.3)
+    unseen = train_ours(
+        state_root, tmp_path / "b", steps=STATE_STEPS, val_split=0.3, validate=False
+    )
+    assert_same(validated, unseen, STATE_STEPS)
     assert len(validated.held_out_losses) >= 2
     assert unseen.held_out_losses == []
 
 
 def test_the_same_run_twice_gives_the_same_weights(state_root: Path, tmp_path: Path) -> None:
-    first = train_ours(state_root, tmp_path / "a", steps=STEPS)
-    assert_same(train_ours(state_root, tmp_path / "b", steps=STEPS), first, STEPS)
+    first = train_ours(state_root, tmp_path / "a", steps=STATE_STEPS)
+    assert_same(train_ours(state_root, tmp_path / "b", steps=STATE_STEPS), first, STATE_STEPS)
