@@ -1,0 +1,16 @@
+"""Policies tried in environments: rollouts, their results, and what these are worth."""
+
+from getiaction.eval.environments import Environments
+from getiaction.eval.episodes import Episode, run_episodes
+from getiaction.eval.evaluate import evaluate_policy, rollout
+from getiaction.eval.statistics import aggregate, wilson_interval
+
+__all__ = [
+    "Environments",
+    "Episode",
+    "aggregate",
+    "evaluate_policy",
+    "rollout",
+    "run_episodes",
+    "wilson_interval",
+]

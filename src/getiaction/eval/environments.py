@@ -1,0 +1,174 @@
+"""Several environments of one gym side by side, in this process or in processes of their own."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from numpy.typing import NDArray
+
+from getiaction.errors import GetiactionError
+from getiaction.gyms.base import Gym
+from getiaction.gyms.one_episode import IDLE, open_environment
+from getiaction.gyms.resolve import OpenGym
+
+LIMIT = 1000  # steps, where neither the caller nor the environment sets one
+
+Flags = NDArray[np.bool_]
+
+_GONE = (EOFError, BrokenPipeError, ConnectionResetError)  # a process at the other end of a pipe
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What all environments gave at one step; arrays have one row for each environment."""
+
+    raw: Any
+    reward: NDArray[np.float64]
+    terminated: Flags
+    truncated: Flags
+    success: Flags
+
+
+class Environments:
+    """``num_envs`` environments of ``gym``, each playing one episode at a time.
+
+    A context manager: leaving it closes the environments, and ends their processes even when what
+    happened in between was Ctrl-C.
+
+    Args:
+        gym: What to make.
+        num_envs: How many.
+        async_envs: Let each live in a process of its own.
+        render: Make them such that :meth:`pictures` works.
+
+    Raises:
+        GetiactionError: the environment cannot be made.
+    """
+
+    def __init__(
+        self, gym: Gym, num_envs: int = 1, *, async_envs: bool = False, render: bool = False
+    ) -> None:
+        if num_envs < 1:
+            raise GetiactionError(f"num_envs is {num_envs}; expected 1 or more")
+        self.gym = gym
+        self.num_envs = num_envs
+        self._borrowed = isinstance(gym, OpenGym)
+        if self._borrowed and (num_envs > 1 or async_envs):
+            raise GetiactionError(
+                f"{gym.name} is one open environment; several at a time need a Gym or a Gymnasium "
+                "id, of which they can be made"
+            )
+        make = [partial(open_environment, gym, render, os.getpid())] * num_envs
+        self._vector: Any
+        # Nothing resets an environment but reset(): no step of another episode can be counted.
+        mode = AutoresetMode.DISABLED
+        if async_envs:
+            # A forked copy of a process with threads or a GPU may hang.
+            self._vector = self._told(
+                partial(AsyncVectorEnv, make, context="forkserver", autoreset_mode=mode)
+            )
+        else:
+            self._vector = SyncVectorEnv(make, autoreset_mode=mode)
+        self._seeds: list[int | None] = []
+        self._steps = 0
+        self.tasks: list[str] = [""] * num_envs
+
+    @property
+    def vector(self) -> Any:
+        """The Gymnasium vector environment."""
+        return self._vector
+
+    @property
+    def fps(self) -> float:
+        """Steps a second, as the environment's metadata say."""
+        return float(self._vector.metadata.get("render_fps") or self.gym.fps)
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """Shape of one environment's action."""
+        return tuple(self._vector.single_action_space.shape or ())
+
+    def max_steps(self, asked: int | None = None) -> int:
+        """Return after how many steps an episode ends: as asked, or by the gym, or 1000."""
+        return asked or self.gym.get_max_episode_steps() or LIMIT
+
+    def reset(self, seeds: Sequence[int]) -> Any:
+        """Begin an episode for each seed; further environments stand idle.
+
+        Returns the raw observations, with a leading dimension ``num_envs``.
+        """
+        self._seeds = [*seeds, *[IDLE] * (self.num_envs - len(seeds))]
+        self._steps = 0
+        raw, info = self._told(partial(self._vector.reset, seed=self._seeds))
+        self._check(info)
+        self.tasks = [self.gym.task or told or "" for told in info["task"]]
+        return raw
+
+    def step(self, actions: NDArray[Any]) -> Moment:
+        """Let every unfinished episode take its action, one row of ``actions``."""
+        self._steps += 1
+        raw, reward, _, _, info = self._told(partial(self._vector.step, actions))
+        self._check(info)
+        none = np.zeros(self.num_envs, dtype=np.bool_)
+        flags = (info.get(key, none) for key in ("terminated", "truncated", "is_success"))
+        return Moment(raw, np.asarray(reward, dtype=np.float64), *flags)
+
+    def pictures(self) -> list[NDArray[np.uint8] | None]:
+        """Return each environment's picture, uint8 (H, W, 3); None where its episode is past."""
+        return list(self._told(partial(self._vector.call, "render")))
+
+    def close(self, *, at_once: bool = False) -> None:
+        """Close the environments; ``at_once`` ends their processes without asking them."""
+        if self._borrowed or self._vector.closed:
+            return
+        try:
+            if not at_once:
+                self._vector.close()
+        except _GONE:
+            at_once = True
+        if at_once and isinstance(self._vector, AsyncVectorEnv):
+            for process in self._vector.processes:
+                process.terminate()
+            for process in self._vector.processes:
+                process.join()
+            self._vector.closed = True
+        elif at_once:
+            self._vector.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # After Ctrl-C the processes may be in the middle of a step that nobody waits for.
+        self.close(at_once=kind is not None and not issubclass(kind, Exception))
+
+    def _told(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except _GONE as error:
+            raise GetiactionError(
+                f"a process with an environment of {self.gym.name} has died; run it with "
+                "async_envs=False to see why (a script that is run with async_envs=True must begin "
+                "its work under `if __name__ == '__main__':`)"
+            ) from error
+
+    def _check(self, info: dict[str, Any]) -> None:
+        for lane, failure in enumerate(info.get("failure", ())):
+            if failure is not None:
+                when = f"at step {self._steps}" if self._steps else "at its reset"
+                error = GetiactionError(
+                    f"{self.gym.name} failed in the episode of seed {self._seeds[lane]}, {when}: "
+                    f"{failure}"
+                )
+                error.add_note(str(info["trace"][lane]))
+                raise error

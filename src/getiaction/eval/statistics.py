@@ -1,0 +1,53 @@
+"""What a number of episodes says about a policy."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from getiaction.eval.episodes import Episode
+
+CONFIDENCE = 0.95
+
+
+def aggregate(episodes: "Sequence[Episode]") -> dict[str, Any]:
+    """Summarise episodes as LeRobot does, and say how far the success rate can be trusted.
+
+    Returns:
+        ``avg_sum_reward``, ``avg_max_reward``, ``pc_success`` (0..100), ``avg_episode_length``,
+        ``n_episodes``, ``n_successes``, ``success_rate`` (0..1) and the 95 % interval of it,
+        ``success_rate_low`` and ``success_rate_high``. No episodes give NaN, and 0..1.
+    """
+    count = len(episodes)
+    successes = sum(episode.success for episode in episodes)
+    low, high = wilson_interval(successes, count)
+    return {
+        "avg_sum_reward": _mean([episode.sum_reward for episode in episodes]),
+        "avg_max_reward": _mean([episode.max_reward for episode in episodes]),
+        "pc_success": _mean([episode.success for episode in episodes]) * 100,
+        "avg_episode_length": _mean([episode.episode_length for episode in episodes]),
+        "n_episodes": count,
+        "n_successes": successes,
+        "success_rate": _mean([episode.success for episode in episodes]),
+        "success_rate_low": low,
+        "success_rate_high": high,
+    }
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of a success probability; (0, 1) without trials.
+
+    Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
+    Journal of the American Statistical Association 22 (1927).
+    """
+    if trials == 0:
+        return 0.0, 1.0
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")

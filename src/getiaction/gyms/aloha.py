@@ -1,0 +1,74 @@
+"""The simulated ALOHA, the environment of the datasets ``lerobot/aloha_sim_*``."""
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import gymnasium
+
+from getiaction.errors import GetiactionError
+from getiaction.gyms.pusht import without_display
+from getiaction.gyms.registered import GymnasiumGym
+
+
+class AlohaGym(GymnasiumGym):
+    """Two arms on a table: 50 fps, 400 steps, reward 0..4, success at 4.
+
+    Everything is as LeRobot's own ``aloha`` environment config has it: observations are
+    ``observation.images.top`` (B, 3, H, W) and, with ``pixels_agent_pos``, ``observation.state``
+    (B, 14). Actions are (14,).
+
+    Args:
+        task_id: ``AlohaInsertion-v0`` or ``AlohaTransferCube-v0``.
+        obs_type: What is observed.
+        task: What the policy is told to do.
+        max_episode_steps: Steps after which an episode is cut off.
+        observation_width: Pixels of the observed image.
+        observation_height: Pixels of the observed image.
+        rename_map: Observation keys to call otherwise; see :class:`Gym`.
+        **make_kwargs: Passed on to ``gymnasium.make``.
+    """
+
+    package = "gyms"
+
+    def __init__(
+        self,
+        task_id: str = "AlohaInsertion-v0",
+        obs_type: Literal["pixels_agent_pos", "pixels"] = "pixels_agent_pos",
+        *,
+        task: str = "",
+        max_episode_steps: int | None = 400,
+        observation_width: int = 640,
+        observation_height: int = 480,
+        rename_map: Mapping[str, str] | None = None,
+        **make_kwargs: Any,
+    ) -> None:
+        super().__init__(
+            f"gym_aloha/{task_id.removeprefix('gym_aloha/')}",
+            task=task,
+            max_episode_steps=max_episode_steps,
+            # Without the arms' positions the pictures are not under "pixels".
+            observation_keys={"top": "observation.images.top"} if obs_type == "pixels" else None,
+            rename_map=rename_map,
+            obs_type=obs_type,
+            observation_width=observation_width,
+            observation_height=observation_height,
+            **({"render_mode": "rgb_array"} | make_kwargs),
+        )
+
+    @property
+    def fps(self) -> float:
+        """Steps a second."""
+        return 50.0
+
+    def make(self, *, render: bool = False) -> gymnasium.Env[Any, Any]:
+        """Make an environment; see :meth:`Gym.make`."""
+        without_display()
+        # dm_control draws every observation, and fails deep inside without a way to draw.
+        backend = os.environ.get("MUJOCO_GL", "")
+        if backend.lower() in ("disable", "disabled", "off", "0", "false"):
+            raise GetiactionError(
+                f"{self.gym_id} needs rendering, which MUJOCO_GL={backend} switches off: "
+                "set MUJOCO_GL=egl"
+            )
+        return super().make(render=render)

@@ -1,0 +1,156 @@
+"""What a gym is: a description from which environments are made, and how a policy sees them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+
+from getiaction.errors import GetiactionError
+from getiaction.gyms.observations import batch_of_one, lerobot_observation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+type Observation = dict[str, Any]
+
+FPS = 30  # what LeRobot assumes of an environment that does not say
+
+
+class Gym(ABC):
+    """A picklable description of an environment, which is made when it is needed.
+
+    Rollouts make environments of their own by :meth:`make`, several at a time if asked. For a loop
+    of one's own there is one more behind :meth:`reset`, :meth:`step`, :meth:`render` and
+    :meth:`close`, which speak a policy's language: observations have LeRobot's keys, a batch
+    dimension of 1 and the task, and an action may be the tensor (1, A) that a policy returned.
+
+    Args:
+        task: What the policy is told to do; what the environment says of itself if empty.
+        max_episode_steps: Steps after which an episode is cut off.
+        rename_map: Observation keys to call otherwise, as in LeRobot's ``--rename_map``:
+            ``{"observation.image": "observation.images.top"}``.
+        observation_keys: Raw keys to take and their LeRobot names, instead of LeRobot's rule; see
+            :func:`getiaction.gyms.observations.lerobot_observation`.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: str = "",
+        max_episode_steps: int | None = None,
+        rename_map: Mapping[str, str] | None = None,
+        observation_keys: Mapping[str, str] | None = None,
+    ) -> None:
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise GetiactionError(
+                f"max_episode_steps is {max_episode_steps}; expected 1 or more, or None for the "
+                "environment's own limit"
+            )
+        self.task = task
+        self.max_episode_steps = max_episode_steps
+        self.rename_map = dict(rename_map or {})
+        self.observation_keys = None if observation_keys is None else dict(observation_keys)
+        self._env: gymnasium.Env[Any, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages and metrics."""
+        return type(self).__name__
+
+    @property
+    def fps(self) -> float:
+        """Steps a second, from the environment's ``metadata["render_fps"]``."""
+        return float(self.env.metadata.get("render_fps") or FPS)
+
+    @abstractmethod
+    def make(self, *, render: bool = False) -> gymnasium.Env[Any, Any]:
+        """Make an environment.
+
+        Args:
+            render: Whether its ``render()`` will be asked for pictures ``rgb_array``.
+
+        Raises:
+            GetiactionError: it cannot be made here; the message says what to install.
+        """
+
+    def to_observation(self, raw: Any) -> Observation:
+        """Turn a batch of raw observations into LeRobot's keys.
+
+        Args:
+            raw: What environments of :meth:`make` gave, arrays with a leading batch dimension.
+
+        Returns:
+            Images float32 (B, 3, H, W) in [0, 1]; everything else float32 (B, n).
+        """
+        observation = lerobot_observation(raw, self.observation_keys)
+        return {self.rename_map.get(key, key): value for key, value in observation.items()}
+
+    def get_max_episode_steps(self) -> int | None:
+        """Return the steps after which an episode is cut off; None if nothing does."""
+        return self.max_episode_steps
+
+    # -- one environment, for a loop of one's own
+
+    @property
+    def env(self) -> gymnasium.Env[Any, Any]:
+        """The environment behind :meth:`reset` and :meth:`step`, made on first use."""
+        if self._env is None:
+            self._env = self.make()
+        return self._env
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode; return what a policy sees (B = 1), and the environment's info."""
+        raw, info = self.env.reset(seed=seed, options=options)
+        return self._seen(raw), info
+
+    def step(
+        self, action: "Tensor | np.ndarray[Any, Any]"
+    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Act: observation (B = 1), reward, terminated, truncated, info.
+
+        Args:
+            action: (A,), or (1, A) as a policy returns it; a tensor or an array.
+        """
+        array = np.asarray(action)
+        if array.ndim == len(self.env.action_space.shape or ()) + 1 and len(array) == 1:
+            array = array[0]
+        raw, reward, terminated, truncated, info = self.env.step(array)
+        return self._seen(raw), float(reward), bool(terminated), bool(truncated), info
+
+    def render(self) -> Any:
+        """Return the environment's picture, uint8 (H, W, 3)."""
+        if self.env.render_mode is None:
+            raise GetiactionError(
+                f"gym {self.name!r} was made without pictures; give it render_mode='rgb_array'"
+            )
+        return self.env.render()
+
+    def sample_action(self) -> Any:
+        """Return a random action (A,) of the environment's action space."""
+        return self.env.action_space.sample()
+
+    def close(self) -> None:
+        """Close the one environment; harmless when repeated, and it can be used again after."""
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+
+    def _seen(self, raw: Any) -> Observation:
+        return self.to_observation(batch_of_one(raw)) | {"task": [self.task or told_task(self.env)]}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # An open environment belongs to the process that made it.
+        return self.__dict__ | {"_env": None}
+
+
+def told_task(env: gymnasium.Env[Any, Any]) -> str:
+    """What the environment says its task is, as LeRobot looks it up; empty if it says nothing."""
+    for attribute in ("task_description", "task"):
+        text = getattr(env.unwrapped, attribute, None)
+        if isinstance(text, str):
+            return text
+    return ""

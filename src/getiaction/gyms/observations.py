@@ -1,0 +1,89 @@
+"""What an environment shows, under the names that LeRobot's datasets give it.
+
+Light to import: environment processes come here, and torch is needed only where a policy is asked.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from getiaction.errors import GetiactionError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# What LeRobot's preprocess_observation has a name for.
+_KNOWN = ("pixels", "environment_state", "agent_pos", "robot_state")
+_PREFIX = "observation."
+
+
+def lerobot_observation(
+    raw: Any, observation_keys: Mapping[str, str] | None = None
+) -> "dict[str, Tensor]":
+    """Name and convert a batch of raw observations as LeRobot's evaluation does.
+
+    ``pixels`` become ``observation.image`` (``observation.images.<camera>`` where there are
+    several), ``agent_pos`` ``observation.state``, ``environment_state``
+    ``observation.environment_state``; a key that begins with ``observation.`` keeps its name. An
+    observation that is one array is taken for ``pixels`` (uint8, (B, H, W, C)) or ``agent_pos``.
+
+    Args:
+        raw: What the environment gave, each array with a leading batch dimension.
+        observation_keys: The raw keys to take and what to call them, instead of the rule above;
+            ``/`` goes into a nested dict: ``{"pixels/top": "observation.images.top"}``.
+
+    Returns:
+        Images float32 (B, C, H, W) in [0, 1]; everything else float32 (B, n).
+
+    Raises:
+        GetiactionError: a key that has no LeRobot name, or one that is not there.
+    """
+    if not isinstance(raw, Mapping):
+        raw = {"pixels" if np.ndim(raw) == 4 else "agent_pos": np.asarray(raw)}
+    if observation_keys is not None:
+        return {name: _tensor(_find(raw, key)) for key, name in observation_keys.items()}
+    strange = [key for key in raw if key not in _KNOWN and not key.startswith(_PREFIX)]
+    if strange:
+        raise GetiactionError(
+            f"LeRobot has no name for {', '.join(strange)} of this environment: say what they are "
+            "with observation_keys={'raw key': 'observation.…'}, or write a Gym with a "
+            "to_observation of its own"
+        )
+    from lerobot.envs.utils import preprocess_observation
+
+    own = {key: value for key, value in raw.items() if key in _KNOWN}
+    converted: dict[str, Tensor] = preprocess_observation(own)
+    return converted | {
+        key: _tensor(value) for key, value in raw.items() if key.startswith(_PREFIX)
+    }
+
+
+def _find(raw: Mapping[str, Any], key: str) -> Any:
+    value: Any = raw
+    for part in (key,) if key in raw else key.split("/"):
+        if not isinstance(value, Mapping) or part not in value:
+            raise GetiactionError(
+                f"the environment gives no {key!r} that observation_keys names; "
+                f"it gives {', '.join(raw)}"
+            )
+        value = value[part]
+    return value
+
+
+def _tensor(value: Any) -> "Tensor":
+    import torch
+
+    array = np.asarray(value)
+    if array.dtype == np.uint8 and array.ndim == 4:
+        return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous().to(torch.float32) / 255
+    if array.ndim == 1:
+        array = array[:, np.newaxis]
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def batch_of_one(raw: Any) -> Any:
+    """Give every array of one environment's observation a leading dimension of 1."""
+    if isinstance(raw, Mapping):
+        return {key: batch_of_one(value) for key, value in raw.items()}
+    return np.asarray(raw)[np.newaxis]

@@ -1,0 +1,77 @@
+"""The wrapper through which an environment plays one episode and then stands still.
+
+Light to import: this is what environment processes load.
+"""
+
+import os
+import signal
+import traceback
+from typing import Any
+
+import gymnasium
+
+from getiaction.gyms.base import Gym, told_task
+
+IDLE = None  # the seed of an environment that no episode is wanted of
+
+
+class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Plays the episode that ``reset(seed=…)`` begins, and is never stepped past its end.
+
+    A vector of environments goes on until the last episode has ended. Until then a finished
+    environment returns its last observation and reward 0, at no cost, and stays finished whatever
+    happens: the end is told in ``info`` only, so that nothing resets the environment behind the
+    back of whoever counts. An error of the environment is told in ``info["failure"]``, so that a
+    process that owns the environment lives to close it.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._last: Any = None
+        self._moving = self._moved = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin the episode of ``seed``; with none, stand still from the start."""
+        self._moving = self._moved = seed is not IDLE
+        try:
+            self._last, _ = self.env.reset(seed=seed, options=options)
+        except Exception as error:
+            return self.observation_space.sample(), self._failed(error)
+        return self._last, {"task": told_task(self.env)}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Step, unless the episode has ended; the end and success are in ``info``."""
+        self._moved = self._moving
+        if not self._moving:
+            return self._last, 0.0, False, False, {}
+        try:
+            self._last, reward, terminated, truncated, info = self.env.step(action)
+        except Exception as error:
+            return self._last, 0.0, False, False, self._failed(error)
+        self._moving = not (terminated or truncated)
+        told = {
+            "terminated": bool(terminated),
+            "truncated": bool(truncated),
+            "is_success": bool(info.get("is_success", False)),
+        }
+        return self._last, float(reward), False, False, told
+
+    def render(self) -> Any:
+        """Return the picture of the present moment; None once the episode is past."""
+        return self.env.render() if self._moved else None
+
+    def _failed(self, error: Exception) -> dict[str, Any]:
+        self._moving = False
+        lines = str(error).splitlines()
+        message = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        return {"failure": message, "trace": traceback.format_exc()}
+
+
+def open_environment(gym: Gym, render: bool, owner: int) -> OneEpisode:
+    """Make one environment of a vector; ``owner`` is the process that asks for it."""
+    if os.getpid() != owner:
+        # Ctrl-C reaches every process of the terminal; the owner closes the others.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return OneEpisode(gym.make(render=True) if render else gym.make())
