@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from getiaction.errors import GetiactionError
+from getiaction.gyms import Gym, as_gym
 
 
 class RolloutBatch(NamedTuple):
@@ -51,6 +51,7 @@ class GymDataset(Dataset[RolloutBatch]):
         rank: int = 0,
     ) -> None:
         self.gym = gym
+        self.name = name
         seeds = range(start_seed, start_seed + num_rollouts)[rank::world_size]
         # As many batches in every process, the last one empty if need be: before each step of a
         # validation, DDP waits for all of them to exchange buffers.
@@ -80,35 +81,23 @@ def rollout_loader(dataset: GymDataset) -> DataLoader[RolloutBatch]:
     )
 
 
-def named_gyms(gyms: Any) -> dict[str, Any]:
+def named_gyms(gyms: Any) -> dict[str, Gym]:
     """Return gyms by the name that tells them apart in metrics; one gym has the empty name.
 
     Args:
-        gyms: None, a :class:`getiaction.gyms.Gym`, a Gymnasium id, a list of those, or a dict from
-            names to those.
+        gyms: None, anything that :func:`getiaction.gyms.as_gym` takes, a list of those, or a dict
+            from names to those.
+
+    Raises:
+        GetiactionError: something in it is no gym.
     """
     if gyms is None:
         return {}
     if isinstance(gyms, Mapping):
-        named = {str(name): _gym(gym) for name, gym in gyms.items()}
+        named = {str(name): as_gym(gym) for name, gym in gyms.items()}
     else:
         named = {}
-        for gym in gyms if isinstance(gyms, (list, tuple)) else [gyms]:
-            made = _gym(gym)
-            label = str(getattr(made, "gym_id", type(made).__name__)).rpartition("/")[2]
-            count = sum(name.partition("#")[0] == label for name in named)
-            named[f"{label}#{count + 1}" if count else label] = made
+        for gym in map(as_gym, gyms if isinstance(gyms, (list, tuple)) else [gyms]):
+            count = sum(name.partition("#")[0] == gym.name for name in named)
+            named[f"{gym.name}#{count + 1}" if count else gym.name] = gym
     return {"": next(iter(named.values()))} if len(named) == 1 else named
-
-
-def _gym(gym: Any) -> Any:
-    if isinstance(gym, str):
-        from getiaction.gyms import GymnasiumGym
-
-        return GymnasiumGym(gym)
-    if not callable(getattr(gym, "make", None)):
-        raise GetiactionError(
-            f"{gym!r} is no gym to roll out in; expected a getiaction.gyms.Gym, such as "
-            "GymnasiumGym(gym_id), or a Gymnasium id"
-        )
-    return gym

@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets import LeRobotDataset
@@ -19,9 +19,7 @@ from getiaction.data.opening import reopen, require_episodes, with_statistics
 from getiaction.data.sampler import ResumableSampler
 from getiaction.data.splits import split_episodes
 from getiaction.errors import GetiactionError
-
-if TYPE_CHECKING:
-    from getiaction.gyms import Gym
+from getiaction.gyms import Gym
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +72,10 @@ class DataModule(LightningDataModule):
         batch_size: int | None = None,
         val_dataset: Dataset[Any] | None = None,
         val_split: float = 0.0,
-        val_gyms: "Gym | str | list[Gym | str] | dict[str, Gym | str] | None" = None,
+        val_gyms: Gym | str | list[Gym | str] | dict[str, Gym | str] | None = None,
         num_rollouts_val: int = 10,
         val_start_seed: int = VAL_START_SEED,
-        test_gyms: "Gym | str | list[Gym | str] | dict[str, Gym | str] | None" = None,
+        test_gyms: Gym | str | list[Gym | str] | dict[str, Gym | str] | None = None,
         num_rollouts_test: int = 10,
         test_start_seed: int = TEST_START_SEED,
         max_episode_steps: int | None = None,

@@ -12,17 +12,21 @@ from typing import Any
 
 import torch
 from datasets.exceptions import DatasetsError
+from httpx import HTTPError
 from huggingface_hub import constants as hub
+from lerobot.configs import DEFAULT_DEPTH_UNIT
 from lerobot.datasets import LeRobotDataset, LeRobotDatasetMetadata
+from lerobot.datasets.utils import CompatibilityError, has_legacy_hub_download_metadata
 from lerobot.utils.constants import HF_LEROBOT_HOME, HF_LEROBOT_HUB_CACHE, IMAGENET_STATS
 from lerobot.utils.feature_utils import dataset_to_policy_features
 
 from getiaction.data.deltas import DeltaTimestamps
 from getiaction.errors import GetiactionError
-from getiaction.roots import require_dataset
+from getiaction.roots import INFO, require_dataset
 
 logger = logging.getLogger(__name__)
 
+NOT_FETCHED = (OSError, ValueError, RuntimeError, HTTPError, CompatibilityError)
 UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, DatasetsError)
 
 
@@ -48,7 +52,10 @@ class LocalDataset(LeRobotDataset):  # type: ignore[misc]
 
 def read_metadata(repo_id: str, root: Path | None, revision: str | None = None) -> Any:
     """Return LeRobot's metadata of a dataset at ``root``, or of ``repo_id`` where there is none."""
-    return _read(LocalMetadata, LeRobotDatasetMetadata, repo_id, root, revision)
+    meta = _read(LocalMetadata, LeRobotDatasetMetadata, repo_id, root, revision)
+    # As in a LeRobotDataset, whose depth frames come in this unit.
+    meta.rescale_depth_stats(DEFAULT_DEPTH_UNIT)
+    return meta
 
 
 def read_dataset(
@@ -134,9 +141,9 @@ def _read(
     local: Any, native: Any, repo_id: str, root: Path | None, revision: str | None, **options: Any
 ) -> Any:
     if root is None:
-        root = _at_home(repo_id)
+        root = _at_home(repo_id, revision)
     if root is None:
-        return native(repo_id, revision=revision, **options)
+        return _fetch(native, repo_id, revision, **options)
     try:
         # A revision that is no version number keeps LeRobot from asking the hub for one.
         return local(repo_id, root=root, revision="local", **options)
@@ -148,16 +155,43 @@ def _read(
         raise GetiactionError(f"the dataset at {root} cannot be read: {cause}") from error
 
 
-def _at_home(repo_id: str) -> Path | None:
+def _fetch(native: Any, repo_id: str, revision: str | None, **options: Any) -> Any:
+    try:
+        return native(repo_id, revision=revision, **options)
+    except NOT_FETCHED as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise GetiactionError(
+            f"the dataset {repo_id!r} cannot be fetched from the hub: {reason}; it is not in "
+            f"{HF_LEROBOT_HOME} either"
+        ) from error
+
+
+def _at_home(repo_id: str, revision: str | None) -> Path | None:
     """Where LeRobot keeps the dataset, or None where it has to come from the hub."""
     home: Path = HF_LEROBOT_HOME / repo_id
-    if (home / "meta" / "info.json").is_file():
+    # LeRobot fetches anew what its old versions downloaded into this place.
+    fetched_once = has_legacy_hub_download_metadata(home)
+    if (home / INFO).is_file() and (hub.HF_HUB_OFFLINE or not fetched_once):
         require_dataset(home)
         return home
     if not hub.HF_HUB_OFFLINE:
         return None
-    raise GetiactionError(
-        f"there is no dataset {repo_id!r} in {HF_LEROBOT_HOME} or {HF_LEROBOT_HUB_CACHE}, and "
-        "HF_HUB_OFFLINE=1 keeps it from being fetched; unset that, or copy the dataset to "
-        f"{home}"
-    )
+    snapshot = _snapshot(repo_id, revision)
+    if snapshot is None:
+        raise GetiactionError(
+            f"there is no dataset {repo_id!r} in {HF_LEROBOT_HOME}, and HF_HUB_OFFLINE forbids "
+            f"fetching it; unset that, or copy the dataset to {home}"
+        )
+    require_dataset(snapshot)
+    return snapshot
+
+
+def _snapshot(repo_id: str, revision: str | None) -> Path | None:
+    """The newest revision that LeRobot fetched earlier, or the one asked for."""
+    repo: Path = HF_LEROBOT_HUB_CACHE / f"datasets--{repo_id.replace('/', '--')}"
+    commits = [repo / "refs" / revision] if revision else sorted((repo / "refs").glob("v*"))
+    names = [path.read_text().strip() for path in commits if path.is_file()]
+    for name in reversed([*([revision] if revision else []), *names]):
+        if (repo / "snapshots" / name / INFO).is_file():
+            return repo / "snapshots" / name
+    return None

@@ -1,0 +1,97 @@
+"""Going on from a Lightning checkpoint with the same random numbers."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback
+from torch import Tensor, distributed
+
+type State = dict[str, Any]
+
+
+class ExactResume(Callback):
+    """Keep the random state of every process in Lightning's checkpoints and restore it from there.
+
+    With a training loader that goes on where it was stopped, as :class:`getiaction.data.DataModule`
+    has, a run that is resumed by ``fit(ckpt_path=...)`` then equals one that was never interrupted:
+    the same batches, dropout and noise.
+    """
+
+    def __init__(self) -> None:
+        self._pending: list[State] = []
+
+    def state_dict(self) -> State:
+        """Return the random states, one for each process."""
+        states: list[Any] = [random_state()]
+        if distributed.is_available() and distributed.is_initialized():
+            states = [None] * distributed.get_world_size()
+            distributed.all_gather_object(states, random_state())
+        return {"processes": states}
+
+    def load_state_dict(self, state_dict: State) -> None:
+        """Keep the states for the first training batch."""
+        self._pending = state_dict["processes"]
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Forget what an earlier call of the trainer loaded."""
+        self._pending = []
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Restore the random state, as late as can be: making the loader's iterator drew from it.
+
+        The uninterrupted run drew there too if, and only if, it was at the start of an epoch and
+        its worker processes do not outlive one.
+        """
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        # More processes than before have no state to go on with.
+        if trainer.global_rank < len(pending):
+            restore_random_state(pending[trainer.global_rank])
+        if batch_idx == 0 and not getattr(trainer.train_dataloader, "persistent_workers", False):
+            torch.empty((), dtype=torch.int64).random_()
+
+
+def random_state() -> State:
+    """Return the state of Python's, NumPy's and torch's global generators, as plain data."""
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": {"version": version, "words": torch.tensor(words), "gauss": gauss},
+        "numpy": {
+            "kind": kind,
+            "keys": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+            "position": int(position),
+            "has_gauss": int(has_gauss),
+            "cached": float(cached),
+        },
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(state: State) -> None:
+    """Put the global generators into a state that :func:`random_state` returned."""
+    python, numpy = state["python"], state["numpy"]
+    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+    np.random.set_state(
+        (
+            numpy["kind"],
+            numpy["keys"].cpu().numpy().astype(np.uint32),
+            numpy["position"],
+            numpy["has_gauss"],
+            numpy["cached"],
+        )
+    )
+    torch.set_rng_state(_on_cpu(state["torch"]))
+    for device, device_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(_on_cpu(device_state), device)
+
+
+def _on_cpu(state: Tensor) -> Tensor:
+    # Checkpoints are loaded onto the device that is trained on.
+    return state.cpu()
