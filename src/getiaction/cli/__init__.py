@@ -1,0 +1,141 @@
+"""``getiaction fit|validate|test|predict``: Lightning's command line over one YAML file.
+
+Only what a mistyped command needs is here, so that it is told at once; training itself is in
+:mod:`getiaction.cli.command`, whose imports take seconds.
+"""
+
+import difflib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from getiaction.errors import GetiactionError
+
+EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+TRACEBACK_VARIABLE = "GETIACTION_TRACEBACK"
+PROG = "getiaction"
+COMMANDS = {
+    "fit": "train a policy on a dataset",
+    "validate": "compute the held-out loss and roll the policy out in val_gyms",
+    "test": "roll the policy out in test_gyms",
+    "predict": "predict action chunks for a dataset",
+}
+HELP = f"""\
+usage: {PROG} COMMAND --config FILE.yaml [--KEY VALUE ...]
+
+LeRobot's policies under Lightning.
+
+commands:
+{"".join(f"  {name:<10} {text}{os.linesep}" for name, text in COMMANDS.items())}
+  {PROG} COMMAND --help                    every option of a command
+  {PROG} COMMAND --model.help ACT          the options of a policy, here ACT
+  {PROG} COMMAND --config X --print_config what would be run, every default written out
+  {PROG} --print_completion=shtab-bash     a completion script (or shtab-zsh, shtab-tcsh)
+  {PROG} --version
+
+example:
+  {PROG} fit --config configs/lerobot_act.yaml --model.init_args.dim_model 1024
+
+{TRACEBACK_VARIABLE}=1 shows where in the code an error came from.
+"""
+
+
+class UsageError(GetiactionError):
+    """A command line that makes no sense."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status.
+
+    0, 1 after an error that the program understands, 2 after a command line that makes no sense,
+    130 after Ctrl-C.
+
+    Args:
+        argv: The arguments; ``sys.argv[1:]`` unless given.
+    """
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        return _interrupted()
+    except SystemExit as stop:
+        # Lightning makes an exit status of 1 of Ctrl-C.
+        if any(isinstance(cause, KeyboardInterrupt) for cause in _causes(stop)):
+            return _interrupted()
+        return stop.code if isinstance(stop.code, int) else EXIT_ERROR if stop.code else 0
+    except BrokenPipeError:
+        # The reader has gone (`| head`): nobody is left to tell, so die as other programs do.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lives until the process ends
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        known = next((cause for cause in _causes(error) if _is_meant_for_people(cause)), None)
+        if known is None or os.environ.get(TRACEBACK_VARIABLE):
+            traceback.print_exc()
+        if known is None:
+            print(f"{PROG}: this is a bug; please report the lines above", file=sys.stderr)
+            return EXIT_ERROR
+        print(f"{PROG}: error: {one_line(str(known))}", file=sys.stderr)
+        return EXIT_USAGE if isinstance(known, UsageError) else EXIT_ERROR
+
+
+def _run(argv: list[str]) -> int:
+    first = argv[0] if argv else "--help"
+    if first in ("--help", "-h", "help"):
+        print(HELP, end="")
+        return 0 if argv else EXIT_USAGE
+    if first == "--version":
+        print(f"{PROG} {version('positronic-lightning')}")
+        return 0
+    if not first.startswith("-") and first not in COMMANDS:
+        raise UsageError(
+            f"there is no command {first!r}{did_you_mean(first, COMMANDS)}; "
+            f"the commands are: {', '.join(COMMANDS)}"
+        )
+    from getiaction.cli.files import native_config, read_configs
+
+    # Before the imports that take seconds.
+    whole = native_config(argv[0], read_configs(argv), argv)
+    if whole is not None:
+        from getiaction.trainers import run_config
+
+        run_config(whole)
+    else:
+        from getiaction.cli.command import run
+
+        run(argv)
+    return 0
+
+
+def did_you_mean(word: str, offered: Sequence[str] | dict[str, str]) -> str:
+    """Return ``"; did you mean ...?"`` with the nearest of ``offered``, or nothing."""
+    near = difflib.get_close_matches(word, list(offered), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` without its line breaks."""
+    return " ".join(text.split())
+
+
+def _interrupted() -> int:
+    print(f"{PROG}: interrupted", file=sys.stderr)
+    return EXIT_INTERRUPTED
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """``error``, and what it was raised on top of; jsonargparse wraps what a class raises."""
+    found: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None:
+        found.append(following)
+        following = following.__cause__ or following.__context__
+    return found
+
+
+def _is_meant_for_people(error: BaseException) -> bool:
+    if isinstance(error, GetiactionError | OSError):
+        return True
+    # Lightning's own, by name: importing it takes seconds.
+    return type(error).__name__ == "MisconfigurationException"

@@ -1,0 +1,7 @@
+"""``python -m getiaction.cli``, the same as ``getiaction``."""
+
+import sys
+
+from getiaction.cli import main
+
+sys.exit(main())

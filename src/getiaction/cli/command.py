@@ -1,0 +1,72 @@
+"""Lightning's command line over policies and data modules."""
+
+import sys
+from typing import Any, NoReturn
+
+from jsonargparse import set_parsing_settings
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+import getiaction.data
+import getiaction.gyms
+import getiaction.policies.lerobot
+import getiaction.train.callbacks  # noqa: F401 - classes in sight are found by their bare names
+from getiaction.cli import EXIT_USAGE, PROG
+from getiaction.cli.explain import explain
+from getiaction.cli.universal import flat_flags, use_loader
+from getiaction.policies.base import Policy
+from getiaction.train import Trainer
+
+# As LeRobot's.
+DEFAULT_SEED = 1000
+
+
+class Parser(LightningArgumentParser):
+    """A parser that says in one line what is wrong."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print one line and exit with status 2; parsers within parsers raise."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        parser = getattr(ex, "subcommand_parser", None) or self
+        print(f"{PROG}: error: {explain(message, parser)}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+
+
+class Command(LightningCLI):
+    """``fit``, ``validate``, ``test`` and ``predict`` of :class:`getiaction.train.Trainer`."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; unlike Lightning, without a warning where this is called from Python."""
+        self.config = parser.parse_args(args)
+
+
+def run(argv: list[str]) -> Any:
+    """Run one command line.
+
+    Args:
+        argv: The arguments, without the program's name.
+
+    Raises:
+        SystemExit: with 2 after a command line that makes no sense; with 0 after ``--help``.
+    """
+    set_parsing_settings(add_print_completion_argument=True)
+    options = {"parser_mode": use_loader(), "allow_abbrev": False}
+    return Command(
+        Policy,
+        LightningDataModule,
+        trainer_class=Trainer,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=DEFAULT_SEED,
+        # A run that goes on in its own directory says anew what it is run with.
+        save_config_kwargs={"overwrite": True},
+        parser_class=Parser,
+        parser_kwargs={
+            "prog": PROG,
+            **options,
+            **{command: dict(options) for command in Command.subcommands()},
+        },
+        args=flat_flags(argv),
+    )

@@ -1,0 +1,98 @@
+"""The configuration files that a command line names, looked at before anything heavy is imported."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from getiaction.cli import UsageError, one_line
+
+FLAGS = ("--config", "-c")
+# A configuration with this key is not Lightning's: see getiaction.trainers.run_config.
+WHOLE = "trainer_type"
+
+
+def read_configs(argv: list[str]) -> list[dict[str, Any]]:
+    """Read the files that ``--config`` names, in order.
+
+    Raises:
+        UsageError: one is not there, is no YAML, or holds no mapping.
+    """
+    return [_read(path) for path in _paths(argv)]
+
+
+def _paths(argv: list[str]) -> list[Path]:
+    found: list[str] = []
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, _, value = word.partition("=")
+        if name in FLAGS:
+            found.append(value or following)
+    # A configuration may be written out in place of its path, as jsonargparse allows.
+    return [Path(path) for path in found if not path.lstrip().startswith("{")]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if "://" in str(path) or str(path).startswith(("s3:/", "http:/", "https:/")):
+        return {}
+    try:
+        content: Any = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"there is no configuration file {path}") from None
+    except IsADirectoryError:
+        raise UsageError(f"the configuration {path} is a directory; expected a file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"the configuration {path} is no YAML: {one_line(str(error))}") from error
+    if content is not None and not isinstance(content, dict):
+        raise UsageError(f"the configuration {path} holds no mapping of names to values")
+    return content or {}
+
+
+def native_config(
+    command: str, configs: list[dict[str, Any]], argv: list[str]
+) -> dict[str, Any] | None:
+    """The configuration with ``trainer_type``, overrides applied; None for any other.
+
+    Raises:
+        UsageError: it is used with another command than ``fit``, or an override of nothing.
+    """
+    if not any(WHOLE in config for config in configs):
+        return None
+    if command != "fit":
+        raise UsageError(f"a configuration with {WHOLE!r} is for fit, not {command}")
+    whole: dict[str, Any] = {}
+    for config in configs:
+        _merge(whole, config)
+    for name, value in _overrides(argv[1:]):
+        *parents, last = name.split(".")
+        part = whole
+        for parent in parents:
+            part = part.setdefault(parent, {})
+            if not isinstance(part, dict):
+                raise UsageError(f"--{name} sets a part of {parent!r}, which is no mapping")
+        part[last] = yaml.safe_load(value)
+    return whole
+
+
+def _overrides(words: list[str]) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    rest = list(words)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if not name.startswith("-"):
+            raise UsageError(f"unexpected {name!r}; expected --name=value")
+        if not equals:
+            if not rest:
+                raise UsageError(f"{name} has no value; expected {name}=value")
+            value = rest.pop(0)
+        if name not in FLAGS:
+            found.append((name.lstrip("-"), value))
+    return found
+
+
+def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for name, value in more.items():
+        if isinstance(value, Mapping) and isinstance(into.get(name), dict):
+            _merge(into[name], value)
+        else:
+            into[name] = value

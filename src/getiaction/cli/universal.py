@@ -1,0 +1,65 @@
+"""``LeRobotPolicy`` in a configuration: its fields flat, checked as those of the named classes.
+
+``LeRobotPolicy`` takes a policy's name and whatever fields that policy has, so a parser cannot know
+them. The class of that policy knows; a configuration is put in its terms while it is read.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jsonargparse import get_loader, set_loader
+
+from getiaction.cli import UsageError
+
+MODE = "getiaction"
+UNIVERSAL = ("LeRobotPolicy", "LeRobotPolicyAdapter")
+NESTED = "config_kwargs"
+_NESTED_FLAG = re.compile(rf"^(--model\.(?:init_args\.)?){NESTED}\.")
+
+
+def use_loader() -> str:
+    """Register the way in which configurations are read; return its name, a parser's mode."""
+    read = get_loader("yaml")
+
+    def load(text: str) -> Any:
+        return in_named_classes(read(text))
+
+    set_loader(MODE, load)
+    return MODE
+
+
+def flat_flags(argv: list[str]) -> list[str]:
+    """``--model.init_args.config_kwargs.x`` is ``--model.init_args.x``, as in the files."""
+    return [_NESTED_FLAG.sub(r"\1", word) for word in argv]
+
+
+def in_named_classes(content: Any) -> Any:
+    """Put every ``LeRobotPolicy`` within ``content`` into the terms of its policy's class.
+
+    Raises:
+        UsageError: it has no ``policy_name``, a field is given twice, or there is no such policy.
+    """
+    if isinstance(content, list):
+        return [in_named_classes(member) for member in content]
+    if not isinstance(content, Mapping):
+        return content
+    content = {name: in_named_classes(value) for name, value in content.items()}
+    path, arguments = content.get("class_path"), content.get("init_args")
+    if not isinstance(path, str) or not isinstance(arguments, Mapping):
+        return content
+    arguments = _flat(arguments)
+    if path.rpartition(".")[2] not in UNIVERSAL:
+        return {**content, "init_args": arguments}
+    name = arguments.pop("policy_name", "act")
+    return {**content, "class_path": _class_path(name), "init_args": arguments}
+
+
+def _flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    nested = arguments.get(NESTED)
+    if not isinstance(nested, Mapping):
+        return dict(arguments)
+    twice = [name for name in nested if name in arguments]
+    if twice:
+        raise UsageError(f"given twice, also in {NESTED}: {', '.join(twice)}")
+    return {name: value for name, value in arguments.items() if name != NESTED} | dict(nested)
