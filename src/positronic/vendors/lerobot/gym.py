@@ -1,0 +1,168 @@
+"""The simulator as `getiaction` tries policies in it: seen and commanded through a codec.
+
+For YAML and Python alike::
+
+    val_gyms:
+      class_path: positronic.vendors.lerobot.gym.CodecGym
+      init_args: {gym_id: positronic/StackCubes-v0, codec: eepose_state}
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, override
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from getiaction.errors import GetiactionError
+from getiaction.gyms import GymnasiumGym
+from positronic import simulator
+from positronic.codec import Codec, Contract
+from positronic.codec.contract import FILE_NAME
+from positronic.errors import PositronicError
+from positronic.simulator.scene import CAMERAS
+from positronic.vendors.lerobot import codecs
+
+# Where a contract lies: in a converted dataset, in a checkpoint, in a run's newest checkpoint.
+_CONTRACTS = ("", "meta", "pretrained_model", "checkpoints/last/pretrained_model")
+
+
+class CodecGym(GymnasiumGym):
+    """One of `positronic.simulator`'s environments with the features of a converted dataset.
+
+    The codec encodes each observation as it encodes recordings, and decodes each action into the
+    command that the arm gets; so a policy that was trained on the dataset sees here what it was
+    trained on. Only cameras that the codec reads are rendered.
+
+    Args:
+        gym_id: ``positronic/StackCubes-v0``, ``positronic/PickPlace-v0``, or their short names.
+        codec: A codec; the name of one in `positronic.vendors.lerobot.codecs`; or a path with a
+            contract: a converted dataset, a checkpoint or a training run. A contract also says how
+            many steps a second there are.
+        codec_options: Arguments of a codec given by name, such as ``{"image_size": [64, 64]}``.
+        task: What the policy is told to do, instead of the environment's own words.
+        max_episode_steps: Steps after which an episode is cut off; the environment's limit if None.
+        rename_map: Observation keys to call otherwise; see `getiaction.gyms.Gym`.
+        **make_kwargs: Passed on to ``positronic.simulator.env.PandaEnv``.
+
+    Raises:
+        GetiactionError: there is no such environment or codec, or they do not belong together.
+    """
+
+    package = "sim"
+
+    def __init__(
+        self,
+        gym_id: str = "positronic/StackCubes-v0",
+        codec: Any = "eepose_state",
+        *,
+        codec_options: Mapping[str, Any] | None = None,
+        task: str = "",
+        max_episode_steps: int | None = None,
+        rename_map: Mapping[str, str] | None = None,
+        **make_kwargs: Any,
+    ) -> None:
+        try:
+            self.codec, fps = resolve(codec, codec_options or {})
+            gym_id = simulator.env_id(gym_id)
+        except PositronicError as error:
+            raise GetiactionError(str(error)) from error
+        cameras = tuple(name for name in self.codec.inputs if name in CAMERAS)
+        defaults = {"cameras": cameras} | ({} if fps is None else {"control_fps": fps})
+        super().__init__(
+            gym_id,
+            task=task,
+            max_episode_steps=max_episode_steps,
+            rename_map=rename_map,
+            **(defaults | make_kwargs),
+        )
+
+    @override
+    def make(self, *, render: bool = False) -> gymnasium.Env[Any, Any]:
+        try:
+            return CodecEnv(super().make(render=render), self.codec)
+        except PositronicError as error:
+            raise GetiactionError(f"{self.gym_id} cannot be made: {error}") from error
+
+
+class CodecEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A simulator environment that speaks a codec's features.
+
+    Observations are the codec's: vectors float32 (n,), images uint8 (H, W, 3), by LeRobot's keys.
+    Actions are the policy's, float32 (n,), in the dataset's units.
+
+    Raises:
+        CodecError: the codec has no action, or reads signals that the environment does not give.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], codec: Codec) -> None:
+        super().__init__(env)
+        self._codec = codec
+        world: Any = env.unwrapped
+        self._world = world
+        features = dict(codec.features)
+        action = features.pop("action", None)
+        given = [*getattr(env.observation_space, "spaces", ())]
+        missing = [name for name in codec.inputs if name not in given]
+        if missing or action is None:
+            lack = f"reads {', '.join(missing)}" if missing else "has no action"
+            raise GetiactionError(
+                f"codec {codec.name!r} {lack}, so it does not fit {world.task_name} (which "
+                f"gives {', '.join(given)}): choose another codec or environment"
+            )
+        # Nothing is said of the codec's numbers but their shape: not even a pose is bounded.
+        self.observation_space = spaces.Dict(
+            {name: _box(feature) for name, feature in features.items()}
+        )
+        self.action_space = _box(action)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Begin an episode."""
+        raw, info = self.env.reset(seed=seed, options=options)
+        return self._codec.encode(raw), info
+
+    def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
+        """Decode the action, let the arm do it, encode what comes of it."""
+        command = self._codec.decode(action)
+        raw, reward, terminated, truncated, info = self.env.step(
+            self._world.command_to_action(command["robot_command"], command["target_grip"])
+        )
+        return self._codec.encode(raw), reward, terminated, truncated, info
+
+
+def resolve(codec: Any, options: Mapping[str, Any]) -> tuple[Codec, int | None]:
+    """Return the codec that ``codec`` means, and its steps a second where a contract says so.
+
+    Raises:
+        GetiactionError: there is none of this name and nothing at this path.
+        ContractError: what is there is no contract.
+    """
+    if isinstance(codec, Codec) and not options:
+        return codec, None
+    if codec in codecs.__all__:
+        try:
+            made: Codec = getattr(codecs, codec)(**options)
+        except TypeError as error:
+            raise GetiactionError(f"codec {codec!r} has no such option: {error}") from error
+        return made, None
+    if options:
+        raise GetiactionError("codec_options are for a codec that is given by name")
+    for place in _CONTRACTS:
+        file = Path(str(codec)).expanduser() / place / FILE_NAME
+        if file.is_file():
+            contract = Contract.load(file)
+            return contract.make_codec(), round(contract.fps)
+    raise GetiactionError(
+        f"codec {codec!r} is neither one of {', '.join(codecs.__all__)} nor the path of a dataset "
+        f"or checkpoint with a {FILE_NAME}"
+    )
+
+
+def _box(feature: Mapping[str, Any]) -> spaces.Box:
+    shape = tuple(feature["shape"])
+    if feature["dtype"] in ("video", "image"):
+        return spaces.Box(0, 255, shape, np.uint8)
+    return spaces.Box(-np.inf, np.inf, shape, np.float32)
