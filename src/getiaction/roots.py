@@ -10,6 +10,28 @@ INFO = Path("meta/info.json")
 SUPPORTED_MAJOR = "v3"
 
 
+def local_root(root: str | Path) -> Path:
+    """Return the local directory of the dataset at ``root``, mirrored there if that is in S3.
+
+    Args:
+        root: A directory, ``~`` allowed, or ``s3://bucket/prefix``.
+
+    Raises:
+        GetiactionError: it is an address of another kind, or cannot be fetched.
+    """
+    text = str(root)
+    # Path("s3://bucket") has lost a slash.
+    if text.startswith("s3:/"):
+        from getiaction.data.remote import mirror
+
+        return mirror("s3://" + text.removeprefix("s3:").lstrip("/"), required=INFO.as_posix())
+    if "://" in text:
+        raise GetiactionError(
+            f"{text} is no place for a dataset; expected a local directory or s3://bucket/prefix"
+        )
+    return Path(root).expanduser()
+
+
 def require_dataset(root: str | Path) -> dict[str, Any]:
     """Return ``meta/info.json`` of the LeRobot v3 dataset at ``root``.
 

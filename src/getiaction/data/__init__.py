@@ -5,6 +5,7 @@ from getiaction.data.gather import GatheredDataset
 from getiaction.data.gym import GymDataset, RolloutBatch
 from getiaction.data.lerobot import LeRobotDataModule
 from getiaction.data.module import DataModule
+from getiaction.data.observation import Observation
 from getiaction.data.sampler import ResumableSampler
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "GatheredDataset",
     "GymDataset",
     "LeRobotDataModule",
+    "Observation",
     "ResumableSampler",
     "RolloutBatch",
     "require_deltas",

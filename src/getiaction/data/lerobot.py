@@ -1,7 +1,7 @@
 """A Lightning data module over one LeRobot dataset, feeding what native training feeds."""
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from lerobot.datasets import LeRobotDataset
@@ -11,7 +11,7 @@ from getiaction.data.frames import video_backend as default_video_backend
 from getiaction.data.module import DataModule
 from getiaction.data.opening import read_dataset, read_metadata, reopen, require_episodes
 from getiaction.errors import GetiactionError
-from getiaction.roots import require_dataset
+from getiaction.roots import local_root, require_dataset
 
 
 class LeRobotDataModule(DataModule):
@@ -51,11 +51,10 @@ class LeRobotDataModule(DataModule):
         if (dataset is None) == (root is None and repo_id is None):
             raise GetiactionError("give either a dataset, or the root or repo_id of one")
         super().__init__(dataset, **options)
-        if root is not None:
-            root = Path(root).expanduser()
-            require_dataset(root)
-        self._root = root
-        self._repo_id = repo_id or (root.name if root is not None else "local")
+        self._root = None if root is None else local_root(root)
+        if self._root is not None:
+            require_dataset(self._root)
+        self._repo_id = repo_id or ("local" if root is None else PurePath(root).name)
         self._episodes = episodes
         self._image_transforms = image_transforms
         self._tolerance_s = tolerance_s
