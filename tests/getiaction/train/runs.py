@@ -46,7 +46,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-class NarrowResNet(ResNet):
+class NarrowResNet(ResNet):  # type: ignore[misc]
     """ResNet-18 with an eighth of its channels; most of a step would go into its 11M weights."""
 
     def __init__(self, **options: Any) -> None:
@@ -195,7 +195,7 @@ def train_ours(
         enable_progress_bar=False,
         limit_val_batches=1.0 if validate else 0,
         default_root_dir=run_dir,
-        **(trainer_options or {}),
+        **{"enable_checkpointing": False, "enable_model_summary": False, **(trainer_options or {})},
     )
     trainer.fit(policy, datamodule=data)
     return Result(losses.values, copy.deepcopy(policy.lerobot_policy.state_dict()), losses.held_out)
