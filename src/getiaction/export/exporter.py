@@ -1,0 +1,151 @@
+"""Write a policy down for a runtime, whole and checked, or not at all."""
+
+import importlib.metadata
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from getiaction.errors import GetiactionError
+from getiaction.export.check import compare
+from getiaction.export.graph import Graph, action_spread, exportable, inputs_of, on_cpu, trace
+from getiaction.export.manifest import FILES, MANIFEST, OUTPUT, Manifest, Spec, sha256
+from getiaction.export.writers import NEEDS, require_all, save
+from getiaction.policies.lerobot import LeRobotPolicy
+
+UNFINISHED = ".unfinished-"
+
+
+def export(
+    policy: LeRobotPolicy,
+    path: str | Path,
+    backend: str = "onnx",
+    *,
+    opset: int | None = None,
+    check: bool = True,
+    overwrite: bool = False,
+    image_dtype: str = "float32",
+    fps: float | None = None,
+) -> Path:
+    """Write a policy as one graph, from raw observations to actions in the dataset's units.
+
+    The graph is float32, takes any batch size, and holds the normalisation with its statistics. It
+    is the policy in evaluation mode; the policy itself is left as it is. :class:`InferenceModel`
+    runs the export.
+
+    Args:
+        policy: A LeRobot policy whose chunk is one pass through a network: ``act``.
+        path: A directory that gets the model's files and ``manifest.json``. It appears as a whole.
+        backend: ``onnx`` (``model.onnx``), ``openvino`` (``model.xml``, ``model.bin``) or ``torch``
+            (``model.pt2``, of ``torch.export``).
+        opset: ONNX's; what torch recommends unless given.
+        check: Run the export and refuse it where its actions differ from the policy's by more than
+            1e-4 of their scale.
+        overwrite: Replace an earlier export at ``path``.
+        image_dtype: What the graph takes: ``float32`` in [0, 1], or ``uint8``.
+            :class:`InferenceModel` turns uint8 into float32, not the other way round.
+        fps: Actions per second; that of the trainer's dataset unless given.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        GetiactionError: the policy cannot be exported, a package is missing, ``path`` is taken, or
+            the check failed. Nothing is left behind.
+    """
+    final = Path(path)
+    if backend not in FILES:
+        raise GetiactionError(f"unknown backend {backend!r}; export knows: {', '.join(FILES)}")
+    if image_dtype not in ("float32", "uint8"):
+        raise GetiactionError(f"image_dtype is {image_dtype!r}; expected 'float32' or 'uint8'")
+    if opset is not None and backend == "torch":
+        raise GetiactionError("opset belongs to ONNX; leave it out for backend 'torch'")
+    _refuse_taken(final, overwrite)
+    exportable(policy)
+    require_all(backend)
+    unfinished = final.with_name(f"{UNFINISHED}{final.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        _write(policy, unfinished, backend, opset, check, image_dtype, fps)
+        _put(unfinished, final)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return final
+
+
+def _write(
+    policy: LeRobotPolicy,
+    directory: Path,
+    backend: str,
+    opset: int | None,
+    check: bool,
+    image_dtype: str,
+    fps: float | None,
+) -> None:
+    twin = on_cpu(policy)
+    inputs = inputs_of(twin, image_dtype)
+    graph = Graph(twin, inputs)
+    program = trace(graph, inputs)
+    save(program, [spec.key for spec in inputs], backend, directory, opset)
+    config = twin.config
+    (actions,) = config.action_feature.shape
+    manifest = Manifest(
+        policy_type=config.type,
+        backend=backend,
+        inputs=inputs,
+        outputs=(Spec(OUTPUT, (config.chunk_size, actions)),),
+        chunk_size=config.chunk_size,
+        n_action_steps=config.n_action_steps,
+        temporal_ensemble_coeff=config.temporal_ensemble_coeff,
+        fps=fps if fps is not None else _fps(policy),
+        check=None,
+        versions=_versions("torch", "lerobot", *NEEDS[backend]),
+        files={name: sha256(directory / name) for name in FILES[backend]},
+    )
+    manifest.write(directory)
+    if check:
+        spread = action_spread(graph, actions).numpy()
+        compared = compare(directory, twin, graph, inputs, spread)
+        replace(manifest, check=compared).write(directory)
+
+
+def _refuse_taken(final: Path, overwrite: bool) -> None:
+    if not os.path.lexists(final):
+        return
+    if not overwrite:
+        raise GetiactionError(
+            f"{final} exists; choose another directory, or replace an export with overwrite=True"
+        )
+    if final.is_symlink() or not (final / MANIFEST).is_file():
+        raise GetiactionError(f"{final} is no export, so it is not replaced; choose another one")
+
+
+def _put(unfinished: Path, final: Path) -> None:
+    if not final.exists():
+        os.rename(unfinished, final)
+        return
+    old = final.with_name(f"{UNFINISHED}old-{final.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    os.rename(final, old)
+    try:
+        os.rename(unfinished, final)
+    except OSError:
+        os.rename(old, final)
+        raise
+    shutil.rmtree(old)
+
+
+def _fps(policy: LeRobotPolicy) -> float | None:
+    try:
+        trainer: Any = policy.trainer
+    except RuntimeError:  # Lightning's, of a module that no trainer has
+        return None
+    meta = getattr(getattr(trainer, "datamodule", None), "meta", None)
+    return None if meta is None else float(meta.fps)
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    names = ("positronic-lightning", *packages)
+    return {name: importlib.metadata.version(name) for name in names}

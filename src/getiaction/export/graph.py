@@ -1,0 +1,179 @@
+"""From a policy to one graph that begins and ends in the dataset's units."""
+
+import copy
+import warnings
+from typing import Any
+
+import torch
+from lerobot.configs import FeatureType
+from lerobot.lerobot_types import TransitionKey
+from lerobot.processor import (
+    AddBatchDimensionProcessorStep,
+    DeviceProcessorStep,
+    NormalizerProcessorStep,
+    RenameObservationsProcessorStep,
+    UnnormalizerProcessorStep,
+)
+from lerobot.utils.constants import OBS_STATE
+from torch import Tensor, nn
+
+from getiaction.errors import GetiactionError
+from getiaction.export.manifest import Spec
+from getiaction.policies.lerobot import LeRobotPolicy
+
+# Their chunk is one pass through a network, without noise: LeRobot's names of them.
+EXPORTABLE = ("act",)
+
+# What a graph need not do: it is given batches, and runs where its runtime says.
+_LEFT_OUT = (AddBatchDimensionProcessorStep, DeviceProcessorStep)
+_TRACED = (RenameObservationsProcessorStep, NormalizerProcessorStep, UnnormalizerProcessorStep)
+
+
+class Graph(nn.Module):
+    """Images to float32, LeRobot's own preprocessing, network and postprocessing.
+
+    The steps and the network are the policy's, so that there is no second copy of their formulas.
+    """
+
+    def __init__(self, policy: LeRobotPolicy, inputs: tuple[Spec, ...]) -> None:
+        super().__init__()
+        self.network = policy.lerobot_policy
+        self.keys = [spec.key for spec in inputs]
+        self.before = _traced_steps(policy.preprocessor)
+        self.after = _traced_steps(policy.postprocessor)
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """Return the actions (B, T, A) for tensors in the order of the inputs."""
+        observation = {
+            key: value.to(torch.float32) / 255.0 if value.dtype == torch.uint8 else value
+            for key, value in zip(self.keys, tensors, strict=True)
+        }
+        transition: Any = {TransitionKey.OBSERVATION: observation}
+        for step in self.before:
+            transition = step(transition)
+        actions = self.network.predict_action_chunk(transition[TransitionKey.OBSERVATION])
+        transition = {TransitionKey.ACTION: actions}
+        for step in self.after:
+            transition = step(transition)
+        result: Tensor = transition[TransitionKey.ACTION]
+        return result
+
+
+def exportable(policy: LeRobotPolicy) -> None:
+    """Refuse what :class:`Graph` cannot hold.
+
+    Raises:
+        GetiactionError: another policy than those of ``EXPORTABLE``, one without a network yet, or
+            one with processors of its own.
+    """
+    name = policy.config.type
+    if name not in EXPORTABLE:
+        raise GetiactionError(
+            f"policy {name!r} cannot be exported: its actions are not one pass through a network; "
+            f"export knows: {', '.join(EXPORTABLE)}"
+        )
+    if policy.lerobot_policy is None:
+        raise GetiactionError(
+            "there is nothing to export before the policy was made; fit it, load it, or call "
+            "create(meta)"
+        )
+    if policy.config.robot_state_feature is None:
+        raise GetiactionError(f"LeRobot's {name!r} cannot act without {OBS_STATE!r}")
+    for step in [*policy.preprocessor.steps, *policy.postprocessor.steps]:
+        if not isinstance(step, _TRACED + _LEFT_OUT):
+            raise GetiactionError(
+                f"the policy's processor {type(step).__name__} cannot be exported; export knows: "
+                f"{', '.join(known.__name__ for known in _TRACED + _LEFT_OUT)}"
+            )
+
+
+def on_cpu(policy: LeRobotPolicy) -> LeRobotPolicy:
+    """Return the policy in float32 on the CPU: a copy that leaves the original as it is."""
+    twin = policy.session()
+    twin.lerobot_policy = copy.deepcopy(policy.lerobot_policy).to("cpu", torch.float32).eval()
+    for name in ("preprocessor", "postprocessor"):
+        pipeline = copy.deepcopy(getattr(policy, name))
+        pipeline.steps = [_step_on_cpu(step) for step in pipeline.steps]
+        setattr(twin, name, pipeline)
+    return twin
+
+
+def inputs_of(policy: LeRobotPolicy, image_dtype: str) -> tuple[Spec, ...]:
+    """What the network looks at, in the order of the config's features."""
+    raw_names: dict[str, str] = {}
+    for step in policy.preprocessor.steps:
+        if isinstance(step, RenameObservationsProcessorStep):
+            raw_names |= {new: old for old, new in step.rename_map.items()}
+    specs = []
+    for key, feature in policy.config.input_features.items():
+        shape = tuple(feature.shape)
+        if feature.type is FeatureType.VISUAL:
+            limits = (0.0, 255.0) if image_dtype == "uint8" else (0.0, 1.0)
+            specs.append(Spec(raw_names.get(key, key), shape, image_dtype, limits))
+        elif feature.type is FeatureType.ENV or key == OBS_STATE:
+            specs.append(Spec(raw_names.get(key, key), shape))
+    return tuple(specs)
+
+
+def trace(graph: Graph, inputs: tuple[Spec, ...]) -> torch.export.ExportedProgram:
+    """Return the graph as a program for any batch size."""
+    # A batch of one would be taken for a constant.
+    examples = tuple(
+        torch.zeros(2, *spec.shape, dtype=getattr(torch, spec.dtype)) for spec in inputs
+    )
+    batch = torch.export.Dim("batch")
+    with torch.no_grad(), warnings.catch_warnings():
+        # About torch's own use of its own tree utilities.
+        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
+        return torch.export.export(
+            graph, examples, dynamic_shapes=(tuple({0: batch} for _ in inputs),), strict=False
+        )
+
+
+def action_spread(graph: Graph, size: int) -> Tensor:
+    """Return (A,): by how much each action grows when the network's output grows by one."""
+    low, high = (
+        _through(graph.after, TransitionKey.ACTION, torch.full((1, size), value))
+        for value in (0.0, 1.0)
+    )
+    spread: Tensor = (high - low).abs()[0]
+    return spread
+
+
+def observed(graph: Graph, key: str, normalised: Tensor) -> Tensor:
+    """Return the raw values of ``key`` that the graph normalises to about ``normalised``."""
+    value = {key: normalised}
+    for step in graph.before:
+        if isinstance(step, RenameObservationsProcessorStep):
+            value = {step.rename_map.get(name, name): tensor for name, tensor in value.items()}
+    for step in reversed(graph.before):
+        if isinstance(step, NormalizerProcessorStep):
+            inverse = UnnormalizerProcessorStep(
+                features=step.features,
+                norm_map=step.norm_map,
+                stats=step.stats,
+                eps=step.eps,
+                normalize_observation_keys=step.normalize_observation_keys,
+            )
+            value = _through([inverse], TransitionKey.OBSERVATION, value)
+    raw: Tensor = next(iter(value.values()))
+    return raw
+
+
+def _traced_steps(pipeline: Any) -> list[Any]:
+    return [step for step in pipeline.steps if isinstance(step, _TRACED)]
+
+
+def _step_on_cpu(step: Any) -> Any:
+    if isinstance(step, DeviceProcessorStep):
+        return DeviceProcessorStep(device="cpu")
+    if isinstance(step, NormalizerProcessorStep | UnnormalizerProcessorStep):
+        step.to("cpu", torch.float32)
+    return step
+
+
+def _through(steps: list[Any], key: TransitionKey, value: Any) -> Any:
+    transition: Any = {key: value}
+    for step in steps:
+        transition = step(transition)
+    return transition[key]

@@ -1,0 +1,199 @@
+"""What lies in an export's directory, and whether it is still what was put there."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from getiaction.errors import GetiactionError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+FILES = {
+    "onnx": ("model.onnx",),
+    "openvino": ("model.xml", "model.bin"),
+    "torch": ("model.pt2",),
+}
+OUTPUT = "action"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One input or output of the graph.
+
+    Args:
+        key: LeRobot's key, e.g. ``observation.images.top``; also the name in the graph.
+        shape: Of one sample, without the batch dimension.
+        dtype: numpy's name of it.
+        range: Smallest and largest value of an image; ``None`` for what has the dataset's units.
+    """
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    range: tuple[float, float] | None = None
+
+    def accept(self, value: Any) -> NDArray[Any]:
+        """Return ``value`` as the graph takes it.
+
+        An image may be uint8 where the graph takes float32 in [0, 1]; it is divided by 255, as the
+        policy does.
+
+        Args:
+            value: (B, \\*shape), a numpy array or what turns into one, e.g. a torch tensor.
+
+        Raises:
+            GetiactionError: it has another shape or dtype, or an image is not in its range.
+        """
+        try:
+            array = np.asarray(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise GetiactionError(
+                f"{self.key} is a {type(value).__name__} that numpy cannot take ({error}); give a "
+                "numpy array or a tensor on the CPU"
+            ) from error
+        if array.ndim != len(self.shape) + 1 or array.shape[1:] != self.shape or not len(array):
+            expected = ", ".join(["B", *map(str, self.shape)])
+            raise GetiactionError(
+                f"{self.key} has the shape {array.shape}; expected ({expected}), B > 0"
+            )
+        if self.range is not None and self.dtype == "float32" and array.dtype == np.uint8:
+            return array.astype(np.float32) / np.float32(255)
+        if array.dtype != self.dtype:
+            expected = self.dtype
+            if self.range is not None and self.dtype == "float32":
+                expected = "float32 in [0, 1] or uint8 in 0..255"
+            raise GetiactionError(f"{self.key} has the dtype {array.dtype}; expected {expected}")
+        if self.range is not None:
+            self._check_range(array)
+        return array
+
+    def _check_range(self, image: NDArray[Any]) -> None:
+        low, high = float(image.min()), float(image.max())
+        # Resizing overshoots a little; what is meant here is 0..255, -1..1, and not-a-number.
+        assert self.range is not None
+        margin = 0.1 * (self.range[1] - self.range[0])
+        if not (self.range[0] - margin <= low and high <= self.range[1] + margin):
+            raise GetiactionError(
+                f"{self.key} has values from {low:.4g} to {high:.4g}; expected "
+                f"{self.dtype} in [{self.range[0]:g}, {self.range[1]:g}]"
+            )
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far an export's actions were from the policy's.
+
+    Args:
+        tolerance: The largest difference that would have been accepted.
+        measured: The largest difference. Both are parts of an action dimension's scale: its spread
+            in the dataset, or its largest magnitude in the check, whichever is more.
+        observations: How many observations were compared.
+    """
+
+    tolerance: float
+    measured: float
+    observations: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``manifest.json`` says.
+
+    Args:
+        policy_type: LeRobot's name of the policy.
+        backend: ``onnx``, ``openvino`` or ``torch``.
+        inputs: In the graph's order.
+        outputs: ``action``, (B, chunk_size, A), in the dataset's units.
+        chunk_size: Actions that one pass plans.
+        n_action_steps: Of these, how many are played before the next pass.
+        temporal_ensemble_coeff: Of LeRobot's ACT; ``None`` for a queue of actions.
+        fps: Actions per second, where known.
+        check: ``None`` if the export was not compared with the policy.
+        versions: The packages that made it.
+        files: sha256 of each file.
+        format_version: Of the layout that this describes.
+    """
+
+    policy_type: str
+    backend: str
+    inputs: tuple[Spec, ...]
+    outputs: tuple[Spec, ...]
+    chunk_size: int
+    n_action_steps: int
+    temporal_ensemble_coeff: float | None
+    fps: float | None
+    check: Check | None
+    versions: dict[str, str]
+    files: dict[str, str]
+    format_version: int = FORMAT_VERSION
+
+    def write(self, directory: Path) -> None:
+        """Write ``manifest.json``."""
+        text = json.dumps(asdict(self), indent=2)
+        (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Read the manifest of the export in ``directory``.
+
+        Raises:
+            GetiactionError: there is none, it is of a newer format, or it is damaged.
+        """
+        file = directory / MANIFEST
+        try:
+            raw = json.loads(file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise GetiactionError(
+                f"{directory} is no export: it has no {MANIFEST}; make one with "
+                "getiaction.export.export(policy, path)"
+            ) from error
+        except ValueError as error:
+            raise GetiactionError(f"{file} is damaged ({error}); export again") from error
+        version = raw.get("format_version") if isinstance(raw, dict) else None
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise GetiactionError(
+                f"{directory} is an export of format {version}; this version reads up to "
+                f"{FORMAT_VERSION}: update positronic-lightning, or export again with this version"
+            )
+        try:
+            raw["inputs"] = tuple(_spec(spec) for spec in raw["inputs"])
+            raw["outputs"] = tuple(_spec(spec) for spec in raw["outputs"])
+            raw["check"] = raw["check"] and Check(**raw["check"])
+            manifest = cls(**raw)
+            FILES[manifest.backend]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise GetiactionError(f"{file} is damaged ({error!r}); export again") from error
+        return manifest
+
+    def verify(self, directory: Path) -> None:
+        """Compare the files with what was written.
+
+        Raises:
+            GetiactionError: a file is missing or has changed.
+        """
+        for name in FILES[self.backend]:
+            file = directory / name
+            if not file.is_file():
+                raise GetiactionError(f"{file} is missing; copy the whole export, or export again")
+            found, expected = sha256(file), self.files.get(name)
+            if found != expected:
+                raise GetiactionError(
+                    f"{file} is not what was exported: its sha256 is {found[:12]}…, expected "
+                    f"{str(expected)[:12]}…; copy it again, or export again"
+                )
+
+
+def sha256(file: Path) -> str:
+    """Return the digest of ``file`` in hexadecimal digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _spec(raw: dict[str, Any]) -> Spec:
+    limits = raw["range"]
+    return Spec(raw["key"], tuple(raw["shape"]), raw["dtype"], limits and (limits[0], limits[1]))

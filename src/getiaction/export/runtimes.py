@@ -1,0 +1,159 @@
+"""The three runtimes of an export. Each is imported when one of its exports is loaded."""
+
+import importlib
+import sys
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from getiaction.errors import GetiactionError
+from getiaction.export.manifest import FILES, OUTPUT
+
+type Arrays = Mapping[str, NDArray[Any]]
+
+
+class Runtime(ABC):
+    """A loaded graph."""
+
+    @abstractmethod
+    def __init__(self, directory: Path, device: str) -> None:
+        """Load the export in ``directory``; ``device`` is ``auto`` or the runtime's own name."""
+
+    @abstractmethod
+    def run(self, inputs: Arrays) -> NDArray[np.float32]:
+        """Return the actions (B, T, A) for inputs that are in the graph's order."""
+
+
+class OnnxRuntime(Runtime):
+    """``device``: ``auto`` (CUDA where onnxruntime has it), ``cpu`` or ``cuda``."""
+
+    def __init__(self, directory: Path, device: str) -> None:
+        """Load ``model.onnx``."""
+        onnxruntime = require("onnxruntime", "onnx")
+        there = onnxruntime.get_available_providers()
+        offered = {"cpu": "CPUExecutionProvider"}
+        if "CUDAExecutionProvider" in there:
+            offered["cuda"] = "CUDAExecutionProvider"
+        chosen = _choose(device, offered, "onnx", best="cuda")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        # TensorFloat-32 would round products to ten bits.
+        settings = {"use_tf32": "0"} if chosen == "cuda" else {}
+        self.session: Any = onnxruntime.InferenceSession(
+            directory / FILES["onnx"][0], options, providers=[(offered[chosen], settings)]
+        )
+
+    def run(self, inputs: Arrays) -> NDArray[np.float32]:
+        """Run the session."""
+        actions: NDArray[np.float32] = self.session.run([OUTPUT], dict(inputs))[0]
+        return actions
+
+
+class OpenVinoRuntime(Runtime):
+    """``device``: ``auto`` (GPU where there is one), or a device of OpenVINO such as ``cpu``."""
+
+    def __init__(self, directory: Path, device: str) -> None:
+        """Load ``model.xml`` and compile it for float32."""
+        core = openvino().Core()
+        offered = {name.lower(): name for name in core.available_devices}
+        chosen = _choose(device, offered, "openvino", best="gpu")
+        self.model: Any = core.compile_model(
+            directory / FILES["openvino"][0],
+            offered[chosen],
+            # Otherwise processors that have bfloat16 use it, without a word.
+            {"INFERENCE_PRECISION_HINT": "f32"},
+        )
+
+    def run(self, inputs: Arrays) -> NDArray[np.float32]:
+        """Run the compiled model."""
+        actions: NDArray[np.float32] = self.model(dict(inputs))[OUTPUT]
+        return actions
+
+
+class TorchRuntime(Runtime):
+    """``device``: ``auto`` (CUDA where torch has it), or a device of torch such as ``cpu``."""
+
+    def __init__(self, directory: Path, device: str) -> None:
+        """Load ``model.pt2``."""
+        self.torch = require("torch", "torch")
+        passes = importlib.import_module("torch.export.passes")
+        offered = {"cpu": "cpu"}
+        if self.torch.cuda.is_available():
+            indices = range(self.torch.cuda.device_count())
+            offered |= {"cuda": "cuda"} | {f"cuda:{i}": f"cuda:{i}" for i in indices}
+        self.device = offered[_choose(device, offered, "torch", best="cuda")]
+        with warnings.catch_warnings():
+            # torch reads its own archive into memory that it then calls read-only.
+            warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+            program = self.torch.export.load(directory / FILES["torch"][0])
+        if self.device != "cpu":
+            program = passes.move_to_device_pass(program, self.device)
+        self.module: Any = program.module()
+
+    def run(self, inputs: Arrays) -> NDArray[np.float32]:
+        """Run the exported program."""
+        with self.torch.no_grad():
+            tensors = [self.torch.tensor(array, device=self.device) for array in inputs.values()]
+            actions: NDArray[np.float32] = self.module(*tensors).cpu().numpy()
+        return actions
+
+
+RUNTIMES: dict[str, type[Runtime]] = {
+    "onnx": OnnxRuntime,
+    "openvino": OpenVinoRuntime,
+    "torch": TorchRuntime,
+}
+
+
+def require(package: str, backend: str) -> Any:
+    """Import ``package``, which ``backend`` stands on.
+
+    Raises:
+        GetiactionError: it is not installed, or cannot be loaded.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise GetiactionError(
+            f"backend {backend!r} needs the package {package!r} ({error}): "
+            "pip install 'positronic-lightning[export]'"
+        ) from error
+
+
+def openvino() -> Any:
+    """Import OpenVINO without its telemetry.
+
+    Raises:
+        GetiactionError: it is not installed, or cannot be loaded.
+    """
+    with _missing("openvino_telemetry"):
+        return require("openvino", "openvino")
+
+
+@contextmanager
+def _missing(package: str) -> Iterator[None]:
+    # OpenVINO reports over the network that it was imported, from a forked process, unless its
+    # telemetry package cannot be imported.
+    there = {name: sys.modules[name] for name in (package,) if name in sys.modules}
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+        sys.modules.update(there)
+
+
+def _choose(device: str, offered: Mapping[str, str], backend: str, *, best: str) -> str:
+    if device == "auto":
+        return best if best in offered else "cpu"
+    if device.lower() not in offered:
+        raise GetiactionError(
+            f"backend {backend!r} has no device {device!r} here; it has: {', '.join(offered)}"
+        )
+    return device.lower()

@@ -1,0 +1,101 @@
+"""Write a traced program as the files of each backend."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+
+from getiaction.export.manifest import FILES, OUTPUT
+from getiaction.export.runtimes import openvino, require
+
+# What each backend is made with; besides its runtime, which the check needs.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+    "torch": (),
+}
+
+
+def require_all(backend: str) -> None:
+    """Refuse early if a package that ``backend`` is made with is not installed.
+
+    Raises:
+        GetiactionError: naming the extra that installs it.
+    """
+    for package in NEEDS[backend]:
+        openvino() if package == "openvino" else require(package, backend)
+
+
+def save(
+    program: ExportedProgram, keys: list[str], backend: str, directory: Path, opset: int | None
+) -> None:
+    """Write the files of ``backend``.
+
+    Args:
+        program: From tensors in the order of ``keys`` to the actions.
+        keys: The inputs' names.
+        backend: One of ``FILES``.
+        directory: Gets the files.
+        opset: ONNX's version of operators; what torch recommends if ``None``.
+    """
+    if backend == "torch":
+        torch.export.save(program, directory / FILES["torch"][0])
+        return
+    onnx_file = directory / FILES["onnx"][0]
+    with _quietly():
+        made: Any = torch.onnx.export(
+            program, input_names=keys, output_names=[OUTPUT], opset_version=opset, verbose=False
+        )
+        made.save(onnx_file, external_data=False)
+    if backend == "openvino":
+        _save_openvino(onnx_file, directory / FILES["openvino"][0])
+        onnx_file.unlink()
+
+
+def _save_openvino(onnx_file: Path, file: Path) -> None:
+    vino = openvino()
+    model = vino.Core().read_model(onnx_file)
+    _keep_differences_apart(model)
+    # Weights are halved to float16 unless it is told otherwise.
+    vino.save_model(model, file, compress_to_fp16=False)
+
+
+def _keep_differences_apart(model: Any) -> None:
+    """Stop OpenVINO from turning (x - mean) / std into x * (1 / std) - mean / std.
+
+    Those two terms are equal and huge where the dataset hardly varies, and their difference is then
+    rounding alone: with a std of 0, to which LeRobot adds 1e-8, actions differed by their own size.
+    """
+    vino = openvino()
+    limit = float(np.finfo(np.float32).max)
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Subtract":
+            continue
+        if node.input_value(1).get_node().get_type_name() != "Constant":
+            continue
+        readers = list(node.output(0).get_target_inputs())
+        same = vino.opset13.clamp(node.output(0), -limit, limit)
+        for reader in readers:
+            reader.replace_source_output(same.output(0))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Leave out what torch's exporter says about its own insides."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
