@@ -3,13 +3,15 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
-from lightning.pytorch import LightningModule
 from torch import Tensor
+
+from getiaction.config import FromConfig
+from getiaction.policies.rollouts import Evaluated
 
 type Batch = dict[str, Any]
 
 
-class Policy(LightningModule, ABC):
+class Policy(Evaluated, FromConfig, ABC):
     """A policy that a Trainer trains and that rollouts ask for actions.
 
     Observations are dicts with LeRobot's keys and a batch dimension, as the dataset has them before

@@ -6,4 +6,13 @@ from getiaction.train.report import StepReport
 from getiaction.train.resume import NativeResume
 from getiaction.train.trainer import Trainer
 
-__all__ = ["NativeCheckpoint", "NativeResume", "StepReport", "Trainer", "precision_of"]
+LightningTrainer = Trainer
+
+__all__ = [
+    "LightningTrainer",
+    "NativeCheckpoint",
+    "NativeResume",
+    "StepReport",
+    "Trainer",
+    "precision_of",
+]

@@ -42,9 +42,9 @@ class CachedAutocast(MixedPrecision):
         return torch.autocast(self.device, dtype=dtype)
 
 
-def precision_plugins(precision: Any, accelerator: Any) -> dict[str, Any]:
-    """Lightning's Trainer arguments for a ``precision``: a plugin of ours where it is mixed."""
+def precision_plugin(precision: Any, accelerator: Any) -> CachedAutocast | None:
+    """Return the plugin of ours for a mixed ``precision``; None where Lightning's own will do."""
     if precision not in ("bf16-mixed", "16-mixed"):
-        return {"precision": precision}
+        return None
     on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
-    return {"plugins": CachedAutocast(precision, "cuda" if on_gpu else "cpu")}
+    return CachedAutocast(precision, "cuda" if on_gpu else "cpu")

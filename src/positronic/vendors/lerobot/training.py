@@ -86,6 +86,9 @@ def run(job: TrainingJob) -> None:
         callbacks=callbacks,
         logger=_loggers(job.run_dir),
         log_every_n_steps=job.log_freq,
+        # Checkpoints, progress and a summary are those of the callbacks and lines above.
+        enable_checkpointing=False,
+        enable_model_summary=False,
         enable_progress_bar=False,
         default_root_dir=job.run_dir,
     )

@@ -1,0 +1,201 @@
+"""Evaluation under Lightning: rollouts in gyms, and the loss on held-out episodes."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, distributed
+
+from getiaction.data.gym import GymDataset, RolloutBatch
+from getiaction.errors import GetiactionError
+
+# Means over episodes; then what LeRobot's evaluation reports, and Wilson's bounds of `success`.
+MEANS = {
+    "success": "success",
+    "reward_mean": "sum_reward",
+    "episode_length": "episode_length",
+    "sum_reward": "sum_reward",
+    "max_reward": "max_reward",
+}
+AGGREGATED = (
+    "avg_sum_reward",
+    "avg_max_reward",
+    "pc_success",
+    "avg_episode_length",
+    "n_episodes",
+)
+BOUNDS = {"success_low": "success_rate_low", "success_high": "success_rate_high"}
+METRICS = (*MEANS, *AGGREGATED, *BOUNDS)
+
+
+@dataclass(frozen=True)
+class RolloutSettings:
+    """How the rollouts of a validation or test are done.
+
+    Args:
+        max_steps: Steps after which an episode ends; what the data module says unless given.
+        batched: Ask one policy for the actions of all environments of a batch at once.
+        num_videos: How many episodes of each gym to film.
+        videos_dir: Where the films go, in a directory for each evaluation.
+    """
+
+    max_steps: int | None = None
+    batched: bool = False
+    num_videos: int = 0
+    videos_dir: Path | None = None
+
+
+class Evaluated(LightningModule):
+    """A policy that Lightning's validation and test loops evaluate.
+
+    A batch of a dataset gives ``val/loss``, the mean of the batches' losses, as LeRobot's offline
+    evaluation has it. A :class:`RolloutBatch` is rolled out, and at the end of the loop all
+    episodes, of all processes, give ``val/gym/<metric>`` (``test/gym/<metric>``) for each of
+    :data:`METRICS`:
+
+    - ``success`` (share, 0 to 1) with ``success_low`` and ``success_high``, the bounds of its 95 %
+      Wilson interval; ``reward_mean`` and ``sum_reward``, both the mean over episodes of the sum of
+      rewards; ``max_reward``; ``episode_length`` in steps;
+    - LeRobot's ``avg_sum_reward``, ``avg_max_reward``, ``pc_success`` (0 to 100),
+      ``avg_episode_length`` and ``n_episodes``.
+
+    Where there are several gyms, each has ``val/gym/<name>/<metric>`` as well. Training goes on as
+    if there had been no evaluation: the global random numbers, the modules' modes and the policy's
+    own episode are as they were.
+    """
+
+    #: Set by :class:`getiaction.train.callbacks.GymEvaluation`.
+    rollout_settings = RolloutSettings()
+    #: The episodes of the last evaluation, by gym and in the order of their seeds.
+    episodes: Mapping[str, list[Any]] = MappingProxyType({})
+
+    def held_out_loss(self, batch: Any) -> Tensor:
+        """Return the loss, a 0-dim tensor, of a batch of held-out episodes."""
+        raise GetiactionError(
+            f"{type(self).__name__} has no loss for held-out episodes; leave out val_split"
+        )
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Roll out, or compute the loss of held-out samples."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Roll out, or compute the loss of held-out samples."""
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """Return the actions (B, T, A) planned for the batch, or the episodes rolled out."""
+        if isinstance(batch, RolloutBatch):
+            return self._roll_out(batch, "predict")
+        plan: Any = self.predict_action_chunk
+        return plan(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin with no episodes."""
+        self.episodes = {}
+
+    def on_test_epoch_start(self) -> None:
+        """Begin with no episodes."""
+        self.episodes = {}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what the episodes came to."""
+        self._log_episodes("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log what the episodes came to."""
+        self._log_episodes("test")
+
+    def _evaluate(self, batch: Any, stage: str) -> None:
+        if isinstance(batch, RolloutBatch):
+            so_far = self.episodes.get(batch.name, [])
+            self.episodes = {**self.episodes, batch.name: so_far + self._roll_out(batch, stage)}
+            return
+        # Each batch counts once, the smaller last one too, as in LeRobot's loop; and the name does
+        # not get the number of a loader when there are gyms beside it.
+        self.log(
+            f"{stage}/loss",
+            self.held_out_loss(batch),
+            batch_size=1,
+            add_dataloader_idx=False,
+            sync_dist=True,
+        )
+
+    def _roll_out(self, batch: RolloutBatch, stage: str) -> list[Any]:
+        # Not above: evaluation knows policies, and policies are made of this.
+        from getiaction.eval import run_episodes
+
+        settings = self.rollout_settings
+        films = settings.num_videos - len(self.episodes.get(batch.name, []))
+        # Lightning evaluates in inference mode; what a policy computes there once and keeps,
+        # training could not use.
+        with torch.inference_mode(False):
+            episodes: list[Any] = run_episodes(
+                batch.gym,
+                self,
+                batch.seeds,
+                max_steps=settings.max_steps or batch.max_steps,
+                async_envs=batch.async_envs,
+                batched=settings.batched,
+                videos_dir=self._videos_dir(stage, batch.name),
+                max_videos=max(films, 0) if self.trainer.is_global_zero else 0,
+            )
+        return episodes
+
+    def _videos_dir(self, stage: str, gym: str) -> Path | None:
+        directory = self.rollout_settings.videos_dir
+        if directory is None:
+            return None
+        return directory / f"{stage}_step_{self.global_step:06d}" / gym
+
+    def _log_episodes(self, stage: str) -> None:
+        self.episodes = gathered(self.episodes)
+        everywhere = [episode for episodes in self.episodes.values() for episode in episodes]
+        if not everywhere:
+            return
+        self._log_metrics(f"{stage}/gym", everywhere)
+        if len(self.episodes) > 1:
+            for name, episodes in self.episodes.items():
+                self._log_metrics(f"{stage}/gym/{name}", episodes)
+
+    def _log_metrics(self, prefix: str, episodes: list[Any]) -> None:
+        values = {f"{prefix}/{name}": value for name, value in metrics_of(episodes).items()}
+        # All processes have the same; being told to average that, Lightning does not warn.
+        self.log_dict(values, batch_size=1, sync_dist=True)
+
+
+def metrics_of(episodes: list[Any]) -> dict[str, float]:
+    """Compute :data:`METRICS` of one or more episodes, without a prefix."""
+    from getiaction.eval import aggregate
+
+    totals = aggregate(episodes)
+    means = {
+        name: sum(float(getattr(episode, field)) for episode in episodes) / len(episodes)
+        for name, field in MEANS.items()
+    }
+    bounds = {name: totals[field] for name, field in BOUNDS.items()}
+    return means | {name: float(totals[name]) for name in AGGREGATED} | bounds
+
+
+def gathered(episodes: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return the episodes of all processes, each once, sorted by seed."""
+    parts: list[Any] = [episodes]
+    if distributed.is_available() and distributed.is_initialized():
+        parts = [None] * distributed.get_world_size()
+        distributed.all_gather_object(parts, episodes)
+    # Processes repeat episodes when they cannot be dealt out evenly.
+    once: dict[str, dict[int, Any]] = {}
+    for part in parts:
+        for name, several in part.items():
+            once.setdefault(name, {}).update({episode.seed: episode for episode in several})
+    return {name: [by_seed[seed] for seed in sorted(by_seed)] for name, by_seed in once.items()}
+
+
+def gyms_of(loaders: Iterable[Any]) -> list[str]:
+    """Name the gyms that the loaders roll out in."""
+    datasets = [getattr(loader, "dataset", None) for loader in loaders]
+    return [dataset.name for dataset in datasets if isinstance(dataset, GymDataset)]
