@@ -1,7 +1,8 @@
 """Policies tried in environments: rollouts, their results, and what these are worth."""
 
 from getiaction.eval.environments import Environments
-from getiaction.eval.episodes import Episode, run_episodes
+from getiaction.eval.episode import Episode
+from getiaction.eval.episodes import run_episodes
 from getiaction.eval.evaluate import evaluate_policy, rollout
 from getiaction.eval.statistics import aggregate, wilson_interval
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,19 @@ import torch
 from numpy.typing import NDArray
 
 from getiaction.errors import GetiactionError
-from getiaction.eval.randomness import EpisodeRandomness
+from getiaction.gyms.randomness import EpisodeRandomness
 
 _IMAGES = "observation.image"
 # Made up by a policy itself, for cameras that it could have and the dataset has not.
 _PADDING = "observation.images.empty_camera"
+
+
+@dataclass(frozen=True)
+class View:
+    """A batch of observations, and for each lane (environment) that acts on it, its row there."""
+
+    observation: dict[str, Any]
+    rows: dict[int, int]
 
 
 class Actors:
@@ -49,20 +58,14 @@ class Actors:
                 session.reset()
             self._sessions.append(session)
 
-    def act(
-        self, observations: Sequence[dict[str, Any]], live: Sequence[int]
-    ) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Yield ``(lane, action (A,))`` of each live lane; see ``_observations`` for the input."""
-        for at, observation in enumerate(observations):
-            self._check(observation)
-            actor = 0 if self.batched else live[at]
-            with self._randomness[actor].active():
-                answer = self._sessions[actor].select_action(observation)
-            actions = _array(answer)
-            if self.batched:
-                yield from ((lane, actions[lane]) for lane in live)
-            else:
-                yield actor, actions[0]
+    def act(self, view: View) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield each lane of the view with its action (A,)."""
+        self._check(view.observation)
+        actor = 0 if self.batched else next(iter(view.rows))
+        with self._randomness[actor].active():
+            answer = self._sessions[actor].select_action(view.observation)
+        actions = _array(answer)
+        yield from ((lane, actions[row]) for lane, row in view.rows.items())
 
     def _check(self, observation: dict[str, Any]) -> None:
         """Refuse at once what a policy would stumble over, or worse, not notice."""
@@ -121,3 +124,12 @@ def _array(action: Any) -> NDArray[Any]:
             f"shape {array.shape}"
         )
     return array
+
+
+def devices_of(policy: Any) -> tuple[int, ...]:
+    """Indices of the GPUs whose random numbers a policy may draw."""
+    if not isinstance(policy, torch.nn.Module):
+        started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        return (torch.cuda.current_device(),) if started else ()
+    found = {p.device.index for p in policy.parameters() if p.device.type == "cuda"}
+    return tuple(sorted(index for index in found if index is not None))

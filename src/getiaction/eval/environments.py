@@ -109,6 +109,11 @@ class Environments:
         self.tasks = [self.gym.task or told or "" for told in info["task"]]
         return raw
 
+    def observation(self, raw: Any, span: slice) -> dict[str, Any]:
+        """Return what a policy sees of some of the environments: LeRobot's keys, and the task."""
+        seen = self.gym.to_observation(_rows(raw, span))
+        return {"task": self.tasks[span]} | seen
+
     def step(self, actions: NDArray[Any]) -> Moment:
         """Let every unfinished episode take its action, one row of ``actions``."""
         self._steps += 1
@@ -172,3 +177,9 @@ class Environments:
                 )
                 error.add_note(str(info["trace"][lane]))
                 raise error
+
+
+def _rows(raw: Any, span: slice) -> Any:
+    if isinstance(raw, dict):
+        return {key: _rows(value, span) for key, value in raw.items()}
+    return raw[span]

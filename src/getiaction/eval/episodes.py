@@ -1,49 +1,23 @@
 """Rollouts: episodes of a policy in environments side by side, each as if it were alone."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from getiaction.errors import GetiactionError
-from getiaction.eval.actors import Actors
+from getiaction.eval.actors import Actors, View, devices_of
 from getiaction.eval.environments import Environments
-from getiaction.eval.randomness import devices_of, undisturbed
-from getiaction.eval.video import EpisodeVideo
+from getiaction.eval.episode import Episode, Track
+from getiaction.eval.video import Film
 from getiaction.gyms import as_gym
+from getiaction.gyms.randomness import undisturbed
 
 RenderCallback = Callable[[Any], None]
-
-
-@dataclass(frozen=True)
-class Episode:
-    """How one episode went.
-
-    Args:
-        seed: What the environment was reset with.
-        sum_reward: Sum of the rewards, in float64.
-        max_reward: The largest reward.
-        success: Whether the environment told ``is_success`` at any step.
-        episode_length: Steps.
-        data: With ``return_data``: ``action`` (T, A) float32, ``reward`` (T,) float64, ``success``
-            and ``done`` (T,) bool; with ``return_observations`` also ``observation``, a dict of
-            tensors (T + 1, …).
-        video: The file that shows it, if one was asked for.
-    """
-
-    seed: int
-    sum_reward: float
-    max_reward: float
-    success: bool
-    episode_length: int
-    data: dict[str, Any] | None = field(default=None, compare=False)
-    video: Path | None = field(default=None, compare=False)
 
 
 @torch.no_grad()
@@ -80,9 +54,10 @@ def run_episodes(
             many small calls cost more than a large one. A matrix product over more rows may round
             otherwise (about 1e-6 of an action), and a policy that draws random numbers draws other
             ones, so results are then comparable only for the same seeds in the same batches.
-        return_data: Keep actions, rewards, successes.
-        return_observations: Keep observations too.
-        videos_dir: Where to write a video of each episode, ``seed_<seed>_<outcome>.mp4``.
+        return_data: Keep actions, rewards and successes in :attr:`Episode.data`.
+        return_observations: Keep what the policy saw, too.
+        videos_dir: Where to write a video of each episode, ``seed_<seed>_<outcome>.mp4``, with
+            T + 1 frames.
         max_videos: Write videos of the first so many only.
         render_callback: Called with the vector environment after the reset and after each step.
 
@@ -90,91 +65,40 @@ def run_episodes(
         GetiactionError: the environment cannot be made or raises (the message names the seed), or
             does not give what the policy was trained on, or takes other actions.
     """
-    if not seeds:
-        return []
     if max_steps is not None and max_steps < 1:
         raise GetiactionError(f"max_steps is {max_steps}; expected 1 or more, or None")
-    films = len(seeds) if max_videos is None else min(max_videos, len(seeds))
-    videos = Path(videos_dir) if videos_dir is not None and films > 0 else None
-    if isinstance(gym, Environments):
-        envs, own = gym, False
-    else:
-        envs, own = (
-            Environments(as_gym(gym), len(seeds), async_envs=async_envs, render=videos is not None),
-            True,
-        )
-    if len(seeds) > envs.num_envs:
-        raise GetiactionError(f"{len(seeds)} seeds for {envs.num_envs} environments")
-    film = [EpisodeVideo(videos, seed, envs.fps) for seed in seeds[:films]] if videos else []
+    if not seeds:
+        return []
+    filmed = list(seeds) if videos_dir is not None else []
+    filmed = filmed[:max_videos]
     devices = devices_of(policy)
-    try:
-        with undisturbed(devices), evaluation_mode(policy):
-            actors = Actors(policy, seeds, envs.gym.name, devices, batched=batched)
-            tracks = _play(
-                envs,
-                actors,
-                seeds,
-                envs.max_steps(max_steps),
-                film,
-                keep_observations=return_observations,
-                render_callback=render_callback,
+    with ExitStack() as stack:
+        if isinstance(gym, Environments):
+            envs = gym
+        else:
+            envs = stack.enter_context(
+                Environments(as_gym(gym), len(seeds), async_envs=async_envs, render=len(filmed) > 0)
             )
-    except BaseException as error:
-        for one in film:
-            one.discard()
-        if own:
-            envs.close(at_once=not isinstance(error, Exception))
-        raise
-    if own:
-        envs.close()
-    paths = [one.finish(track.succeeded) for one, track in zip(film, tracks, strict=False)]
-    paths += [None] * (len(tracks) - len(paths))
+        if len(seeds) > envs.num_envs:
+            raise GetiactionError(
+                f"{len(seeds)} seeds were given for {envs.num_envs} open environments"
+            )
+        film = stack.enter_context(Film(Path(videos_dir or ""), filmed, envs.fps))
+        stack.enter_context(undisturbed(devices))
+        stack.enter_context(evaluation_mode(policy))
+        actors = Actors(policy, seeds, envs.gym.name, devices, batched=batched)
+
+        def show() -> None:
+            if film.rolling:
+                film.add(envs.pictures())
+            if render_callback is not None:
+                render_callback(envs.vector)
+
+        limit = envs.max_steps(max_steps)
+        tracks = _play(envs, actors, seeds, limit, show, keep_seen=return_observations)
+        videos = film.finish([track.succeeded for track in tracks])
     keep = return_data or return_observations
-    return [track.episode(path, keep) for track, path in zip(tracks, paths, strict=True)]
-
-
-class _Track:
-    """What has happened in one episode so far."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.over = False
-        self.rewards: list[float] = []
-        self.successes: list[bool] = []
-        self.actions: list[Tensor] = []
-        self.observations: list[dict[str, Tensor]] = []
-
-    @property
-    def succeeded(self) -> bool:
-        return any(self.successes)
-
-    def episode(self, video: Path | None, keep: bool) -> Episode:
-        reward = torch.tensor(self.rewards, dtype=torch.float64)
-        length = len(self.rewards)
-        data: dict[str, Any] | None = None
-        if keep:
-            done = torch.zeros(length, dtype=torch.bool)
-            done[-1] = True
-            data = {
-                "action": torch.stack(self.actions),
-                "reward": reward,
-                "success": torch.tensor(self.successes),
-                "done": done,
-            }
-            if self.observations:
-                data["observation"] = {
-                    key: torch.stack([one[key] for one in self.observations])
-                    for key in self.observations[0]
-                }
-        return Episode(
-            seed=self.seed,
-            sum_reward=reward.sum().item(),
-            max_reward=reward.max().item(),
-            success=self.succeeded,
-            episode_length=length,
-            data=data,
-            video=video,
-        )
+    return [track.episode(video, keep=keep) for track, video in zip(tracks, videos, strict=True)]
 
 
 def _play(
@@ -182,84 +106,60 @@ def _play(
     actors: Actors,
     seeds: Sequence[int],
     max_steps: int,
-    film: Sequence[EpisodeVideo],
+    show: Callable[[], None],
     *,
-    keep_observations: bool,
-    render_callback: RenderCallback | None,
-) -> list[_Track]:
-    tracks = [_Track(seed) for seed in seeds]
-
-    def show() -> None:
-        if film:
-            for video, picture in zip(film, envs.pictures(), strict=False):
-                if picture is not None:
-                    video.add(picture)
-        if render_callback is not None:
-            render_callback(envs.vector)
-
+    keep_seen: bool,
+) -> list[Track]:
+    tracks = [Track(seed) for seed in seeds]
     raw = envs.reset(seeds)
     show()
-    # Rows of finished and idle environments are not looked at.
+    # What stands in the rows of finished and idle environments is not looked at.
     actions: NDArray[Any] | None = None
     for step in range(max_steps):
         live = [lane for lane, track in enumerate(tracks) if not track.over]
-        seen = _observations(envs, raw, live, batched=actors.batched, lanes=len(tracks))
-        for lane, action in actors.act(seen, live):
-            if actions is None:
-                if tuple(action.shape) != envs.action_shape:
-                    raise GetiactionError(
-                        f"the policy's actions are {tuple(action.shape)}, those of "
-                        f"{envs.gym.name} {envs.action_shape}: they do not belong together"
-                    )
-                actions = np.zeros((envs.num_envs, *action.shape), dtype=action.dtype)
-            actions[lane] = action
-            tracks[lane].actions.append(torch.from_numpy(action.copy()))
-            if keep_observations:
-                tracks[lane].observations.append(_row(seen, lane, live, actors.batched))
+        for view in _views(envs, raw, live, len(tracks) if actors.batched else 0):
+            for lane, action in actors.act(view):
+                if actions is None:
+                    actions = _rows_for(action, envs)
+                actions[lane] = action
+                tracks[lane].actions.append(torch.from_numpy(action.copy()))
+            if keep_seen:
+                _remember(view, tracks)
         assert actions is not None
         moment = envs.step(actions)
         raw = moment.raw
         for lane in live:
-            track = tracks[lane]
-            track.rewards.append(float(moment.reward[lane]))
-            track.successes.append(bool(moment.success[lane]))
-            track.over = bool(moment.terminated[lane] or moment.truncated[lane])
-            track.over |= step + 1 == max_steps
+            over = moment.terminated[lane] or moment.truncated[lane] or step + 1 == max_steps
+            tracks[lane].add(moment.reward[lane], success=moment.success[lane], over=bool(over))
         show()
-        if keep_observations:
-            ended = [lane for lane in live if tracks[lane].over]
-            last = _observations(envs, raw, ended, batched=False, lanes=len(tracks))
-            for lane in ended:
-                tracks[lane].observations.append(_row(last, lane, ended, False))
+        if keep_seen:
+            for view in _views(envs, raw, [lane for lane in live if tracks[lane].over]):
+                _remember(view, tracks)
         if all(track.over for track in tracks):
             break
     return tracks
 
 
-def _observations(
-    envs: Environments, raw: Any, live: Sequence[int], *, batched: bool, lanes: int
-) -> list[dict[str, Any]]:
-    """What policies see: one observation (B = lanes) if batched, else one (B = 1) for each lane."""
-    spans = [slice(0, lanes)] if batched else [slice(lane, lane + 1) for lane in live]
-    seen = []
-    for span in spans:
-        observation = envs.gym.to_observation(_slice(raw, span))
-        observation.setdefault("task", envs.tasks[span])
-        seen.append(observation)
-    return seen
+def _views(envs: Environments, raw: Any, lanes: Sequence[int], together: int = 0) -> list[View]:
+    """What policies see of ``lanes``: each by itself, or the first so many ``together``."""
+    if together:
+        return [View(envs.observation(raw, slice(0, together)), {lane: lane for lane in lanes})]
+    return [View(envs.observation(raw, slice(lane, lane + 1)), {lane: 0}) for lane in lanes]
 
 
-def _slice(raw: Any, span: slice) -> Any:
-    if isinstance(raw, dict):
-        return {key: _slice(value, span) for key, value in raw.items()}
-    return raw[span]
+def _remember(view: View, tracks: Sequence[Track]) -> None:
+    for lane, row in view.rows.items():
+        tracks[lane].see(view.observation, row)
 
 
-def _row(
-    seen: list[dict[str, Any]], lane: int, live: Sequence[int], batched: bool
-) -> dict[str, Tensor]:
-    one, at = (seen[0], lane) if batched else (seen[live.index(lane)], 0)
-    return {key: value[at].clone() for key, value in one.items() if isinstance(value, Tensor)}
+def _rows_for(action: NDArray[Any], envs: Environments) -> NDArray[Any]:
+    """An array for the actions of all environments, if they are such as the gym takes."""
+    if action.shape != envs.action_shape:
+        raise GetiactionError(
+            f"the policy's actions have the shape {action.shape}, those of {envs.gym.name} "
+            f"{envs.action_shape}: the two do not belong together"
+        )
+    return np.zeros((envs.num_envs, *action.shape), dtype=action.dtype)
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from getiaction.errors import GetiactionError
 from getiaction.eval.environments import Environments
-from getiaction.eval.episodes import Episode, RenderCallback, run_episodes
+from getiaction.eval.episode import Episode
+from getiaction.eval.episodes import RenderCallback, run_episodes
 from getiaction.eval.statistics import aggregate
 from getiaction.gyms import as_gym
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from getiaction.eval.episodes import Episode
+    from getiaction.eval.episode import Episode
 
 CONFIDENCE = 0.95
 

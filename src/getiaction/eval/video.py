@@ -1,14 +1,60 @@
 """Videos of episodes."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-class EpisodeVideo:
+class Film:
+    """The videos of episodes that are played at the same time.
+
+    A context manager: what is not finished when it is left is removed.
+
+    Args:
+        directory: Where to write; it is made if need be.
+        seeds: Seeds of the first episodes, those that are filmed.
+        fps: Frames a second.
+    """
+
+    def __init__(self, directory: Path, seeds: Sequence[int], fps: float) -> None:
+        self._videos = [_EpisodeVideo(directory, seed, fps) for seed in seeds]
+
+    @property
+    def rolling(self) -> bool:
+        """Whether anything is filmed."""
+        return bool(self._videos)
+
+    def add(self, pictures: Sequence[NDArray[np.uint8] | None]) -> None:
+        """Add a frame, uint8 (H, W, 3), to each video; None to one that is over."""
+        for video, picture in zip(self._videos, pictures, strict=False):
+            if picture is not None:
+                video.add(picture)
+
+    def finish(self, successes: Sequence[bool]) -> list[Path | None]:
+        """Name the files by their outcomes; None for an episode that was not filmed."""
+        pairs = zip(self._videos, successes, strict=False)
+        paths: list[Path | None] = [video.finish(success) for video, success in pairs]
+        return paths + [None] * (len(successes) - len(paths))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for video in self._videos:
+            video.discard()
+
+
+class _EpisodeVideo:
     """A video that is written while its episode is played: H.264, ``seed_<seed>_<outcome>.mp4``.
 
     Until it is finished the file has another, hidden name; nothing half-written is left behind.
@@ -51,11 +97,13 @@ class EpisodeVideo:
             return None
         self._container.mux(self._stream.encode(None))
         self._container.close()
+        self._container = None
         outcome = "success" if success else "failure"
         return self._staged.replace(self._directory / f"seed_{self._seed}_{outcome}.mp4")
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Leave nothing of an unfinished video behind."""
         if self._container is not None:
             self._container.close()
+            self._container = None
             self._staged.unlink(missing_ok=True)

@@ -9,8 +9,10 @@ import traceback
 from typing import Any
 
 import gymnasium
+import numpy as np
 
 from getiaction.gyms.base import Gym, told_task
+from getiaction.gyms.randomness import EpisodeRandomness
 
 IDLE = None  # the seed of an environment that no episode is wanted of
 
@@ -21,13 +23,17 @@ class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
     A vector of environments goes on until the last episode has ended. Until then a finished
     environment returns its last observation and reward 0, at no cost, and stays finished whatever
     happens: the end is told in ``info`` only, so that nothing resets the environment behind the
-    back of whoever counts. An error of the environment is told in ``info["failure"]``, so that a
-    process that owns the environment lives to close it.
+    back of whoever counts.
+
+    An environment that draws from the global random streams, which it should not, draws from
+    streams of the episode's own. An error is told in ``info["failure"]``, so that a process that
+    owns the environment lives to close it.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
         self._last: Any = None
+        self._randomness = EpisodeRandomness(0)
         self._moving = self._moved = False
 
     def reset(
@@ -35,8 +41,12 @@ class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         """Begin the episode of ``seed``; with none, stand still from the start."""
         self._moving = self._moved = seed is not IDLE
+        # Not the numbers that the policy draws, which is seeded with the seed itself.
+        own = np.random.SeedSequence([seed or 0, 1]).generate_state(1)
+        self._randomness = EpisodeRandomness(int(own[0]))
         try:
-            self._last, _ = self.env.reset(seed=seed, options=options)
+            with self._randomness.active():
+                self._last, _ = self.env.reset(seed=seed, options=options)
         except Exception as error:
             return self.observation_space.sample(), self._failed(error)
         return self._last, {"task": told_task(self.env)}
@@ -47,7 +57,8 @@ class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
         if not self._moving:
             return self._last, 0.0, False, False, {}
         try:
-            self._last, reward, terminated, truncated, info = self.env.step(action)
+            with self._randomness.active():
+                self._last, reward, terminated, truncated, info = self.env.step(action)
         except Exception as error:
             return self._last, 0.0, False, False, self._failed(error)
         self._moving = not (terminated or truncated)

@@ -29,7 +29,7 @@ class GymnasiumGym(Gym):
         max_episode_steps: Steps after which an episode is cut off; the registered limit if None.
         observation_keys: Raw keys to take and their LeRobot names; see :class:`Gym`.
         rename_map: Observation keys to call otherwise; see :class:`Gym`.
-        **make_kwargs: Passed on to ``gymnasium.make``.
+        **make_kwargs: Passed on to ``gymnasium.make``; in YAML they stand under ``dict_kwargs``.
     """
 
     # What to install where the namespace's package is missing.

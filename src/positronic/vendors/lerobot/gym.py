@@ -44,7 +44,8 @@ class CodecGym(GymnasiumGym):
         task: What the policy is told to do, instead of the environment's own words.
         max_episode_steps: Steps after which an episode is cut off; the environment's limit if None.
         rename_map: Observation keys to call otherwise; see `getiaction.gyms.Gym`.
-        **make_kwargs: Passed on to ``positronic.simulator.env.PandaEnv``.
+        **make_kwargs: Passed on to ``positronic.simulator.env.PandaEnv``; in YAML, where only
+            ``init_args`` have names that can be checked, ``dict_kwargs: {command_noise: 0.003}``.
 
     Raises:
         GetiactionError: there is no such environment or codec, or they do not belong together.

@@ -1,0 +1,91 @@
+"""One episode: what is known of it while it is played, and what remains."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Episode:
+    """How one episode of T steps went.
+
+    Args:
+        seed: What the environment was reset with.
+        sum_reward: Sum of the rewards, in float64.
+        max_reward: The largest reward.
+        success: Whether the environment told ``is_success`` at any step.
+        episode_length: T.
+        data: If asked for, ``action`` (T, A), ``reward`` (T,) float64, ``success`` and ``done``
+            (T,) bool, and ``observation``, a dict of tensors (T + 1, …).
+        video: The file that shows it, if one was asked for.
+    """
+
+    seed: int
+    sum_reward: float
+    max_reward: float
+    success: bool
+    episode_length: int
+    data: dict[str, Any] | None = field(default=None, compare=False, repr=False)
+    video: Path | None = field(default=None, compare=False)
+
+
+class Track:
+    """What has happened so far in the episode of ``seed``."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.over = False
+        self.actions: list[Tensor] = []
+        self.observations: list[dict[str, Tensor]] = []
+        self._rewards: list[float] = []
+        self._successes: list[bool] = []
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it has succeeded at any step."""
+        return any(self._successes)
+
+    def add(self, reward: float, *, success: bool, over: bool) -> None:
+        """Count a step; none may follow once it is over."""
+        assert not self.over
+        self._rewards.append(float(reward))
+        self._successes.append(bool(success))
+        self.over = over
+
+    def see(self, observation: dict[str, Any], row: int) -> None:
+        """Remember the tensors of one row of a batch of observations."""
+        tensors = {k: value[row] for k, value in observation.items() if isinstance(value, Tensor)}
+        self.observations.append({key: value.clone() for key, value in tensors.items()})
+
+    def episode(self, video: Path | None, *, keep: bool) -> Episode:
+        """Sum it up; ``keep`` all that happened, too."""
+        # torch's sum, as LeRobot's, so that the last bit is the same.
+        reward = torch.tensor(self._rewards, dtype=torch.float64)
+        return Episode(
+            seed=self.seed,
+            sum_reward=reward.sum().item(),
+            max_reward=reward.max().item(),
+            success=self.succeeded,
+            episode_length=len(reward),
+            data=self._data(reward) if keep else None,
+            video=video,
+        )
+
+    def _data(self, reward: Tensor) -> dict[str, Any]:
+        done = torch.zeros(len(reward), dtype=torch.bool)
+        done[-1] = True
+        data: dict[str, Any] = {
+            "action": torch.stack(self.actions),
+            "reward": reward,
+            "success": torch.tensor(self._successes),
+            "done": done,
+        }
+        if self.observations:
+            data["observation"] = {
+                key: torch.stack([one[key] for one in self.observations])
+                for key in self.observations[0]
+            }
+        return data
