@@ -1,24 +1,35 @@
 """LeRobot policy configs from a policy's name and plain fields."""
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import draccus
-import lerobot.policies  # noqa: F401 - importing it registers the policies
-from lerobot.configs import FeatureType, NormalizationMode, PreTrainedConfig
+from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature, PreTrainedConfig
+from lerobot.optim.optimizers import MultiAdamConfig
 
 from getiaction.errors import GetiactionError
+from getiaction.policies.lerobot.registry import config_class, missing_dependency, nearest
+
+logger = logging.getLogger(__name__)
 
 # What the data and the trainer decide, and so is not for the caller to set.
 RUNTIME_FIELDS = frozenset({"input_features", "output_features", "device"})
 # Nothing here uploads a policy by itself; LeRobot's default would demand a repository name.
 FIXED: Mapping[str, Any] = {"push_to_hub": False, "device": "cpu"}
+# Other names of fields, by policy.
+ALIASES: Mapping[str, Mapping[str, str]] = {"act": {"hidden_dim": "dim_model"}}
+LEARNING_RATE = "optimizer_lr"
+
+type Features = dict[str, PolicyFeature]
 
 
 def policy_config(policy_name: str, fields: Mapping[str, Any] | None = None) -> PreTrainedConfig:
     """Build LeRobot's config of the policy ``policy_name``.
+
+    Where ``chunk_size`` is given alone and LeRobot's default of ``n_action_steps`` is larger, as
+    many actions are taken as a chunk has; LeRobot would refuse.
 
     Args:
         policy_name: A name in LeRobot's registry, e.g. ``act``.
@@ -26,31 +37,86 @@ def policy_config(policy_name: str, fields: Mapping[str, Any] | None = None) -> 
             they come from a command line, are converted as LeRobot converts them.
 
     Raises:
-        GetiactionError: an unknown policy or field (with the nearest one), or a value refused.
+        GetiactionError: an unknown policy or field (with the nearest one), a value refused, or a
+            package missing (with the extra that installs it).
     """
-    known = PreTrainedConfig.get_known_choices()
-    if policy_name not in known:
-        raise GetiactionError(
-            f"there is no policy {policy_name!r} in LeRobot{_nearest(policy_name, known)}; "
-            f"it offers: {', '.join(sorted(known))}"
-        )
-    config_class = PreTrainedConfig.get_choice_class(policy_name)
-    allowed = {f.name for f in dataclasses.fields(config_class) if f.init} - RUNTIME_FIELDS
-    fields = dict(fields or {})
-    for name in fields:
+    found = config_class(policy_name)
+    allowed = {f.name for f in dataclasses.fields(found) if f.init} - RUNTIME_FIELDS
+    given = _without_aliases(policy_name, fields or {})
+    for name in given:
         if name not in allowed:
             raise GetiactionError(
-                f"policy {policy_name!r} has no field {name!r}{_nearest(name, allowed)}"
+                f"policy {policy_name!r} has no field {name!r}{nearest(name, allowed)}"
             )
+    _fit_steps_to_chunk(found, given)
     try:
-        plain = {name: draccus.encode(value) for name, value in {**FIXED, **fields}.items()}
-        config: PreTrainedConfig = draccus.decode(config_class, plain)
+        plain = {name: draccus.encode(value) for name, value in {**FIXED, **given}.items()}
+        config: PreTrainedConfig = draccus.decode(found, plain)
+    except ImportError as error:
+        raise missing_dependency(policy_name, error) from error
     except (draccus.utils.DecodingError, draccus.utils.ParsingError) as error:
         reason = error.__cause__ or error
+        if isinstance(reason, ImportError):
+            raise missing_dependency(policy_name, reason) from error
         raise GetiactionError(f"policy {policy_name!r} refuses its fields: {reason}") from error
     except (ValueError, TypeError, NotImplementedError) as error:
         raise GetiactionError(f"policy {policy_name!r} refuses its fields: {error}") from error
     return config
+
+
+def require_trainable(config: PreTrainedConfig) -> None:
+    """Refuse a policy that LeRobot trains online, which its several optimizers give away.
+
+    Raises:
+        GetiactionError: ``gaussian_actor``, and plugins like it.
+    """
+    if isinstance(config.get_optimizer_preset(), MultiAdamConfig):
+        raise GetiactionError(
+            f"policy {config.type!r} cannot be trained from a dataset: it gives no loss, and has "
+            "an optimizer for each of its parts; train it online with lerobot.rl"
+        )
+
+
+def with_learning_rate(config: PreTrainedConfig, learning_rate: float | None) -> PreTrainedConfig:
+    """Return ``config`` with that ``optimizer_lr``; None leaves LeRobot's.
+
+    Raises:
+        GetiactionError: the policy has no such field.
+    """
+    if learning_rate is None:
+        return config
+    if not hasattr(config, LEARNING_RATE):
+        raise GetiactionError(
+            f"policy {config.type!r} has no {LEARNING_RATE!r} that a learning_rate could set; "
+            "give an optimizer instead"
+        )
+    changed: PreTrainedConfig = dataclasses.replace(config, **{LEARNING_RATE: float(learning_rate)})
+    return changed
+
+
+def split_features(
+    inputs: Mapping[str, Any], outputs: Mapping[str, Any]
+) -> tuple[Features, Features]:
+    """Sort features by what they are: actions come out, the rest goes in.
+
+    Both may be the same mapping of all features of a dataset. An action left among the inputs
+    would reach the policy as an observation.
+
+    Args:
+        inputs: ``PolicyFeature`` by key, or a plain ``{"type": ..., "shape": ...}``.
+        outputs: The same; what is no action is left out.
+
+    Raises:
+        GetiactionError: there is no action among ``outputs``, or a feature of another form.
+    """
+    going_in = {k: _feature(k, v) for k, v in inputs.items()}
+    coming_out = {k: _feature(k, v) for k, v in outputs.items()}
+    actions = {k: v for k, v in coming_out.items() if v.type is FeatureType.ACTION}
+    if not actions:
+        raise GetiactionError(
+            f"there is no action among the output features: {', '.join(outputs) or 'none given'}"
+        )
+    return {k: v for k, v in going_in.items() if v.type is not FeatureType.ACTION}, actions
 
 
 def normalise_environment_state(config: PreTrainedConfig, features: Mapping[str, Any]) -> None:
@@ -64,6 +130,34 @@ def normalise_environment_state(config: PreTrainedConfig, features: Mapping[str,
         mapping.setdefault(FeatureType.ENV.value, mapping.get("STATE", NormalizationMode.MEAN_STD))
 
 
-def _nearest(word: str, offered: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(offered), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+def _without_aliases(policy_name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    given = dict(fields)
+    for alias, name in ALIASES.get(policy_name, {}).items():
+        if alias in given:
+            if name in given:
+                raise GetiactionError(f"{alias!r} is another name of {name!r}; give one of them")
+            given[name] = given.pop(alias)
+    return given
+
+
+def _fit_steps_to_chunk(found: type[PreTrainedConfig], given: dict[str, Any]) -> None:
+    steps = next((f.default for f in dataclasses.fields(found) if f.name == "n_action_steps"), None)
+    chunk = given.get("chunk_size")
+    if "n_action_steps" in given or not (isinstance(steps, int) and isinstance(chunk, int)):
+        return
+    if steps > chunk:
+        given["n_action_steps"] = chunk
+        logger.info("n_action_steps is %d, as many as the chunk has, not %d", chunk, steps)
+
+
+def _feature(key: str, value: Any) -> PolicyFeature:
+    if isinstance(value, PolicyFeature):
+        return value
+    try:
+        return PolicyFeature(type=FeatureType(value["type"]), shape=tuple(value["shape"]))
+    except (TypeError, KeyError, ValueError) as error:
+        raise GetiactionError(
+            f"feature {key!r} is no PolicyFeature: expected one, or a mapping with its 'type' "
+            f"({', '.join(t.value for t in FeatureType)}) and 'shape'; a dataset's features become "
+            "such by lerobot's dataset_to_policy_features"
+        ) from error

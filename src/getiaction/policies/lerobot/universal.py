@@ -1,67 +1,104 @@
 """The one adapter between LeRobot's policies and Lightning."""
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.optim.optimizers import OptimizerConfig
 from lerobot.optim.schedulers import LRSchedulerConfig
-from lerobot.policies import make_policy, make_pre_post_processors
-from lerobot.utils.constants import ACTION
-from lerobot.utils.feature_utils import dataset_to_policy_features
-from torch import Tensor
 
 from getiaction.errors import GetiactionError
-from getiaction.policies.base import Batch, Policy
-from getiaction.policies.lerobot.configs import normalise_environment_state, policy_config
+from getiaction.policies.lerobot import archive
+from getiaction.policies.lerobot.configs import (
+    policy_config,
+    require_trainable,
+    split_features,
+    with_learning_rate,
+)
+from getiaction.policies.lerobot.making import (
+    load_native,
+    make_for_dataset,
+    make_for_features,
+    make_without_weights,
+)
+from getiaction.policies.lerobot.sources import metadata_for, metadata_of, native_checkpoint
+from getiaction.policies.lerobot.wrapped import Wrapped
 
 
-class LeRobotPolicy(Policy):
+class LeRobotPolicy(Wrapped):
     """Any LeRobot policy under a Lightning Trainer, trained as ``lerobot-train`` trains it.
 
-    The network and its processors need the dataset's features and statistics; they are made in
-    ``setup`` from the data module, or at once by :meth:`create`.
+    The network and its processors need the dataset's features and statistics. They are made in
+    ``setup`` from the data that the trainer was given, or at once: by :meth:`create`,
+    :meth:`from_dataset`, or when both features are given.
 
     Args:
-        policy_name: A name in LeRobot's registry.
+        policy_name: A name in LeRobot's registry, see :func:`list_available_policies`.
+        input_features: LeRobot's ``PolicyFeature`` by key. Alone, they choose what of the dataset
+            the policy sees.
+        output_features: The same for what comes out; both may be all features of the dataset.
         config: A finished LeRobot config, instead of a name and fields.
+        dataset_stats: Statistics by feature, with ``input_features`` and ``output_features``.
+        learning_rate: The config's ``optimizer_lr``; LeRobot's unless given.
         config_kwargs: Fields of LeRobot's config; the same as further keywords.
+        stats: Another name of ``dataset_stats``.
         optimizer: Replaces the policy's optimizer preset.
         scheduler: Replaces the policy's learning-rate schedule preset.
         total_steps: Length of the schedule; what the trainer estimates unless given.
         **fields: Fields of LeRobot's config, e.g. ``chunk_size=20``.
+
+    Raises:
+        GetiactionError: no such policy or field, a value that LeRobot refuses, a policy that is not
+            trained from datasets, a missing package, or contradicting arguments.
     """
 
-    lerobot_policy: Any
-    preprocessor: Any
-    postprocessor: Any
+    #: The policy that a class stands for; None where the name is an argument.
+    POLICY_NAME: ClassVar[str | None] = None
 
     def __init__(
         self,
-        policy_name: str = "act",
-        *,
+        policy_name: str | None = None,
+        input_features: Mapping[str, Any] | None = None,
+        output_features: Mapping[str, Any] | None = None,
         config: PreTrainedConfig | None = None,
+        dataset_stats: Mapping[str, Any] | None = None,
+        learning_rate: float | None = None,
         config_kwargs: Mapping[str, Any] | None = None,
+        *,
+        stats: Mapping[str, Any] | None = None,
         optimizer: OptimizerConfig | None = None,
         scheduler: LRSchedulerConfig | None = None,
         total_steps: int | None = None,
         **fields: Any,
     ) -> None:
-        super().__init__()
         given = {**(config_kwargs or {}), **fields}
         if config is not None and given:
             raise GetiactionError(f"give either a config or its fields, not both: {list(given)}")
-        self.config: Any = config or policy_config(policy_name, given)
-        self.optimizer_config: OptimizerConfig = optimizer or self.config.get_optimizer_preset()
-        self.scheduler_config: LRSchedulerConfig | None = (
-            scheduler or self.config.get_scheduler_preset()
+        if config is None and policy_name is None:
+            raise GetiactionError("give a policy_name, as in LeRobotPolicy('act'), or a config")
+        if config is not None and policy_name not in (None, config.type):
+            raise GetiactionError(
+                f"the config is of policy {config.type!r}, not of {policy_name!r}"
+            )
+        if None not in (dataset_stats, stats):
+            raise GetiactionError("stats is another name of dataset_stats; give one of them")
+        if None not in (optimizer, learning_rate):
+            raise GetiactionError("the optimizer has a learning rate already; give one of them")
+        config = config or policy_config(str(policy_name), given)
+        require_trainable(config)
+        super().__init__(
+            with_learning_rate(config, learning_rate), optimizer, scheduler, total_steps
         )
-        self.total_steps = total_steps
-        self.lerobot_policy = None
-        self.grad_norm: Tensor | None = None
+        if output_features is not None:
+            inputs = output_features if input_features is None else input_features
+            self.config.input_features, self.config.output_features = split_features(
+                inputs, output_features
+            )
+            self._take(make_for_features(self.config, dataset_stats or stats))
+        elif input_features is not None:
+            self.config.input_features = dict(input_features)
 
     def create(self, meta: Any, *, device: str = "cpu", pretrained: Path | None = None) -> Self:
         """Make the network and its processors.
@@ -73,169 +110,94 @@ class LeRobotPolicy(Policy):
                 from, instead of beginning anew.
 
         Raises:
-            GetiactionError: the dataset lacks what the policy needs, or pretrained weights of its
-                vision backbone cannot be had.
+            GetiactionError: the dataset lacks what the policy needs, a package is missing, or
+                pretrained weights of its vision backbone cannot be had.
         """
-        features = dataset_to_policy_features(meta.features)
-        if ACTION not in features:
-            raise GetiactionError(f"the dataset has no {ACTION!r}; it has: {', '.join(features)}")
-        # LeRobot passes a feature without statistics on as it is, without a word.
-        bare = [name for name in features if name not in (meta.stats or {})]
-        if bare:
-            raise GetiactionError(f"the dataset has no statistics of: {', '.join(bare)}")
-        normalise_environment_state(self.config, features)
         self.config.device = device
-        self.config.pretrained_path = pretrained
-        try:
-            self.lerobot_policy = make_policy(cfg=self.config, ds_meta=meta)
-            self.preprocessor, self.postprocessor = self._processors(meta)
-        except ValueError as error:
-            raise GetiactionError(
-                f"policy {self.config.type!r} cannot be made for this dataset: {error}"
-            ) from error
-        except OSError as error:
-            weights = getattr(self.config, "pretrained_backbone_weights", None)
-            if weights is None or pretrained is not None:
-                raise
-            raise GetiactionError(
-                f"the backbone weights {weights} could not be downloaded ({error}); put them into "
-                f"{torch.hub.get_dir()}/checkpoints, or train the backbone from scratch with "
-                "--policy.pretrained_backbone_weights=None"
-            ) from error
-        finally:
-            # A run that goes on is the same run: its config says the same as before.
-            self.config.pretrained_path = None
-        # A loaded policy comes in evaluation mode.
-        self.lerobot_policy.train()
-        return self
+        return self._take(make_for_dataset(self.config, meta, pretrained))
 
-    def _processors(self, meta: Any) -> tuple[Any, Any]:
-        if self.config.pretrained_path is None:
-            made: tuple[Any, Any] = make_pre_post_processors(
-                policy_cfg=self.config, dataset_stats=meta.stats
-            )
-            return made
-        # The statistics saved with the weights are the ones that the weights were trained on.
-        loaded: tuple[Any, Any] = make_pre_post_processors(
-            policy_cfg=self.config,
-            pretrained_path=str(self.config.pretrained_path),
-            preprocessor_overrides={"device_processor": {"device": self.config.device}},
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Any,
+        policy_name: str | None = None,
+        *,
+        use_imagenet_stats: bool = True,
+        **settings: Any,
+    ) -> Self:
+        """Make a policy, network and all, for a dataset.
+
+        Args:
+            dataset: A ``LeRobotDataset``, its metadata, a data module, a local root, an ``s3://``
+                URI or a name on the hub.
+            policy_name: A name in LeRobot's registry; not for a class that stands for one.
+            use_imagenet_stats: Normalise camera images by ImageNet's mean and deviation.
+            **settings: Further arguments of the class.
+        """
+        if policy_name is not None and policy_name != cls.POLICY_NAME:
+            settings["policy_name"] = policy_name
+        return cls(**settings).create(metadata_of(dataset, use_imagenet_stats=use_imagenet_stats))
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> Self:
+        """Load a policy that LeRobot or :meth:`save_pretrained` wrote, onto the CPU.
+
+        Args:
+            path: A ``pretrained_model`` directory, or a checkpoint or run that has one; a Lightning
+                ``.ckpt``; or a name on the hub.
+
+        Raises:
+            GetiactionError: there is none, or it is another policy than the class stands for.
+        """
+        if Path(path).suffix == ".ckpt":
+            return cls.load_from_checkpoint(path)
+        config, made = load_native(native_checkpoint(path))
+        return cls._from_config(config)._take(made)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = "cpu",
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+    ) -> Self:
+        """Load a policy from a Lightning checkpoint; the dataset is not needed.
+
+        Args:
+            checkpoint_path: The ``.ckpt`` file.
+            map_location: Where to put the policy.
+            hparams_file: Unused; the settings are in the checkpoint.
+            strict: Whether every weight must be there; yes unless told otherwise.
+            weights_only: Run no code that the file might contain.
+
+        Raises:
+            GetiactionError: it is a checkpoint of something else.
+        """
+        checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=weights_only)
+        entry = archive.require_entry(checkpoint, checkpoint_path)
+        policy = cls._from_config(
+            archive.decode_config(entry["config"]),
+            optimizer=archive.decode_optimizer(entry["optimizer"]),
+            scheduler=archive.decode_scheduler(entry["scheduler"]),
+            total_steps=entry["total_steps"],
         )
-        return loaded
+        policy._make_like(entry)
+        policy.load_state_dict(checkpoint["state_dict"], strict=strict is not False)
+        policy.on_load_checkpoint(checkpoint)
+        return policy.to(map_location).eval()
 
-    def setup(self, stage: str) -> None:
-        """Make the network, if it is not there yet, for the data module's dataset."""
-        if self.lerobot_policy is None:
-            data: Any = getattr(self.trainer, "datamodule", None)
-            if data is None or not hasattr(data, "meta"):
-                raise GetiactionError(
-                    "the policy needs a dataset's features and statistics; fit it with a "
-                    "LeRobotDataModule, or call create(meta)"
-                )
-            self.create(data.meta, device=self.trainer.strategy.root_device.type)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the policy's loss, a 0-dim tensor, for a preprocessed training batch."""
-        output: Any = self.lerobot_policy.forward(batch)
-        loss = output[0] if isinstance(output, tuple) else output
-        if not isinstance(loss, Tensor) or loss.ndim != 0:
+    @classmethod
+    def _from_config(cls, config: PreTrainedConfig, **settings: Any) -> Self:
+        if cls.POLICY_NAME not in (None, config.type):
             raise GetiactionError(
-                f"policy {self.config.type!r} gives no loss that can be trained on from a dataset"
+                f"it holds a policy {config.type!r}, not {cls.POLICY_NAME!r}; load it as "
+                "LeRobotPolicy, or by the class of its own"
             )
-        return loss
-
-    def prepare_batch(self, batch: Batch) -> Batch:
-        """Turn a collated batch of the dataset into what the policy takes.
-
-        Camera frames become float32 in [0, 1]; the preprocessor moves and normalises.
-        """
-        for key in self.config.image_features:
-            if key in batch and batch[key].dtype == torch.uint8:
-                batch[key] = batch[key].to(dtype=torch.float32) / 255.0
-        prepared: Batch = self.preprocessor(batch)
-        return prepared
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch."""
-        prepared = self.prepare_batch(batch)
-        self.lerobot_policy.train()
-        loss: Tensor = self(prepared)
-        if self._logs_now():
-            self.log("train/loss", loss.detach())
-        return loss
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log ``val/loss``, the mean of the batches' losses in evaluation mode."""
-        loss: Tensor = self(self.prepare_batch(batch))
-        self.log("val/loss", loss, batch_size=len(batch["index"]))
-
-    def configure_optimizers(self) -> Any:
-        """The policy's own parameter groups under its optimizer and schedule."""
-        optimizer = self.optimizer_config.build(self.lerobot_policy.get_optim_params())
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise GetiactionError(f"policy {self.config.type!r} needs several optimizers at once")
-        if self.scheduler_config is None:
-            return optimizer
-        steps = self.total_steps or int(self.trainer.estimated_stepping_batches)
-        schedule = self.scheduler_config.build(optimizer, steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Any,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip as LeRobot does: the norm is summed in the order of ``policy.parameters()``.
-
-        Lightning's own clipping sums in the optimizer's group order, which differs in the last bit.
-        """
-        limit = self.optimizer_config.grad_clip_norm or float("inf")
-        if gradient_clip_val is not None:
-            limit = gradient_clip_val
-        self.grad_norm = torch.nn.utils.clip_grad_norm_(self.lerobot_policy.parameters(), limit)
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step the optimizer, then let the policy update its own buffers, if it has any."""
-        super().optimizer_step(*args, **kwargs)
-        if hasattr(self.lerobot_policy, "update"):
-            self.lerobot_policy.update()
-
-    def select_action(self, observation: Batch) -> Tensor:
-        """Return the next action (B, A) in the dataset's units, on the CPU."""
-        return self._act(self.lerobot_policy.select_action, observation)
-
-    def predict_action_chunk(self, observation: Batch) -> Tensor:
-        """Return the planned actions (B, T, A) in the dataset's units, on the CPU."""
-        return self._act(self.lerobot_policy.predict_action_chunk, observation)
-
-    @torch.no_grad()
-    def _act(self, method: Any, observation: Batch) -> Tensor:
-        self.lerobot_policy.eval()
-        action: Tensor = self.postprocessor(method(self.prepare_batch(dict(observation))))
-        return action
-
-    def reset(self) -> None:
-        """Empty the action queue and the observation history."""
-        self.lerobot_policy.reset()
-
-    def session(self) -> "LeRobotPolicy":
-        """Return a policy that shares the weights and has queues of its own."""
-        twin = copy.copy(self)
-        # A shallow copy of a module shares its tables of submodules; the policy is put into a
-        # table of the twin's own.
-        twin._modules = dict(self._modules)
-        twin.lerobot_policy = _with_own_memory(self.lerobot_policy)
-        twin.reset()
-        return twin
-
-    def _logs_now(self) -> bool:
-        # Logging each step costs more than a small policy's preprocessing.
-        every: int = getattr(self.trainer, "log_every_n_steps", 0)
-        return every > 0 and (self.trainer.global_step + 1) % every == 0
+        policy = cls.__new__(cls)
+        LeRobotPolicy.__init__(policy, config=config, **settings)
+        return policy
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write LeRobot's ``pretrained_model`` files: config, weights and both processors."""
@@ -245,12 +207,65 @@ class LeRobotPolicy(Policy):
         self.preprocessor.save_pretrained(directory)
         self.postprocessor.save_pretrained(directory)
 
+    def export(self, path: str | Path, backend: str = "onnx", **options: Any) -> Path:
+        """Write one graph that runs without LeRobot; see :func:`getiaction.export.export`."""
+        from getiaction.export import export
 
-def _with_own_memory(policy: Any) -> Any:
-    """Return a shallow copy whose ``reset`` leaves the original's memory alone."""
-    twin = copy.copy(policy)
-    for name, value in vars(policy).items():
-        # E.g. ACT's temporal ensembler, a plain object that reset() empties in place.
-        if hasattr(value, "reset") and not isinstance(value, torch.nn.Module):
-            setattr(twin, name, copy.copy(value))
-    return twin
+        return export(self, path, backend, **options)
+
+    def setup(self, stage: str) -> None:
+        """Make the network, if it is not there yet, for the trainer's data or from its checkpoint.
+
+        Raises:
+            GetiactionError: there is neither.
+        """
+        meta = metadata_for(self.trainer, self.config)
+        if self.lerobot_policy is not None:
+            return
+        self.config.device = self.trainer.strategy.root_device.type
+        if self.trainer.ckpt_path is not None:
+            # Its weights and statistics are about to be loaded, so that none need be fetched.
+            path = self.trainer.ckpt_path
+            checkpoint = self.trainer.strategy.load_checkpoint(path, weights_only=True)
+            self._make_like(archive.require_entry(checkpoint, path))
+        elif meta is not None:
+            self.create(meta, device=self.config.device)
+        else:
+            raise GetiactionError(
+                "the policy needs a dataset's features and statistics; fit it with a "
+                "LeRobotDataModule or a DataLoader of a LeRobotDataset, or call create(meta)"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the weights mean: config, processors with their statistics, optimizer."""
+        if self.lerobot_policy is not None:
+            checkpoint[archive.ENTRY] = {
+                "config": archive.encode(self.config, PreTrainedConfig),
+                "preprocessor": archive.pack_processor(self.preprocessor),
+                "postprocessor": archive.pack_processor(self.postprocessor),
+                "optimizer": archive.encode(self.optimizer_config, OptimizerConfig),
+                "scheduler": archive.encode(self.scheduler_config, LRSchedulerConfig),
+                "total_steps": self.total_steps,
+            }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the processors with the statistics that the weights were trained on.
+
+        Raises:
+            GetiactionError: the checkpoint is of something else, or of another network.
+        """
+        entry = archive.require_entry(checkpoint, "the checkpoint")
+        archive.require_same_network(
+            entry["config"], self.config, checkpoint["state_dict"], self.state_dict()
+        )
+        self._take((self.lerobot_policy, *self._unpacked(entry)))
+
+    def _make_like(self, entry: archive.Plain) -> None:
+        """Make the network that a checkpoint's weights fit, as far as the config at hand does."""
+        saved = archive.decode_config(entry["config"])
+        self.config.input_features = saved.input_features
+        self.config.output_features = saved.output_features
+        self._take((make_without_weights(self.config), *self._unpacked(entry)))
+
+    def _unpacked(self, entry: archive.Plain) -> tuple[Any, Any]:
+        return archive.unpack_processors(self.config, entry["preprocessor"], entry["postprocessor"])

@@ -1,0 +1,180 @@
+"""A policy's network and processors: for a dataset, from features, or from what was saved."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lerobot.configs import FeatureType, NormalizationMode, PreTrainedConfig
+from lerobot.policies import get_policy_class, make_policy, make_pre_post_processors
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE, REWARD
+from lerobot.utils.feature_utils import dataset_to_policy_features
+
+from getiaction.errors import GetiactionError
+from getiaction.policies.lerobot.configs import normalise_environment_state
+from getiaction.policies.lerobot.registry import missing_dependency
+
+type Stats = Mapping[str, Mapping[str, Any]]
+type Made = tuple[Any, Any, Any]
+
+BACKBONE = "pretrained_backbone_weights"
+# What LeRobot's normaliser reads; without it, it passes a feature on as it is, without a word.
+NEEDED_STATS: Mapping[NormalizationMode, tuple[str, ...]] = {
+    NormalizationMode.MEAN_STD: ("mean", "std"),
+    NormalizationMode.MIN_MAX: ("min", "max"),
+    NormalizationMode.QUANTILES: ("q01", "q99"),
+    NormalizationMode.QUANTILE10: ("q10", "q90"),
+}
+
+
+def make_for_dataset(config: PreTrainedConfig, meta: Any, pretrained: Path | None = None) -> Made:
+    """Make network, preprocessor and postprocessor for a dataset, as ``lerobot-train`` does.
+
+    Args:
+        config: Is given the dataset's features.
+        meta: LeRobot's metadata: features and statistics.
+        pretrained: A native ``pretrained_model`` to take weights and processors from. Its
+            statistics are the ones that the weights were trained on.
+
+    Raises:
+        GetiactionError: the dataset lacks what the policy needs.
+    """
+    features = dataset_to_policy_features(meta.features)
+    if ACTION not in features:
+        raise GetiactionError(f"the dataset has no {ACTION!r}; it has: {', '.join(features)}")
+    if config.reward_delta_indices is not None and REWARD not in meta.features:
+        raise GetiactionError(
+            f"policy {config.type!r} learns from rewards, and the dataset has no {REWARD!r}; "
+            f"it has: {', '.join(meta.features)}"
+        )
+    normalise_environment_state(config, features)
+    require_statistics(config, features, meta.stats)
+    config.pretrained_path = pretrained
+    try:
+        with explained(config):
+            network = make_policy(cfg=config, ds_meta=meta)
+            if pretrained is None:
+                before, after = make_pre_post_processors(
+                    policy_cfg=config, dataset_stats=meta.stats
+                )
+            else:
+                before, after = load_processors(config, pretrained)
+    finally:
+        # A run that goes on is the same run: its config says the same as before.
+        config.pretrained_path = None
+        vars(config).pop("_runtime_dataset_meta", None)
+    # A loaded policy comes in evaluation mode.
+    return network.train(), before, after
+
+
+def make_for_features(config: PreTrainedConfig, stats: Stats | None) -> Made:
+    """Make the three for the features that ``config`` names already.
+
+    Raises:
+        GetiactionError: statistics are missing, or features do not suit the policy.
+    """
+    features = {**config.input_features, **config.output_features}
+    normalise_environment_state(config, features)
+    require_statistics(config, features, stats)
+    with explained(config):
+        network = get_policy_class(config.type)(config=config, dataset_stats=stats)
+        before, after = make_pre_post_processors(policy_cfg=config, dataset_stats=stats)
+    return network.to(config.device), before, after
+
+
+def make_without_weights(config: PreTrainedConfig) -> Any:
+    """Make the network that ``config`` describes, to be filled; fetches no backbone weights."""
+    with explained(config), without_backbone_weights(config):
+        return get_policy_class(config.type)(config=config).to(config.device)
+
+
+def load_native(path: Path) -> tuple[PreTrainedConfig, Made]:
+    """Load LeRobot's ``pretrained_model`` directory onto the CPU."""
+    config: PreTrainedConfig = PreTrainedConfig.from_pretrained(path)
+    config.device = "cpu"
+    with explained(config, saved=True), without_backbone_weights(config):
+        network = get_policy_class(config.type).from_pretrained(path, config=config)
+        before, after = load_processors(config, path)
+    return config, (network, before, after)
+
+
+def load_processors(config: PreTrainedConfig, path: Path) -> tuple[Any, Any]:
+    """Load both processors as they were saved, but for the device."""
+    loaded: tuple[Any, Any] = make_pre_post_processors(
+        policy_cfg=config,
+        pretrained_path=str(path),
+        preprocessor_overrides={"device_processor": {"device": config.device}},
+    )
+    return loaded
+
+
+def require_statistics(
+    config: PreTrainedConfig, features: Mapping[str, Any], stats: Stats | None
+) -> None:
+    """Refuse statistics that lack what the features are to be normalised by.
+
+    Raises:
+        GetiactionError: naming the features.
+    """
+    mapping = getattr(config, "normalization_mapping", None) or {}
+    bare = []
+    for name, feature in features.items():
+        mode = mapping.get(FeatureType(feature.type).value, NormalizationMode.IDENTITY)
+        needed = NEEDED_STATS.get(NormalizationMode(mode), ())
+        if any(kind not in (stats or {}).get(name, {}) for kind in needed):
+            bare.append(name)
+    if bare:
+        kinds = sorted({k for mode in mapping.values() for k in NEEDED_STATS.get(mode, ())})
+        raise GetiactionError(
+            f"the dataset has no statistics of: {', '.join(bare)}; policy {config.type!r} "
+            f"normalises by {', '.join(kinds)}, so have LeRobot compute them, or give dataset_stats"
+        )
+
+
+def needed_observations(config: PreTrainedConfig, preprocessor: Any) -> tuple[str, ...]:
+    """Return the keys without which the policy cannot act, as they come before any renaming."""
+    original = {
+        new: old
+        for step in preprocessor.steps
+        for old, new in (getattr(step, "rename_map", None) or {}).items()
+    }
+    # Policies that fill in for cameras say so by this field.
+    cameras = () if hasattr(config, "empty_cameras") else tuple(config.image_features)
+    states = tuple(key for key in (OBS_STATE, OBS_ENV_STATE) if key in config.input_features)
+    return tuple(original.get(key, key) for key in cameras + states)
+
+
+@contextlib.contextmanager
+def without_backbone_weights(config: PreTrainedConfig) -> Iterator[None]:
+    """Let a network be made whose backbone is about to be filled from elsewhere."""
+    named = getattr(config, BACKBONE, None)
+    if named is None:
+        yield
+        return
+    setattr(config, BACKBONE, None)
+    try:
+        yield
+    finally:
+        setattr(config, BACKBONE, named)
+
+
+@contextlib.contextmanager
+def explained(config: PreTrainedConfig, *, saved: bool = False) -> Iterator[None]:
+    """Say in one line why a policy could not be made."""
+    try:
+        yield
+    except ImportError as error:
+        raise missing_dependency(config.type, error) from error
+    except (ValueError, NotImplementedError) as error:
+        what = "loaded" if saved else "made for this dataset"
+        raise GetiactionError(f"policy {config.type!r} cannot be {what}: {error}") from error
+    except OSError as error:
+        weights = getattr(config, BACKBONE, None)
+        if weights is None or saved or config.pretrained_path is not None:
+            raise
+        raise GetiactionError(
+            f"the backbone weights {weights} could not be downloaded ({error}); put them into "
+            f"{torch.hub.get_dir()}/checkpoints, or train the backbone from scratch with "
+            f"--policy.{BACKBONE}=None"
+        ) from error

@@ -1,0 +1,117 @@
+"""Where a policy learns of its data, and where it is loaded from."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.constants import CONFIG_NAME
+from lerobot.configs import PreTrainedConfig
+from lerobot.utils.constants import CHECKPOINTS_DIR, LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR
+
+from getiaction.errors import GetiactionError
+
+logger = logging.getLogger(__name__)
+
+
+def metadata_for(trainer: Any, config: PreTrainedConfig) -> Any:
+    """Return LeRobot's metadata of what the trainer was given, or None if it has none.
+
+    A data module tells it. The dataset of a plain ``DataLoader`` gets the delta timestamps that the
+    policy needs, if it has none, and ImageNet's statistics for its cameras, as natively.
+
+    Raises:
+        GetiactionError: that dataset has other delta timestamps than the policy needs.
+    """
+    data = getattr(trainer, "datamodule", None)
+    if data is not None:
+        return getattr(data, "meta", None)
+    dataset = _dataset_of(_loaders(trainer))
+    if dataset is None:
+        return None
+    from getiaction.data.deltas import set_deltas
+    from getiaction.data.opening import with_statistics
+
+    had = bool(dataset.delta_timestamps)
+    set_deltas(dataset, config)
+    if not had and dataset.delta_timestamps:
+        spans = {key: len(times) for key, times in dataset.delta_timestamps.items()}
+        logger.info("policy %r takes several frames a sample: %s", config.type, spans)
+    return with_statistics(dataset.meta, use_imagenet_stats=True)
+
+
+def metadata_of(source: Any, *, use_imagenet_stats: bool = True) -> Any:
+    """Return LeRobot's metadata of a dataset, with the statistics to normalise by.
+
+    Args:
+        source: A ``LeRobotDataset``, its metadata, a data module, a local root or ``s3://`` URI,
+            or a name on the hub.
+        use_imagenet_stats: Normalise camera images by ImageNet's mean and deviation.
+    """
+    from getiaction.data.lerobot import LeRobotDataModule
+    from getiaction.data.opening import with_statistics
+
+    if isinstance(source, str | Path):
+        where = {"root": source} if _is_path(source) else {"repo_id": source}
+        return LeRobotDataModule(**where, use_imagenet_stats=use_imagenet_stats).meta  # type: ignore[arg-type]
+    if hasattr(source, "setup") and hasattr(source, "meta"):
+        return source.meta
+    meta = getattr(source, "meta", source)
+    if not hasattr(meta, "features") or not hasattr(meta, "stats"):
+        raise GetiactionError(
+            f"a {type(source).__name__} is no dataset: expected a LeRobotDataset, its metadata, a "
+            "LeRobotDataModule, a local root or a name on the hub"
+        )
+    return with_statistics(meta, use_imagenet_stats=use_imagenet_stats)
+
+
+def native_checkpoint(path: str | Path) -> Path:
+    """Find LeRobot's ``pretrained_model`` in or under ``path``; a name on the hub is let through.
+
+    Args:
+        path: The directory itself, ``checkpoints/000040``, ``checkpoints`` or the run's directory;
+            of several checkpoints, the last.
+
+    Raises:
+        GetiactionError: there is none.
+    """
+    path = Path(path).expanduser()
+    last = Path(LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR)
+    places = [Path(), Path(PRETRAINED_MODEL_DIR), last, Path(CHECKPOINTS_DIR, last)]
+    for place in places:
+        if (path / place / CONFIG_NAME).is_file():
+            return path / place
+    if not path.exists() and not _is_path(path):
+        return path
+    raise GetiactionError(
+        f"there is no LeRobot policy at {path}: expected {CONFIG_NAME} there, or in one of "
+        f"{', '.join(str(place) for place in places[1:])}"
+    )
+
+
+def _is_path(source: str | Path) -> bool:
+    """Whether it names a place rather than a repository of the hub, which is ``owner/name``."""
+    text = str(source)
+    return (
+        "://" in text
+        or text.startswith(("/", ".", "~"))
+        or text.count("/") != 1
+        or Path(text).exists()
+    )
+
+
+def _loaders(trainer: Any) -> Any:
+    """What was given to fit, validate, test or predict in place of a data module."""
+    if trainer.state.fn == "fit":
+        return trainer.fit_loop._data_source.instance
+    return getattr(trainer, f"{trainer.state.fn}_loop")._data_source.instance
+
+
+def _dataset_of(source: Any) -> Any:
+    """Look for a ``LeRobotDataset`` in a loader, or in a list or dict of loaders."""
+    if isinstance(source, dict):
+        source = list(source.values())
+    if isinstance(source, list | tuple):
+        return next((d for d in map(_dataset_of, source) if d is not None), None)
+    while source is not None and not hasattr(source, "meta"):
+        source = getattr(source, "dataset", None)
+    return source if hasattr(source, "delta_timestamps") else None
