@@ -4,14 +4,13 @@ jsonargparse answers with the usage and every alternative that it tried, over ma
 matters in it is found here by its wording, and what it does not do, a suggestion, is added.
 """
 
-import importlib
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from getiaction.cli import did_you_mean, one_line
+from getiaction.cli import PROG, did_you_mean, one_line
+from getiaction.cli.classes import descendants, imported, no_class
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _CLASS = re.compile(r"class_path '([^']+)'")
@@ -22,11 +21,14 @@ _NO_CLASS = (
     re.compile(r"Import path (\S+) does not correspond to a subclass"),
     re.compile(r"Problem with given class_path '([^']+)':\s+(?:No module|module|Import path)"),
 )
-_BASE = re.compile(r"<class '([\w.]+)'>|list\[([\w.]+)\]")
+_SEVERAL = re.compile(r"Multiple subclasses with name (\S+)\. .*?: (.+?)\.\n")
+_MISSING = re.compile(r"arguments are required: (.+)")
 _NOT_KNOWN = re.compile(r"nrecognized arguments: (.+)")
-_NOT_A = re.compile(r"(Expected an? .+?)\. Got value: (.*)")
+_NO_CONFIG = re.compile(r"Unable to load config ['\"](.+)['\"]")
+_NOT_A = re.compile(r"Expected an? (.+?)\. Got value: (.*)")
 _SUBTYPES = re.compile(r"Subtypes: \[(.+)\]")
-_VALUE = re.compile(r"Given value: (.+)\s*\Z", re.DOTALL)
+_BASE = re.compile(r"<class '([\w.]+)'>|list\[([\w.]+)\]")
+_VALUE = re.compile(r"Given value: (.+)")
 
 
 def explain(message: str, parser: Any) -> str:
@@ -36,107 +38,84 @@ def explain(message: str, parser: Any) -> str:
         message: What jsonargparse would have printed.
         parser: The parser of the command.
     """
-    key = _first(_KEY, message)
-    if (option := _first(_NO_OPTION, message)) is not None:
-        owner = _before(_CLASS, message, f"Option '{option}'")
-        return _no_option(option, owner, key)
+    if (match := _NO_OPTION.search(message)) is not None:
+        return _no_option(match[1], message[: match.start()])
+    if (match := _SEVERAL.search(message)) is not None:
+        return f"{_place(message)}{match[1]!r} may be {' or '.join(match[2].split(', '))}"
     for pattern in _NO_CLASS:
-        if (path := _first(pattern, message)) is not None:
-            return f"{key or 'class_path'}: there is no class {path!r}{_nearest_class(path, message)}"
-    if (unknown := _first(_NO_KEY, message)) is not None:
-        return f"there is no option {unknown!r}{did_you_mean(unknown, _options(parser))}"
-    if (words := _first(_NOT_KNOWN, message)) is not None:
-        return _not_known(words.split(), parser)
-    if key is not None and (wrong := _value(message)) is not None:
-        return f"{'.'.join(dict.fromkeys(_KEY.findall(message)))}: {wrong}"
-    return one_line(message)
+        if (match := pattern.search(message)) is not None:
+            before = message[: match.start()]
+            return f"{_place(before)}{no_class(match[1], _names_of_kind(before))}"
+    if (match := _NO_KEY.search(message)) is not None:
+        return f"there is no option {match[1]!r}{did_you_mean(match[1], _options(parser))}"
+    if (match := _NOT_KNOWN.search(message)) is not None:
+        return _not_known(match[1].split(), parser)
+    if (match := _MISSING.search(message)) is not None:
+        return _missing(match[1].split(", "))
+    if (match := _NO_CONFIG.search(message)) is not None:
+        return f"{_place(message)}{match[1]!r} is neither a mapping nor a file with one"
+    return _wrong_value(message) or one_line(message)
 
 
-def _no_option(option: str, owner: str | None, key: str | None) -> str:
+def _no_option(option: str, before: str) -> str:
+    owners = _CLASS.findall(before)
+    owner = imported(owners[-1]) if owners else None
     if owner is None:
-        return f"{key}: there is no option {option!r}"
-    name = owner.rpartition(".")[2]
-    return f"{key}: {name} has no option {option!r}{did_you_mean(option, _arguments(owner))}"
+        return f"{_place(before)}there is no option {option!r}"
+    # jsonargparse's own reading of the signature; it takes None for a class that has none.
+    names = ArgumentParser(exit_on_error=False).add_class_arguments(owner, fail_untyped=False)
+    near = did_you_mean(option, names)
+    return f"{_place(before)}{owner.__name__} has no option {option!r}{near}"
 
 
 def _not_known(words: list[str], parser: Any) -> str:
     flag = words[0].partition("=")[0]
     if not flag.startswith("-"):
         return f"unexpected {flag!r}; expected --name value"
-    near = did_you_mean(flag, [f"--{name}" for name in _options(parser)])
-    return f"there is no option {flag}{near.replace(chr(39), '')}"
+    return f"there is no option {flag!r}{did_you_mean(flag, [f'--{n}' for n in _options(parser)])}"
 
 
-def _value(message: str) -> str | None:
-    """What is wrong with a value, if that is what is wrong."""
-    if (match := _NOT_A.search(message)) is not None:
-        return f"{_plain(match[1]).replace('Expected', 'expected')}, not {match[2].strip()!r}"
-    types, given = _first(_SUBTYPES, message), _first(_VALUE, message)
-    if types is None or given is None or given.startswith("NestedArg"):
+def _missing(names: list[str]) -> str:
+    command = names[0].partition(".")[0]
+    parts = " and ".join(name.rpartition(".")[2] for name in names)
+    return f"what is still needed: {parts}; give --config FILE.yaml (see {PROG} {command} --help)"
+
+
+def _wrong_value(message: str) -> str | None:
+    keys = list(_KEY.finditer(message))
+    if not keys:
         return None
-    return f"{one_line(given)!r} is none of: {_plain(types)}"
+    # What is said of the innermost key; the lines after it are about the alternatives around it.
+    said = message[keys[-1].end() :]
+    types, value = _SUBTYPES.search(said), _VALUE.search(said)
+    if types is not None and value is not None:
+        return f"{_place(message)}{one_line(value[1])!r} is none of: {_plain(types[1])}"
+    single = _NOT_A.search(said)
+    if single is not None:
+        return f"{_place(message)}{single[2].strip()!r} is no {_plain(single[1])}"
+    return None
+
+
+def _place(message: str) -> str:
+    """The keys that ``message`` has led to, as in ``data.val_gyms: ``."""
+    keys = list(dict.fromkeys(_KEY.findall(message)))
+    return f"{'.'.join(keys)}: " if keys else ""
 
 
 def _plain(types: str) -> str:
     """Type names as people write them: ``<class 'int'>`` is ``int``."""
-    return re.sub(r"<class '([\w.]+)'>", r"\1", types).replace("NoneType", "null")
+    names = re.sub(r"<class '([\w.]+)'>", r"\1", types).replace("NoneType", "null")
+    return re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", names)
 
 
-def _nearest_class(path: str, message: str) -> str:
-    """The class that may have been meant, among those of its module and those of the right kind."""
-    module, _, name = path.rpartition(".")
-    offered: dict[str, str] = {}
-    for dotted in _BASE.findall(_first(_SUBTYPES, message) or ""):
-        if (base := _imported(dotted[0] or dotted[1])) is not None:
-            offered |= {cls.__name__: cls.__name__ for cls in _descendants(base)}
-    near = did_you_mean(name, offered)
-    if near and not module:
-        return near
-    try:
-        inside = vars(importlib.import_module(module)) if module else {}
-    except ImportError as error:
-        return near or f": {error}"
-    classes = [found for found, value in inside.items() if isinstance(value, type)]
-    return did_you_mean(name, classes) or near
-
-
-def _imported(dotted: str) -> type[Any] | None:
-    module, _, name = dotted.rpartition(".")
-    if not module:
-        return None
-    found = getattr(importlib.import_module(module), name, None)
-    return found if isinstance(found, type) else None
-
-
-def _descendants(base: type[Any]) -> Iterable[type[Any]]:
-    for child in base.__subclasses__():
-        yield child
-        yield from _descendants(child)
-
-
-def _arguments(class_path: str) -> list[str]:
-    """Names of the arguments that a class takes."""
-    made = _imported(class_path)
-    if made is None:
-        return []
-    names: list[str] = ArgumentParser(exit_on_error=False).add_class_arguments(
-        made, fail_untyped=False
-    )
-    return names
+def _names_of_kind(before: str) -> list[str]:
+    """Names of the classes that would have been accepted where ``before`` ends."""
+    kinds = _SUBTYPES.findall(before)
+    bases = [imported(a or b) for a, b in _BASE.findall(kinds[-1])] if kinds else []
+    return [cls.__name__ for base in bases if base is not None for cls in descendants(base)]
 
 
 def _options(parser: Any) -> list[str]:
     """Names of the command's options; those of a policy or dataset depend on its class."""
     names = parser.get_defaults(skip_validation=True).keys()
     return [*names, "config", "print_config", "help"]
-
-
-def _first(pattern: re.Pattern[str], text: str) -> str | None:
-    match = pattern.search(text)
-    return None if match is None else match[1]
-
-
-def _before(pattern: re.Pattern[str], text: str, end: str) -> str | None:
-    """The last match before ``end``: the innermost class that was looked at."""
-    found = pattern.findall(text[: text.index(end)])
-    return found[-1] if found else None

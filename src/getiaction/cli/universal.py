@@ -11,6 +11,9 @@ from typing import Any
 from jsonargparse import get_loader, set_loader
 
 from getiaction.cli import UsageError
+from getiaction.cli.classes import full_path, require_class
+from getiaction.policies.lerobot.named import PACKAGE, class_name
+from getiaction.policies.lerobot.registry import config_class
 
 MODE = "getiaction"
 UNIVERSAL = ("LeRobotPolicy", "LeRobotPolicyAdapter")
@@ -38,21 +41,29 @@ def in_named_classes(content: Any) -> Any:
     """Put every ``LeRobotPolicy`` within ``content`` into the terms of its policy's class.
 
     Raises:
-        UsageError: it has no ``policy_name``, a field is given twice, or there is no such policy.
+        UsageError: there is no such class, no ``policy_name``, or a field is given twice.
+        GetiactionError: there is no such policy.
     """
     if isinstance(content, list):
         return [in_named_classes(member) for member in content]
     if not isinstance(content, Mapping):
         return content
     content = {name: in_named_classes(value) for name, value in content.items()}
-    path, arguments = content.get("class_path"), content.get("init_args")
-    if not isinstance(path, str) or not isinstance(arguments, Mapping):
+    path = content.get("class_path")
+    if not isinstance(path, str):
+        return content
+    content["class_path"] = path = full_path(path)
+    require_class(path)
+    arguments = content.get("init_args")
+    if not isinstance(arguments, Mapping):
         return content
     arguments = _flat(arguments)
-    if path.rpartition(".")[2] not in UNIVERSAL:
-        return {**content, "init_args": arguments}
-    name = arguments.pop("policy_name", "act")
-    return {**content, "class_path": _class_path(name), "init_args": arguments}
+    if path.rpartition(".")[2] in UNIVERSAL:
+        if "policy_name" not in arguments:
+            raise UsageError(f"{path} needs a policy_name among its init_args, e.g. act")
+        policy = config_class(arguments.pop("policy_name"))
+        content["class_path"] = f"{PACKAGE}.{class_name(policy)}"
+    return content | {"init_args": arguments}
 
 
 def _flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
