@@ -27,6 +27,9 @@ class Drift(gymnasium.Env[dict[str, Any], np.ndarray[Any, Any]]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
 
+    #: Overrides `success_below` of all, those made already too.
+    threshold: float | None = None
+
     def __init__(self, success_below: float = 0.0, render_mode: str | None = None) -> None:
         self.render_mode = render_mode
         self.success_below = success_below
@@ -56,7 +59,8 @@ class Drift(gymnasium.Env[dict[str, Any], np.ndarray[Any, Any]]):
     def step(self, action: Any) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         self.state += 0.1 * np.asarray(action, np.float32)
         reward = float(self.state[0])
-        success = reward < self.success_below
+        threshold = self.success_below if self.threshold is None else self.threshold
+        success = reward < threshold
         return self._seen(), reward, success, False, {"is_success": success}
 
     def render(self) -> Any:
