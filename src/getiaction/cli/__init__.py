@@ -33,7 +33,7 @@ commands:
   {PROG} COMMAND --help                    every option of a command
   {PROG} COMMAND --model.help ACT          the options of a policy, here ACT
   {PROG} COMMAND --config X --print_config what would be run, every default written out
-  {PROG} --print_completion=shtab-bash     a completion script (or shtab-zsh, shtab-tcsh)
+  {PROG} --print_completion bash           a completion script; or zsh, fish, tcsh, powershell
   {PROG} --version
 
 example:
@@ -90,8 +90,7 @@ def _run(argv: list[str]) -> int:
         return 0
     if not first.startswith("-") and first not in COMMANDS:
         raise UsageError(
-            f"there is no command {first!r}{did_you_mean(first, COMMANDS)}; "
-            f"the commands are: {', '.join(COMMANDS)}"
+            f"there is no command {first!r} ({', '.join(COMMANDS)}){did_you_mean(first, COMMANDS)}"
         )
     from getiaction.cli.files import native_config, read_configs
 

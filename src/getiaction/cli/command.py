@@ -3,7 +3,6 @@
 import sys
 from typing import Any, NoReturn
 
-from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
@@ -12,6 +11,7 @@ import getiaction.gyms
 import getiaction.policies.lerobot
 import getiaction.train.callbacks  # noqa: F401 - classes in sight are found by their bare names
 from getiaction.cli import EXIT_USAGE, PROG
+from getiaction.cli.completion import OPTION, completion_script
 from getiaction.cli.explain import explain
 from getiaction.cli.universal import flat_flags, use_loader
 from getiaction.policies.base import Policy
@@ -36,8 +36,18 @@ class Parser(LightningArgumentParser):
 class Command(LightningCLI):
     """``fit``, ``validate``, ``test`` and ``predict`` of :class:`getiaction.train.Trainer`."""
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Keep the parser of each command; Lightning calls this in the order of the commands."""
+        self.parsers = [*getattr(self, "parsers", []), parser]
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; unlike Lightning, without a warning where this is called from Python."""
+        shell = _completed_shell(args)
+        if shell is not None:
+            print(
+                completion_script(shell, dict(zip(self.subcommands(), self.parsers, strict=True)))
+            )
+            sys.exit()
         self.config = parser.parse_args(args)
 
 
@@ -50,7 +60,6 @@ def run(argv: list[str]) -> Any:
     Raises:
         SystemExit: with 2 after a command line that makes no sense; with 0 after ``--help``.
     """
-    set_parsing_settings(add_print_completion_argument=True)
     options = {"parser_mode": use_loader(), "allow_abbrev": False}
     return Command(
         Policy,
@@ -70,3 +79,11 @@ def run(argv: list[str]) -> Any:
         },
         args=flat_flags(argv),
     )
+
+
+def _completed_shell(args: Any) -> str | None:
+    """The shell that a completion script is asked for."""
+    first = str(args[0]) if args else ""
+    if first.partition("=")[0] != OPTION:
+        return None
+    return first.partition("=")[2] or (str(args[1]) if len(args) > 1 else "")

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 
 from getiaction.cli import PROG, did_you_mean, one_line
 from getiaction.cli.classes import descendants, imported, no_class
+from getiaction.policies.lerobot import LeRobotPolicy
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _CLASS = re.compile(r"class_path '([^']+)'")
@@ -65,6 +66,8 @@ def _no_option(option: str, before: str) -> str:
     # jsonargparse's own reading of the signature; it takes None for a class that has none.
     names = ArgumentParser(exit_on_error=False).add_class_arguments(owner, fail_untyped=False)
     near = did_you_mean(option, names)
+    if owner is LeRobotPolicy:
+        near = "; name the policy's own class, as in --model ACT"
     return f"{_place(before)}{owner.__name__} has no option {option!r}{near}"
 
 
