@@ -43,9 +43,7 @@ def compare(
     expected, found = [], []
     for observation in observations(graph, inputs):
         tensors = {key: torch.from_numpy(value) for key, value in observation.items()}
-        # To the policy, a uint8 image under a key that its processors rename is not an image yet.
-        images = {k: v.float() / 255 for k, v in tensors.items() if v.dtype == torch.uint8}
-        expected.append(policy.predict_action_chunk(tensors | images).numpy())
+        expected.append(policy.predict_action_chunk(tensors).numpy())
         found.append(model.predict_action_chunk(observation))
     wanted, got = np.concatenate(expected), np.concatenate(found)
     if not np.isfinite(wanted).all():
