@@ -14,6 +14,7 @@ from torch import Tensor
 from getiaction.errors import GetiactionError
 from getiaction.policies.base import Batch, Policy
 from getiaction.policies.lerobot.acting import plan, with_own_memory
+from getiaction.policies.lerobot.held_out import without_trace
 from getiaction.policies.lerobot.making import Made, needed_observations
 
 
@@ -118,7 +119,8 @@ class Wrapped(Policy):
 
     def held_out_loss(self, batch: Batch) -> Tensor:
         """Return the loss, a 0-dim tensor, of a batch of held-out episodes."""
-        loss: Tensor = self(self.prepare_batch(batch))
+        with without_trace(self.lerobot_policy):
+            loss: Tensor = self(self.prepare_batch(batch))
         return loss
 
     def configure_optimizers(self) -> Any:
