@@ -2,11 +2,14 @@
 
 import copy
 import dataclasses
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -21,6 +24,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from getiaction.data import LeRobotDataModule
 from getiaction.data.frames import video_backend
+from getiaction.gyms import GymnasiumGym
 from getiaction.policies.lerobot import LeRobotPolicy, policy_config
 from getiaction.train import NativeCheckpoint, NativeResume, Trainer, precision_of
 
@@ -83,6 +87,7 @@ POLICIES: dict[str, dict[str, Any]] = {
         "do_mask_loss_for_padding": True,
         "optimizer_lr": 1e-3,
         "scheduler_warmup_steps": 6,
+        "num_inference_steps": 2,
     },
     "vqbet": {
         **_NARROW,
@@ -112,8 +117,60 @@ POLICIES: dict[str, dict[str, Any]] = {
         "mlp_dim": 16,
         "optimizer_lr": 1e-3,
         "target_model_momentum": 0.9,
+        "cem_iterations": 1,
+        "n_gaussian_samples": 8,
+        "n_pi_samples": 2,
+        "n_elites": 4,
     },
 }
+
+
+class Looking(gymnasium.Env[dict[str, Any], Any]):
+    """Random pictures and numbers of the shapes in the dataset ``policies_root``.
+
+    It draws from every global random stream, as other people's environments do.
+    """
+
+    episodes = 0
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+        self.action_space = gymnasium.spaces.Box(-np.inf, np.inf, (8,), np.float32)
+        self.observation_space = gymnasium.spaces.Dict(
+            {
+                "pixels": gymnasium.spaces.Box(0, 255, (48, 48, 3), np.uint8),
+                "agent_pos": gymnasium.spaces.Box(-np.inf, np.inf, (8,), np.float32),
+            }
+        )
+
+    def _seen(self) -> dict[str, Any]:
+        return {
+            "pixels": np.random.randint(0, 256, (48, 48, 3), np.uint8),
+            "agent_pos": torch.rand(8).numpy() + np.float32(random.random()),
+        }
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        super().reset(seed=seed)
+        Looking.episodes += 1
+        return self._seen(), {}
+
+    def step(self, action: Any) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        return self._seen(), float(action[0]), False, False, {"is_success": False}
+
+
+gymnasium.register("tests/Looking-v0", entry_point=f"{__name__}:Looking", max_episode_steps=3)
+
+
+def looking() -> GymnasiumGym:
+    """The environment :class:`Looking`, its picture under the dataset's name."""
+    return GymnasiumGym(
+        "tests/Looking-v0",
+        observation_keys={"pixels": "observation.images.top", "agent_pos": "observation.state"},
+    )
+
+
 # Tests that need the same native run go to one process, which makes it once.
 EACH_POLICY = [
     pytest.param(name, marks=pytest.mark.xdist_group(f"native-{name}")) for name in POLICIES

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lerobot.datasets import LeRobotDataset
 from lerobot.optim.schedulers import (
     CosineAnnealingWithWarmupSchedulerConfig,
     LRSchedulerConfig,
@@ -13,7 +14,9 @@ from lerobot.optim.schedulers import (
 from tests.getiaction.train.runs import (
     EACH_POLICY,
     STEPS,
+    Looking,
     Result,
+    looking,
     train_natively,
     train_ours,
 )
@@ -56,6 +59,52 @@ def test_state_policy(
     )
     ours = train_ours(state_root, tmp_path / "ours", steps=STATE_STEPS, scheduler=scheduler)
     assert_same(ours, native, STATE_STEPS)
+
+
+@pytest.mark.parametrize("policy_name", EACH_POLICY)
+# VQ-BeT says of its first phase that it cannot act well yet.
+@pytest.mark.filterwarnings("ignore:To evaluate in the environment")
+def test_every_policy_while_it_is_validated(
+    policies_root: Path,
+    native_run: Callable[[str], Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    policy_name: str,
+) -> None:
+    """Held-out losses and rollouts, within epochs and at their borders, leave training alone."""
+    monkeypatch.setattr(Looking, "episodes", 0)
+    ours = train_ours(
+        policies_root,
+        tmp_path,
+        steps=STEPS,
+        policy_name=policy_name,
+        val_dataset=LeRobotDataset("local/small", root=policies_root, episodes=[1, 4]),
+        val_gyms=looking(),
+        num_rollouts_val=2,
+        trainer_options={"val_check_interval": 5, "check_val_every_n_epoch": None},
+    )
+    assert len(set(ours.held_out_losses)) == STEPS // 5
+    assert Looking.episodes >= 2 * STEPS // 5
+    assert_same(ours, native_run(policy_name), STEPS)
+
+
+def test_held_out_episodes(
+    policies_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ``val_split`` leaves to train on is what ``eval_split`` leaves natively."""
+    native = train_natively(
+        policies_root,
+        tmp_path / "native",
+        monkeypatch,
+        steps=STEPS,
+        policy_name="tdmpc",
+        eval_split=0.3,
+    )
+    ours = train_ours(
+        policies_root, tmp_path / "ours", steps=STEPS, policy_name="tdmpc", val_split=0.3
+    )
+    assert len(ours.held_out_losses) >= 3
+    assert_same(ours, native, STEPS)
 
 
 def test_image_policy(image_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
