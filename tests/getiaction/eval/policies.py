@@ -18,9 +18,9 @@ class Noisy:
     def select_action(self, observation: dict[str, Any]) -> Tensor:
         self.steps += 1
         drawn = torch.randn(len(observation["task"]), 2)
-        return (
-            drawn + random.random() + np.random.rand() + self.offset
-        ) / self.steps - 0.1 * observation["observation.state"]
+        drawn += random.random() + np.random.rand() + self.offset
+        position: Tensor = observation["observation.state"]
+        return drawn / self.steps - 0.1 * position
 
 
 class Still:

@@ -33,11 +33,13 @@ class Walk(gymnasium.Env[dict[str, Any], np.ndarray[Any, Any]]):
         sleeps_at: int | None = None,
         endless: bool = False,
         log: str | None = None,
+        noisy: bool = True,
     ) -> None:
         self.render_mode = render_mode
         self._fails = (fails_with, fails_at)
         self._sleeps_at = sleeps_at
         self._endless = endless
+        self._noisy = noisy
         self._log = None if log is None else Path(log)
         infinite = np.full(2, np.inf, np.float32)
         self.action_space = gymnasium.spaces.Box(-infinite, infinite)
@@ -49,7 +51,7 @@ class Walk(gymnasium.Env[dict[str, Any], np.ndarray[Any, Any]]):
         )
 
     def _seen(self) -> dict[str, Any]:
-        noise = random.random() + np.random.rand()
+        noise = random.random() + np.random.rand() if self._noisy else 0.0
         position = self.position + np.float32(noise)
         return {"agent_pos": position, "pixels": self._picture()}
 
@@ -92,7 +94,7 @@ class Walk(gymnasium.Env[dict[str, Any], np.ndarray[Any, Any]]):
                 file.write("closed\n")
 
 
-gymnasium.register("tests/Walk-v0", entry_point=Walk, max_episode_steps=LIMIT)
+gymnasium.register("tests/Walk-v0", entry_point=f"{__name__}:Walk", max_episode_steps=LIMIT)
 
 
 def walk(**options: Any) -> GymnasiumGym:
