@@ -1,8 +1,11 @@
 """Lightning's command line over policies and data modules."""
 
+import os
 import sys
 from typing import Any, NoReturn
 
+import fsspec
+import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
@@ -50,6 +53,21 @@ class Command(LightningCLI):
             sys.exit()
         self.config = parser.parse_args(args)
 
+    def predict(self, model: Policy, **options: Any) -> None:
+        """Predict, and keep what Lightning would only have handed to a program of one's own."""
+        predictions = self.trainer.predict(model, **options)
+        if predictions:
+            trainer = self.trainer
+            name = (
+                "predictions.pt"
+                if trainer.world_size == 1
+                else f"predictions_{trainer.global_rank}.pt"
+            )
+            path = os.path.join(trainer.log_dir or trainer.default_root_dir, name)
+            with fsspec.open(path, "wb", auto_mkdir=True) as file:
+                torch.save(predictions, file)
+            print(f"predictions of {len(predictions)} batches: {path}")
+
 
 def run(argv: list[str]) -> Any:
     """Run one command line.
@@ -60,6 +78,8 @@ def run(argv: list[str]) -> Any:
     Raises:
         SystemExit: with 2 after a command line that makes no sense; with 0 after ``--help``.
     """
+    # Lightning 2.6 calls jsonargparse in a way that it has come to dislike.
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     options = {"parser_mode": use_loader(), "allow_abbrev": False}
     return Command(
         Policy,
