@@ -1,0 +1,142 @@
+"""Runs from the first step to the evaluation of what came of it."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Callback
+
+from getiaction.cli import EXIT_ERROR, EXIT_INTERRUPTED, main
+from tests.getiaction.cli.conftest import CONFIGS, Enter
+from tests.getiaction.hub import ANY, PUSHT
+
+CONFIG = CONFIGS / "lerobot_act_simple.yaml"
+SMALL = [
+    "--model.init_args.dim_model=16",
+    "--model.init_args.n_heads=2",
+    "--model.init_args.dim_feedforward=16",
+    "--model.init_args.n_encoder_layers=1",
+    "--model.init_args.pretrained_backbone_weights=null",
+    "--data.init_args.train_batch_size=4",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.log_every_n_steps=1",
+]
+CSV = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs"]
+LOGS = Path("logs/lightning_logs")
+
+
+@pytest.fixture
+def trained(enter_hub: Enter) -> Path:
+    """The checkpoint of three steps of training."""
+    enter_hub(PUSHT)
+    assert main(["fit", f"--config={CONFIG}", *SMALL, *CSV, "--trainer.max_steps=3"]) == 0
+    (checkpoint,) = LOGS.glob("version_0/checkpoints/*.ckpt")
+    return checkpoint
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_from_training_to_evaluation(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # What was run lies beside its results, and can be run again.
+    config = LOGS / "version_0/config.yaml"
+    assert yaml.safe_load(config.read_text())["model"]["init_args"]["dim_model"] == 16
+    again = [f"--config={config}", f"--ckpt_path={trained}"]
+    gym = ["gyms=PushTGym", "num_rollouts_{}=2"]
+    capsys.readouterr()
+
+    options = [f"--data.val_{gym[0]}", f"--data.{gym[1].format('val')}"]
+    assert main(["validate", *again, *options, "--data.max_episode_steps=3"]) == 0
+    assert "val/gym/success" in capsys.readouterr().out
+
+    options = [f"--data.test_{gym[0]}", f"--data.{gym[1].format('test')}"]
+    assert main(["test", *again, *options, "--data.max_episode_steps=3"]) == 0
+    assert "test/gym/success" in capsys.readouterr().out
+
+    assert main(["predict", *again]) == 0
+    path = Path(capsys.readouterr().out.strip().rpartition(": ")[2])
+    predicted = torch.load(path)
+    assert [chunk.shape for chunk in predicted][:1] == [(4, 10, 2)]
+    assert sum(map(len, predicted)) == sum(PUSHT.lengths)
+
+    assert main(["fit", *again, "--trainer.max_steps=5"]) == 0
+    assert list(LOGS.glob("*/checkpoints/*step=5.ckpt"))
+
+
+def test_a_checkpoint_that_is_not_there(
+    enter_hub: Enter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enter_hub(PUSHT)
+    words = [f"--config={CONFIG}", *SMALL, "--ckpt_path=nowhere.ckpt", "--data.test_gyms=PushTGym"]
+    assert main(["test", *words]) == EXIT_ERROR
+    assert capsys.readouterr().err.endswith("error: Checkpoint file not found: nowhere.ckpt\n")
+
+
+class Interrupt(Callback):
+    """Ctrl-C in the second step."""
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c(enter_hub: Enter, capsys: pytest.CaptureFixture[str]) -> None:
+    enter_hub(PUSHT)
+    callback = f"--trainer.callbacks+={__name__}.Interrupt"
+    status = main(["fit", f"--config={CONFIG}", *SMALL, "--trainer.logger=false", callback])
+    assert status == EXIT_INTERRUPTED
+    assert capsys.readouterr().err.endswith("getiaction: interrupted\n")
+
+
+def test_the_same_seed_is_the_same_training(enter_hub: Enter) -> None:
+    enter_hub(PUSHT)
+    words = ["fit", f"--config={CONFIG}", *SMALL, *CSV, "--trainer.max_steps=1"]
+    for seed in ("7", "7", "8"):
+        assert main([*words, f"--seed_everything={seed}"]) == 0
+    one, same, other = (_weights(LOGS / f"version_{version}/checkpoints") for version in range(3))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    (checkpoint,) = folder.glob("*.ckpt")
+    weights: dict[str, torch.Tensor] = torch.load(checkpoint)["state_dict"]
+    return weights
+
+
+NATIVE = """
+trainer_type: "lerobot"
+trainer:
+  class_path: getiaction.trainers.LeRobotTrainer
+  init_args: {max_epochs: 100, learning_rate: 1e-4}
+model: {policy_type: "act", hidden_dim: 512}
+data: {repo_id: "lerobot/dataset"}
+"""
+
+
+def test_a_configuration_for_lerobots_own_loop(enter_hub: Enter) -> None:
+    enter_hub(ANY)
+    Path("native.yaml").write_text(NATIVE)
+    overrides = {
+        "trainer.init_args": {
+            "max_epochs": "null",
+            "steps": 2,
+            "batch_size": 2,
+            "output_dir": "run",
+            "device": "cpu",
+            "num_workers": 0,
+        },
+        "model": {"hidden_dim": 16, "n_heads": 2, "dim_feedforward": 16, "n_encoder_layers": 1},
+    }
+    words = [f"--{part}.{k}={v}" for part, values in overrides.items() for k, v in values.items()]
+    assert main(["fit", "--config", "native.yaml", *words]) == 0
+    assert Path("run/checkpoints/last/pretrained_model/model.safetensors").is_file()
+    assert (
+        yaml.safe_load(Path("run/checkpoints/last/pretrained_model/config.json").read_text())[
+            "dim_model"
+        ]
+        == 16
+    )
