@@ -15,16 +15,14 @@ class AlohaGym(GymnasiumGym):
     """Two arms on a table: 50 fps, 400 steps, reward 0..4, success at 4.
 
     Everything is as LeRobot's own ``aloha`` environment config has it: observations are
-    ``observation.images.top`` (B, 3, H, W) and, with ``pixels_agent_pos``, ``observation.state``
-    (B, 14). Actions are (14,).
+    ``observation.images.top`` (B, 3, 480, 640) and, with ``pixels_agent_pos``,
+    ``observation.state`` (B, 14). Actions are (14,).
 
     Args:
         task_id: ``AlohaInsertion-v0`` or ``AlohaTransferCube-v0``.
         obs_type: What is observed.
         task: What the policy is told to do.
         max_episode_steps: Steps after which an episode is cut off.
-        observation_width: Pixels of the observed image.
-        observation_height: Pixels of the observed image.
         rename_map: Observation keys to call otherwise; see :class:`Gym`.
         **make_kwargs: Passed on to ``gymnasium.make``.
     """
@@ -38,8 +36,6 @@ class AlohaGym(GymnasiumGym):
         *,
         task: str = "",
         max_episode_steps: int | None = 400,
-        observation_width: int = 640,
-        observation_height: int = 480,
         rename_map: Mapping[str, str] | None = None,
         **make_kwargs: Any,
     ) -> None:
@@ -51,8 +47,6 @@ class AlohaGym(GymnasiumGym):
             observation_keys={"top": "observation.images.top"} if obs_type == "pixels" else None,
             rename_map=rename_map,
             obs_type=obs_type,
-            observation_width=observation_width,
-            observation_height=observation_height,
             **({"render_mode": "rgb_array"} | make_kwargs),
         )
 
