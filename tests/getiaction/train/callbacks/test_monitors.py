@@ -80,8 +80,10 @@ def test_a_checkpoint_keeps_the_best(
     assert said == (
         []
         if own
-        else [f"ModelCheckpoint watches {SUCCESS!r}, of which more is better: taking mode='max' "
-              "instead of 'min'"]
+        else [
+            f"ModelCheckpoint watches {SUCCESS!r}, of which more is better: taking mode='max' "
+            "instead of 'min'"
+        ]
     )
 
 
