@@ -88,7 +88,7 @@ def _keep_differences_apart(model: Any) -> None:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Leave out what torch's exporter says about its own insides."""
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "torch.onnx")]
+    loggers = [logging.getLogger(name) for name in ("onnx_ir", "onnxscript", "torch.onnx")]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

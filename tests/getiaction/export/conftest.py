@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from getiaction.export import export
+from getiaction.export import InferenceModel, export
 from getiaction.policies.lerobot import LeRobotPolicy
 from tests.getiaction.export.policies import CAMERAS, act
 
@@ -18,9 +18,19 @@ def image_policy() -> LeRobotPolicy:
 def exported(
     tmp_path_factory: pytest.TempPathFactory, image_policy: LeRobotPolicy
 ) -> Callable[[str], Path]:
-    """Export the policy for a backend, once. Take a copy to damage it."""
+    """Export the policy for a backend, once. The graph for torch takes uint8 images."""
     root = tmp_path_factory.mktemp("exports")
-    return cache(lambda backend: export(image_policy, root / backend, backend, fps=15))
+
+    def make(backend: str) -> Path:
+        image_dtype = "uint8" if backend == "torch" else "float32"
+        return export(image_policy, root / backend, backend, image_dtype=image_dtype, fps=15)
+
+    return cache(make)
+
+
+@pytest.fixture(scope="session")
+def loaded(exported: Callable[[str], Path]) -> Callable[[str], InferenceModel]:
+    return cache(lambda backend: InferenceModel(exported(backend)))
 
 
 @pytest.fixture(scope="session")

@@ -39,15 +39,20 @@ print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
     ],
 )
 def test_export_runs_where_nothing_but_its_runtime_is_loaded(
-    backend: str, absent: set[str], exported: Callable[[str], Path], tmp_path: Path
+    backend: str,
+    absent: set[str],
+    exported: Callable[[str], Path],
+    state_export: Path,
+    tmp_path: Path,
 ) -> None:
-    observation = observe(1, cameras=CAMERAS)
+    directory = state_export if backend == "torch" else exported(backend)
+    observation = observe(1, cameras=CAMERAS, dtype="uint8")
     del observation["task"]
     np.savez(tmp_path / "observation.npz", **observation)
     done = subprocess.run(
         [
             *(sys.executable, "-W", "error", "-c", ELSEWHERE),
-            *(exported(backend), tmp_path / "observation.npz", tmp_path / "actions.npy"),
+            *(directory, tmp_path / "observation.npz", tmp_path / "actions.npy"),
         ],
         capture_output=True,
         text=True,
@@ -57,13 +62,13 @@ def test_export_runs_where_nothing_but_its_runtime_is_loaded(
     loaded = set(json.loads(done.stdout))
     assert {"numpy", "getiaction"} <= loaded
     assert not loaded & absent
-    model = InferenceModel(exported(backend))
+    model = InferenceModel(directory)
     here = [model.select_action(observation) for _ in range(2)]
     np.testing.assert_array_equal(np.load(tmp_path / "actions.npy"), here)
 
 
-def test_wrong_observations_are_refused(exported: Callable[[str], Path]) -> None:
-    model = InferenceModel(exported("onnx"))
+def test_wrong_observations_are_refused(loaded: Callable[[str], InferenceModel]) -> None:
+    model = loaded("onnx")
     good = observe(2, cameras=CAMERAS)
     left, state = CAMERAS[0], "observation.state"
     wrong = [
@@ -100,14 +105,14 @@ def test_changed_files_are_refused(exported: Callable[[str], Path], tmp_path: Pa
 
 
 def test_backend_is_the_exports_own(state_export: Path) -> None:
-    assert InferenceModel(state_export, backend="torch").manifest.backend == "torch"
+    model = InferenceModel.load(state_export, backend="torch", device="CPU")
+    assert model.manifest.backend == "torch"
     with pytest.raises(GetiactionError, match="an export for 'torch', not for 'onnx'"):
         InferenceModel(state_export, backend="onnx")
 
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino", "torch"])
 def test_unknown_device_is_refused(backend: str, exported: Callable[[str], Path]) -> None:
-    InferenceModel(exported(backend), device="CPU")
     with pytest.raises(GetiactionError, match=f"'{backend}' has no device 'abacus' here; .*cpu"):
         InferenceModel(exported(backend), device="abacus")
 
