@@ -4,7 +4,7 @@ import os
 import sys
 from typing import Any, NoReturn
 
-import fsspec
+import fsspec  # type: ignore[import-untyped]
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -45,6 +45,7 @@ class Command(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; unlike Lightning, without a warning where this is called from Python."""
+        assert isinstance(args, list)
         shell = _completed_shell(args)
         if shell is not None:
             print(
@@ -101,9 +102,7 @@ def run(argv: list[str]) -> Any:
     )
 
 
-def _completed_shell(args: Any) -> str | None:
+def _completed_shell(argv: list[str]) -> str | None:
     """The shell that a completion script is asked for."""
-    first = str(args[0]) if args else ""
-    if first.partition("=")[0] != OPTION:
-        return None
-    return first.partition("=")[2] or (str(args[1]) if len(args) > 1 else "")
+    name, _, value = (argv or [""])[0].partition("=")
+    return (value or "".join(argv[1:2])) if name == OPTION else None

@@ -93,7 +93,7 @@ def interrupted(argv: list[str]) -> int:
 
 def stopped_by_lightning(argv: list[str]) -> int:
     try:
-        interrupted(argv)
+        return interrupted(argv)
     except KeyboardInterrupt:
         sys.exit(1)
 

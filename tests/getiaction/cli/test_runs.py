@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
+import yaml  # type: ignore[import-untyped]
 from lightning.pytorch import Callback
 
 from getiaction.cli import EXIT_ERROR, EXIT_INTERRUPTED, main
@@ -120,7 +120,7 @@ data: {repo_id: "lerobot/dataset"}
 def test_a_configuration_for_lerobots_own_loop(enter_hub: Enter) -> None:
     enter_hub(ANY)
     Path("native.yaml").write_text(NATIVE)
-    overrides = {
+    overrides: dict[str, dict[str, object]] = {
         "trainer.init_args": {
             "max_epochs": "null",
             "steps": 2,
