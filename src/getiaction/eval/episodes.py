@@ -73,6 +73,7 @@ def run_episodes(
     filmed = filmed[:max_videos]
     devices = devices_of(policy)
     with ExitStack() as stack:
+        stack.enter_context(undisturbed(devices))
         if isinstance(gym, Environments):
             envs = gym
         else:
@@ -84,7 +85,6 @@ def run_episodes(
                 f"{len(seeds)} seeds were given for {envs.num_envs} open environments"
             )
         film = stack.enter_context(Film(Path(videos_dir or ""), filmed, envs.fps))
-        stack.enter_context(undisturbed(devices))
         stack.enter_context(evaluation_mode(policy))
         actors = Actors(policy, seeds, envs.gym.name, devices, batched=batched)
 

@@ -16,6 +16,7 @@ from getiaction.eval.episode import Episode
 from getiaction.eval.episodes import RenderCallback, run_episodes
 from getiaction.eval.statistics import aggregate
 from getiaction.gyms import as_gym
+from getiaction.gyms.randomness import undisturbed
 
 
 def rollout(
@@ -124,6 +125,7 @@ def evaluate_policy(
     wide = min(num_envs, n_episodes)
     with (
         report,
+        undisturbed(),
         Environments(as_gym(env), wide, async_envs=async_envs, render=filmed > 0) as envs,
     ):
         fps = envs.fps

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from getiaction.errors import GetiactionError
-from getiaction.eval import Environments, Episode, run_episodes
+from getiaction.eval import Environments, Episode, evaluate_policy, run_episodes
 from tests.getiaction.eval.policies import Noisy, Still
 from tests.getiaction.eval.worlds import LIMIT, Walk, walk
 
@@ -100,6 +100,7 @@ def test_the_global_random_streams_stay_where_they_are() -> None:
     run_episodes(walk(), Noisy(), SEEDS)
     with pytest.raises(GetiactionError):
         run_episodes(walk(fails_with=21, fails_at=2), Noisy(), SEEDS)
+    evaluate_policy(walk(), Noisy(), 2, progress=False)
     assert streams() == before
 
 

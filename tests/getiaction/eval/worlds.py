@@ -19,8 +19,8 @@ LIMIT = 12
 class Walk(gymnasium.Env[dict[str, Any], np.ndarray[Any, Any]]):
     """A point that actions push; the episode ends after 3 to 9 steps, with the seed's success.
 
-    After the end it pays 100 and claims success: whoever steps on or counts on is found out. It
-    draws from the global random streams, as some environments do.
+    Whoever steps on after the end is found out. It draws from the global random streams, as some
+    environments do.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 7}  # noqa: RUF012
@@ -35,6 +35,7 @@ class Walk(gymnasium.Env[dict[str, Any], np.ndarray[Any, Any]]):
         log: str | None = None,
         noisy: bool = True,
     ) -> None:
+        random.random()
         self.render_mode = render_mode
         self._fails = (fails_with, fails_at)
         self._sleeps_at = sleeps_at
@@ -79,7 +80,7 @@ class Walk(gymnasium.Env[dict[str, Any], np.ndarray[Any, Any]]):
         if self.steps == self._sleeps_at:
             time.sleep(60)
         if self.steps > self.length:
-            return self._seen(), 100.0, True, False, {"is_success": True}
+            raise RuntimeError("stepped after its end")
         self.position = self.position + np.asarray(action, np.float32)
         over = self.steps == self.length
         reward = -1.0 - float(np.abs(self.position).sum())

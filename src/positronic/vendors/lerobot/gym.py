@@ -94,7 +94,7 @@ class CodecEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     Actions are the policy's, float32 (n,), in the dataset's units.
 
     Raises:
-        CodecError: the codec has no action, or reads signals that the environment does not give.
+        GetiactionError: the codec has no action, or reads signals that the environment lacks.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], codec: Codec) -> None:
