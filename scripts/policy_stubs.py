@@ -17,6 +17,7 @@ STUB = Path(lerobot.__file__).with_suffix(".pyi")
 HEADER = '''\
 """Written by scripts/policy_stubs.py from LeRobot's config dataclasses; do not edit."""
 
+from pathlib import Path
 from typing import Any
 
 {imports}
@@ -60,7 +61,8 @@ def _is_native(made: type[LeRobotPolicy]) -> bool:
 def _class(name: str, made: type[LeRobotPolicy]) -> str:
     lines = [f"class {name}(LeRobotPolicy):", "    def __init__(", "        self,", "        *,"]
     for parameter in inspect.signature(made).parameters.values():
-        hint = inspect.formatannotation(parameter.annotation).replace("typing.", "")
+        hint = inspect.formatannotation(parameter.annotation)
+        hint = hint.replace("typing.", "").replace("pathlib.", "")
         hint = re.sub(r"\bdict\b(?!\[)", "dict[str, Any]", hint)
         lines.append(f"        {parameter.name}: {hint}{_default(parameter.default)},")
     return "\n".join([*lines, "    ) -> None: ...", ""])

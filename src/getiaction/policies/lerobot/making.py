@@ -32,10 +32,11 @@ def make_for_dataset(config: PreTrainedConfig, meta: Any, pretrained: Path | Non
     """Make network, preprocessor and postprocessor for a dataset, as ``lerobot-train`` does.
 
     Args:
-        config: Is given the dataset's features.
+        config: Is given the dataset's features. Its ``pretrained_path`` is tuned further, with the
+            dataset's statistics.
         meta: LeRobot's metadata: features and statistics.
-        pretrained: A native ``pretrained_model`` to take weights and processors from. Its
-            statistics are the ones that the weights were trained on.
+        pretrained: A native ``pretrained_model`` to go on from, with weights, processors and the
+            statistics that the weights were trained on.
 
     Raises:
         GetiactionError: the dataset lacks what the policy needs.
@@ -50,7 +51,8 @@ def make_for_dataset(config: PreTrainedConfig, meta: Any, pretrained: Path | Non
         )
     normalise_environment_state(config, features)
     require_statistics(config, features, meta.stats)
-    config.pretrained_path = pretrained
+    tuned = config.pretrained_path
+    config.pretrained_path = pretrained or tuned
     try:
         with explained(config):
             network = make_policy(cfg=config, ds_meta=meta)
@@ -65,7 +67,7 @@ def make_for_dataset(config: PreTrainedConfig, meta: Any, pretrained: Path | Non
         config.pretrained_path = None
         vars(config).pop("_runtime_dataset_meta", None)
     # A loaded policy comes in evaluation mode.
-    return network.train(), before, after
+    return _ready(network.train()), before, after
 
 
 def make_for_features(config: PreTrainedConfig, stats: Stats | None) -> Made:
@@ -80,31 +82,74 @@ def make_for_features(config: PreTrainedConfig, stats: Stats | None) -> Made:
     with explained(config):
         network = get_policy_class(config.type)(config=config, dataset_stats=stats)
         before, after = make_pre_post_processors(policy_cfg=config, dataset_stats=stats)
-    return network.to(config.device), before, after
+    return _ready(network.to(config.device)), before, after
 
 
 def make_without_weights(config: PreTrainedConfig) -> Any:
     """Make the network that ``config`` describes, to be filled; fetches no backbone weights."""
     with explained(config), without_backbone_weights(config):
-        return get_policy_class(config.type)(config=config).to(config.device)
+        return _ready(get_policy_class(config.type)(config=config).to(config.device))
 
 
 def load_native(path: Path) -> tuple[PreTrainedConfig, Made]:
-    """Load LeRobot's ``pretrained_model`` directory onto the CPU."""
-    config: PreTrainedConfig = PreTrainedConfig.from_pretrained(path)
+    """Load LeRobot's ``pretrained_model``, a directory or a name on the hub, onto the CPU.
+
+    Raises:
+        GetiactionError: there is none, or a package is missing.
+    """
+    try:
+        config: PreTrainedConfig = PreTrainedConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise GetiactionError(f"no policy can be loaded from {path}: {_line(error)}") from error
     config.device = "cpu"
-    with explained(config, saved=True), without_backbone_weights(config):
+    with explained(config, path), without_backbone_weights(config):
         network = get_policy_class(config.type).from_pretrained(path, config=config)
         before, after = load_processors(config, path)
-    return config, (network, before, after)
+    return config, (_ready(network), before, after)
 
 
-def load_processors(config: PreTrainedConfig, path: Path) -> tuple[Any, Any]:
-    """Load both processors as they were saved, but for the device."""
+def _ready(network: Any) -> Any:
+    if network.config.type == "tdmpc":
+        from getiaction.policies.lerobot.tdmpc import accept_any_camera
+
+        accept_any_camera(network)
+    return network
+
+
+def load_processors(
+    config: PreTrainedConfig, path: Path, stats: Stats | None = None
+) -> tuple[Any, Any]:
+    """Load both processors as they were saved, but for the device.
+
+    Args:
+        config: The policy's config.
+        path: LeRobot's files of them.
+        stats: Statistics of another dataset, which replace those that were saved.
+    """
+    before: dict[str, Any] = {"device_processor": {"device": config.device}}
+    after: dict[str, Any] = {}
+    if stats is not None:
+        # What native training replaces when it begins from a pretrained policy.
+        norm_map = config.normalization_mapping
+        features = {**config.input_features, **config.output_features}
+        own = {"norm_map": norm_map, "stats": stats}
+        before["normalizer_processor"] = {"features": features, **own}
+        before["rename_observations_processor"] = {"rename_map": {}}
+        after["unnormalizer_processor"] = {"features": config.output_features, **own}
+        if getattr(config, "use_relative_actions", False):
+            before["relative_actions_processor"] = {
+                "enabled": True,
+                "exclude_joints": getattr(config, "relative_exclude_joints", []),
+                "action_names": getattr(config, "action_feature_names", None),
+            }
+            after["absolute_actions_processor"] = {"enabled": True}
     loaded: tuple[Any, Any] = make_pre_post_processors(
         policy_cfg=config,
         pretrained_path=str(path),
-        preprocessor_overrides={"device_processor": {"device": config.device}},
+        preprocessor_overrides=before,
+        postprocessor_overrides=after,
+        # Groot's and EVO1's loaders look here.
+        **({} if stats is None else {"dataset_stats": stats}),
     )
     return loaded
 
@@ -160,21 +205,30 @@ def without_backbone_weights(config: PreTrainedConfig) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def explained(config: PreTrainedConfig, *, saved: bool = False) -> Iterator[None]:
-    """Say in one line why a policy could not be made."""
+def explained(config: PreTrainedConfig, path: Path | None = None) -> Iterator[None]:
+    """Say in one line why a policy could not be made, or loaded from ``path``."""
+    path = path or config.pretrained_path
     try:
         yield
     except ImportError as error:
         raise missing_dependency(config.type, error) from error
     except (ValueError, NotImplementedError) as error:
-        what = "loaded" if saved else "made for this dataset"
-        raise GetiactionError(f"policy {config.type!r} cannot be {what}: {error}") from error
+        what = "made for this dataset" if path is None else f"loaded from {path}"
+        raise GetiactionError(f"policy {config.type!r} cannot be {what}: {_line(error)}") from error
     except OSError as error:
         weights = getattr(config, BACKBONE, None)
-        if weights is None or saved or config.pretrained_path is not None:
+        if path is not None:
+            raise GetiactionError(
+                f"policy {config.type!r} cannot be loaded from {path}: {_line(error)}"
+            ) from error
+        if weights is None:
             raise
         raise GetiactionError(
             f"the backbone weights {weights} could not be downloaded ({error}); put them into "
             f"{torch.hub.get_dir()}/checkpoints, or train the backbone from scratch with "
             f"--policy.{BACKBONE}=None"
         ) from error
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -20,10 +20,8 @@ from getiaction.policies.lerobot.configs import ALIASES, FIXED, RUNTIME_FIELDS
 from getiaction.policies.lerobot.universal import LeRobotPolicy
 
 PACKAGE = __name__.rpartition(".")[0]
-# For uploads, which are made by hand, and for loading, which from_pretrained does.
-HUB_FIELDS = frozenset(
-    {"repo_id", "private", "tags", "license", "pretrained_path", "pretrained_revision"}
-)
+# For uploads, which are made by hand.
+HUB_FIELDS = frozenset({"repo_id", "private", "tags", "license"})
 BARE: Mapping[Any, Any] = {tuple: tuple[Any, ...], dict: dict[str, Any], list: list[Any]}
 COMMON: Mapping[str, Any] = {
     "input_features": dict[str, Any] | None,

@@ -101,9 +101,7 @@ def _is_path(source: str | Path) -> bool:
 
 def _loaders(trainer: Any) -> Any:
     """What was given to fit, validate, test or predict in place of a data module."""
-    if trainer.state.fn == "fit":
-        return trainer.fit_loop._data_source.instance
-    return getattr(trainer, f"{trainer.state.fn}_loop")._data_source.instance
+    return getattr(trainer, f"{trainer.state.fn.value}_loop")._data_source.instance
 
 
 def _dataset_of(source: Any) -> Any:

@@ -164,7 +164,7 @@ class Wrapped(Policy):
         Raises:
             GetiactionError: a camera or state that the policy was trained with is missing.
         """
-        return self._act(self.lerobot_policy.select_action, observation)
+        return self._act(lambda native, batch: native.select_action(batch), observation)
 
     def predict_action_chunk(self, observation: Batch) -> Tensor:
         """Return the planned actions (B, T, A) in the dataset's units, on the CPU.
@@ -172,14 +172,15 @@ class Wrapped(Policy):
         A batch of a dataset, with its time axis, is planned from by itself. A single observation is
         taken as the next one of the episode that was acted in so far, and is not remembered.
         """
-        return self._act(lambda batch: plan(self.lerobot_policy, batch), observation)
+        return self._act(plan, observation)
 
     @torch.no_grad()
     def _act(self, method: Any, observation: Batch) -> Tensor:
         if self.lerobot_policy is None:
             raise GetiactionError("the policy cannot act before it was made or loaded")
         self.lerobot_policy.eval()
-        action: Tensor = self.postprocessor(method(self.prepare_batch(dict(observation))))
+        batch = self.prepare_batch(dict(observation))
+        action: Tensor = self.postprocessor(method(self.lerobot_policy, batch))
         return action
 
     def reset(self) -> None:

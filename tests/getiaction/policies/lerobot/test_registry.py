@@ -1,0 +1,131 @@
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lerobot.configs import PreTrainedConfig
+
+from getiaction.errors import GetiactionError
+from getiaction.policies.lerobot import (
+    LeRobotPolicy,
+    is_available,
+    list_available_policies,
+    registry,
+)
+from tests.getiaction.policies.lerobot.small import metadata
+
+# Its type stub knows LeRobot's own policies only.
+offered: Any = importlib.import_module("getiaction.policies.lerobot")
+
+PLUGIN = """
+from dataclasses import dataclass
+from lerobot.configs import PreTrainedConfig
+from lerobot.policies import ACTConfig
+
+@PreTrainedConfig.register_subclass("toy")
+@dataclass
+class ToyConfig(ACTConfig):
+    toys: int = 3
+"""
+WITHOUT_LEROBOT = """
+import sys
+sys.modules["lerobot"] = None
+import getiaction.policies.lerobot as policies
+assert policies.is_available() is False
+assert policies.list_available_policies() == []
+try:
+    from getiaction.policies.lerobot import ACT
+except ImportError as error:
+    assert "pip install 'lerobot[training]'" in str(error), error
+else:
+    raise AssertionError
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("ppo", "'ppo' has never been a LeRobot policy; it offers: act, diffusion"),
+        ("ddpg", "never"),
+        ("dqn", "never"),
+        ("ibc", "never"),
+        ("sac", "left LeRobot's policies in 0.6.0; its actor is 'gaussian_actor'.*lerobot.rl"),
+        ("pi0fast", "is now 'pi0_fast'"),
+        ("ACT", "did you mean 'act'"),
+        ("gaussian_actor", "cannot be trained from a dataset.*lerobot.rl"),
+    ],
+)
+def test_names_that_cannot_be_trained_are_refused_at_once(name: str, why: str) -> None:
+    with pytest.raises(GetiactionError, match=why) as caught:
+        LeRobotPolicy(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_offered_is_what_lerobot_registers() -> None:
+    assert is_available()
+    offered = list_available_policies()
+    assert offered == sorted(PreTrainedConfig.get_known_choices())
+    assert {"act", "diffusion", "vqbet", "tdmpc", "smolvla", "pi0"} <= set(offered)
+
+
+# Here none of them is installed; where one is, its weights would be fetched.
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [
+        ("pi0", "pi"),
+        ("pi0_fast", "pi"),
+        ("smolvla", "smolvla"),
+        ("multi_task_dit", "multi-task-dit"),
+        ("wall_x", "wallx"),
+        ("xvla", "xvla"),
+        ("vla_jepa", "vla-jepa"),
+        ("groot", "groot"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(
+    camera_root: Path, name: str, extra: str
+) -> None:
+    policy = LeRobotPolicy(name)
+    with pytest.raises(GetiactionError, match=rf"needs 'transformers'.*lerobot\[{extra}\]'$"):
+        policy.create(metadata(camera_root))
+
+
+def test_a_package_that_even_the_config_needs() -> None:
+    with pytest.raises(GetiactionError, match=r"'eo1' needs 'transformers'.*'lerobot\[eo1\]'$"):
+        LeRobotPolicy("eo1")
+
+
+def test_plugins_are_offered_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "lerobot_policy_toy"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .configuration_toy import ToyConfig\n")
+    (package / "configuration_toy.py").write_text(PLUGIN)
+    info = tmp_path / "lerobot_policy_toy-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: lerobot_policy_toy\nVersion: 0.1\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    registry._load_plugins.cache_clear()
+    try:
+        toy = offered.Toy
+        assert issubclass(toy, LeRobotPolicy)
+        assert inspect.signature(toy).parameters["toys"].default == 3
+        assert toy(toys=4).config == LeRobotPolicy("toy", toys=4).config
+        assert "toy" in list_available_policies()
+    finally:
+        PreTrainedConfig._choice_registry.pop("toy", None)
+        for place in (vars(offered), offered._CLASSES):
+            place.pop("Toy", None)
+
+
+def test_an_unknown_class() -> None:
+    with pytest.raises(AttributeError, match="no 'PPO'; its policies: ACT, Diffusion"):
+        _ = offered.PPO
+
+
+def test_without_lerobot_the_package_imports() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_LEROBOT], check=True)
