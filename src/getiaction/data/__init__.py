@@ -1,12 +1,28 @@
 """Data for Lightning: samples of LeRobot datasets, and rollouts in gyms."""
 
-from getiaction.data.deltas import require_deltas, set_deltas
-from getiaction.data.gather import GatheredDataset
-from getiaction.data.gym import GymDataset, RolloutBatch
-from getiaction.data.lerobot import LeRobotDataModule
-from getiaction.data.module import DataModule
-from getiaction.data.observation import Observation
-from getiaction.data.sampler import ResumableSampler
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from getiaction.data.deltas import require_deltas, set_deltas
+    from getiaction.data.gather import GatheredDataset
+    from getiaction.data.gym import GymDataset, RolloutBatch
+    from getiaction.data.lerobot import LeRobotDataModule
+    from getiaction.data.module import DataModule
+    from getiaction.data.observation import Observation
+    from getiaction.data.sampler import ResumableSampler
+
+_HOMES = {
+    "DataModule": "module",
+    "GatheredDataset": "gather",
+    "GymDataset": "gym",
+    "LeRobotDataModule": "lerobot",
+    "Observation": "observation",
+    "ResumableSampler": "sampler",
+    "RolloutBatch": "gym",
+    "require_deltas": "deltas",
+    "set_deltas": "deltas",
+}
 
 __all__ = [
     "DataModule",
@@ -19,3 +35,10 @@ __all__ = [
     "require_deltas",
     "set_deltas",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # LeRobot takes seconds to import, and fetching from S3 or asking for help needs none of it.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -101,7 +101,12 @@ class DataModule(LightningDataModule):
             raise GetiactionError(f"val_split is {val_split}; expected a share from 0 to below 1")
         if val_split and val_dataset is not None:
             raise GetiactionError("give either val_dataset or val_split, not both")
-        for name, count in (("num_envs", num_envs), ("num_rollouts_val", num_rollouts_val)):
+        counts = {
+            "num_envs": num_envs,
+            "num_rollouts_val": num_rollouts_val,
+            "num_rollouts_test": num_rollouts_test,
+        }
+        for name, count in counts.items():
             if count < 1:
                 raise GetiactionError(f"{name} is {count}; expected at least 1")
         self.val_split = val_split
@@ -316,15 +321,17 @@ class DataModule(LightningDataModule):
     def _make_sampler(self, dataset: Any) -> ResumableSampler | None:
         if isinstance(dataset, IterableDataset):
             return None
+        # Lightning's overfit_batches stands for the same few batches in each epoch.
+        shuffle = not getattr(self.trainer, "overfit_batches", 0)
         opened = dataset.dataset if isinstance(dataset, GatheredDataset) else dataset
         if not isinstance(opened, LeRobotDataset):
-            return ResumableSampler([0], [len(opened)], shuffle=True, seed=self.seed)
+            return ResumableSampler([0], [len(opened)], shuffle=shuffle, seed=self.seed)
         return ResumableSampler(
             opened.meta.episodes["dataset_from_index"],
             opened.meta.episodes["dataset_to_index"],
             episode_indices_to_use=opened.episodes,
             drop_n_last_frames=getattr(self._config, "drop_n_last_frames", 0),
-            shuffle=True,
+            shuffle=shuffle,
             seed=self.seed,
             absolute_to_relative_idx=opened.absolute_to_relative_idx,
         )

@@ -15,9 +15,9 @@ from datasets.exceptions import DatasetsError
 from httpx import HTTPError
 from huggingface_hub import constants as hub
 from lerobot.configs import DEFAULT_DEPTH_UNIT
-from lerobot.datasets import LeRobotDataset, LeRobotDatasetMetadata
+from lerobot.datasets import LeRobotDataset, LeRobotDatasetMetadata, dataset_metadata
 from lerobot.datasets.utils import CompatibilityError, has_legacy_hub_download_metadata
-from lerobot.utils.constants import HF_LEROBOT_HOME, HF_LEROBOT_HUB_CACHE, IMAGENET_STATS
+from lerobot.utils.constants import IMAGENET_STATS
 from lerobot.utils.feature_utils import dataset_to_policy_features
 
 from getiaction.data.deltas import DeltaTimestamps
@@ -162,13 +162,13 @@ def _fetch(native: Any, repo_id: str, revision: str | None, **options: Any) -> A
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise GetiactionError(
             f"the dataset {repo_id!r} cannot be fetched from the hub: {reason}; it is not in "
-            f"{HF_LEROBOT_HOME} either"
+            f"{dataset_metadata.HF_LEROBOT_HOME} either"
         ) from error
 
 
 def _at_home(repo_id: str, revision: str | None) -> Path | None:
     """Where LeRobot keeps the dataset, or None where it has to come from the hub."""
-    home: Path = HF_LEROBOT_HOME / repo_id
+    home: Path = dataset_metadata.HF_LEROBOT_HOME / repo_id
     # LeRobot fetches anew what its old versions downloaded into this place.
     fetched_once = has_legacy_hub_download_metadata(home)
     if (home / INFO).is_file() and (hub.HF_HUB_OFFLINE or not fetched_once):
@@ -179,8 +179,8 @@ def _at_home(repo_id: str, revision: str | None) -> Path | None:
     snapshot = _snapshot(repo_id, revision)
     if snapshot is None:
         raise GetiactionError(
-            f"there is no dataset {repo_id!r} in {HF_LEROBOT_HOME}, and HF_HUB_OFFLINE forbids "
-            f"fetching it; unset that, or copy the dataset to {home}"
+            f"there is no dataset {repo_id!r} in {dataset_metadata.HF_LEROBOT_HOME}, and "
+            f"HF_HUB_OFFLINE forbids fetching it; unset that, or copy the dataset to {home}"
         )
     require_dataset(snapshot)
     return snapshot
@@ -188,7 +188,7 @@ def _at_home(repo_id: str, revision: str | None) -> Path | None:
 
 def _snapshot(repo_id: str, revision: str | None) -> Path | None:
     """The newest revision that LeRobot fetched earlier, or the one asked for."""
-    repo: Path = HF_LEROBOT_HUB_CACHE / f"datasets--{repo_id.replace('/', '--')}"
+    repo: Path = dataset_metadata.HF_LEROBOT_HUB_CACHE / f"datasets--{repo_id.replace('/', '--')}"
     commits = [repo / "refs" / revision] if revision else sorted((repo / "refs").glob("v*"))
     names = [path.read_text().strip() for path in commits if path.is_file()]
     for name in reversed([*([revision] if revision else []), *names]):

@@ -10,11 +10,12 @@ import json
 import os
 import random
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -59,17 +60,17 @@ def mirror(url: str, *, required: str | None = None) -> Path:
         GetiactionError: there is nothing there, it may not or cannot be read, or the package for
             S3 is not installed.
     """
-    url = url.rstrip("/")
+    url = SCHEME + url.removeprefix(SCHEME).rstrip("/")
     filesystem = _filesystem()
-    files = _listed(filesystem, url)
-    if required is not None and required not in files:
-        raise GetiactionError(
-            f"{url} is not a LeRobot dataset: it has no {required}; expected what a conversion "
-            "wrote"
-        )
     directory = mirror_directory(url)
-    directory.mkdir(parents=True, exist_ok=True)
     with _locked(directory):
+        files = _listed(filesystem, url)
+        if required is not None and required not in files:
+            raise GetiactionError(
+                f"{url} is not a LeRobot dataset: it has no {required}; expected what a "
+                "conversion wrote"
+            )
+        directory.mkdir(exist_ok=True)
         index = _Index(directory)
         _remove_others(directory, files)
         wanted = [
@@ -158,12 +159,21 @@ def _fetch(
         ) as progress,
         ThreadPoolExecutor(PARALLEL) as pool,
     ):
-        parts = [pool.submit(_fetch_one, filesystem, url, file, directory) for file in files]
-        try:
-            for file, part in zip(files, parts, strict=True):
-                part.result()
+        one_at_a_time = threading.Lock()
+
+        def fetch(file: RemoteFile) -> None:
+            with one_at_a_time:
+                # Until the new content is there, the entry must not vouch for the old one.
+                index.add(replace(file, etag=""))
+            _fetch_one(filesystem, url, file, directory)
+            with one_at_a_time:
                 index.add(file)
                 progress.update(file.size)
+
+        parts = [pool.submit(fetch, file) for file in files]
+        try:
+            for part in as_completed(parts):
+                part.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -249,6 +259,7 @@ def _remove_others(directory: Path, files: dict[str, RemoteFile]) -> None:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
+    directory.parent.mkdir(parents=True, exist_ok=True)
     with directory.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

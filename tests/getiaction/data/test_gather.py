@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from lerobot.datasets import LeRobotDataset
+from lerobot.datasets import LeRobotDataset, LeRobotDatasetMetadata
+from lerobot.datasets.factory import resolve_delta_timestamps
 from torch.utils.data import default_collate
 
 from getiaction.data.frames import CacheLimits, video_backend
 from getiaction.data.gather import GatheredDataset
+from getiaction.policies.lerobot import policy_config
 from tests.getiaction.datasets import FPS, write
 
 ACTIONS = {"action": [i / FPS for i in range(5)]}
@@ -60,6 +62,28 @@ def test_batches_equal_lerobots_in_every_key(
 @pytest.mark.parametrize("episodes", [[2], [2, 0]])
 def test_batches_equal_lerobots_for_some_episodes(image_root: Path, episodes: list[int]) -> None:
     dataset = opened(image_root, ACTIONS, episodes=episodes)
+    assert_equal_batches(dataset, GatheredDataset(dataset))
+
+
+@pytest.fixture(scope="module")
+def pushing_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One square camera and a reward, as TDMPC wants them."""
+    root = tmp_path_factory.mktemp("pushing") / "dataset"
+    options: Any = {"environment_state": False, "reward": True}
+    return write(root, [11, 8], cameras=("left",), size=24, **options)
+
+
+@pytest.mark.parametrize("policy", ["diffusion", "vqbet", "tdmpc"])
+@pytest.mark.parametrize("episodes", [None, [1]])
+def test_batches_equal_lerobots_for_every_policy(
+    pushing_root: Path, policy: str, episodes: list[int] | None
+) -> None:
+    meta = LeRobotDatasetMetadata("local/small", root=pushing_root)
+    deltas = resolve_delta_timestamps(policy_config(policy, {}), meta)
+    assert deltas is not None
+    assert len(deltas["observation.images.left"]) > 1
+    assert ("next.reward" in deltas) == (policy == "tdmpc")
+    dataset = opened(pushing_root, deltas, episodes=episodes)
     assert_equal_batches(dataset, GatheredDataset(dataset))
 
 

@@ -2,9 +2,10 @@ import json
 import shutil
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
-from lerobot.datasets import EpisodeAwareSampler
+from lerobot.datasets import EpisodeAwareSampler, LeRobotDataset, dataset_metadata
 
 from getiaction.data import GatheredDataset, LeRobotDataModule
 from getiaction.errors import GetiactionError
@@ -115,3 +116,97 @@ def test_a_corrupt_video(image_root: Path, tmp_path: Path) -> None:
 def test_neither_or_both_sources_are_refused() -> None:
     with pytest.raises(GetiactionError, match="give either a dataset, or"):
         LeRobotDataModule()
+
+
+@pytest.mark.parametrize("episodes", [[0, 3], [-1]])
+def test_episodes_out_of_range_are_refused(state_root: Path, episodes: list[int]) -> None:
+    with pytest.raises(
+        GetiactionError, match=rf"\[{episodes[-1]}\] are out of range: .* 3, 0 to 2"
+    ):
+        LeRobotDataModule(root=state_root, episodes=episodes).prepare(CONFIG)
+    with pytest.raises(GetiactionError, match="the list of episodes is empty"):
+        _ = LeRobotDataModule(root=state_root, episodes=[]).train_dataset
+
+
+def test_episodes_of_a_given_dataset(state_root: Path) -> None:
+    given = LeRobotDataset("local/small", root=state_root, episodes=[0, 2])
+    data = LeRobotDataModule(dataset=given, episodes=[2])
+    data.prepare(CONFIG)
+    seen = torch.cat([batch["episode_index"] for batch in data.train_dataloader()])
+    assert set(seen.tolist()) == {2}
+    with pytest.raises(GetiactionError, match=r"opened without episodes \[1\]"):
+        LeRobotDataModule(dataset=given, episodes=[1, 2])
+
+
+def test_a_dataset_without_statistics(state_root: Path, tmp_path: Path) -> None:
+    root = broken(state_root, tmp_path)
+    (root / "meta/stats.json").unlink()
+    with pytest.raises(GetiactionError, match="has no statistics of: observation.state, .*action;"):
+        LeRobotDataModule(root=root).prepare(CONFIG)
+
+
+def test_image_transforms_are_for_training_only(image_root: Path) -> None:
+    def black(image: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(image)
+
+    data = LeRobotDataModule(
+        root=image_root, image_transforms=black, val_split=0.5, num_workers=0, gather=False
+    )
+    data.prepare(CONFIG)
+    (held_out,) = data.val_dataloader()
+    key = "observation.images.left"
+    assert not next(iter(data.train_dataloader()))[key].any()
+    assert next(iter(held_out))[key].any()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place where LeRobot looks for datasets, and no network."""
+    monkeypatch.setattr(dataset_metadata, "HF_LEROBOT_HOME", tmp_path)
+    monkeypatch.setattr(dataset_metadata, "HF_LEROBOT_HUB_CACHE", tmp_path / "hub")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+def test_a_repo_id_opens_offline(state_root: Path, hub: Path) -> None:
+    shutil.copytree(state_root, hub / "some/one")
+    data = LeRobotDataModule(repo_id="some/one")
+    assert len(data.train_dataset) == 34
+    data.prepare(CONFIG)
+    assert data.repo_id == "some/one"
+    assert data.root is None
+    assert len(data.train_dataset) == 34
+
+
+def test_what_lerobot_fetched_earlier_opens_offline(state_root: Path, hub: Path) -> None:
+    repo = hub / "hub/datasets--some--one"
+    shutil.copytree(state_root, repo / "snapshots/0a1b")
+    (repo / "refs").mkdir()
+    (repo / "refs/v3.0").write_text("0a1b")
+    for revision in (None, "v3.0", "0a1b"):
+        assert LeRobotDataModule(repo_id="some/one", revision=revision).meta.total_episodes == 3
+    with pytest.raises(GetiactionError, match="there is no dataset 'some/one'"):
+        _ = LeRobotDataModule(repo_id="some/one", revision="v2.9").meta
+
+
+def test_a_repo_id_that_is_not_here_offline(hub: Path) -> None:
+    with pytest.raises(GetiactionError) as refused:
+        _ = LeRobotDataModule(repo_id="some/one").meta
+    assert str(refused.value) == (
+        f"there is no dataset 'some/one' in {hub}, and HF_HUB_OFFLINE forbids fetching it; unset "
+        f"that, or copy the dataset to {hub}/some/one"
+    )
+
+
+def test_a_hub_that_cannot_be_reached(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*args: object, **kwargs: object) -> None:
+        raise httpx.ConnectError("no route to host\nand more of it")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(dataset_metadata, "get_safe_version", unreachable)
+    with pytest.raises(GetiactionError) as refused:
+        _ = LeRobotDataModule(repo_id="some/one").meta
+    assert str(refused.value) == (
+        "the dataset 'some/one' cannot be fetched from the hub: no route to host; it is not in "
+        f"{hub} either"
+    )

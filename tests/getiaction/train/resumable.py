@@ -17,7 +17,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from getiaction.data import LeRobotDataModule
 from getiaction.policies.lerobot import LeRobotPolicy
 from getiaction.train import Trainer
-from getiaction.train.exact_resume import ExactResume
 from tests.getiaction.train.runs import BATCH, SEED, SMALL
 
 type Step = tuple[list[int], float]
@@ -74,8 +73,6 @@ def run(
         val_check_interval=0.5,
         default_root_dir=run_dir,
     )
-    if not any(isinstance(callback, ExactResume) for callback in trainer.callbacks):
-        trainer.callbacks.insert(0, ExactResume())
     trainer.fit(LeRobotPolicy("act", **SMALL), datamodule=data, ckpt_path=resume_from)
     return read(run_dir)
 
