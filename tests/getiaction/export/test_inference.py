@@ -35,7 +35,10 @@ print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
     [
         ("onnx", {"torch", "lerobot", "lightning", "openvino"}),
         ("openvino", {"torch", "lerobot", "lightning", "onnxruntime", "openvino_telemetry"}),
-        ("torch", {"lerobot", "lightning", "onnxruntime", "openvino"}),
+        pytest.param(
+            *("torch", {"lerobot", "lightning", "onnxruntime", "openvino"}),
+            marks=pytest.mark.e2e,  # torch takes its time to load a program for the first time
+        ),
     ],
 )
 def test_export_runs_where_nothing_but_its_runtime_is_loaded(
