@@ -12,7 +12,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
 from getiaction.errors import GetiactionError
-from getiaction.gyms.base import Gym
+from getiaction.gyms.base import FPS, Gym
 from getiaction.gyms.one_episode import IDLE, open_environment
 from getiaction.gyms.resolve import OpenGym
 
@@ -86,7 +86,7 @@ class Environments:
     @property
     def fps(self) -> float:
         """Steps a second, as the environment's metadata say."""
-        return float(self._vector.metadata.get("render_fps") or self.gym.fps)
+        return float(self._vector.metadata.get("render_fps") or FPS)
 
     @property
     def action_shape(self) -> tuple[int, ...]:
