@@ -6,7 +6,12 @@ import pytest
 from pydantic import BaseModel
 
 from getiaction.config import FromConfig, find_class, instantiate_obj
+from getiaction.data import LeRobotDataModule
 from getiaction.errors import GetiactionError
+from getiaction.policies.base import Policy
+from getiaction.policies.lerobot import ACT
+from getiaction.train import Trainer
+from tests.getiaction.train.runs import SMALL
 
 HERE = __name__
 PART: dict[str, Any] = {
@@ -121,3 +126,17 @@ def test_refused_files_and_keys(tmp_path: Path) -> None:
 def test_a_class_of_its_own_path() -> None:
     assert find_class(f"{HERE}.Part") is Part
     assert find_class("Part", ("getiaction.errors", HERE)) is Part
+
+
+def test_policies_data_and_trainers_are_made_so(state_root: Path) -> None:
+    config = {
+        "model": {"class_path": "getiaction.policies.lerobot.ACT", "init_args": SMALL},
+        "data": {"root": str(state_root), "batch_size": 3},
+        "trainer": {"max_epochs": 2, "accelerator": "cpu"},
+    }
+    policy = Policy.from_dict(config, key="model")
+    assert isinstance(policy, ACT)
+    assert policy.config.dim_model == SMALL["dim_model"]
+    data = LeRobotDataModule.from_config(config, key="data")
+    assert (data.root, data.train_batch_size) == (state_root, 3)
+    assert Trainer.from_config(config, key="trainer").max_epochs == 2

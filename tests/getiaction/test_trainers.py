@@ -86,11 +86,12 @@ def test_a_configuration_for_lightning(state_root: Path, tmp_path: Path) -> None
             "data": {"root": str(state_root), "train_batch_size": 4},
         }
         run: Any = run_config(config)
-        assert isinstance(run, Trainer)
+        assert type(run) is Trainer
         assert run.global_step == 1
         module: Any = run.lightning_module
         assert isinstance(module, LeRobotPolicy)
-        assert run.datamodule.train_batch_size == 4
+        loader: Any = run.train_dataloader
+        assert loader.batch_sampler.batch_size == 4
         made.append(module.lerobot_policy.state_dict())
     assert all(torch.equal(made[1][name], weight) for name, weight in made[0].items())
 

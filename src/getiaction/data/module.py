@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from getiaction.config import FromConfig
 from getiaction.data.deltas import DeltaTimestamps, deltas_of, require_deltas
 from getiaction.data.frames import CacheLimits
 from getiaction.data.gather import GatheredDataset, collate_for, why_not_gathered
@@ -29,7 +30,7 @@ DEFAULT_WORKERS = 4
 VAL_START_SEED, TEST_START_SEED = 1000, 100_000
 
 
-class DataModule(LightningDataModule):
+class DataModule(FromConfig, LightningDataModule):
     """Batches of a dataset in the order of native LeRobot training, and rollouts in gyms.
 
     A ``LeRobotDataset`` is opened again with the delta timestamps that the policy needs; the given

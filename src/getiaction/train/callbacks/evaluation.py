@@ -90,5 +90,5 @@ def summary(episodes: list[Any]) -> str:
     low, high = (100 * values[name] for name in ("success_low", "success_high"))
     return (
         f"{succeeded}/{len(episodes)} succeeded ({low:.1f}-{high:.1f} %), mean reward "
-        f"{values['reward_mean']:.3f}, {values['episode_length']:.0f} steps"
+        f"{values['reward_mean']:.3f}, mean length {values['episode_length']:.1f}"
     )

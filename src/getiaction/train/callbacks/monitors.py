@@ -136,6 +136,8 @@ def _loaders(trainer: Any) -> list[Any] | None:
     loaders = trainer.val_dataloaders
     if loaders is None:
         return None
+    if isinstance(loaders, dict):
+        return list(loaders.values())
     return list(loaders) if isinstance(loaders, list | tuple) else [loaders]
 
 

@@ -89,6 +89,8 @@ def test_a_checkpoint_keeps_the_best(
 
 def test_the_best_two_are_kept(state_root: Path, tmp_path: Path) -> None:
     checkpoint = lightnings.ModelCheckpoint(tmp_path, monitor=SUCCESS, save_top_k=2)
+    trainer(tmp_path, callbacks=checkpoint, enable_checkpointing=True)
+    assert checkpoint.kth_value == -torch.inf
     run(state_root, tmp_path, Fortune(True, False, True), checkpoint)
     kept = {path.name for path in tmp_path.glob("*.ckpt")}
     assert kept == {"epoch=0-step=2.ckpt", "epoch=0-step=6.ckpt"}
