@@ -74,6 +74,8 @@ def test_a_plan_is_what_is_acted_out(camera_root: Path, name: str) -> None:
     policy.reset()
     policy.lerobot_policy.eval()
     for step in range(3):
+        # Of something that is not what is acted on next.
+        policy.predict_action_chunk(observation(99, batch=2))
         torch.manual_seed(step)
         plan = policy.predict_action_chunk(observation(step, batch=2))
         assert plan.ndim == 3
