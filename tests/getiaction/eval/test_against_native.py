@@ -1,43 +1,22 @@
 """The same policy in the same environment, evaluated by LeRobot's own script and by getiaction."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
-import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from lerobot.envs import make_env, make_env_pre_post_processors
 from lerobot.envs.configs import PushtEnv
 from lerobot.scripts.lerobot_eval import eval_policy
-from lerobot.utils.random_utils import set_seed
 
 from getiaction.eval import evaluate_policy
 from getiaction.gyms import Gym, PushTGym
 from getiaction.policies.lerobot import LeRobotPolicy
+from tests.getiaction.eval.policies import small_act
 from tests.getiaction.eval.worlds import walk
-from tests.getiaction.train.runs import SMALL
 
 SEED = 40
-
-
-def small_act(center: float, spread: float, **shapes: tuple[int, ...]) -> LeRobotPolicy:
-    """An untrained ACT whose actions lie around ``center``; it draws no random numbers."""
-    features: dict[str, Any] = {}
-    stats: dict[str, Any] = {}
-    for name, shape in shapes.items():
-        key = name if name == "action" else f"observation.{name}"
-        if len(shape) == 3:
-            names = ["height", "width", "channels"]
-            features[key] = {"dtype": "image", "shape": shape, "names": names}
-            stats[key] = {"mean": np.full((3, 1, 1), 0.5), "std": np.full((3, 1, 1), 0.2)}
-        else:
-            features[key] = {"dtype": "float32", "shape": shape, "names": None}
-            stats[key] = {"mean": np.full(shape, center), "std": np.full(shape, spread)}
-    set_seed(3)
-    policy = LeRobotPolicy("act", **SMALL, vision_backbone="resnet_narrow")
-    return policy.create(SimpleNamespace(features=features, stats=stats))
 
 
 def native(env: Any, policy: LeRobotPolicy, episodes: int) -> dict[str, Any]:

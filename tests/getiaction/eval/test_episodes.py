@@ -207,6 +207,13 @@ def test_ctrl_c_ends_the_processes() -> None:
     assert multiprocessing.active_children() == []
 
 
+def test_ctrl_c_is_the_owners_business() -> None:
+    """It reaches every process of the terminal; one that died of it could not be closed."""
+    with Environments(walk(), 1, async_envs=True) as envs:
+        os.kill(envs.vector.processes[0].pid, signal.SIGINT)
+        assert run_episodes(envs, Still(), [1]) == run_episodes(walk(), Still(), [1])
+
+
 def test_a_dead_process_is_told() -> None:
     with Environments(walk(), 1, async_envs=True) as envs:
         envs.vector.processes[0].kill()

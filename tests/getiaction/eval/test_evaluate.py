@@ -12,8 +12,7 @@ from torch import Tensor
 from getiaction.errors import GetiactionError
 from getiaction.eval import aggregate, evaluate_policy, rollout, run_episodes, wilson_interval
 from getiaction.gyms import GymnasiumGym
-from tests.getiaction.eval.policies import Noisy, Still
-from tests.getiaction.eval.test_against_native import small_act
+from tests.getiaction.eval.policies import Noisy, Still, small_act
 from tests.getiaction.eval.worlds import LIMIT, walk
 
 ID = "tests.getiaction.eval.worlds:tests/Walk-v0"
