@@ -24,9 +24,19 @@ NEEDS_NO_WORKERS = ".*does not have many workers.*"
 UNBOUNDED = ".*`max_epochs` was not set.*"
 # Held-out episodes are optional.
 NOTHING_HELD_OUT = ".*Total length of `list` across ranks is zero.*"
+NO_VALIDATION = ".*defined a `validation_step` but have no `val_dataloader`.*"
+# The summary counts weights; their precision is none of its business.
+SUMMARY_PRECISION = ".*is not supported by the model summary.*"
 # Lightning 2.6 asks torch 2.11 in a way that it has come to dislike.
 LEAF_SPEC = r".*isinstance\(treespec, LeafSpec\).*"
-FOREIGN_NOISE = (NEEDS_NO_WORKERS, UNBOUNDED, NOTHING_HELD_OUT, LEAF_SPEC)
+FOREIGN_NOISE = (
+    NEEDS_NO_WORKERS,
+    UNBOUNDED,
+    NOTHING_HELD_OUT,
+    NO_VALIDATION,
+    SUMMARY_PRECISION,
+    LEAF_SPEC,
+)
 
 # LeRobot's DDP lets a step leave weights without gradients, as policies with branches do.
 DDP_AS_LEROBOT = {
