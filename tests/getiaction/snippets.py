@@ -23,6 +23,7 @@ SMALL_FIELDS: Mapping[str, Mapping[str, Any]] = {
 SMALL_TRAINER = {
     "accelerator": "cpu",
     "max_steps": 2,
+    "limit_train_batches": 2,
     "limit_val_batches": 1,
     "limit_test_batches": 1,
     "enable_progress_bar": False,
