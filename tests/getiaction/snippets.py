@@ -36,16 +36,21 @@ SMALL_NUMBERS = {
     r"(n_episodes=)\d+": r"\g<1>2",
     r"(devices=)\d+": r"\g<1>1",
     r"(num_workers=)\d+": r"\g<1>0",
+    r"(dim_model=)\d+": r"\g<1>32",
     r"(hidden_dim\"?[=:] ?)\d+": r"\g<1>32",
     r"\[512, 1024, 2048\]": "[16, 32, 64]",
     r"LeRobotTrainer\(\)": 'LeRobotTrainer(steps=1, batch_size=4, num_workers=0, device="cpu")',
 }
 
 
-def blocks(path: Path, language: str = "") -> dict[str, str]:
-    """The code blocks of a document, by number."""
-    found = re.findall(r"^```(\w+)[^\n]*\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
-    return {str(i): code for i, (word, code) in enumerate(found) if language in ("", word)}
+def code_blocks(path: Path) -> list[tuple[str, str]]:
+    """The code blocks of a document: language and code."""
+    return re.findall(r"^```(\w+)[^\n]*\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def blocks(path: Path) -> dict[str, str]:
+    """The code of a document by the numbers of its blocks."""
+    return {str(i): code for i, (_, code) in enumerate(code_blocks(path))}
 
 
 def smaller(code: str) -> str:
