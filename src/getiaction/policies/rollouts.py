@@ -1,6 +1,8 @@
 """Evaluation under Lightning: rollouts in gyms, and the loss on held-out episodes."""
 
+import sys
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +14,7 @@ from torch import Tensor, distributed
 
 from getiaction.data.gym import GymDataset, RolloutBatch
 from getiaction.errors import GetiactionError
+from getiaction.gyms import as_gym
 
 # Means over episodes; then what LeRobot's evaluation reports, and Wilson's bounds of `success`.
 MEANS = {
@@ -73,6 +76,10 @@ class Evaluated(LightningModule):
     #: The episodes of the last evaluation, by gym and in the order of their seeds.
     episodes: Mapping[str, list[Any]] = MappingProxyType({})
 
+    #: Environments that are open while an evaluation goes on, by gym.
+    _environments: Mapping[str, Any] = MappingProxyType({})
+    _open = ExitStack()
+
     def held_out_loss(self, batch: Any) -> Tensor:
         """Return the loss, a 0-dim tensor, of a batch of held-out episodes."""
         raise GetiactionError(
@@ -104,11 +111,17 @@ class Evaluated(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log what the episodes came to."""
+        self._close_environments()
         self._log_episodes("val")
 
     def on_test_epoch_end(self) -> None:
         """Log what the episodes came to."""
+        self._close_environments()
         self._log_episodes("test")
+
+    def on_predict_epoch_end(self) -> None:
+        """Close what was rolled out in."""
+        self._close_environments()
 
     def _evaluate(self, batch: Any, stage: str) -> None:
         if isinstance(batch, RolloutBatch):
@@ -134,17 +147,44 @@ class Evaluated(LightningModule):
         # Lightning evaluates in inference mode; what a policy computes there once and keeps,
         # training could not use.
         with torch.inference_mode(False):
-            episodes: list[Any] = run_episodes(
-                batch.gym,
-                self,
-                batch.seeds,
-                max_steps=settings.max_steps or batch.max_steps,
-                async_envs=batch.async_envs,
-                batched=settings.batched,
-                videos_dir=self._videos_dir(stage, batch.name),
-                max_videos=max(films, 0) if self.trainer.is_global_zero else 0,
-            )
+            try:
+                episodes: list[Any] = run_episodes(
+                    self._opened(batch) if batch.seeds else batch.gym,
+                    self,
+                    batch.seeds,
+                    max_steps=settings.max_steps or batch.max_steps,
+                    batched=settings.batched,
+                    videos_dir=self._videos_dir(stage, batch.name),
+                    max_videos=max(films, 0) if self.trainer.is_global_zero else 0,
+                )
+            except BaseException:
+                self._close_environments()
+                raise
         return episodes
+
+    def _opened(self, batch: RolloutBatch) -> Any:
+        """The gym's environments, which later batches find open: making them takes seconds."""
+        from getiaction.eval import Environments
+
+        found = self._environments.get(batch.name)
+        if found is not None and found.num_envs >= len(batch.seeds):
+            return found
+        if not self._environments:
+            self._open = ExitStack()
+        made = self._open.enter_context(
+            Environments(
+                as_gym(batch.gym),
+                len(batch.seeds),
+                async_envs=batch.async_envs,
+                render=self.rollout_settings.num_videos > 0,
+            )
+        )
+        self._environments = {**self._environments, batch.name: made}
+        return made
+
+    def _close_environments(self) -> None:
+        self._environments = {}
+        self._open.__exit__(*sys.exc_info())
 
     def _videos_dir(self, stage: str, gym: str) -> Path | None:
         directory = self.rollout_settings.videos_dir

@@ -3,6 +3,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,7 @@ from lightning.pytorch import Trainer as LightningsTrainer
 
 from getiaction.errors import GetiactionError
 from getiaction.eval import run_episodes, wilson_interval
+from getiaction.gyms import GymnasiumGym
 from getiaction.policies.rollouts import METRICS, Evaluated, gathered
 from tests.getiaction.train.small import Metrics, data, drift, policy, trainer
 
@@ -186,3 +188,45 @@ def test_episodes_of_all_processes_count_once() -> None:
 def test_a_policy_without_a_loss_says_so() -> None:
     with pytest.raises(GetiactionError, match="no loss for held-out episodes"):
         Evaluated().held_out_loss({})
+
+
+class Watched(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Counts how many environments are open, and how many ever were."""
+
+    opened = alive = 0
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(env)
+        Watched.opened += 1
+        Watched.alive += 1
+
+    def close(self) -> None:
+        Watched.alive -= 1
+        super().close()
+
+
+class WatchedGym(GymnasiumGym):
+    def make(self, *, render: bool = False) -> Any:
+        return Watched(super().make(render=render))
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_environments_are_made_once_an_evaluation_and_closed(
+    state_root: Path, tmp_path: Path, broken: bool
+) -> None:
+    Watched.opened = Watched.alive = 0
+    plain = drift()
+    # A key that the environment lacks shows at the first observation.
+    keys = {**(plain.observation_keys or {}), **({"nothing": "observation.x"} if broken else {})}
+    gym = WatchedGym("tests/Drift-v0", observation_keys=keys)
+    module = policy()
+    run = trainer(tmp_path, max_epochs=1)
+    module.create(data(state_root).meta)
+    given = data(state_root, val_gyms=gym, num_rollouts_val=5, num_envs=2)
+    if broken:
+        with pytest.raises(GetiactionError, match="nothing"):
+            run.validate(module, given, verbose=False)
+    else:
+        run.validate(module, given, verbose=False)
+        assert [episode.seed for episode in module.episodes[""]] == [*range(1000, 1005)]
+    assert (Watched.opened, Watched.alive) == (2, 0)
