@@ -1,4 +1,5 @@
 import pickle
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from getiaction.errors import GetiactionError
 from getiaction.gyms import GymnasiumGym, PushTGym
 
 
-def seeds(**options: int) -> list[tuple[int, ...]]:
+def seeds(**options: Any) -> list[tuple[int, ...]]:
     return [rollouts.seeds for rollouts in rollout_loader(GymDataset(None, 5, **options))]
 
 

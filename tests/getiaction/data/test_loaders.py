@@ -35,7 +35,7 @@ def test_processes_get_what_accelerate_deals_them(length: int, world_size: int) 
     for rank in range(world_size):
         sampler = EpisodeAwareSampler([0], [length], shuffle=True, seed=5)
         native = prepare_data_loader(
-            DataLoader(dataset(length), SIZE, sampler=sampler),  # type: ignore[arg-type]
+            DataLoader(dataset(length), SIZE, sampler=sampler),
             num_processes=world_size,
             process_index=rank,
             put_on_device=False,

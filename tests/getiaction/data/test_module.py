@@ -281,17 +281,23 @@ def test_other_datasets_have_no_metadata() -> None:
         DataModule(other, val_split=0.5).prepare(ACT)
 
 
-def test_lightnings_own_sharding_on_top_is_refused(state_root: Path) -> None:
-    class Connector:
-        use_distributed_sampler = True
-
-    class TwoProcesses:
-        world_size, global_rank, _accelerator_connector = 2, 0, Connector()
-
-    data: Any = LeRobotDataModule(root=state_root)
-    data.trainer = TwoProcesses()
+def test_lightnings_own_sharding_on_top_is_refused(state_root: Path, tmp_path: Path) -> None:
+    data = LeRobotDataModule(root=state_root)
+    data.trainer = trainer(tmp_path, devices=2, strategy="ddp_spawn")
     with pytest.raises(GetiactionError, match="with use_distributed_sampler=False"):
         data.setup("fit")
+
+
+def test_frames_stay_bytes_whoever_opened_the_dataset(image_root: Path) -> None:
+    data = DataModule(LeRobotDataset("local/small", root=image_root), train_batch_size=28)
+    data.prepare(ACT)
+    (ours,) = data.train_dataloader()
+    own = LeRobotDataModule(root=image_root, train_batch_size=28)
+    own.prepare(ACT)
+    (expected,) = own.train_dataloader()
+    key = "observation.images.left"
+    assert ours[key].dtype == torch.uint8
+    assert torch.equal(ours[key], expected[key])
 
 
 def test_the_dataset_of_a_rollout_loader_is_known(tmp_path: Path) -> None:

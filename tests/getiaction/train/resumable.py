@@ -1,6 +1,6 @@
 """A run that notes down every batch and loss, and that can be killed; also as a program.
 
-python -m tests.getiaction.train.resumable ROOT RUN_DIR DIE_AT NUM_WORKERS
+python -m tests.getiaction.train.resumable ROOT RUN_DIR '{"die_at": 3, "num_workers": 0}'
 """
 
 import json
@@ -20,7 +20,7 @@ from getiaction.train import Trainer
 from tests.getiaction.train.runs import BATCH, SEED, SMALL
 
 type Step = tuple[list[int], float]
-LOG = "log.jsonl"
+LOG = "log-{rank}.jsonl"
 # Leaves episode 0 to train on: 9 frames, so 2 batches an epoch, and a validation after each.
 HELD_OUT: dict[str, Any] = {"val_split": 0.3, "limits": {"max_epochs": 4}}
 
@@ -28,14 +28,14 @@ HELD_OUT: dict[str, Any] = {"val_split": 0.3, "limits": {"max_epochs": 4}}
 class Log(Callback):
     """Append the frames and the loss of every step to a file, then perhaps die."""
 
-    def __init__(self, path: Path, die_at: int | None) -> None:
-        self.path = path
+    def __init__(self, run_dir: Path, die_at: int | None) -> None:
+        self.run_dir = run_dir
         self.die_at = die_at
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        with self.path.open("a") as log:
+        with (self.run_dir / LOG.format(rank=trainer.global_rank)).open("a") as log:
             log.write(json.dumps([batch["index"].tolist(), outputs["loss"].item()]) + "\n")
         if trainer.global_step == self.die_at:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -47,7 +47,8 @@ def run(
     *,
     resume_from: Path | None = None,
     die_at: int | None = None,
-    limits: dict[str, int] | None = None,
+    devices: int = 1,
+    limits: dict[str, Any] | None = None,
     saving: dict[str, Any] | None = None,
     **data_options: Any,
 ) -> list[Step]:
@@ -55,14 +56,14 @@ def run(
     set_seed(SEED)
     data = LeRobotDataModule(root=root, train_batch_size=BATCH, seed=SEED, **data_options)
     run_dir.mkdir(parents=True, exist_ok=True)
-    log = run_dir / LOG
-    log.unlink(missing_ok=True)
     trainer = Trainer(
         **(limits or {"max_epochs": 3}),
         accelerator="cpu",
+        devices=devices,
+        strategy="auto" if devices == 1 else "ddp_fork_find_unused_parameters_true",
         # Dies before the checkpoint of the same step is written.
         callbacks=[
-            Log(log, die_at),
+            Log(run_dir, die_at),
             ModelCheckpoint(
                 run_dir, "{step}", save_top_k=-1, **(saving or {"every_n_train_steps": 1})
             ),
@@ -77,11 +78,12 @@ def run(
     return read(run_dir)
 
 
-def read(run_dir: Path) -> list[Step]:
-    """Return what :class:`Log` wrote."""
-    return [tuple(json.loads(line)) for line in (run_dir / LOG).read_text().splitlines()]
+def read(run_dir: Path, rank: int = 0) -> list[Step]:
+    """Return what :class:`Log` wrote in the process ``rank``."""
+    lines = (run_dir / LOG.format(rank=rank)).read_text().splitlines()
+    return [tuple(json.loads(line)) for line in lines]
 
 
 if __name__ == "__main__":
-    root, run_dir, die_at, workers = sys.argv[1:]
-    run(Path(root), Path(run_dir), die_at=int(die_at), num_workers=int(workers), **HELD_OUT)
+    data, directory, options = sys.argv[1:]
+    run(Path(data), Path(directory), **json.loads(options))

@@ -1,8 +1,10 @@
+import json
 import random
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,13 @@ from tests.getiaction.train.resumable import HELD_OUT, Step, read, run
 
 # An epoch of 34 frames has 6 batches.
 BY_STEPS = {"max_steps": 15, "max_epochs": -1}
+
+
+def run_elsewhere(root: Path, run_dir: Path, **options: Any) -> int:
+    """Run in a process of its own; return its exit status."""
+    module = "tests.getiaction.train.resumable"
+    command = [sys.executable, "-m", module, str(root), str(run_dir), json.dumps(options)]
+    return subprocess.run(command).returncode
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +73,10 @@ def test_validation_between_changes_nothing(
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 def test_a_killed_run_goes_on(state_root: Path, tmp_path: Path, workers: int) -> None:
     whole = run(state_root, tmp_path / "whole", num_workers=workers, **HELD_OUT)
-    module = "tests.getiaction.train.resumable"
-    killed = [sys.executable, "-m", module, state_root, tmp_path / "killed", "4", str(workers)]
-    assert subprocess.run(killed).returncode == -signal.SIGKILL
+    killed = run_elsewhere(
+        state_root, tmp_path / "killed", die_at=4, num_workers=workers, **HELD_OUT
+    )
+    assert killed == -signal.SIGKILL
     assert read(tmp_path / "killed") == whole[:4]
     # The third step, the first one of an epoch, was the last to be saved.
     rest = run(
@@ -77,6 +87,22 @@ def test_a_killed_run_goes_on(state_root: Path, tmp_path: Path, workers: int) ->
         **HELD_OUT,
     )
     assert rest == whole[3:]
+
+
+@pytest.mark.e2e  # four processes import torch and LeRobot
+def test_two_processes_go_on(state_root: Path, tmp_path: Path) -> None:
+    # An epoch has 3 steps; the last one is filled from the epoch's beginning.
+    options: dict[str, Any] = {"devices": 2, "limits": {"max_epochs": 3}}
+    assert run_elsewhere(state_root, tmp_path / "whole", **options) == 0
+    for step in (2, 3):
+        checkpoint = str(tmp_path / f"whole/step={step}.ckpt")
+        run_dir = tmp_path / f"from {step}"
+        assert run_elsewhere(state_root, run_dir, resume_from=checkpoint, **options) == 0
+        for rank in (0, 1):
+            whole = read(tmp_path / "whole", rank)
+            assert len(whole) == 9
+            assert read(run_dir, rank) == whole[step:]
+    assert read(tmp_path / "whole", 0) != read(tmp_path / "whole", 1)
 
 
 def test_random_states_come_back() -> None:
