@@ -1,5 +1,6 @@
 """Write a policy down for a runtime, whole and checked, or not at all."""
 
+import importlib
 import importlib.metadata
 import os
 import shutil
@@ -101,7 +102,7 @@ def _write(
         temporal_ensemble_coeff=config.temporal_ensemble_coeff,
         fps=fps if fps is not None else _fps(policy),
         check=None,
-        versions=_versions("torch", "lerobot", *NEEDS[backend]),
+        versions=_versions(backend),
         files={name: sha256(directory / name) for name in FILES[backend]},
     )
     manifest.write(directory)
@@ -146,6 +147,10 @@ def _fps(policy: LeRobotPolicy) -> float | None:
     return None if meta is None else float(meta.fps)
 
 
-def _versions(*packages: str) -> dict[str, str]:
-    names = ("positronic-lightning", *packages)
-    return {name: importlib.metadata.version(name) for name in names}
+def _versions(backend: str) -> dict[str, str]:
+    ours = "positronic-lightning"
+    # By module, since a runtime may be installed by another name, such as onnxruntime-gpu.
+    modules = [importlib.import_module(name) for name in ("torch", "lerobot", *NEEDS[backend])]
+    return {ours: importlib.metadata.version(ours)} | {
+        module.__name__: str(module.__version__) for module in modules
+    }

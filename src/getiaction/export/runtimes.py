@@ -48,6 +48,12 @@ class OnnxRuntime(Runtime):
         self.session: Any = onnxruntime.InferenceSession(
             directory / FILES["onnx"][0], options, providers=[(offered[chosen], settings)]
         )
+        # Where CUDA cannot be loaded, onnxruntime goes on without it.
+        if device.lower() == chosen and offered[chosen] not in self.session.get_providers():
+            raise GetiactionError(
+                f"onnxruntime could not use {device!r}; mend its CUDA libraries, or leave "
+                "device='auto'"
+            )
 
     def run(self, inputs: Arrays) -> NDArray[np.float32]:
         """Run the session."""
@@ -150,7 +156,7 @@ def _missing(package: str) -> Iterator[None]:
 
 
 def _choose(device: str, offered: Mapping[str, str], backend: str, *, best: str) -> str:
-    if device == "auto":
+    if device.lower() == "auto":
         return best if best in offered else "cpu"
     if device.lower() not in offered:
         raise GetiactionError(
