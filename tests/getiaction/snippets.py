@@ -39,7 +39,7 @@ SMALL_NUMBERS = {
     r"(dim_model=)\d+": r"\g<1>32",
     r"(hidden_dim\"?[=:] ?)\d+": r"\g<1>32",
     r"\[512, 1024, 2048\]": "[16, 32, 64]",
-    r"LeRobotTrainer\(\)": 'LeRobotTrainer(steps=1, batch_size=4, num_workers=0, device="cpu")',
+    r"LeRobotTrainer\((max_epochs=\d+)?\)": 'LeRobotTrainer(steps=1, batch_size=4, num_workers=0, device="cpu")',
 }
 
 
