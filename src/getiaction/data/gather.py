@@ -6,8 +6,9 @@ are arrays, and a batch costs one indexing operation a key. What comes out equal
 key for key, what ``LeRobotDataset`` and torch's default collate give.
 """
 
+import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lerobot.datasets import LeRobotDataset
@@ -15,6 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from getiaction.data.frames import CacheLimits, decode_videos, decoded_bytes, episodes_of, room_for
+from getiaction.errors import GetiactionError
+
+logger = logging.getLogger(__name__)
 
 type Batch = dict[str, Any]
 
@@ -99,6 +103,25 @@ def why_not_gathered(dataset: LeRobotDataset, limits: CacheLimits) -> str | None
     if not room_for(size, limits):
         return f"its decoded frames take {size / 2**30:.1f} GiB, more than there is room for"
     return None
+
+
+def as_arrays(
+    dataset: LeRobotDataset, wanted: bool | Literal["auto"], limits: CacheLimits
+) -> Dataset[Any]:
+    """Return ``dataset`` as arrays where that is wanted and possible, else as it is.
+
+    Raises:
+        GetiactionError: it is wanted without fail, and impossible.
+    """
+    reason = "gather=False" if wanted is False else why_not_gathered(dataset, limits)
+    if reason is None:
+        return GatheredDataset(dataset, limits)
+    if wanted is True:
+        raise GetiactionError(f"the dataset cannot be held as arrays: {reason}")
+    if wanted == "auto":
+        logger.info("reading the dataset item by item: %s", reason)
+    one_by_one: Dataset[Any] = dataset
+    return one_by_one
 
 
 def as_is(batch: Batch) -> Batch:

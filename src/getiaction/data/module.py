@@ -1,6 +1,5 @@
 """A Lightning data module: a dataset to train on, and what to validate and test on."""
 
-import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,18 +10,17 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from getiaction.config import FromConfig
-from getiaction.data.deltas import DeltaTimestamps, deltas_of, require_deltas
+from getiaction.data.deltas import TOLERANCE_S, DeltaTimestamps, deltas_of, require_deltas
 from getiaction.data.frames import CacheLimits
-from getiaction.data.gather import GatheredDataset, collate_for, why_not_gathered
+from getiaction.data.gather import GatheredDataset, as_arrays, collate_for
 from getiaction.data.gym import GymDataset, named_gyms, rollout_loader
 from getiaction.data.loaders import evaluation_loader, training_loader
-from getiaction.data.opening import reopen, require_episodes, with_statistics
-from getiaction.data.sampler import ResumableSampler
+from getiaction.data.opening import with_statistics
+from getiaction.data.sampler import ResumableSampler, sampler_of
+from getiaction.data.sources import Source, source_of
 from getiaction.data.splits import split_episodes
 from getiaction.errors import GetiactionError
 from getiaction.gyms import Gym
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_BATCH_SIZE = 8
 DEFAULT_WORKERS = 4
@@ -53,7 +51,8 @@ class DataModule(FromConfig, LightningDataModule):
         max_episode_steps: Steps after which an episode ends; the gym's own limit if None.
         num_envs: Environments side by side.
         async_envs: Step them in processes of their own.
-        num_workers: Worker processes; ``"auto"`` is none when batches are gathered in memory.
+        num_workers: Worker processes; ``"auto"`` is some for a LeRobot dataset that is read item by
+            item, and none for others.
         delta_timestamps: Seconds from the present frame, by key. They follow from the policy; where
             they are given, they are checked.
         seed: Decides, with the epoch, the order of samples.
@@ -119,45 +118,19 @@ class DataModule(FromConfig, LightningDataModule):
         self.val_start_seed, self.test_start_seed = val_start_seed, test_start_seed
         self.max_episode_steps = max_episode_steps
         self.num_envs, self.async_envs = num_envs, async_envs
-        # More processes than episodes leave some of them without any.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self._num_workers = num_workers
         self._gather = gather
         self._cache = cache or CacheLimits()
-        self._given = _source(train_dataset)
-        self._given_val = _source(val_dataset)
+        # Samples come from a LeRobot dataset, or are those of another dataset as they are.
+        self._source = source_of(train_dataset)
+        self._other = train_dataset
+        self._val_source = source_of(val_dataset)
+        self._other_val = val_dataset
         self._meta: Any = None
         self._config: PreTrainedConfig | None = None
         self._train: Dataset[Any] | None = None
         self._val: Dataset[Any] | None = None
         self._sampler: ResumableSampler | None = None
-
-    # What NativeCheckpoint notes down of the data.
-
-    @property
-    def root(self) -> Path | None:
-        """Directory of the dataset, if it has one."""
-        return Path(self._given.root) if isinstance(self._given, LeRobotDataset) else None
-
-    @property
-    def repo_id(self) -> str:
-        """LeRobot's name of the dataset."""
-        return self._given.repo_id if isinstance(self._given, LeRobotDataset) else "local"
-
-    @property
-    def episodes(self) -> list[int] | None:
-        """Episode indices in use; None stands for all."""
-        return self._given.episodes if isinstance(self._given, LeRobotDataset) else None
-
-    @property
-    def tolerance_s(self) -> float:
-        """How far a frame may lie from the time asked for, in seconds."""
-        return self._given.tolerance_s if isinstance(self._given, LeRobotDataset) else 1e-4
-
-    @property
-    def video_backend(self) -> str | None:
-        """LeRobot's name of the video decoder."""
-        return self._given._video_backend if isinstance(self._given, LeRobotDataset) else None
 
     @property
     def batch_size(self) -> int:
@@ -176,35 +149,64 @@ class DataModule(FromConfig, LightningDataModule):
             GetiactionError: there is none, or its statistics are not whole.
         """
         if self._meta is None:
+            if self._source is None:
+                raise GetiactionError(
+                    "there is no LeRobotDataset to train on that the policy's features and "
+                    "statistics could be taken from; give one, or give them to the policy"
+                )
             self._meta = with_statistics(
-                self._read_meta(), use_imagenet_stats=self.use_imagenet_stats
+                self._source.read_meta(), use_imagenet_stats=self.use_imagenet_stats
             )
         return self._meta
 
-    def _read_meta(self) -> Any:
-        if not isinstance(self._given, LeRobotDataset):
-            raise GetiactionError(
-                "the training dataset is no LeRobotDataset, so the policy's features and "
-                "statistics cannot be taken from it; give them to the policy"
-            )
-        return self._given.meta
+    # What NativeCheckpoint notes down of the data.
+
+    @property
+    def root(self) -> Path | None:
+        """Directory of the dataset; None where it is known by its repo id, or is no LeRobot one."""
+        return None if self._source is None else self._source.root
+
+    @property
+    def repo_id(self) -> str:
+        """LeRobot's name of the dataset."""
+        return "local" if self._source is None else self._source.repo_id
+
+    @property
+    def episodes(self) -> list[int] | None:
+        """Episode indices in use; None stands for all."""
+        return None if self._source is None else self._source.episodes
+
+    @property
+    def tolerance_s(self) -> float:
+        """How far a frame may lie from the time asked for, in seconds."""
+        return TOLERANCE_S if self._source is None else self._source.tolerance_s
+
+    @property
+    def video_backend(self) -> str | None:
+        """LeRobot's name of the video decoder."""
+        return None if self._source is None else self._source.video_backend
 
     @property
     def train_dataset(self) -> Any:
-        """What is trained on: as given at first, with the policy's frames once it is set up."""
-        return self._given if self._train is None else self._train
+        """What is trained on; before the policy is known, without the frames that it needs."""
+        if self._train is None and self._source is not None:
+            return self._source.plain()
+        return self._other if self._train is None else self._train
 
     @property
     def val_dataset(self) -> Any:
-        """What is held out; None if nothing is, or before it is set up."""
-        return self._given_val if self._val is None else self._val
+        """What is held out; before the policy is known, what was given as such."""
+        return self._other_val if self._val is None else self._val
 
     @property
     def num_workers(self) -> int:
         """Worker processes of the training loader."""
+        return self._workers_for(self._train)
+
+    def _workers_for(self, dataset: Any) -> int:
         if self._num_workers != "auto":
             return self._num_workers
-        return 0 if isinstance(self._train, GatheredDataset) else DEFAULT_WORKERS
+        return DEFAULT_WORKERS if isinstance(dataset, LeRobotDataset) else 0
 
     @property
     def sampler(self) -> ResumableSampler:
@@ -218,8 +220,9 @@ class DataModule(FromConfig, LightningDataModule):
         if stage == "test":
             return
         config = getattr(getattr(self.trainer, "lightning_module", None), "config", None)
-        self._take(config if isinstance(config, PreTrainedConfig) else None)
-        held_out = bool(self.val_split) or self._given_val is not None
+        if isinstance(config, PreTrainedConfig):
+            self._take(config)
+        held_out = bool(self.val_split) or self._other_val is not None
         if stage == "fit" or (stage == "predict" and not held_out):
             self._open_train()
         self._open_val()
@@ -230,7 +233,7 @@ class DataModule(FromConfig, LightningDataModule):
         self._open_train()
         self._open_val()
 
-    def _take(self, config: PreTrainedConfig | None) -> None:
+    def _take(self, config: PreTrainedConfig) -> None:
         """Remember the policy's config; what was opened for one with other samples is dropped."""
         if _samples(config) != _samples(self._config):
             self._train = self._val = None
@@ -239,103 +242,60 @@ class DataModule(FromConfig, LightningDataModule):
     def _open_train(self) -> None:
         if self._train is not None:
             return
-        if self._has_lerobot_source():
-            deltas = self._deltas()
-            train_episodes, _ = split_episodes(self.meta, self.episodes, self.val_split)
-            self._train = self._held(self._open(train_episodes, deltas, training=True))
+        if self._source is not None:
+            deltas = self._deltas(self._source, self.meta)
+            episodes, _ = split_episodes(self.meta, self.episodes, self.val_split)
+            self._train = as_arrays(
+                self._source.open(episodes, deltas, training=True), self._gather, self._cache
+            )
+        elif self._other is not None:
+            self._train = self._other
         else:
-            self._train = self._given
-        if self._train is None:
             raise GetiactionError(
                 "there is nothing to train on: give the data module a train_dataset"
             )
-        self._sampler = self._make_sampler(self._train)
+        # Lightning's overfit_batches stands for the same few batches in each epoch.
+        shuffle = not getattr(self.trainer, "overfit_batches", 0)
+        drop = getattr(self._config, "drop_n_last_frames", 0)
+        self._sampler = sampler_of(self._train, self.seed, shuffle=shuffle, drop_n_last_frames=drop)
 
     def _open_val(self) -> None:
         if self._val is not None:
             return
-        if isinstance(self._given_val, LeRobotDataset):
-            given = self._given_val
-            deltas = self._deltas(given.meta, given.delta_timestamps)
-            self._val = self._held(
-                reopen(given, episodes=given.episodes, deltas=deltas, image_transforms=None)
+        if self._val_source is not None:
+            source = self._val_source
+            deltas = self._deltas(source, source.read_meta())
+            self._val = as_arrays(
+                source.open(source.episodes, deltas, training=False), self._gather, self._cache
             )
-        elif self._given_val is not None:
-            self._val = self._given_val
-        elif self.val_split and self._has_lerobot_source():
-            deltas = self._deltas()
+        elif self._other_val is not None:
+            self._val = self._other_val
+        elif self.val_split and self._source is not None:
+            deltas = self._deltas(self._source, self.meta)
             _, held_out = split_episodes(self.meta, self.episodes, self.val_split)
-            self._val = self._held(self._open(held_out, deltas, training=False))
+            self._val = as_arrays(
+                self._source.open(held_out, deltas, training=False), self._gather, self._cache
+            )
         elif self.val_split:
             raise GetiactionError(
                 "val_split holds out episodes of a LeRobotDataset; give other datasets' held-out "
                 "part as val_dataset"
             )
 
-    def _has_lerobot_source(self) -> bool:
-        return isinstance(self._given, LeRobotDataset)
-
-    def _given_deltas(self) -> DeltaTimestamps | None:
-        return getattr(self._given, "delta_timestamps", None)
-
-    def _deltas(
-        self, meta: Any = None, own: DeltaTimestamps | None = None
-    ) -> DeltaTimestamps | None:
+    def _deltas(self, source: Source, meta: Any) -> DeltaTimestamps | None:
         """The policy's delta timestamps; what was given is compared with them."""
-        meta = meta or self.meta
-        sources = [d for d in (self.delta_timestamps, own or self._given_deltas()) if d]
+        given = [deltas for deltas in (self.delta_timestamps, source.deltas) if deltas]
         if self._config is None:
-            if not sources:
+            if not given:
                 raise GetiactionError(
                     "the data module needs a LeRobot policy to know which frames a sample spans; "
                     "fit a LeRobotPolicy, or call prepare(config)"
                 )
-            return sources[0]
+            return given[0]
         needed = deltas_of(self._config, meta)
-        for given in sources:
-            require_deltas(given, needed, meta.fps)
+        for deltas in given:
+            require_deltas(deltas, needed, meta.fps)
         return needed
-
-    def _open(
-        self, episodes: list[int] | None, deltas: DeltaTimestamps | None, *, training: bool
-    ) -> LeRobotDataset:
-        given: Any = self._given
-        return reopen(
-            given,
-            episodes=episodes,
-            deltas=deltas,
-            image_transforms=given.image_transforms if training else None,
-        )
-
-    def _held(self, dataset: LeRobotDataset) -> Dataset[Any]:
-        """The dataset as arrays, if that is wanted and possible."""
-        reason = "gather=False" if self._gather is False else why_not_gathered(dataset, self._cache)
-        if reason is None:
-            return GatheredDataset(dataset, self._cache)
-        if self._gather is True:
-            raise GetiactionError(f"the dataset cannot be held as arrays: {reason}")
-        if self._gather == "auto":
-            logger.info("reading the dataset item by item: %s", reason)
-        opened: Dataset[Any] = dataset
-        return opened
-
-    def _make_sampler(self, dataset: Any) -> ResumableSampler | None:
-        if isinstance(dataset, IterableDataset):
-            return None
-        # Lightning's overfit_batches stands for the same few batches in each epoch.
-        shuffle = not getattr(self.trainer, "overfit_batches", 0)
-        opened = dataset.dataset if isinstance(dataset, GatheredDataset) else dataset
-        if not isinstance(opened, LeRobotDataset):
-            return ResumableSampler([0], [len(opened)], shuffle=shuffle, seed=self.seed)
-        return ResumableSampler(
-            opened.meta.episodes["dataset_from_index"],
-            opened.meta.episodes["dataset_to_index"],
-            episode_indices_to_use=opened.episodes,
-            drop_n_last_frames=getattr(self._config, "drop_n_last_frames", 0),
-            shuffle=shuffle,
-            seed=self.seed,
-            absolute_to_relative_idx=opened.absolute_to_relative_idx,
-        )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled by (seed, epoch); draws its workers' seed from the global RNG, as natively."""
@@ -376,12 +336,21 @@ class DataModule(FromConfig, LightningDataModule):
             raise GetiactionError("there is nothing to predict on: give the data module a dataset")
         return self._in_order(dataset)
 
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        """Move a batch to the device; on the CPU it is there, and looking through it takes time."""
+        if device.type == "cpu":
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def _in_order(self, dataset: Dataset[Any]) -> DataLoader[Any]:
         if isinstance(dataset, IterableDataset):
             return DataLoader(dataset, self.train_batch_size, collate_fn=collate_for(dataset))
+        # Gathering takes less time than handing batches over, and other loaders may have workers.
+        gathered = isinstance(dataset, GatheredDataset)
         return evaluation_loader(
             dataset,
             self.train_batch_size,
+            workers=0 if gathered else self._workers_for(dataset),
             seed=self.seed,
             world_size=self._world_size,
             rank=self._rank,
@@ -429,12 +398,3 @@ def _samples(config: Any) -> tuple[Any, ...]:
     """What of a policy's config decides which samples there are and what is in them."""
     names = ("observation_delta_indices", "action_delta_indices", "reward_delta_indices")
     return tuple(getattr(config, name, None) for name in (*names, "drop_n_last_frames"))
-
-
-def _source(dataset: Any) -> Any:
-    """The dataset that was given, without what another data module put around it."""
-    if isinstance(dataset, GatheredDataset):
-        dataset = dataset.dataset
-    if isinstance(dataset, LeRobotDataset):
-        require_episodes(dataset.episodes, dataset.meta.total_episodes)
-    return dataset

@@ -1,6 +1,12 @@
 """The order of training samples: LeRobot's, and able to go on in the middle of an epoch."""
 
-from lerobot.datasets import EpisodeAwareSampler
+from typing import Any
+
+from lerobot.datasets import EpisodeAwareSampler, LeRobotDataset
+from torch.utils.data import IterableDataset
+
+from getiaction.data.gather import GatheredDataset
+from getiaction.errors import GetiactionError
 
 
 class ResumableSampler(EpisodeAwareSampler):  # type: ignore[misc]
@@ -37,3 +43,45 @@ class ResumableSampler(EpisodeAwareSampler):  # type: ignore[misc]
     def set_epoch(self, epoch: int) -> None:
         """Take Lightning's epoch, counted from where this process began."""
         super().set_epoch(self.first_epoch + epoch)
+
+
+def sampler_of(
+    dataset: Any, seed: int, *, shuffle: bool, drop_n_last_frames: int = 0
+) -> ResumableSampler | None:
+    """Return the order in which native training takes the samples of ``dataset``.
+
+    Args:
+        dataset: A LeRobot dataset, also as arrays, or any other; a stream has no order but its own.
+        seed: Decides, with the epoch, the order.
+        shuffle: Whether there is another order than that of the samples.
+        drop_n_last_frames: How many at the end of each episode are left out.
+
+    Raises:
+        GetiactionError: that leaves nothing.
+    """
+    if isinstance(dataset, IterableDataset):
+        return None
+    opened = dataset.dataset if isinstance(dataset, GatheredDataset) else dataset
+    if not isinstance(opened, LeRobotDataset):
+        return ResumableSampler([0], [len(opened)], shuffle=shuffle, seed=seed)
+    try:
+        return _sampler_of_episodes(opened, seed, shuffle, drop_n_last_frames)
+    except ValueError as error:
+        raise GetiactionError(
+            f"the policy leaves out the last {drop_n_last_frames} frames of each episode, and no "
+            "episode of the dataset is longer"
+        ) from error
+
+
+def _sampler_of_episodes(
+    opened: LeRobotDataset, seed: int, shuffle: bool, drop_n_last_frames: int
+) -> ResumableSampler:
+    return ResumableSampler(
+        opened.meta.episodes["dataset_from_index"],
+        opened.meta.episodes["dataset_to_index"],
+        episode_indices_to_use=opened.episodes,
+        drop_n_last_frames=drop_n_last_frames,
+        shuffle=shuffle,
+        seed=seed,
+        absolute_to_relative_idx=opened.absolute_to_relative_idx,
+    )

@@ -118,6 +118,12 @@ def test_another_policy_gets_other_samples(state_root: Path) -> None:
     assert len(data.sampler) == 34 - 3 * DIFFUSION.drop_n_last_frames
 
 
+def test_episodes_that_are_too_short_are_refused(state_root: Path) -> None:
+    config = policy_config("diffusion", {"drop_n_last_frames": 27})
+    with pytest.raises(GetiactionError, match="leaves out the last 27 frames of each episode"):
+        LeRobotDataModule(root=state_root).prepare(config)
+
+
 def test_any_torch_dataset_is_shuffled_by_seed_and_epoch(tmp_path: Path) -> None:
     dataset = TensorDataset(torch.arange(10))
 
@@ -201,6 +207,8 @@ def test_a_data_module_may_have_gyms_only(tmp_path: Path) -> None:
     lightning.test(module, datamodule=data, verbose=False)
     (batch,) = module.seen["test 0"]
     assert batch.seeds == (100_000,)
+    with pytest.raises(GetiactionError, match="no LeRobotDataset to train on"):
+        _ = data.meta
     with pytest.raises(GetiactionError, match="nothing to train on: give .* train_dataset"):
         lightning.fit(module, datamodule=data)
 
@@ -275,7 +283,7 @@ def test_the_given_datasets_statistics_stay_as_they_are(image_root: Path) -> Non
 
 def test_other_datasets_have_no_metadata() -> None:
     other: Dataset[Any] = TensorDataset(torch.zeros(3))
-    with pytest.raises(GetiactionError, match="no LeRobotDataset, so the policy's features"):
+    with pytest.raises(GetiactionError, match="there is no LeRobotDataset to train on that the"):
         _ = DataModule(other).meta
     with pytest.raises(GetiactionError, match="val_split holds out episodes of a LeRobotData"):
         DataModule(other, val_split=0.5).prepare(ACT)
