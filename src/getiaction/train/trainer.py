@@ -110,6 +110,9 @@ class Trainer(LightningsTrainer, BaseTrainer):
         look_upwards(self.callbacks)
         # As lerobot-train; Lightning leaves it off.
         torch.backends.cuda.matmul.allow_tf32 = True
+        if not torch.cuda.is_available():
+            # Lightning lets torch look for the driver's library in this way, at each step anew.
+            os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
     def fit(self, *args: Any, **kwargs: Any) -> None:
         """Run Lightning's ``fit``; Ctrl-C arrives as KeyboardInterrupt."""

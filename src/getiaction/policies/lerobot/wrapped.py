@@ -49,6 +49,7 @@ class Wrapped(Policy):
         self.lerobot_policy = self.preprocessor = self.postprocessor = None
         self.grad_norm: Tensor | None = None
         self._needed: tuple[str, ...] = ()
+        self._modules_to_train: tuple[torch.nn.Module, ...] = ()
 
     def _take(self, made: Made) -> Self:
         self.lerobot_policy, self.preprocessor, self.postprocessor = made
@@ -105,10 +106,15 @@ class Wrapped(Policy):
         prepared: Batch = self.preprocessor(batch)
         return prepared
 
+    def on_train_start(self) -> None:
+        """List the policy's modules: to look at all of them is quicker than to set each."""
+        self._modules_to_train = tuple(self.lerobot_policy.modules())
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         prepared = self.prepare_batch(batch)
-        self.lerobot_policy.train()
+        if not self._modules_to_train or not all(m.training for m in self._modules_to_train):
+            self.lerobot_policy.train()
         loss, parts = self.loss_and_parts(prepared)
         if self._logs_now():
             self.log("train/loss", loss.detach(), prog_bar=True)
@@ -128,6 +134,7 @@ class Wrapped(Policy):
         optimizer = self.optimizer_config.build(self.lerobot_policy.get_optim_params())
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise GetiactionError(f"policy {self.config.type!r} needs several optimizers at once")
+        _step_over_lists(optimizer)
         if self.scheduler_config is None:
             return optimizer
         steps = self.total_steps or int(self.trainer.estimated_stepping_batches)
@@ -202,6 +209,17 @@ class Wrapped(Policy):
         trainer: Any = self._trainer
         every: int = getattr(trainer, "log_every_n_steps", 0)
         return every > 0 and ((trainer.global_step + 1) % every == 0 or trainer.is_last_batch)
+
+
+def _step_over_lists(optimizer: torch.optim.Optimizer) -> None:
+    """Let torch's own optimizers step over lists of weights on a CPU too, as they do on a GPU.
+
+    Weight by weight takes longer and gives the same numbers.
+    """
+    for group in optimizer.param_groups:
+        undecided = group.get("foreach", True) is None and not group.get("fused")
+        if undecided and all(weight.device.type == "cpu" for weight in group["params"]):
+            group["foreach"] = True
 
 
 def _number(value: Any) -> float | Tensor | None:
