@@ -20,7 +20,7 @@ SMALL_FIELDS: Mapping[str, Mapping[str, Any]] = {
     "vqbet": {"gpt_hidden_dim": 32, "gpt_n_layer": 1, "n_vqvae_training_steps": 1},
     "tdmpc": {"mlp_dim": 32},
 }
-SMALL_TRAINER = {
+SMALL_TRAINER: Mapping[str, Any] = {
     "accelerator": "cpu",
     "max_steps": 2,
     "limit_train_batches": 2,
@@ -30,6 +30,7 @@ SMALL_TRAINER = {
     "enable_model_summary": False,
     "log_every_n_steps": 1,
 }
+ONE_NATIVE_STEP = 'steps=1, batch_size=4, num_workers=0, device="cpu"'
 SMALL_NUMBERS = {
     r"(batch_size[=:] ?)\d+": r"\g<1>4",
     r"(num_rollouts_\w+=)\d+": r"\g<1>1",
@@ -39,7 +40,7 @@ SMALL_NUMBERS = {
     r"(dim_model=)\d+": r"\g<1>32",
     r"(hidden_dim\"?[=:] ?)\d+": r"\g<1>32",
     r"\[512, 1024, 2048\]": "[16, 32, 64]",
-    r"LeRobotTrainer\((max_epochs=\d+)?\)": 'LeRobotTrainer(steps=1, batch_size=4, num_workers=0, device="cpu")',
+    r"LeRobotTrainer\((max_epochs=\d+)?\)": f"LeRobotTrainer({ONE_NATIVE_STEP})",
 }
 
 
@@ -79,11 +80,11 @@ def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(universal, "policy_config", policy_config)
     monkeypatch.setattr(trainers, "policy_config", policy_config)
-    initialise = LightningsTrainer.__init__
+    initialise: Any = LightningsTrainer.__init__
 
     @functools.wraps(initialise)
     def __init__(self: Any, **given: Any) -> None:
-        initialise(self, **SMALL_TRAINER | given)
+        initialise(self, **{**SMALL_TRAINER, **given})
 
     monkeypatch.setattr(LightningsTrainer, "__init__", __init__)
     monkeypatch.setitem(PushTGym.__init__.__kwdefaults__ or {}, "max_episode_steps", 5)

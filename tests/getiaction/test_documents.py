@@ -6,7 +6,6 @@ that two cores can do and with the names that the text around it has spoken of, 
 """
 
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,7 @@ TEN = f"[{', '.join(f'{i / 10:.1f}' for i in range(10))}]"
 @pytest.fixture
 def world(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Any]:
+) -> Any:
     """A small world with the given datasets, and a directory of one's own."""
     shrink(monkeypatch)
     monkeypatch.chdir(tmp_path)
@@ -125,7 +124,12 @@ def test_training_with_validation_and_test(world: Any) -> None:
     names = run(VERSUS["1"], {})
     trainers: list[Any] = []
     original = names["Trainer"]
-    names["Trainer"] = lambda **kwargs: trainers.append(original(**kwargs)) or trainers[-1]
+
+    def listen(**kwargs: Any) -> Any:
+        trainers.append(original(**kwargs))
+        return trainers[-1]
+
+    names["Trainer"] = listen
     names["train_getiaction"]()
     (trainer,) = trainers
     assert trainer.global_step == 2
@@ -164,7 +168,11 @@ def test_the_same_rollout(world: Any) -> None:
 
 def test_validation_within_epochs(world: Any) -> None:
     world(PUSHT)
-    names = {"Trainer": Trainer, "GymEvaluation": GymEvaluation, "policy": ACT(chunk_size=10)}
+    names: dict[str, Any] = {
+        "Trainer": Trainer,
+        "GymEvaluation": GymEvaluation,
+        "policy": ACT(chunk_size=10),
+    }
     names = run(VERSUS["5"], names | {"datamodule": pusht_with_gyms()})
     assert "val/gym/success" in names["trainer"].callback_metrics
 
@@ -181,7 +189,7 @@ def test_experiment_tracking(world: Any, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_production(world: Any) -> None:
     world(PUSHT)
-    names = {
+    names: dict[str, Any] = {
         "Trainer": Trainer,
         "GymEvaluation": GymEvaluation,
         "ModelCheckpoint": ModelCheckpoint,
@@ -196,7 +204,7 @@ def test_production(world: Any) -> None:
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 def test_ways_to_validate(world: Any) -> None:
     world(PUSHT)
-    names = {
+    names: dict[str, Any] = {
         "trainer": Trainer(logger=False),
         "policy": ACT(chunk_size=10),
         "datamodule": pusht_with_gyms(),
@@ -209,7 +217,7 @@ def test_ways_to_validate(world: Any) -> None:
 def test_migration(world: Any) -> None:
     world(PUSHT)
     policy = run(VERSUS["10"], {})["policy"]
-    names = {
+    names: dict[str, Any] = {
         "DataModule": DataModule,
         "PushTGym": PushTGym,
         "Trainer": Trainer,
@@ -258,7 +266,7 @@ def test_outputs_equal_native_ones(world: Any) -> None:
         dim_feedforward=32,
         n_encoder_layers=1,
     )
-    names = {
+    names: dict[str, Any] = {
         "LeRobotDataset": LeRobotDataset,
         "dataset_to_policy_features": dataset_to_policy_features,
         "torch": torch,
@@ -291,7 +299,7 @@ def test_commands(command: str, world: Any, monkeypatch: pytest.MonkeyPatch) -> 
     words = shlex.split(command)
     assert words.pop(0) == "getiaction"
     words = [str(Path(__file__).parents[2] / w) if w.startswith("configs/") else w for w in words]
-    small = ["--data.train_batch_size=2", "--trainer.max_steps=1", "--trainer.log_every_n_steps=1"]
+    small = ["--data.train_batch_size=1", "--trainer.max_steps=1", "--trainer.log_every_n_steps=1"]
     if "dim_model" in command:
         words[words.index("1024")] = "64"
     assert main([*words, *small]) == 0
@@ -305,7 +313,7 @@ def test_commands(command: str, world: Any, monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_explicit_policy(world: Any) -> None:
     world(PUSHT)
-    names = {
+    names: dict[str, Any] = {
         "dataset_to_policy_features": dataset_to_policy_features,
         "L": L,
         "datamodule": pusht(),
@@ -316,7 +324,7 @@ def test_explicit_policy(world: Any) -> None:
 
 def fit_yaml(text: str, *more: str) -> int:
     Path("config.yaml").write_text(text)
-    small = ["--data.init_args.train_batch_size=4", "--trainer.fast_dev_run=1"]
+    small = ["--data.init_args.train_batch_size=2", "--trainer.fast_dev_run=1"]
     return main(["fit", "--config=config.yaml", *small, *more])
 
 
@@ -347,7 +355,7 @@ def test_data_module(world: Any) -> None:
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
 def test_native_data_loader(world: Any) -> None:
     world(PUSHT)
-    names = {"trainer": Trainer(logger=False), "policy": ACT(chunk_size=1)}
+    names: dict[str, Any] = {"trainer": Trainer(logger=False), "policy": ACT(chunk_size=1)}
     names = run(INTEGRATION["10"], names)
     assert names["trainer"].global_step == 2
 
@@ -394,7 +402,7 @@ def test_configuration_of_the_first_phase(world: Any) -> None:
     world(TRANSFER)
     Path("config.yaml").write_text(smaller(APPROACHES["6"]))
     assert (
-        main(["fit", "--config=config.yaml", *NATIVE_SMALL, "--trainer.init_args.batch_size=4"])
+        main(["fit", "--config=config.yaml", *NATIVE_SMALL, "--trainer.init_args.batch_size=8"])
         == 0
     )
     assert Path("run/checkpoints/last").is_dir()
@@ -402,7 +410,7 @@ def test_configuration_of_the_first_phase(world: Any) -> None:
 
 def test_policy_adapter(world: Any) -> None:
     world(ANY)
-    names = {
+    names: dict[str, Any] = {
         "LightningTrainer": LightningTrainer,
         "LeRobotPolicyAdapter": LeRobotPolicyAdapter,
         "LeRobotDataModule": LeRobotDataModule,
@@ -422,7 +430,7 @@ def test_policy_classes(world: Any) -> None:
 
 def test_all_phases(world: Any) -> None:
     world(ANY)
-    names = {
+    names: dict[str, Any] = {
         "LeRobotTrainer": LeRobotTrainer,
         "LightningTrainer": LightningTrainer,
         "ACT": ACT,

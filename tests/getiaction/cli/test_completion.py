@@ -48,9 +48,8 @@ def test_tab(script: Path, typed: list[str], offered: list[str]) -> None:
     assert done.stdout.split() == offered
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([f"--print_completion={shell}"]) == 0
+def test_another_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--print_completion=zsh"]) == 0
     assert "trainer.max_epochs" in capsys.readouterr().out
 
 

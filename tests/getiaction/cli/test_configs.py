@@ -40,7 +40,7 @@ def test_a_step_of_training(
             f"--config={CONFIGS / name}.yaml",
             "--trainer.fast_dev_run=1",
             "--trainer.accelerator=cpu",
-            "--data.init_args.train_batch_size=2",
+            f"--data.init_args.train_batch_size={2 if recording is PUSHT else 1}",
             *(f"--model.init_args.{setting}" for setting in model),
             *(f"--data.init_args.{setting}" for setting in data),
         ]
