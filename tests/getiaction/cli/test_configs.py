@@ -60,6 +60,7 @@ def test_what_is_printed_is_what_is_run(
     again.write_text(first)
     assert main(["fit", f"--config={again}", "--print_config"]) == 0
     assert capsys.readouterr().out == first
+    assert yaml.safe_load(first)["seed_everything"] == 1000
     # Nothing of the file is lost on the way.
     given, printed = yaml.safe_load(path.read_text()), yaml.safe_load(first)
     for part in ("model", "data"):
@@ -71,6 +72,31 @@ def test_what_is_printed_is_what_is_run(
                 assert (
                     _number(printed[part]["init_args"][key]) == _number(value) or key == "val_gyms"
                 )
+
+
+BARE = """
+model: {class_path: LeRobotPolicyAdapter, init_args: {policy_name: vqbet, gpt_n_layer: 2}}
+data: {class_path: LeRobotDataModule, init_args: {repo_id: lerobot/pusht, val_gyms: CartPole-v1}}
+trainer: {callbacks: [{class_path: ModelCheckpoint, init_args: {monitor: val/gym/success}}]}
+"""
+
+
+def test_bare_names_are_those_of_this_package(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bare.yaml"
+    path.write_text(BARE)
+    # A nested field on the command line stands beside the flat ones of the file.
+    more = "--model.init_args.config_kwargs.gpt_n_head=4"
+    assert main(["fit", f"--config={path}", more, "--print_config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["model"]["class_path"] == "getiaction.policies.lerobot.VQBeT"
+    arguments = printed["model"]["init_args"]
+    assert (arguments["gpt_n_layer"], arguments["gpt_n_head"]) == (2, 4)
+    (callback,) = printed["trainer"]["callbacks"]
+    assert callback["class_path"] == "getiaction.train.callbacks.ModelCheckpoint"
+    # A gym's id is no class.
+    assert printed["data"]["init_args"]["val_gyms"] == "CartPole-v1"
 
 
 def _number(value: object) -> object:
