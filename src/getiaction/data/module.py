@@ -23,7 +23,8 @@ from getiaction.errors import GetiactionError
 from getiaction.gyms import Gym
 
 DEFAULT_BATCH_SIZE = 8
-DEFAULT_WORKERS = 4
+# LeRobot's default; more than there are processors would only take turns.
+DEFAULT_WORKERS = min(4, len(os.sched_getaffinity(0)))
 # Far from those of validation, so that a policy is never tested on what it was chosen by.
 VAL_START_SEED, TEST_START_SEED = 1000, 100_000
 

@@ -225,8 +225,8 @@ def explained(config: PreTrainedConfig, path: Path | None = None) -> Iterator[No
             raise
         raise GetiactionError(
             f"the backbone weights {weights} could not be downloaded ({error}); put them into "
-            f"{torch.hub.get_dir()}/checkpoints, or train the backbone from scratch with "
-            f"--policy.{BACKBONE}=None"
+            f"{torch.hub.get_dir()}/checkpoints, or train the backbone from scratch by "
+            f"{BACKBONE}=None"
         ) from error
 
 

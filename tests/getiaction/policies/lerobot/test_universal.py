@@ -46,9 +46,7 @@ def test_backbone_weights_that_cannot_be_had(
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", unreachable)
     weights = "ResNet18_Weights.IMAGENET1K_V1"
     module = ACT(**{**SMALL, "pretrained_backbone_weights": weights})
-    with pytest.raises(
-        GetiactionError, match=r"no network.*--policy.pretrained_backbone_weights=None"
-    ):
+    with pytest.raises(GetiactionError, match=r"no network.*by pretrained_backbone_weights=None"):
         module.create(metadata(image_root))
 
 
