@@ -1,5 +1,6 @@
 """A Lightning data module: a dataset to train on, and what to validate and test on."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
