@@ -10,6 +10,7 @@ from lerobot.optim.optimizers import OptimizerConfig
 from lerobot.optim.schedulers import LRSchedulerConfig
 from lerobot.processor import DeviceProcessorStep
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from getiaction.errors import GetiactionError
 from getiaction.policies.base import Batch, Policy
@@ -153,11 +154,16 @@ class Wrapped(Policy):
         """Clip as LeRobot does: the norm is summed in the order of ``policy.parameters()``.
 
         Lightning's own clipping sums in the optimizer's group order, which differs in the last bit.
+        Where the norm is within the limit, torch would go over all gradients to multiply them by 1;
+        a CPU knows that beforehand, a GPU would have to be waited for.
         """
         limit = self.optimizer_config.grad_clip_norm or float("inf")
         if gradient_clip_val is not None:
             limit = gradient_clip_val
-        self.grad_norm = torch.nn.utils.clip_grad_norm_(self.lerobot_policy.parameters(), limit)
+        weights = [w for w in self.lerobot_policy.parameters() if w.grad is not None]
+        self.grad_norm = norm = get_total_norm([w.grad for w in weights])
+        if norm.device.type != "cpu" or not limit / (norm + 1e-6) >= 1:
+            clip_grads_with_norm_(weights, limit, norm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step the optimizer, then let the policy update its own buffers, if it has any."""
