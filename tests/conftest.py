@@ -1,8 +1,12 @@
 """Settings for every test, made before torch is imported anywhere."""
 
 import os
+import signal
 
 # Tests run beside each other and beside servers that they start. OpenMP threads that spin while
 # they wait made such a run ten times slower on two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# A shell that starts the tests in the background lets them ignore SIGINT, and all their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
