@@ -49,7 +49,7 @@ POLICY: dict[str, Any] = {
 }
 KINDS = {
     "state": Kind(cameras=(), batch=32),
-    "two 64x64 cameras": Kind(cameras=("left", "side"), batch=4),
+    "two 64x64 cameras": Kind(cameras=("left", "side"), batch=8),
 }
 
 
@@ -63,7 +63,7 @@ class Block:
 
 MADE_BEFORE = Block(steps=25, uncounted=3)
 # LeRobot's four workers fetch 16 batches ahead, while others have their turn.
-END_TO_END = Block(steps=36, uncounted=22)
+END_TO_END = Block(steps=44, uncounted=24)
 
 
 @dataclass
