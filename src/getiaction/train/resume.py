@@ -10,6 +10,8 @@ from lerobot.utils.constants import TRAINING_STATE_DIR
 from lerobot.utils.random_utils import load_rng_state
 from lightning.pytorch import Callback
 
+from getiaction.policies.lerobot.counters import unpack_counters
+
 
 class NativeResume(Callback):
     """Continue training at the step of a checkpoint that :class:`NativeCheckpoint` wrote.
@@ -42,6 +44,8 @@ class NativeResume(Callback):
         schedulers = trainer.lr_scheduler_configs
         scheduler = schedulers[0].scheduler if schedulers else None
         load_training_state(self.checkpoint, trainer.optimizers[0], scheduler)
+        # Natively each step is one forward pass.
+        unpack_counters(pl_module.lerobot_policy, self.step)
         epoch_loop = trainer.fit_loop.epoch_loop
         steps = epoch_loop.automatic_optimization.optim_progress.optimizer.step.total
         steps.ready = steps.completed = self.step

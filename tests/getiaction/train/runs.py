@@ -221,6 +221,7 @@ def train_ours(
     policy_class: type[LeRobotPolicy] = LeRobotPolicy,
     data_class: type[LeRobotDataModule] = LeRobotDataModule,
     trainer_options: dict[str, Any] | None = None,
+    ckpt_path: Path | None = None,
     **data_options: Any,
 ) -> Result:
     """Train up to step ``steps`` of a run that is to have ``total_steps``."""
@@ -242,19 +243,20 @@ def train_ours(
     if resume_from is not None:
         policy.create(data.meta, pretrained=resume_from / "pretrained_model")
         callbacks.append(NativeResume(resume_from))
+    trainer_options = dict(trainer_options or {})
     trainer = Trainer(
         max_steps=steps,
         max_epochs=-1,
         accelerator="cpu",
         precision=precision_of(policy.config, "cpu"),
-        callbacks=callbacks,
+        callbacks=callbacks + trainer_options.pop("callbacks", []),
         logger=False,
         enable_progress_bar=False,
         limit_val_batches=1.0 if validate else 0,
         default_root_dir=run_dir,
-        **{"enable_checkpointing": False, "enable_model_summary": False, **(trainer_options or {})},
+        **{"enable_checkpointing": False, "enable_model_summary": False, **trainer_options},
     )
-    trainer.fit(policy, datamodule=data)
+    trainer.fit(policy, datamodule=data, ckpt_path=ckpt_path)
     return Result(losses.values, copy.deepcopy(policy.lerobot_policy.state_dict()), losses.held_out)
 
 

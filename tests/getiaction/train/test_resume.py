@@ -1,8 +1,10 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from lerobot.optim.schedulers import CosineAnnealingWithWarmupSchedulerConfig
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from tests.getiaction.train.runs import Result, train_ours
 
@@ -36,3 +38,33 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         assert torch.equal(rest.weights[name], weight), name
     saved = (tmp_path / "checkpoints/last/training_state/training_step.json").read_text()
     assert f'"step": {STEPS}' in saved
+
+
+# In the first phase of VQ-BeT and in the second, whose border is at step 15.
+@pytest.mark.parametrize("step", [9, 17])
+@pytest.mark.parametrize("kind", ["native", "lightning"])
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_vqbet_goes_on_in_its_phase(
+    policies_root: Path, tmp_path: Path, step: int, kind: str
+) -> None:
+    def train(name: str, **options: Any) -> Result:
+        keep = ModelCheckpoint(tmp_path / name, "{step}", save_top_k=-1, every_n_train_steps=1)
+        trainer_options = {"enable_checkpointing": True, "callbacks": [keep]}
+        return train_ours(
+            policies_root,
+            tmp_path / name,
+            steps=19,
+            policy_name="vqbet",
+            save_freq=step,
+            trainer_options=trainer_options,
+            **options,
+        )
+
+    whole = train("whole")
+    if kind == "native":
+        rest = train("rest", resume_from=tmp_path / "whole" / "checkpoints" / f"{step:06d}")
+    else:
+        rest = train("rest", ckpt_path=tmp_path / "whole" / f"step={step}.ckpt")
+    assert rest.losses == whole.losses[step:]
+    for name, weight in whole.weights.items():
+        assert torch.equal(rest.weights[name], weight), name

@@ -17,6 +17,7 @@ from getiaction.policies.lerobot.configs import (
     split_features,
     with_learning_rate,
 )
+from getiaction.policies.lerobot.counters import pack_counters, unpack_counters
 from getiaction.policies.lerobot.making import (
     load_native,
     make_for_dataset,
@@ -56,6 +57,8 @@ class LeRobotPolicy(Wrapped):
 
     #: The policy that a class stands for; None where the name is an argument.
     POLICY_NAME: ClassVar[str | None] = None
+
+    _counts: Mapping[str, int] | None = None
 
     def __init__(
         self,
@@ -246,6 +249,7 @@ class LeRobotPolicy(Wrapped):
                 "optimizer": archive.encode(self.optimizer_config, OptimizerConfig),
                 "scheduler": archive.encode(self.scheduler_config, LRSchedulerConfig),
                 "total_steps": self.total_steps,
+                "counters": pack_counters(self.lerobot_policy),
             }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -259,6 +263,13 @@ class LeRobotPolicy(Wrapped):
             entry["config"], self.config, checkpoint["state_dict"], self.state_dict()
         )
         self._take((self.lerobot_policy, *self._unpacked(entry)))
+        self._counts = entry["counters"]
+
+    def on_fit_start(self) -> None:
+        """Count on from where the checkpoint was written; its weights are loaded by now."""
+        counts, self._counts = self._counts, None
+        if counts is not None:
+            unpack_counters(self.lerobot_policy, counts)
 
     def _make_like(self, entry: archive.Plain) -> None:
         """Make the network that a checkpoint's weights fit, as far as the config at hand does."""
