@@ -52,7 +52,7 @@ class Blocks:
 
 def cpu_seconds() -> float:
     """Processor seconds of this process and of the loader's workers, living ones included."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     spent = time.process_time()
     for child in psutil.Process().children(recursive=True):
@@ -143,9 +143,9 @@ def getiaction(job: dict[str, Any], blocks: Blocks) -> None:
 
 def physicalai(job: dict[str, Any], blocks: Blocks) -> None:
     """The same with the public ancestor, which needs the delta timestamps by hand."""
-    from physicalai.data import LeRobotDataModule  # type: ignore[import-not-found]
-    from physicalai.policies.lerobot import ACT  # type: ignore[import-not-found]
-    from physicalai.train import Trainer  # type: ignore[import-not-found]
+    from physicalai.data import LeRobotDataModule
+    from physicalai.policies.lerobot import ACT
+    from physicalai.train import Trainer
 
     length = job["policy"]["chunk_size"]
     data = LeRobotDataModule(

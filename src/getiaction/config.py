@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from getiaction.errors import GetiactionError
 

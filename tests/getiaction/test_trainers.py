@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import torch
-import yaml  # type: ignore[import-untyped]
+import yaml
 from safetensors.torch import load_file
 
 from getiaction.errors import GetiactionError

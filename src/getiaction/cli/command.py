@@ -4,7 +4,7 @@ import os
 import sys
 from typing import Any, NoReturn
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI

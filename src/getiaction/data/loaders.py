@@ -1,5 +1,6 @@
 """Loaders that go on where they were stopped, and that leave the global random numbers alone."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,8 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from getiaction.data.gather import collate_for
 
+# LeRobot's default; more than there are processors would only take turns.
+DEFAULT_WORKERS = min(4, len(os.sched_getaffinity(0)))
 # LeRobot's own defaults for worker processes; spawn because decoders do not survive a fork.
 WORKER_OPTIONS = {"prefetch_factor": 4, "persistent_workers": True}
 
@@ -76,13 +79,18 @@ class ResumableLoader(DataLoader[Any]):
     _taken = 0
     _resume: tuple[int, int] | None = None
 
+    @property
+    def _sampler(self) -> Any:
+        batches: Any = self.batch_sampler
+        return batches.sampler
+
     def state_dict(self) -> dict[str, int]:
         """Return the epoch and the number of its batches that were taken."""
         return {"epoch": self._epoch, "taken": self._taken, "first_epoch": self._first_epoch()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Begin after the batches of ``state`` when its epoch comes; other epochs are whole."""
-        sampler: Any = self.batch_sampler.sampler  # type: ignore[union-attr]
+        sampler = self._sampler
         epoch, taken = state["epoch"], state["taken"]
         if taken >= len(self):
             epoch, taken = epoch + 1, 0
@@ -92,15 +100,14 @@ class ResumableLoader(DataLoader[Any]):
         self._epoch, self._taken = epoch, taken
 
     def _first_epoch(self) -> int:
-        sampler: Any = self.batch_sampler.sampler  # type: ignore[union-attr]
-        return int(getattr(sampler, "first_epoch", 0))
+        return int(getattr(self._sampler, "first_epoch", 0))
 
     def __iter__(self) -> Any:
         return self._batches()
 
     def _batches(self) -> Iterator[Any]:
         batches: Any = self.batch_sampler
-        sampler = batches.sampler
+        sampler = self._sampler
         epoch = int(getattr(sampler, "epoch", self._epoch))
         start = 0
         if self._resume is not None and self._resume[0] == epoch:
@@ -149,6 +156,7 @@ def evaluation_loader(
     Making an iterator draws a number; from the global generator, which feeds dropout, that would
     change the training that goes on afterwards.
     """
+    # torch's type of a dataset says nothing of its length.
     sampler = torch.utils.data.SequentialSampler(dataset)  # type: ignore[arg-type]
     return DataLoader(
         dataset,

@@ -1,6 +1,5 @@
 """A Lightning data module: a dataset to train on, and what to validate and test on."""
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from getiaction.data.deltas import TOLERANCE_S, DeltaTimestamps, deltas_of, requ
 from getiaction.data.frames import CacheLimits
 from getiaction.data.gather import GatheredDataset, as_arrays, collate_for
 from getiaction.data.gym import GymDataset, named_gyms, rollout_loader
-from getiaction.data.loaders import evaluation_loader, training_loader
+from getiaction.data.loaders import DEFAULT_WORKERS, evaluation_loader, training_loader
 from getiaction.data.opening import with_statistics
 from getiaction.data.sampler import ResumableSampler, sampler_of
 from getiaction.data.sources import Source, source_of
@@ -24,8 +23,6 @@ from getiaction.errors import GetiactionError
 from getiaction.gyms import Gym
 
 DEFAULT_BATCH_SIZE = 8
-# LeRobot's default; more than there are processors would only take turns.
-DEFAULT_WORKERS = min(4, len(os.sched_getaffinity(0)))
 # Far from those of validation, so that a policy is never tested on what it was chosen by.
 VAL_START_SEED, TEST_START_SEED = 1000, 100_000
 

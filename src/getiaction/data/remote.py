@@ -113,7 +113,7 @@ class _Index:
 
 def _filesystem() -> Any:
     try:
-        import s3fs  # type: ignore[import-untyped]
+        import s3fs
     except ImportError as error:
         raise GetiactionError(
             "datasets in S3 need the package s3fs; pip install 'positronic-lightning[s3]'"
@@ -216,7 +216,7 @@ def _is_encrypted_by_key(filesystem: Any, remote: str) -> bool:
 
 def _patiently(action: Any, failed: str) -> Any:
     """Do ``action``, again after a pause if the connection failed; say in a line what is wrong."""
-    from botocore.exceptions import (  # type: ignore[import-untyped]
+    from botocore.exceptions import (
         BotoCoreError,
         NoCredentialsError,
     )

@@ -129,6 +129,7 @@ def _array(action: Any) -> NDArray[Any]:
 def devices_of(policy: Any) -> tuple[int, ...]:
     """Indices of the GPUs whose random numbers a policy may draw."""
     if not isinstance(policy, torch.nn.Module):
+        # One of torch's few functions without types.
         started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         return (torch.cuda.current_device(),) if started else ()
     found = {p.device.index for p in policy.parameters() if p.device.type == "cuda"}

@@ -147,6 +147,7 @@ def _missing(package: str) -> Iterator[None]:
     # OpenVINO reports over the network that it was imported, from a forked process, unless its
     # telemetry package cannot be imported.
     there = {name: sys.modules[name] for name in (package,) if name in sys.modules}
+    # None, against its type, is how Python marks what must not be imported.
     sys.modules[package] = None  # type: ignore[assignment]
     try:
         yield

@@ -38,6 +38,7 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
     goal has held for 0.4 s, which ends the episode with reward 1.
     """
 
+    # A mutable default, as Gymnasium declares it.
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012
 
     def __init__(

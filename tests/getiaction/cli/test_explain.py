@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from getiaction.cli import EXIT_ERROR, EXIT_USAGE, main
 from tests.getiaction.cli.conftest import CONFIGS

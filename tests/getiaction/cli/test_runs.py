@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-import yaml  # type: ignore[import-untyped]
+import yaml
 from lightning.pytorch import Callback
 
 from getiaction.cli import EXIT_ERROR, EXIT_INTERRUPTED, main

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3  # type: ignore[import-untyped]
+import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -154,7 +154,7 @@ def test_something_else_is_refused_before_it_is_fetched(s3: Any, fetched: list[s
 
 def corrupted(monkeypatch: pytest.MonkeyPatch, content: bytes, times: int) -> list[str]:
     """Let the first ``times`` files arrive as ``content``."""
-    from s3fs import S3FileSystem  # type: ignore[import-untyped]
+    from s3fs import S3FileSystem
 
     get_file = S3FileSystem.get_file
     calls: list[str] = []

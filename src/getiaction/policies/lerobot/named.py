@@ -63,6 +63,7 @@ def make_class(policy_name: str, config_class: type) -> type[LeRobotPolicy]:
         LeRobotPolicy.__init__(self, policy_name, **chosen)
 
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    # What inspect reads, though functions are not typed to have it.
     __init__.__signature__ = inspect.Signature([own, *settings], return_annotation=None)  # type: ignore[attr-defined]
     __init__.__annotations__ = {p.name: p.annotation for p in settings} | {"return": None}
     name = class_name(config_class)

@@ -51,8 +51,8 @@ def metadata_of(source: Any, *, use_imagenet_stats: bool = True) -> Any:
     from getiaction.data.opening import with_statistics
 
     if isinstance(source, str | Path):
-        where = {"root": source} if _is_path(source) else {"repo_id": source}
-        return LeRobotDataModule(**where, use_imagenet_stats=use_imagenet_stats).meta  # type: ignore[arg-type]
+        where: dict[str, Any] = {"root": source} if _is_path(source) else {"repo_id": source}
+        return LeRobotDataModule(**where, use_imagenet_stats=use_imagenet_stats).meta
     if hasattr(source, "setup") and hasattr(source, "meta"):
         return source.meta
     meta = getattr(source, "meta", source)

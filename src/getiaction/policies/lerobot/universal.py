@@ -157,6 +157,7 @@ class LeRobotPolicy(Wrapped):
         config, made = load_native(native_checkpoint(path))
         return cls._from_config(config)._take(made)
 
+    # Lightning's takes arguments of the constructor as well, which are in the checkpoint here.
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
         cls,

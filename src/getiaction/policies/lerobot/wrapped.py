@@ -59,6 +59,7 @@ class Wrapped(Policy):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Let the preprocessor follow the network to another device."""
+        # Not typed by torch.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.lerobot_policy is not None:
             device = next(self.lerobot_policy.parameters()).device
