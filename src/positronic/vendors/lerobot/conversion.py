@@ -18,8 +18,7 @@ from positronic.codec.contract import versions
 from positronic.dataset import Dataset
 from positronic.errors import DatasetError, StorageError, UsageError
 from positronic.progress import bar
-
-VCODECS = ("h264", "libsvtav1")
+from positronic.vendors.lerobot.encoders import ENCODERS, VCODECS, lerobot_config
 
 
 @dataclass(frozen=True)
@@ -132,35 +131,19 @@ def _stored(features: Features, video: bool) -> Features:
     }
 
 
-def _video_encoder(vcodec: str) -> Any:
-    """LeRobot's encoder config.
-
-    AV1 is LeRobot's default as it stands. For H.264: a key frame every second picture as well,
-    because training reads at random; at crf 23 it loses less than that AV1. B-frames save nothing
-    between such key frames and would make a packet's place depend on its neighbours.
-    """
-    from lerobot.configs import RGBEncoderConfig
-
-    if vcodec == "libsvtav1":
-        return RGBEncoderConfig()
-    return RGBEncoderConfig(vcodec="h264", crf=23, preset="veryfast", extra_options={"bf": 0})
-
-
 def _write(
     dataset: Dataset, codec: Codec, scratch: Path, fps: int, options: Options
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """Write the dataset to ``scratch/dataset``; the converted episodes and the refused ones."""
     from positronic.vendors.lerobot.dataset_writer import LeRobotWriter
     from positronic.vendors.lerobot.encode_episode import EncodedEpisode, Recipe
-    from positronic.vendors.lerobot.video import Encoder
     from positronic.vendors.lerobot.workers import encode_all
 
     features = _stored(codec.features, options.video)
     encoder = plain = None
     if any(feature["dtype"] == "video" for feature in features.values()):
-        encoder = _video_encoder(options.vcodec)
-        settings = encoder.get_codec_options(encoder_threads=1, as_strings=True)
-        plain = Encoder(encoder.vcodec, encoder.pix_fmt, settings)
+        encoder = lerobot_config(options.vcodec)
+        plain = ENCODERS[options.vcodec]
     recipe = Recipe(codec, fps, plain, options.task)
     writer: LeRobotWriter | None = None
     converted: list[dict[str, Any]] = []
