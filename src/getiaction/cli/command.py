@@ -18,6 +18,7 @@ from getiaction.cli.completion import OPTION, completion_script
 from getiaction.cli.explain import explain
 from getiaction.cli.universal import flat_flags, use_loader
 from getiaction.policies.base import Policy
+from getiaction.policies.lerobot.archive import reading
 from getiaction.train import Trainer
 
 # As LeRobot's.
@@ -53,6 +54,12 @@ class Command(LightningCLI):
             )
             sys.exit()
         self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning reads the file here first of all, to look for hyperparameters.
+        arguments = self.config[self.config.subcommand] if self.config.get("subcommand") else {}
+        with reading(arguments.get("ckpt_path")):
+            super()._parse_ckpt_path()
 
     def predict(self, model: Policy, **options: Any) -> None:
         """Predict, and keep what Lightning would only have handed to a program of one's own."""

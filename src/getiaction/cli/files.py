@@ -43,9 +43,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"the configuration {path} is a directory; expected a file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"the configuration {path} is no YAML: {one_line(str(error))}") from error
-    if content is not None and not isinstance(content, dict):
-        raise UsageError(f"the configuration {path} holds no mapping of names to values")
-    return content or {}
+    if not isinstance(content, dict):
+        what = "is empty" if content is None else f"holds a {type(content).__name__}"
+        raise UsageError(f"the configuration {path} {what}; expected names and their values")
+    return content
 
 
 def native_config(

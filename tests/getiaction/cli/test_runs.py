@@ -75,6 +75,18 @@ def test_a_checkpoint_that_is_not_there(
     assert capsys.readouterr().err.endswith("error: Checkpoint file not found: nowhere.ckpt\n")
 
 
+def test_a_checkpoint_that_is_damaged(
+    enter_hub: Enter, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    enter_hub(PUSHT)
+    broken = tmp_path / "broken.ckpt"
+    broken.write_text("no checkpoint")
+    words = [f"--config={CONFIG}", *SMALL, f"--ckpt_path={broken}", "--data.test_gyms=PushTGym"]
+    assert main(["test", *words]) == EXIT_ERROR
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: {broken} cannot be read as a Lightning checkpoint" in last
+
+
 class Interrupt(Callback):
     """Ctrl-C in the second step."""
 

@@ -1,8 +1,10 @@
 """A policy as plain data, for checkpoints that load with ``weights_only=True``."""
 
 import json
+import pickle
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +79,34 @@ def unpack_processors(config: PreTrainedConfig, before: Plain, after: Plain) -> 
         return load_processors(config, folder)
 
 
-def require_entry(checkpoint: Mapping[str, Any], origin: Any) -> Plain:
+@contextmanager
+def reading(origin: Any) -> Iterator[None]:
+    """Say in a line what is wrong where a Lightning checkpoint cannot be read.
+
+    Raises:
+        GetiactionError: there is no file, or it is damaged, or no checkpoint at all.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise GetiactionError(f"there is no checkpoint {origin}") from None
+    # What torch raises depends on where the file is cut and on the bytes that it begins with.
+    except (pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise GetiactionError(
+            f"{origin} cannot be read as a Lightning checkpoint, it is damaged or something else: "
+            f"{reason}"
+        ) from error
+
+
+def require_entry(checkpoint: Any, origin: Any) -> Plain:
     """Return what :class:`LeRobotPolicy` put into a Lightning checkpoint.
 
     Raises:
         GetiactionError: it is a checkpoint of something else.
     """
+    if not isinstance(checkpoint, dict):
+        raise GetiactionError(f"{origin} is no checkpoint: it holds a {type(checkpoint).__name__}")
     if ENTRY not in checkpoint:
         raise GetiactionError(
             f"{origin} was not written by a LeRobotPolicy: it has no {ENTRY!r}; it has: "

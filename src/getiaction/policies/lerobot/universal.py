@@ -177,9 +177,10 @@ class LeRobotPolicy(Wrapped):
             weights_only: Run no code that the file might contain.
 
         Raises:
-            GetiactionError: it is a checkpoint of something else.
+            GetiactionError: it cannot be read, or is a checkpoint of something else.
         """
-        checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=weights_only)
+        with archive.reading(checkpoint_path):
+            checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=weights_only)
         entry = archive.require_entry(checkpoint, checkpoint_path)
         policy = cls._from_config(
             archive.decode_config(entry["config"]),
@@ -230,7 +231,8 @@ class LeRobotPolicy(Wrapped):
         if self.trainer.ckpt_path is not None:
             # Its weights and statistics are about to be loaded, so that none need be fetched.
             path = self.trainer.ckpt_path
-            checkpoint = self.trainer.strategy.load_checkpoint(path, weights_only=True)
+            with archive.reading(path):
+                checkpoint = self.trainer.strategy.load_checkpoint(path, weights_only=True)
             self._make_like(archive.require_entry(checkpoint, path))
         elif meta is not None:
             self.create(meta, device=self.config.device)

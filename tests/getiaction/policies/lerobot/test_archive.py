@@ -127,6 +127,25 @@ def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
         LeRobotPolicy.load_from_checkpoint(tmp_path / "other.ckpt")
 
 
+@pytest.mark.parametrize("bytes_left", [0, 10, 5_000, 200_000])
+def test_a_cut_checkpoint_is_named(
+    tmp_path: Path, act: tuple[LeRobotPolicy, Path], bytes_left: int
+) -> None:
+    whole = act[1].read_bytes()
+    assert len(whole) > 200_000
+    (tmp_path / "cut.ckpt").write_bytes(whole[:bytes_left])
+    with pytest.raises(GetiactionError, match=r"cut\.ckpt cannot be read as a Lightning"):
+        LeRobotPolicy.load_from_checkpoint(tmp_path / "cut.ckpt")
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(GetiactionError, match=r"there is no checkpoint .*none\.ckpt"):
+        LeRobotPolicy.load_from_checkpoint(tmp_path / "none.ckpt")
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    with pytest.raises(GetiactionError, match="holds a list"):
+        LeRobotPolicy.load_from_checkpoint(tmp_path / "list.ckpt")
+
+
 def test_a_backbone_is_not_fetched_to_be_overwritten(
     camera_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
