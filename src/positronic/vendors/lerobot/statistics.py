@@ -15,7 +15,8 @@ QUANTILES = (0.01, 0.10, 0.50, 0.90, 0.99)
 Statistics = dict[str, NDArray[Any]]
 
 
-def _quantile_names() -> list[str]:
+def quantile_names() -> list[str]:
+    """What LeRobot calls them: ``q01`` and so on."""
     return [f"q{round(q * 100):02d}" for q in QUANTILES]
 
 
@@ -30,7 +31,7 @@ def of_vectors(rows: NDArray[Any]) -> Statistics:
         "count": np.array([len(values)]),
     }
     quantiles = np.quantile(values, QUANTILES, axis=0)
-    return found | dict(zip(_quantile_names(), quantiles, strict=True))
+    return found | dict(zip(quantile_names(), quantiles, strict=True))
 
 
 class ImageStatistics:
@@ -65,7 +66,7 @@ class ImageStatistics:
             "mean": mean,
             "std": np.sqrt(variance),
         }
-        for name, q in zip(_quantile_names(), QUANTILES, strict=True):
+        for name, q in zip(quantile_names(), QUANTILES, strict=True):
             found[name] = value[(cumulative >= np.ceil(q * pixels)).argmax(axis=1)]
         shaped = {name: array.reshape(3, 1, 1) for name, array in found.items()}
         return shaped | {"count": np.array([self._frames])}
