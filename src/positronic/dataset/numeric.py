@@ -59,14 +59,22 @@ def stack_values(column: Any) -> NDArray[Any]:
 
     column = column.combine_chunks()
     if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
-        return np.asarray(column.to_numpy(zero_copy_only=False))
-    flat = np.asarray(column.flatten().to_numpy(zero_copy_only=False))
+        return _as_numpy(column)
+    flat = _as_numpy(column.flatten())
     if len(column) == 0:
         return flat.reshape(0, 0)
-    lengths = np.diff(np.asarray(column.offsets))
+    lengths = np.diff(_as_numpy(column.offsets))
     if column.null_count or bool(np.any(lengths != lengths[0])):
         raise ValueError("its vectors differ in length")
     return flat.reshape(len(column), int(lengths[0]))
+
+
+def _as_numpy(array: Any) -> NDArray[Any]:
+    try:
+        return np.from_dlpack(array)
+    except TypeError:  # text, bits or nulls
+        # Not for all: it imports pandas, which takes a process longer than an episode's numbers.
+        return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
 class NumericSignal(Signal):
