@@ -70,11 +70,13 @@ def stack_values(column: Any) -> NDArray[Any]:
 
 
 def _as_numpy(array: Any) -> NDArray[Any]:
-    try:
+    import pyarrow as pa
+
+    number = pa.types.is_integer(array.type) or pa.types.is_floating(array.type)
+    if number and not array.null_count:
+        # pyarrow's own conversion imports pandas, which takes longer than reading an episode.
         return np.from_dlpack(array)
-    except TypeError:  # text, bits or nulls
-        # Not for all: it imports pandas, which takes a process longer than an episode's numbers.
-        return np.asarray(array.to_numpy(zero_copy_only=False))
+    return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
 class NumericSignal(Signal):
