@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import configuronic as cfn
@@ -31,26 +31,37 @@ EXTRAS = {
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 type Commands = cfn.Config | dict[str, cfn.Config]
+type Prepare = Callable[[cfn.Config, Flags], tuple[cfn.Config, Flags]]
 
 
-def run(commands: Commands, prog: str, argv: Sequence[str] | None = None) -> NoReturn:
+def run(
+    commands: Commands,
+    prog: str,
+    argv: Sequence[str] | None = None,
+    *,
+    prepare: Prepare | None = None,
+) -> NoReturn:
     """Run one command line and exit the process with its status.
 
     Args:
         commands: One config, or configs by subcommand name.
         prog: The program's name as typed, for help and errors.
         argv: The arguments; ``sys.argv[1:]`` unless given.
+        prepare: May change the config and its flags before they are applied, as for a file of
+            settings.
 
     A command ends with the int that it returns (None is 0), with 1 after an error that the program
     understands, with 2 after a command line that makes no sense and with 130 after Ctrl-C.
     """
-    sys.exit(status(commands, prog, sys.argv[1:] if argv is None else argv))
+    sys.exit(status(commands, prog, sys.argv[1:] if argv is None else argv, prepare=prepare))
 
 
-def status(commands: Commands, prog: str, argv: Sequence[str]) -> int:
+def status(
+    commands: Commands, prog: str, argv: Sequence[str], *, prepare: Prepare | None = None
+) -> int:
     """Run one command line and return its exit status; :func:`run` says which."""
     try:
-        return _dispatch(commands, prog, list(argv))
+        return _dispatch(commands, prog, list(argv), prepare)
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -69,7 +80,7 @@ def status(commands: Commands, prog: str, argv: Sequence[str]) -> int:
         return EXIT_USAGE if isinstance(known, UsageError) else EXIT_ERROR
 
 
-def _dispatch(commands: Commands, prog: str, argv: list[str]) -> int:
+def _dispatch(commands: Commands, prog: str, argv: list[str], prepare: Prepare | None) -> int:
     if isinstance(commands, dict):
         if not argv or argv[0] in ("--help", "-h", "help"):
             print(helptext.of_program(commands, prog))
@@ -85,6 +96,8 @@ def _dispatch(commands: Commands, prog: str, argv: list[str]) -> int:
         config = commands
     wants_help = any(word in ("--help", "-h") for word in argv)
     flags: Flags = parse_flags([word for word in argv if word not in ("--help", "-h")], config)
+    if prepare is not None:
+        config, flags = prepare(config, flags)
     config = apply_flags(config, flags)
     if wants_help:
         print(helptext.of_command(config, prog))

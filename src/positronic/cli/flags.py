@@ -21,6 +21,14 @@ class Flags:
 
     items: tuple[tuple[str, str | bool], ...]
 
+    def given(self, name: str) -> list[str | bool]:
+        """The values of a flag, in the order given."""
+        return [value for given, value in self.items if given == name]
+
+    def without(self, *names: str) -> "Flags":
+        """The other flags."""
+        return Flags(tuple(item for item in self.items if item[0] not in names))
+
 
 def parse_flags(words: list[str], config: cfn.Config) -> Flags:
     """Read ``--a.b=value``, ``--a.b value``, ``--flag`` and positional words.
@@ -60,14 +68,14 @@ def parse_flags(words: list[str], config: cfn.Config) -> Flags:
 
 
 def apply_flags(config: cfn.Config, flags: Flags) -> cfn.Config:
-    """Override the config by the flags, one by one.
+    """Override the config by the flags, one by one; a config before what is said of its parts.
 
     Raises:
         UsageError: A flag that does not exist, or a value of the wrong type; says what is meant.
     """
-    for name, text in flags.items:
+    for name, text in sorted(flags.items, key=lambda item: item[0].count(".")):
         owner = _owner(config, name)
-        value = _value(owner, name, text)
+        value = parse_value(owner, name, text)
         try:
             config = config.override(**{name: value})
         except cfn.ConfigError as error:
@@ -104,25 +112,37 @@ def _owner(config: cfn.Config, name: str) -> cfn.Config | None:
     return None
 
 
-def _value(owner: cfn.Config | None, name: str, text: str | bool) -> Any:
-    """Parse the text as a Python literal, unless the parameter is declared to be a string."""
-    if text is True:
-        return True
-    assert isinstance(text, str)
+def parse_value(owner: cfn.Config | None, name: str, given: Any) -> Any:
+    """Return the value of a flag as its parameter is declared to take it.
+
+    Text is parsed as a Python literal, unless the parameter is declared to be a string.
+
+    Args:
+        owner: The config that the last part of ``name`` belongs to, if there is one.
+        name: The flag's dotted name.
+        given: Text as typed, or a plain value as a file has it.
+
+    Raises:
+        UsageError: It is of another type.
+    """
     last = name.rsplit(".", 1)[-1]
     allowed = _declared(owner, last) if owner is not None else None
-    parsed = DefaultParseValue(text)
-    if allowed is None or text.startswith(("@", ".")) or (parsed is None and None in allowed):
+    parsed = DefaultParseValue(given) if isinstance(given, str) else given
+    if allowed is None or (parsed is None and None in allowed):
         return parsed
-    if str in allowed and not isinstance(parsed, tuple(t for t in allowed if t not in (str, None))):
-        return text
+    if isinstance(given, str):
+        if given.startswith(("@", ".")):
+            return parsed
+        other = tuple(t for t in allowed if t not in (str, None))
+        if str in allowed and not isinstance(parsed, other):
+            return given
     if float in allowed and isinstance(parsed, int) and not isinstance(parsed, bool):
         return parsed if int in allowed else float(parsed)
     wanted = tuple(t for t in allowed if t is not None)
     is_bool = isinstance(parsed, bool)
     if not isinstance(parsed, wanted) or (is_bool and bool not in wanted):
         words = " or ".join("None" if t is None else t.__name__ for t in allowed)
-        raise UsageError(f"--{name}={text}: expected {words}")
+        raise UsageError(f"--{name}={given}: expected {words}")
     return parsed
 
 
