@@ -1,4 +1,4 @@
-"""Checkpoints in LeRobot's layout, each appearing as a whole or not at all."""
+"""Checkpoints in LeRobot's layout, each appearing as a whole or not at all, and proving it."""
 
 import logging
 import os
@@ -17,6 +17,8 @@ from lerobot.configs.train import TrainPipelineConfig
 from lerobot.utils.constants import LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR
 from lightning.pytorch import Callback
 
+from getiaction.manifest import seal, sync
+
 logger = logging.getLogger(__name__)
 
 UNFINISHED = ".unfinished-"
@@ -25,7 +27,8 @@ UNFINISHED = ".unfinished-"
 class NativeCheckpoint(Callback):
     """Save as ``lerobot-train`` does, every ``save_freq`` steps and at the end.
 
-    A checkpoint is written beside its place under a name that no reader takes, then renamed.
+    A checkpoint is written beside its place under a name that no reader takes, gets a manifest of
+    its files' digests, and is renamed when all of it has reached the disk.
 
     Args:
         run_dir: Gets ``checkpoints/<step>/{pretrained_model,training_state}`` and the link
@@ -33,6 +36,9 @@ class NativeCheckpoint(Callback):
         total_steps: The step at which training ends.
         save_freq: Steps between checkpoints; 0 saves at the end only.
         complete: Called with the unfinished ``pretrained_model`` to add files to it.
+        saved: Called with each finished checkpoint.
+        dataset_root: What ``train_config.json`` names as the dataset's place; where the data module
+            reads it unless given, which for one in S3 is a mirror.
     """
 
     def __init__(
@@ -42,25 +48,34 @@ class NativeCheckpoint(Callback):
         total_steps: int,
         save_freq: int,
         complete: Callable[[Path], None] | None = None,
+        saved: Callable[[Path], None] | None = None,
+        dataset_root: str | None = None,
     ) -> None:
         self.run_dir = Path(run_dir)
         self.total_steps = total_steps
         self.save_freq = save_freq
         self.complete = complete
+        self.saved = saved
+        self.dataset_root = dataset_root
+        self._saved_step: int | None = None
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save if this step is one to save at."""
         step = trainer.global_step
-        if trainer.is_global_zero and should_save_checkpoint(
-            step, self.save_freq, self.total_steps
+        if (
+            trainer.is_global_zero
+            and not trainer.fit_loop._should_accumulate()
+            and should_save_checkpoint(step, self.save_freq, self.total_steps)
         ):
             self.save(trainer, pl_module, step)
 
     def save(self, trainer: Any, module: Any, step: int) -> Path:
-        """Write the checkpoint of ``step`` and return its directory."""
+        """Write the checkpoint of ``step``, unless that was done, and return its directory."""
         final: Path = get_step_checkpoint_dir(self.run_dir, self.total_steps, step)
+        if step == self._saved_step:
+            return final
         unfinished = final.with_name(f"{UNFINISHED}{final.name}")
         shutil.rmtree(unfinished, ignore_errors=True)
         schedulers = trainer.lr_scheduler_configs
@@ -78,15 +93,20 @@ class NativeCheckpoint(Callback):
         )
         if self.complete is not None:
             self.complete(unfinished / PRETRAINED_MODEL_DIR)
+        seal(unfinished)
         os.rename(unfinished, final)
         _point_to(final)
+        sync(final.parent)
+        self._saved_step = step
         logger.info("saved %s", final)
+        if self.saved is not None:
+            self.saved(final)
         return final
 
     def _train_config(self, trainer: Any, module: Any) -> TrainPipelineConfig:
         """What ``lerobot-train`` would have been told, so that it can go on from here."""
         data = trainer.datamodule
-        root = None if data.root is None else str(data.root)
+        root = self.dataset_root or (None if data.root is None else str(data.root))
         return TrainPipelineConfig(
             dataset=DatasetConfig(
                 repo_id=data.repo_id,
@@ -114,7 +134,10 @@ class NativeCheckpoint(Callback):
 def remove_unfinished(checkpoints: Path) -> None:
     """Delete what killed runs left behind in the directory ``checkpoints``."""
     for path in checkpoints.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(path)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _point_to(checkpoint: Path) -> None:

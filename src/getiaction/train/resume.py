@@ -1,11 +1,11 @@
 """Going on from a native checkpoint with the same batches and the same random numbers."""
 
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
 from lerobot.common.train_utils import load_training_state, load_training_step
-from lerobot.datasets import compute_sampler_state
 from lerobot.utils.constants import TRAINING_STATE_DIR
 from lerobot.utils.random_utils import load_rng_state
 from lightning.pytorch import Callback
@@ -17,7 +17,8 @@ class NativeResume(Callback):
     """Continue training at the step of a checkpoint that :class:`NativeCheckpoint` wrote.
 
     The network's weights are loaded where it is made (``LeRobotPolicy.create(pretrained=...)``);
-    this restores the rest: step, data order, optimizer, schedule and random state.
+    this restores the rest: step, data order, optimizer, schedule and random state. Batch size,
+    number of processes and accumulation must be those of the run that wrote it.
 
     Args:
         checkpoint: The directory ``checkpoints/<step>``.
@@ -27,25 +28,32 @@ class NativeResume(Callback):
         self.checkpoint = Path(checkpoint)
         self.state_dir = self.checkpoint / TRAINING_STATE_DIR
         self.step: int = load_training_step(self.state_dir)
-        self._rng_restored = False
-        self._at_epoch_start = False
+        self._began = False
+        # Batches of each process: those of whole epochs before, and those of the present one.
+        self._before = 0
+        self._taken = 0
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Let the data begin where the earlier run ended."""
+        """Let the data begin where the earlier run ended.
+
+        Without accumulation this is LeRobot's ``compute_sampler_state``. With it the last step of
+        an epoch is made of the batches that are left.
+        """
         data = trainer.datamodule
-        state = compute_sampler_state(
-            self.step, len(data.sampler), data.train_batch_size, trainer.world_size
-        )
-        self._at_epoch_start = state["start_index"] == 0
-        data.sampler.resume(state["epoch"], state["start_index"])
+        samples = data.train_batch_size * trainer.world_size
+        batches = ceil(ceil(len(data.sampler) / data.train_batch_size) / trainer.world_size)
+        a_step = trainer.accumulate_grad_batches
+        epoch, steps = divmod(self.step, ceil(batches / a_step))
+        self._before, self._taken = epoch * batches, steps * a_step
+        data.sampler.resume(epoch, self._taken * samples)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Restore the optimizer, the schedule and the count of steps."""
         schedulers = trainer.lr_scheduler_configs
         scheduler = schedulers[0].scheduler if schedulers else None
         load_training_state(self.checkpoint, trainer.optimizers[0], scheduler)
-        # Natively each step is one forward pass.
-        unpack_counters(pl_module.lerobot_policy, self.step)
+        # What they count is forward passes.
+        unpack_counters(pl_module.lerobot_policy, self._before + self._taken)
         epoch_loop = trainer.fit_loop.epoch_loop
         steps = epoch_loop.automatic_optimization.optim_progress.optimizer.step.total
         steps.ready = steps.completed = self.step
@@ -58,9 +66,25 @@ class NativeResume(Callback):
 
         The uninterrupted run drew there too if, and only if, it was at the start of an epoch.
         """
-        if self._rng_restored:
+        if self._began:
             return
-        self._rng_restored = True
+        self._began = True
+        self._count_batches(trainer)
         load_rng_state(self.state_dir)
-        if self._at_epoch_start and not trainer.train_dataloader.persistent_workers:
+        if self._taken == 0 and not trainer.train_dataloader.persistent_workers:
             torch.empty((), dtype=torch.int64).random_()
+
+    def _count_batches(self, trainer: Any) -> None:
+        """Let Lightning know how far into its epoch this batch is.
+
+        By that it validates, and steps with fewer batches at the end of an epoch.
+        """
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        for name in ("ready", "started", "processed", "completed"):
+            now, total = getattr(progress.current, name), getattr(progress.total, name)
+            setattr(progress.current, name, now + self._taken)
+            setattr(progress.total, name, total + self._before + self._taken)
+        fetcher = trainer.fit_loop._data_fetcher
+        fetcher.fetched += self._taken
+        fetcher.done = fetcher.length is not None and fetcher.fetched >= fetcher.length
+        progress.is_last_batch = fetcher.done

@@ -1,0 +1,80 @@
+"""What a directory must hold to be whole: the size and digest of each of its files, in one of them.
+
+A directory gets its manifest last, before it is renamed to its place. Whoever reads it later, on
+whatever machine, can prove that nothing is missing and nothing has changed.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+
+def seal(directory: Path) -> None:
+    """Write the manifest of ``directory``, and see that everything in it has reached the disk."""
+    files = {name: _entry(path) for name, path in _files(directory).items()}
+    document = json.dumps({"files": files}, indent=2) + "\n"
+    (directory / MANIFEST).write_text(document, encoding="utf-8")
+    for path in [*directory.rglob("*"), directory]:
+        sync(path)
+
+
+def faults(directory: Path) -> list[str]:
+    """Say what is wrong with ``directory``, a line a file; nothing if it is whole.
+
+    Files that the manifest does not name are nobody's concern.
+    """
+    try:
+        files: dict[str, Any] = json.loads((directory / MANIFEST).read_bytes())["files"]
+        wanted = {name: (entry["size"], entry["sha256"]) for name, entry in files.items()}
+    except FileNotFoundError:
+        return [f"it has no {MANIFEST}"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return [f"its {MANIFEST} is not readable"]
+    return [
+        fault
+        for name, (size, digest) in sorted(wanted.items())
+        if (fault := _fault(directory / name, name, size, digest))
+    ]
+
+
+def sync(path: Path) -> None:
+    """See that a file, or the names in a directory, have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fault(path: Path, name: str, size: int, digest: str) -> str | None:
+    try:
+        found = path.stat().st_size
+        if found != size:
+            return f"{name} has {found} bytes instead of {size}"
+        if _digest(path) != digest:
+            return f"{name} does not have the digest that it was saved with"
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except OSError as error:
+        return f"{name} is not readable ({error.strerror})"
+    return None
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    paths = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    named = {path.relative_to(directory).as_posix(): path for path in paths}
+    named.pop(MANIFEST, None)
+    return named
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": _digest(path)}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,70 @@
+"""Being told to end, by SIGTERM (``docker stop``) or SIGINT (Ctrl-C): at once, or when it suits."""
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any, Self
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(SystemExit):
+    """The process was told to end; the exit status is 128 and the signal, as shells have it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+        self.signal = signal.Signals(signum)
+
+
+class StopSignals:
+    """What SIGTERM and SIGINT do in a context, in the main thread of a process.
+
+    They raise :class:`Stopped` at once, or, while ``deferred`` is set, are noted down in
+    ``received`` for whoever does the work to look at. A second Ctrl-C then ends the process on the
+    spot; a second SIGTERM changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self.deferred = False
+        self.received: signal.Signals | None = None
+        self._former: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._former = {signum: signal.getsignal(signum) for signum in SIGNALS}
+        self.install()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for signum, handler in self._former.items():
+            _handle(signum, handler)
+
+    def install(self) -> None:
+        """Take the signals, also from somebody who took them later."""
+        for signum in SIGNALS:
+            _handle(signum, self._on_signal)
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if not self.deferred:
+            self.received = signal.Signals(signum)
+            raise Stopped(signum)
+        if self.received is None:
+            self.received = signal.Signals(signum)
+            again = ", again to end at once" if signum == signal.SIGINT else ""
+            _say(f"{self.received.name}: ending after this step{again}")
+        elif signum == signal.SIGINT:
+            # Whatever is being written meanwhile survives a SIGKILL, so it survives this as well.
+            _say("SIGINT again: ending at once")
+            os._exit(128 + signum)
+
+
+def _handle(signum: signal.Signals, handler: Any) -> None:
+    # Python lets no other thread do that. None stands for a handler that is not Python's.
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signum, handler)
+
+
+def _say(line: str) -> None:
+    # Not print, which may be what was interrupted, and is not to be entered twice.
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{line}\n".encode())
