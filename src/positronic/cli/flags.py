@@ -75,9 +75,9 @@ def apply_flags(config: cfn.Config, flags: Flags) -> cfn.Config:
     """
     for name, text in sorted(flags.items, key=lambda item: item[0].count(".")):
         owner = _owner(config, name)
-        value = parse_value(owner, name, text)
+        key, value = _in_dict(config, name, parse_value(owner, name, text))
         try:
-            config = config.override(**{name: value})
+            config = config.override(**{key: value})
         except cfn.ConfigError as error:
             raise UsageError(f"--{name}={text}: {_cause(error, value)}") from error
     return config
@@ -110,6 +110,25 @@ def _owner(config: cfn.Config, name: str) -> cfn.Config | None:
                 "then its arguments"
             )
     return None
+
+
+def _in_dict(config: cfn.Config, name: str, value: Any) -> tuple[str, Any]:
+    """What to override so that a dict gets an item: beneath a dict, all the rest is one key.
+
+    Names of static values have dots in them, as in ``--where.eval.success=True``.
+    """
+    node: Any = config
+    parts = name.split(".")
+    for depth, part in enumerate(parts):
+        if isinstance(node, dict) and not isinstance(node.get(part), cfn.Config | dict | list):
+            return ".".join(parts[:depth]), {**node, ".".join(parts[depth:]): value}
+        if isinstance(node, cfn.Config):
+            node = node.kwargs.get(part)
+        elif isinstance(node, dict):
+            node = node[part]
+        else:
+            break
+    return name, value
 
 
 def parse_value(owner: cfn.Config | None, name: str, given: Any) -> Any:

@@ -211,3 +211,14 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
     assert "flags:" in done.stdout
     # Ten times what it takes on a quiet machine: catches a network wait, not a slow machine.
     assert time.monotonic() - begin < 10
+
+
+def test_beneath_a_dict_the_rest_of_a_flag_is_one_key(capsys: pytest.CaptureFixture[str]) -> None:
+    @cfn.config(where={"a": 1})
+    def ask(where: dict[str, object]) -> None:
+        """Ask."""
+        print(where)
+
+    words = ["--where.eval.success=True", "--where.task=[b,c]"]
+    assert cli.status(ask, "ask", words) == 0
+    assert capsys.readouterr().out == "{'a': 1, 'task': ['b', 'c'], 'eval.success': True}\n"
