@@ -99,6 +99,7 @@ def join(parts: Sequence[Path], output: Path, fps: int) -> int:
                     for stamp in ("pts", "dts"):
                         ticks = getattr(packet, stamp)
                         setattr(packet, stamp, base + round(ticks * video.time_base * fps))
+                    packet.duration = 1  # a wrong last one falsifies the rate in the header
                     packet.time_base = Fraction(1, fps)
                     packet.stream = stream
                     joined.mux(packet)
