@@ -22,9 +22,15 @@ def local_root(root: str | Path) -> Path:
     text = str(root)
     # Path("s3://bucket") has lost a slash.
     if text.startswith("s3:/"):
-        from getiaction.data.remote import mirror
+        from getiaction.storage import NotThere, fetch
 
-        return mirror("s3://" + text.removeprefix("s3:").lstrip("/"), required=INFO.as_posix())
+        url = "s3://" + text.removeprefix("s3:").strip("/")
+        try:
+            return fetch(url, required=INFO.as_posix())
+        except NotThere as error:
+            raise GetiactionError(
+                f"{url} is not a LeRobot dataset: {error}; expected what a conversion wrote"
+            ) from error
     if "://" in text:
         raise GetiactionError(
             f"{text} is no place for a dataset; expected a local directory or s3://bucket/prefix"

@@ -1,0 +1,157 @@
+"""The local copies of what was fetched: bounded in size, the longest unused given up first.
+
+Below ``$XDG_CACHE_HOME/positronic/s3`` lies a directory for each address and endpoint, and in it
+one for each version of what was there; a file of a version never changes. A process that uses a
+version holds a lock on it, and only versions that nobody holds are given up.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from getiaction.errors import GetiactionError
+from getiaction.storage.connection import endpoint
+from getiaction.storage.location import Location
+
+SIZE_VARIABLE = "POSITRONIC_CACHE_SIZE"
+DEFAULT_SIZE = "50GiB"
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+LOCK = ".in-use"
+
+# Held until the process ends, by the version's directory; whoever is forked holds them on.
+_in_use: dict[Path, IO[str]] = {}
+
+
+def cache_home() -> Path:
+    """``positronic/s3`` below ``$XDG_CACHE_HOME``, which is ``~/.cache`` unless set."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home.expanduser().absolute() / "positronic" / "s3"
+
+
+def cache_size() -> int:
+    """How many bytes the cache may hold: ``$POSITRONIC_CACHE_SIZE``, such as ``200GiB``.
+
+    Raises:
+        GetiactionError: that is no size.
+    """
+    text = os.environ.get(SIZE_VARIABLE) or DEFAULT_SIZE
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise GetiactionError(f"{SIZE_VARIABLE}={text} is no size; expected such as {DEFAULT_SIZE}")
+    return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def place_of(location: Location) -> Path:
+    """Where the versions of what lies at an address are kept."""
+    where = f"{endpoint(location.profile)} {location.bucket}/{location.key}"
+    return cache_home() / hashlib.sha256(where.encode()).hexdigest()[:32]
+
+
+@contextmanager
+def taking_turns(place: Path) -> Iterator[None]:
+    """Let one process at a time fetch what belongs to an address."""
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def use(version: Path) -> None:
+    """Keep a version from being given up for as long as this process lives."""
+    while True:
+        version.mkdir(parents=True, exist_ok=True)
+        held = _in_use.get(version) or (version / LOCK).open("w")
+        fcntl.flock(held, fcntl.LOCK_SH)
+        # It may have been given up between the two.
+        if _is_open(held, version / LOCK):
+            os.utime(version / LOCK)
+            _in_use[version] = held
+            return
+        held.close()
+        _in_use.pop(version, None)
+
+
+def make_room(wanted: int, what: str) -> None:
+    """Give up what was unused for longest until ``wanted`` more bytes fit.
+
+    Raises:
+        GetiactionError: they do not fit, even then.
+    """
+    versions = sorted(_versions(), key=lambda version: (version / LOCK).stat().st_mtime)
+    held, limit = _size(versions), cache_size()
+    while held + wanted > limit and versions:
+        if _give_up(versions.pop(0)):
+            versions = [version for version in versions if version.is_dir()]
+            held = _size(_versions())
+    if held + wanted > limit:
+        raise GetiactionError(
+            f"{what} needs {_gib(wanted)} in {cache_home()}, which may hold {_gib(limit)}, and "
+            f"{_gib(held)} of that are in use; set {SIZE_VARIABLE} to a larger size"
+        )
+    free = shutil.disk_usage(cache_home()).free
+    if wanted > free:
+        raise GetiactionError(
+            f"{what} needs {_gib(wanted)} in {cache_home()}, and the disk has {_gib(free)}; make "
+            "room, or let XDG_CACHE_HOME name another disk"
+        )
+
+
+def give_up_others(version: Path) -> None:
+    """Give up the older versions beside this one that nobody uses."""
+    for other in _versions_in(version.parent):
+        if other != version:
+            _give_up(other)
+
+
+def _give_up(version: Path) -> bool:
+    """Remove a version unless a living process uses it."""
+    try:
+        with (version / LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_open(lock, version / LOCK):
+                return False
+            shutil.rmtree(version)
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    return True
+
+
+def _versions() -> list[Path]:
+    home = cache_home()
+    places = [place for place in home.iterdir() if place.is_dir()] if home.is_dir() else []
+    return [version for place in places for version in _versions_in(place)]
+
+
+def _versions_in(place: Path) -> list[Path]:
+    return [lock.parent for lock in place.glob(f"*/{LOCK}")]
+
+
+def _size(versions: list[Path]) -> int:
+    """Bytes on disk; what two versions share counts once."""
+    sizes: dict[int, int] = {}
+    for version in versions:
+        for directory, _, names in os.walk(version):
+            for name in names:
+                try:
+                    found = os.lstat(os.path.join(directory, name))
+                except FileNotFoundError:
+                    continue
+                sizes[found.st_ino] = found.st_size
+    return sum(sizes.values())
+
+
+def _is_open(file: IO[str], path: Path) -> bool:
+    try:
+        return os.fstat(file.fileno()).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"

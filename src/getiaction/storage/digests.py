@@ -1,0 +1,95 @@
+"""Digests of files, as S3 has them too."""
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 2**20
+# A larger file is sent in parts of this size: S3 takes at most 5 GiB at once, and 10,000 parts.
+PART = 16 * MIB
+MAX_PARTS = 10_000
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a file: where it begins, its length in bytes, and its digests."""
+
+    offset: int
+    size: int
+    md5: bytes
+    sha256: bytes
+
+    @property
+    def checksum(self) -> str:
+        """The SHA-256 as S3 writes it."""
+        return base64.b64encode(self.sha256).decode()
+
+
+@dataclass(frozen=True)
+class Digest:
+    """A whole file: its size in bytes, its SHA-256 in hex, and the parts it is sent in."""
+
+    size: int
+    sha256: str
+    parts: tuple[Part, ...]
+
+    @property
+    def etag(self) -> str:
+        """S3's tag of this content when sent in these parts."""
+        return joined_etag([part.md5 for part in self.parts])
+
+
+def digest(path: Path) -> Digest:
+    """Read a file once for all its digests."""
+    size = path.stat().st_size
+    part_size = max(PART, -(-size // MAX_PARTS))
+    whole = hashlib.sha256()
+    parts: list[Part] = []
+    for part in _parts(path, part_size, whole):
+        parts.append(part)
+    return Digest(sum(part.size for part in parts), whole.hexdigest(), tuple(parts))
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def etag_of(path: Path, part_size: int | None) -> str:
+    """The tag that S3 gives a file sent in parts of ``part_size`` bytes; None for all at once."""
+    if part_size is None:
+        with path.open("rb") as content:
+            return hashlib.file_digest(content, "md5").hexdigest()
+    parts = _parts(path, part_size, hashlib.sha256())
+    return joined_etag([part.md5 for part in parts], several=True)
+
+
+def joined_etag(md5s: list[bytes], *, several: bool = False) -> str:
+    """S3's tag: the MD5, or of several parts the MD5 of their MD5s, and their number."""
+    if len(md5s) == 1 and not several:
+        return md5s[0].hex()
+    return f"{hashlib.md5(b''.join(md5s)).hexdigest()}-{len(md5s)}"
+
+
+def is_md5(etag: str) -> bool:
+    """Whether a tag may be an MD5; with several parts or other encryption it is something else."""
+    return len(etag) == 32 and set(etag) <= set("0123456789abcdef")
+
+
+def _parts(path: Path, part_size: int, whole: "hashlib._Hash") -> Iterator[Part]:
+    with path.open("rb") as content:
+        offset = 0
+        while True:
+            md5, sha256, size = hashlib.md5(), hashlib.sha256(), 0
+            while size < part_size and (block := content.read(min(MIB, part_size - size))):
+                for one in (md5, sha256, whole):
+                    one.update(block)
+                size += len(block)
+            if size or offset == 0:
+                yield Part(offset, size, md5.digest(), sha256.digest())
+            offset += size
+            if size < part_size:
+                return

@@ -1,0 +1,88 @@
+"""Named places of buckets: which endpoint, which region, with or without credentials.
+
+``s3://NAME@bucket/key`` is read by the profile NAME. ``PUBLIC`` is built in; a file adds others and
+changes fields of those that are there::
+
+    # ~/.config/positronic/profiles.toml
+    [lab]
+    endpoint = "https://s3.lab.example"
+    region = "eu-north1"
+    aws_profile = "lab"  # a section of ~/.aws/credentials
+
+    [PUBLIC]
+    endpoint = "http://mirror.lab.example:9000"
+"""
+
+import os
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from getiaction.errors import GetiactionError
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What is not said here, the usual ``AWS_...`` variables and files say.
+
+    Attributes:
+        endpoint: The service's address, ``https://host:port``.
+        region: The region's name.
+        anonymous: Whether to ask without credentials.
+        aws_profile: The section of AWS's own files that has the credentials.
+    """
+
+    endpoint: str | None = None
+    region: str | None = None
+    anonymous: bool = False
+    aws_profile: str | None = None
+
+
+BUILT_IN = {
+    "PUBLIC": Profile(
+        endpoint="https://storage.eu-north1.nebius.cloud", region="eu-north1", anonymous=True
+    )
+}
+
+
+def profiles_file() -> Path:
+    """``profiles.toml`` below ``$XDG_CONFIG_HOME``, which is ``~/.config`` unless set."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return home / "positronic" / "profiles.toml"
+
+
+def load_profile(name: str | None) -> Profile:
+    """Return the profile of that name; None is what the environment says.
+
+    Raises:
+        GetiactionError: it is not known, or the file cannot be read.
+    """
+    if name is None:
+        return Profile(anonymous=_true(os.environ.get("AWS_NO_SIGN_REQUEST", "")))
+    path = profiles_file()
+    sections = _sections(path)
+    if name not in sections and name not in BUILT_IN:
+        known = ", ".join(sorted({*sections, *BUILT_IN}))
+        raise GetiactionError(f"there is no profile {name!r}; known are {known}; {path} adds more")
+    return Profile(**(asdict(BUILT_IN.get(name, Profile())) | sections.get(name, {})))
+
+
+def _sections(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        sections = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise GetiactionError(f"{path} cannot be read: {error}") from error
+    kinds = {field.name: bool if field.name == "anonymous" else str for field in fields(Profile)}
+    for name, section in sections.items():
+        for key, value in section.items() if isinstance(section, dict) else [(name, None)]:
+            if key not in kinds or not isinstance(value, kinds[key]):
+                expected = ", ".join(f"{field}: {kind.__name__}" for field, kind in kinds.items())
+                raise GetiactionError(f"{path}: {key!r} does not fit; expected [NAME] {expected}")
+    return sections
+
+
+def _true(text: str) -> bool:
+    return text.strip().lower() in ("1", "true", "yes", "on")

@@ -1,0 +1,85 @@
+"""What is at an address right now: by the manifest if it was published, else by listing it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from getiaction.errors import GetiactionError
+from getiaction.storage import objects
+from getiaction.storage.location import Location
+from getiaction.storage.manifest import is_own, read_manifest
+from getiaction.storage.objects import Stored
+from getiaction.storage.patience import NotThere
+
+
+@dataclass(frozen=True)
+class File:
+    """A file at an address: where its object lies, and what is known of its content."""
+
+    location: Location
+    stored: Stored
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes."""
+        return self.stored.size
+
+    @property
+    def identity(self) -> str:
+        """Something that is another as soon as the content is another."""
+        return self.stored.sha256 or f"{self.stored.size} {self.stored.etag}"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The files below an address, by name, at one moment."""
+
+    location: Location
+    files: dict[str, File]
+    published: bool
+
+    @property
+    def version(self) -> str:
+        """The same for the same names and content."""
+        known = [(name, file.identity) for name, file in sorted(self.files.items())]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
+
+
+def take_snapshot(location: Location) -> Snapshot:
+    """See what lies below an address.
+
+    Raises:
+        NotThere: nothing does.
+        GetiactionError: a publication there is unfinished, or it cannot be read.
+    """
+    manifest = read_manifest(location) if location.key else None
+    if manifest is None:
+        files = {
+            name: File(location / name, stored)
+            for name, stored in objects.list_objects(location).items()
+            if not is_own(name)
+        }
+        if not files:
+            raise NotThere(f"there is nothing at {location}: no objects have that prefix")
+        return Snapshot(location, files, False)
+    if not manifest.whole:
+        raise GetiactionError(
+            f"{location} is unfinished: what published it was stopped, or is at it; run that again"
+        )
+    files = {
+        name: File(location / (entry.key or name), Stored(entry.size, "", entry.sha256))
+        for name, entry in manifest.files.items()
+    }
+    return Snapshot(location, files, True)
+
+
+def snapshot_of_object(location: Location) -> Snapshot:
+    """See one object, under its own name.
+
+    Raises:
+        NotThere: there is none.
+    """
+    stored = objects.head(location)
+    if stored is None:
+        raise NotThere(f"there is no file {location}")
+    return Snapshot(location, {location.key.rpartition("/")[2]: File(location, stored)}, False)

@@ -1,0 +1,192 @@
+"""Files to S3 and back, verified by digest, and gone on with where the connection was cut."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from getiaction.storage.connection import client
+from getiaction.storage.digests import MIB, Digest, Part, etag_of, is_md5, sha256_of
+from getiaction.storage.location import Location
+from getiaction.storage.objects import (
+    SHA256,
+    Stored,
+    address,
+    confirm,
+    has_own_key,
+    head,
+    holds,
+    read_head,
+)
+from getiaction.storage.patience import Garbled, NotThere, Overtaken, patiently
+
+
+def send(
+    path: Path,
+    wanted: Digest,
+    location: Location,
+    *,
+    if_absent: bool,
+    advance: Callable[[int], Any],
+) -> None:
+    """Upload a file; what was uploaded of it already is not sent again.
+
+    Args:
+        path: The file.
+        wanted: Its digests.
+        location: Where to.
+        if_absent: Whether to leave an object alone that is there.
+        advance: Told the number of bytes each time that some have arrived.
+
+    Raises:
+        Overtaken: ``if_absent``, and an object with other content is there.
+        GetiactionError: it cannot be written.
+    """
+    condition = {"IfNoneMatch": "*"} if if_absent else {}
+    metadata = {"Metadata": {SHA256: wanted.sha256}}
+    try:
+        if len(wanted.parts) == 1:
+            _put(path, wanted.parts[0], location, **condition, **metadata)
+            advance(wanted.size)
+        else:
+            _put_parts(path, wanted, location, condition, metadata, advance)
+    except Overtaken:
+        if not holds(location, wanted):
+            raise
+
+
+def receive(location: Location, stored: Stored, path: Path, advance: Callable[[int], Any]) -> None:
+    """Download an object, from where an earlier attempt stopped; on return the file is whole.
+
+    Raises:
+        Overtaken: what lies there has not, or has no more, the expected digest.
+        NotThere: nothing lies there.
+        GetiactionError: it cannot be read.
+    """
+    told = _size(path)
+    advance(told)
+
+    def attempt() -> None:
+        nonlocal told
+        begin = _size(path)
+        if begin < stored.size or not path.is_file():
+            with path.open("ab" if begin else "wb") as file:
+                for block in _blocks(location, stored, begin):
+                    file.write(block)
+                    advance(max(0, file.tell() - told))
+                    told = max(told, file.tell())
+        if _size(path) < stored.size:
+            raise Garbled(f"it gave {_size(path)} bytes instead of {stored.size}")
+        if not _same(location, stored, path):
+            other = _is_what_lies_there(location, path)
+            path.unlink()
+            if other and stored.sha256 is not None:
+                raise Overtaken(_replaced(location))
+            raise Garbled("what arrived does not have the digest that was expected")
+
+    patiently(attempt, f"{location} cannot be fetched", lambda: told)
+
+
+def _put(path: Path, part: Part, location: Location, **options: Any) -> None:
+    def attempt() -> None:
+        with path.open("rb") as body:
+            answer = client(location.profile).put_object(
+                **address(location), **options, Body=body, ChecksumSHA256=part.checksum
+            )
+        confirm(answer, part)
+
+    patiently(attempt, f"{location} cannot be written")
+
+
+def _put_parts(
+    path: Path,
+    wanted: Digest,
+    location: Location,
+    condition: dict[str, str],
+    metadata: dict[str, Any],
+    advance: Callable[[int], Any],
+) -> None:
+    s3 = client(location.profile)
+    failed = f"{location} cannot be written"
+    started = patiently(
+        lambda: s3.create_multipart_upload(
+            **address(location), **metadata, ChecksumAlgorithm="SHA256"
+        ),
+        failed,
+    )
+    upload = {**address(location), "UploadId": started["UploadId"]}
+    try:
+        parts = []
+        for number, part in enumerate(wanted.parts, 1):
+            etag = patiently(lambda: _put_part(path, part, number, upload, s3), failed)  # noqa: B023
+            parts.append({"PartNumber": number, "ETag": etag, "ChecksumSHA256": part.checksum})
+            advance(part.size)
+        patiently(
+            lambda: s3.complete_multipart_upload(
+                **upload, **condition, MultipartUpload={"Parts": parts}
+            ),
+            failed,
+        )
+    except NotThere:
+        # The answer to an earlier attempt to complete it may have been lost.
+        if not holds(location, wanted):
+            raise
+    except BaseException:
+        with contextlib.suppress(Exception):
+            s3.abort_multipart_upload(**upload)
+        raise
+
+
+def _put_part(path: Path, part: Part, number: int, upload: dict[str, Any], s3: Any) -> str:
+    with path.open("rb") as file:
+        file.seek(part.offset)
+        body = file.read(part.size)
+    answer = s3.upload_part(**upload, PartNumber=number, Body=body, ChecksumSHA256=part.checksum)
+    confirm(answer, part)
+    return str(answer["ETag"])
+
+
+def _blocks(location: Location, stored: Stored, begin: int) -> Iterator[bytes]:
+    where = {"Range": f"bytes={begin}-"} if begin else {}
+    if stored.etag:
+        where["IfMatch"] = f'"{stored.etag}"'
+    answer = client(location.profile).get_object(**address(location), **where)
+    if begin + int(answer["ContentLength"]) != stored.size:
+        raise Overtaken(_replaced(location))
+    while block := answer["Body"].read(MIB):
+        yield block
+
+
+def _same(location: Location, stored: Stored, path: Path) -> bool:
+    """Whether a file has the content that an object is known to have."""
+    if _size(path) != stored.size:
+        return False
+    if stored.sha256 is not None:
+        return sha256_of(path) == stored.sha256
+    if is_md5(stored.etag):
+        return etag_of(path, None) == stored.etag or has_own_key(read_head(location))
+    return "-" not in stored.etag or _same_parts(location, stored, path)
+
+
+def _is_what_lies_there(location: Location, path: Path) -> bool:
+    """Whether a file arrived as it was sent, even if it is not what was expected."""
+    there = head(location)
+    return there is not None and _same(location, replace(there, sha256=None), path)
+
+
+def _replaced(location: Location) -> str:
+    return f"{location} has other content than was expected: something has replaced it"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _same_parts(location: Location, stored: Stored, path: Path) -> bool:
+    """Compare by the tag of several parts, where they are of one size; else it means nothing."""
+    size = int(read_head(location, PartNumber=1)["ContentLength"])
+    count = int(stored.etag.rpartition("-")[2])
+    if size <= 0 or -(-stored.size // size) != count or has_own_key(read_head(location)):
+        return True
+    return etag_of(path, size) == stored.etag

@@ -1,0 +1,67 @@
+"""Read what is in S3 as if it were local."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from getiaction import storage
+from getiaction.storage import objects
+from positronic.errors import StorageError
+from positronic.storage.uri import is_remote, local, remote, translated
+
+
+@translated()
+def fetch(
+    uri: str | Path, *, only: Callable[[str], bool] | None = None, required: str | None = None
+) -> Path:
+    """Return a local directory with what is at ``uri``.
+
+    From S3, what is not in the cache yet is fetched, each file verified by its digest; all are of
+    one version, and stay for as long as this process lives. A local directory comes back as it is.
+
+    Args:
+        uri: A directory, local or in S3.
+        only: Whether a name below it is wanted; others may be there as well. None for all.
+        required: A name below it, without which it is refused.
+
+    Raises:
+        StorageError: nothing is there, or not ``required``; its publication was stopped; it cannot
+            be read.
+    """
+    if is_remote(uri):
+        return storage.fetch(str(remote(uri)), only=only, required=required)
+    directory = local(uri)
+    if not directory.is_dir():
+        raise StorageError(f"there is no directory {directory}")
+    if required is not None and not (directory / required).is_file():
+        raise StorageError(f"{directory} has no {required}")
+    return directory
+
+
+@translated()
+def fetch_file(uri: str | Path) -> Path:
+    """Return a local copy of the file at ``uri``; a local file comes back as it is.
+
+    Raises:
+        StorageError: there is none, or it cannot be read.
+    """
+    if is_remote(uri):
+        return storage.fetch_file(str(remote(uri)))
+    path = local(uri)
+    if not path.is_file():
+        raise StorageError(f"there is no file {path}")
+    return path
+
+
+@translated()
+def read_bytes(uri: str | Path) -> bytes:
+    """Return the content of a small file.
+
+    Raises:
+        StorageError: there is none, or it cannot be read.
+    """
+    if not is_remote(uri):
+        return fetch_file(uri).read_bytes()
+    found = objects.read(remote(uri))
+    if found is None:
+        raise StorageError(f"there is no file {uri}")
+    return found[0]

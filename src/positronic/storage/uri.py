@@ -1,0 +1,65 @@
+"""What a path means: which are in S3, which are local, and which are neither."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from getiaction.errors import GetiactionError
+from getiaction.storage import SCHEME, Location
+from positronic.errors import StorageError
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether a path is in S3."""
+    # Path("s3://bucket") has lost a slash.
+    return str(path).startswith("s3:/")
+
+
+def remote(path: str | Path) -> Location:
+    """Read a path in S3.
+
+    Raises:
+        StorageError: it is none.
+    """
+    with translated():
+        return Location.parse(SCHEME + str(path).removeprefix("s3:").lstrip("/"))
+
+
+def local(path: str | Path) -> Path:
+    """Return a local path, absolute, with ``~`` as the home directory.
+
+    Raises:
+        StorageError: it is an address of another kind.
+    """
+    if is_remote(path):
+        raise StorageError(f"{path} is in S3; expected a local path")
+    if "://" in str(path):
+        raise StorageError(
+            f"{path} is no place for data; expected a local path or {SCHEME}bucket/key"
+        )
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise StorageError(f"{path}: {error}") from error
+
+
+def join(base: str | Path, *parts: str) -> str:
+    """Return the path of something below ``base``, which is in S3 or local."""
+    if not is_remote(base):
+        return str(local(base).joinpath(*parts))
+    location = remote(base)
+    for part in parts:
+        location = location / part.strip("/")
+    return str(location)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise what goes wrong in S3 or on the disk as ``StorageError``."""
+    try:
+        yield
+    except GetiactionError as error:
+        raise StorageError(str(error)) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise StorageError(f"{where}{error.strerror or error}") from error
