@@ -6,7 +6,8 @@ Importing this package loads neither pyarrow nor PyAV; opening files does.
 
 from positronic.dataset.dataset import ConcatDataset, Dataset
 from positronic.dataset.episode import Episode
-from positronic.dataset.local import DiskEpisode, LocalDataset, load_all_datasets
+from positronic.dataset.local import DiskEpisode, LocalDataset
+from positronic.dataset.opening import load_all_datasets
 from positronic.dataset.signal import Signal
 from positronic.dataset.video import Frames, VideoSignal
 from positronic.dataset.writer import DatasetWriter, EpisodeWriter

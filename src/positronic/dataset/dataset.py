@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any, overload, override
 
@@ -21,6 +21,9 @@ class Dataset(Sequence[Episode]):
     @abstractmethod
     def episode(self, index: int) -> Episode:
         """The episode at a position in ``0 .. len - 1``."""
+
+    def prefetch(self, positions: Iterable[int]) -> None:
+        """Bring the small files of these episodes here, many at once: static values and meta."""
 
     @overload
     def __getitem__(self, index: int) -> Episode: ...
@@ -63,6 +66,10 @@ class Subset(Dataset):
     def episode(self, index: int) -> Episode:
         return self._source.episode(self._positions[index])
 
+    @override
+    def prefetch(self, positions: Iterable[int]) -> None:
+        self._source.prefetch(self._positions[i] for i in positions)
+
 
 class ConcatDataset(Dataset):
     """Several datasets, one after the other."""
@@ -76,6 +83,18 @@ class ConcatDataset(Dataset):
 
     @override
     def episode(self, index: int) -> Episode:
+        part, position = self._place(index)
+        return self.parts[part].episode(position)
+
+    @override
+    def prefetch(self, positions: Iterable[int]) -> None:
+        inner: list[list[int]] = [[] for _ in self.parts]
+        for index in positions:
+            part, position = self._place(index)
+            inner[part].append(position)
+        for part, chosen in enumerate(inner):
+            self.parts[part].prefetch(chosen)
+
+    def _place(self, index: int) -> tuple[int, int]:
         part = bisect_right(self._ends, index)
-        begin = self._ends[part - 1] if part else 0
-        return self.parts[part].episode(index - begin)
+        return part, index - (self._ends[part - 1] if part else 0)

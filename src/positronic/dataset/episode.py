@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, override
 
 import numpy as np
 
@@ -86,6 +86,33 @@ class Episode(Mapping[str, Any]):
     def time(self) -> "EpisodeTime":
         """All signals sampled at the same times."""
         return EpisodeTime(self)
+
+
+class EpisodeView(Episode):
+    """Another episode as it is; subclasses change something about it."""
+
+    def __init__(self, source: Episode) -> None:
+        self.source = source
+
+    @property
+    @override
+    def signals(self) -> Mapping[str, Signal]:
+        return self.source.signals
+
+    @property
+    @override
+    def static(self) -> Mapping[str, Any]:
+        return self.source.static
+
+    @property
+    @override
+    def meta(self) -> dict[str, Any]:
+        return self.source.meta
+
+    @property
+    @override
+    def uid(self) -> str:
+        return self.source.uid
 
 
 class EpisodeTime:

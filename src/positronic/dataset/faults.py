@@ -9,7 +9,7 @@ from positronic.errors import EpisodeError
 MEND = "restore the file from a copy, or move this episode out of the dataset"
 
 
-def broken(episode: Path, what: str, why: object, mend: str = MEND) -> EpisodeError:
+def broken(episode: Path | str, what: str, why: object, mend: str = MEND) -> EpisodeError:
     """EpisodeError naming the episode directory, the signal or file in it, the reason, the mend."""
     # The bare words of an error with a number, which is all that libraries add to it.
     words = getattr(why, "strerror", None) or str(why)
@@ -18,7 +18,7 @@ def broken(episode: Path, what: str, why: object, mend: str = MEND) -> EpisodeEr
 
 
 @contextmanager
-def reading(episode: Path, what: str, *files: Path) -> Iterator[None]:
+def reading(episode: Path | str, what: str, *files: Path) -> Iterator[None]:
     """Report any failure to read as an EpisodeError; of ``files`` it names the one that is missing.
 
     Parquet and video readers raise OSError, ValueError, KeyError and their own kinds for a

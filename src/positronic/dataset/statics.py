@@ -53,9 +53,14 @@ def dump(values: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(values, indent=2, default=_encode), encoding="utf-8")
 
 
+def parse(text: str) -> Any:
+    """Read JSON with bytes in it; ValueError for what is none."""
+    return json.loads(text, object_hook=_decode)
+
+
 def load(path: Path) -> dict[str, Any]:
     """Read a JSON object; ValueError for anything else."""
-    values = json.loads(path.read_text(encoding="utf-8"), object_hook=_decode)
+    values = parse(path.read_text(encoding="utf-8"))
     if not isinstance(values, dict):
         raise ValueError(f"{path.name} holds a {type(values).__name__}, expected a JSON object")
     return values

@@ -12,7 +12,7 @@ The function is called when an item of the derived episode is first asked for, a
 with signals is itself lazy, so nothing is read before a value is.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, override
 
@@ -20,20 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from positronic.dataset.dataset import Dataset
-from positronic.dataset.episode import Episode
+from positronic.dataset.episode import Episode, EpisodeView
 from positronic.dataset.signal import Indices, Signal, Times
 
 Transform = Callable[[Episode], Mapping[str, Any]]
 
 
-class DerivedEpisode(Episode):
+class DerivedEpisode(EpisodeView):
     """What ``transform`` makes of ``source``; with ``keep`` the rest of the source too.
 
     An item made by the transform hides the source's item of that name. ``meta`` is the source's.
     """
 
     def __init__(self, source: Episode, transform: Transform, *, keep: bool = False) -> None:
-        self.source = source
+        super().__init__(source)
         self._transform = transform
         self._keep = keep
 
@@ -56,11 +56,6 @@ class DerivedEpisode(Episode):
     def _kept(self, items: Mapping[str, Any]) -> dict[str, Any]:
         return {k: v for k, v in items.items() if k not in self._made} if self._keep else {}
 
-    @property
-    @override
-    def meta(self) -> dict[str, Any]:
-        return self.source.meta
-
 
 class DerivedDataset(Dataset):
     """Every episode of ``source`` seen through ``transform``; see :class:`DerivedEpisode`."""
@@ -76,6 +71,10 @@ class DerivedDataset(Dataset):
     @override
     def episode(self, index: int) -> DerivedEpisode:
         return DerivedEpisode(self.source.episode(index), self._transform, keep=self._keep)
+
+    @override
+    def prefetch(self, positions: Iterable[int]) -> None:
+        self.source.prefetch(positions)
 
 
 def select(*names: str) -> Transform:

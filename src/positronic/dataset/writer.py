@@ -20,7 +20,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from positronic.dataset import statics
-from positronic.dataset.local import BLOCK, META, STATIC, UNFINISHED, numbered
+from positronic.dataset.local import numbered
+from positronic.dataset.recorded import BLOCK, META, STATIC, UNFINISHED
 from positronic.dataset.sinks import NumericSink, Sink, VideoSink, is_image
 from positronic.errors import DatasetError, EpisodeError
 

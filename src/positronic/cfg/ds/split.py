@@ -1,34 +1,65 @@
-"""Parts of a dataset by mask: the episodes whose static ``mask.NAME`` is true.
+"""Parts of a dataset: what is trained on, and what is held out to check with.
 
-Imported demonstrations bring masks with them (``mask.train``, ``mask.valid``), so that what is
-trained on and what is held out is decided once, by those who recorded it.
+``train`` and ``val`` share the episodes out at random by a seed. ``masked`` takes the decision of
+those who recorded: imported demonstrations bring masks (``mask.train``, ``mask.valid``) with them.
 """
 
 from typing import Any
 
 import configuronic as cfn
 
-from positronic.errors import DatasetError
+from positronic.cfg.ds import local, opened
+from positronic.errors import DatasetError, UsageError
 
 PREFIX = "mask."
 
 
+@cfn.config(dataset=local)
+def train(dataset: Any, val_share: float = 0.1, seed: int = 42) -> Any:
+    """The episodes to train on: all that @positronic.cfg.ds.split.val does not hold out.
+
+    Args:
+        dataset: The dataset to split, a config or a path.
+        val_share: How much of it is held out.
+        seed: With the same seed and share the two parts never overlap.
+    """
+    from positronic.dataset.subsets import split
+
+    return split(opened(dataset), val_share, seed)[0]
+
+
+@cfn.config(dataset=local)
+def val(dataset: Any, val_share: float = 0.1, seed: int = 42) -> Any:
+    """The episodes held out from @positronic.cfg.ds.split.train.
+
+    Args:
+        dataset: The dataset to split, a config or a path.
+        val_share: How much of it is held out.
+        seed: With the same seed and share the two parts never overlap.
+    """
+    from positronic.dataset.subsets import split
+
+    return split(opened(dataset), val_share, seed)[1]
+
+
 @cfn.config()
-def masked(path: str, mask: str) -> Any:
+def masked(mask: str, path: str | None = None, dataset: Any = None) -> Any:
     """Raw episodes of one mask, such as train.
 
     Args:
-        path: The directory; ``~`` is the home directory.
         mask: The mask's name: episodes whose static mask.NAME is true.
+        path: The directory or s3://bucket/key that the episodes are in; ~ is the home directory.
+        dataset: Instead of a path, another config to choose from.
     """
-    from positronic.cfg.ds import local
-
-    dataset = local.override(path=path).instantiate()
-    return dataset[indices(dataset, mask)]
+    if (path is None) == (dataset is None):
+        raise UsageError("masked: give either --dataset.path=... or --dataset.dataset=@...")
+    source = opened(dataset if path is None else path)
+    return source[indices(source, mask)]
 
 
 def indices(dataset: Any, mask: str) -> list[int]:
     """Positions of the mask's episodes; DatasetError, naming the masks there are, if none."""
+    dataset.prefetch(range(len(dataset)))
     chosen = [i for i, episode in enumerate(dataset) if episode.static.get(PREFIX + mask) is True]
     if not chosen:
         known = {key for episode in dataset for key in episode.static if key.startswith(PREFIX)}

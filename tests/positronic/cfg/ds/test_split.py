@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from positronic.cfg.ds.split import masked
-from positronic.dataset import DatasetWriter
-from positronic.errors import DatasetError
+from positronic.dataset import DatasetWriter, load_all_datasets
+from positronic.errors import DatasetError, UsageError
 
 
 @pytest.fixture
@@ -21,6 +21,14 @@ def root(tmp_path: Path) -> Path:
 def test_only_the_episodes_of_the_mask_remain(root: Path) -> None:
     dataset = masked.override(path=str(root), mask="train").instantiate()
     assert [episode["number"] for episode in dataset] == [1, 3]
+    half = load_all_datasets(root)[:2]
+    assert [episode["number"] for episode in masked(dataset=half, mask="train")] == [1]
+
+
+def test_a_mask_wants_one_dataset(root: Path) -> None:
+    for given in ({}, {"path": str(root), "dataset": str(root)}):
+        with pytest.raises(UsageError, match="give either --dataset.path"):
+            masked(mask="train", **given)
 
 
 def test_an_unknown_mask_is_refused_with_those_there_are(root: Path) -> None:

@@ -1,0 +1,158 @@
+"""What recordings of other versions call things and how they count, by what they say themselves.
+
+**Names.** Public Positronic recorded ``robot_commands.pose`` until June 2026 and
+``robot_command.pose`` since. Where exactly one of the two is there, it answers to both names;
+where both are, each name means what it says.
+
+**Grip.** Recordings of this project state their convention: the static value ``grip_convention``
+is ``{"open": 1.0, "closed": 0.0}``. Those of public Positronic state it by the release that wrote
+them: in MuJoCo 1 is open up to release 0.2.1, and from 0.3.0 on 0 is open everywhere (read in the
+sources of the releases 0.2.1 to 0.4.1). A recorder that ran from a git checkout has a version but
+is no release, so it states nothing; nor does a copy that a later release made of an older
+recording, nor a real gripper before 0.3.0, which counted according to its make.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, override
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.dataset.episode import Episode, EpisodeView
+from positronic.dataset.signal import Signal
+from positronic.dataset.transforms import map_values
+from positronic.errors import EpisodeError
+
+CONVENTION = "grip_convention"
+GRIPS = ("grip", "target_grip")
+MUJOCO = "simulation.mujoco_model_path"
+RENAMED = ("robot_commands.", "robot_command.")  # until June 2026, and since
+
+Convention = Mapping[str, float]
+FLIPPED_NS = (
+    1_783_468_800 * 10**9
+)  # 8 July 2026, UTC: no recording is older that counts the new way
+
+OPEN_1: Convention = {"open": 1.0, "closed": 0.0}
+OPEN_0: Convention = {"open": 0.0, "closed": 1.0}
+
+
+def grip_convention(episode: Episode) -> Convention | None:
+    """What the recording says of the values of its grip, or None where it says nothing.
+
+    EpisodeError when its statement makes no sense.
+    """
+    stated = episode.static.get(CONVENTION)
+    if stated is None:
+        return _by_release(episode)
+    match stated:
+        case {"open": int() | float() as opened, "closed": int() | float() as closed} if (
+            opened != closed
+        ):
+            return {"open": float(opened), "closed": float(closed)}
+    raise EpisodeError(
+        f"its static {CONVENTION!r} is {stated!r}, expected such as {dict(OPEN_1)}; "
+        "set it right with an edit log"
+    )
+
+
+def _by_release(episode: Episode) -> Convention | None:
+    writer = episode.meta.get("writer")
+    if not isinstance(writer, dict) or "git" in writer:
+        return None
+    if not str(writer.get("name", "")).startswith("positronic.dataset.local_dataset."):
+        return None  # another recorder, which counts its own versions
+    release = re.match(r"(\d+)\.(\d+)\.(\d+)$", str(writer.get("version", "")))
+    if release is None:
+        return None
+    version = tuple(int(part) for part in release.groups())
+    if version >= (0, 3, 0):
+        return OPEN_0 if int(episode.meta.get("created_ts_ns", 0)) >= FLIPPED_NS else None
+    return OPEN_1 if MUJOCO in episode.static else None
+
+
+def adapted(episode: Episode, names: Iterable[str], grip: Convention | None) -> Episode:
+    """The episode as someone expects it who reads the signals ``names``.
+
+    Signals under their other name are found, and the grip counts as ``grip`` where the recording
+    states that it counts otherwise; what states nothing is left as it is. The episode itself
+    comes back when there is nothing to change.
+    """
+    present = episode.signals
+    aliases = {
+        name: present[other]
+        for name in names
+        if name not in present
+        for other in (other_name(name),)
+        if other is not None and other in present
+    }
+    stated = grip_convention(episode) if grip is not None else None
+    if stated is None or grip is None or stated == grip:
+        return _Adapted(episode, aliases, {}) if aliases else episode
+    turn = _Turned(stated["open"], stated["closed"], grip["open"], grip["closed"])
+    turned = {name: map_values(present[name], turn) for name in GRIPS if name in present}
+    return _Adapted(episode, aliases | turned, {CONVENTION: dict(grip)})
+
+
+def other_name(name: str) -> str | None:
+    """What the other versions call a signal, or None where they agree."""
+    for ours, theirs in (RENAMED, RENAMED[::-1]):
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return None
+
+
+class _Adapted(EpisodeView):
+    def __init__(
+        self, source: Episode, signals: Mapping[str, Signal], statics: Mapping[str, Any]
+    ) -> None:
+        super().__init__(source)
+        self._signals = signals
+        self._statics = statics
+
+    @cached_property
+    @override
+    def signals(self) -> Mapping[str, Signal]:
+        return {**self.source.signals, **self._signals}
+
+    @cached_property
+    @override
+    def static(self) -> Mapping[str, Any]:
+        return {**self.source.static, **self._statics}
+
+
+@dataclass(frozen=True)
+class _Turned:
+    """From one convention to another; ``1 - v`` to the last bit between 1 and 0."""
+
+    opened: float
+    closed: float
+    new_opened: float
+    new_closed: float
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
+        scale = (self.new_closed - self.new_opened) / (self.closed - self.opened)
+        return np.asarray(self.new_opened + (values - self.opened) * scale)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A transform that says how the grip counts of recordings that do not say it themselves.
+
+    EpisodeError for a recording that says something else.
+    """
+
+    convention: Convention
+
+    def __call__(self, episode: Episode) -> Mapping[str, Any]:
+        """The static value to add."""
+        stated = grip_convention(episode)
+        if stated is not None and stated != self.convention:
+            raise EpisodeError(
+                f"its grip is {stated['open']:g} when open, by what the recording says; "
+                "leave out --grip_open"
+            )
+        return {CONVENTION: dict(self.convention)}

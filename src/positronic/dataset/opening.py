@@ -1,0 +1,61 @@
+"""Every dataset under a path, on this machine or on S3, as one."""
+
+import os
+from collections import deque
+from pathlib import Path
+
+from positronic.dataset.dataset import ConcatDataset, Dataset
+from positronic.dataset.edits import EDITS, Log, edited, read_log
+from positronic.dataset.local import LocalDataset, finished, nothing, require_directory
+from positronic.dataset.recorded import is_number
+
+
+def load_all_datasets(root: str | Path, *, nested: bool = True) -> Dataset:
+    """Every dataset in the tree under ``root``, concatenated, nearest first, then by name.
+
+    Hidden directories are not searched; edit logs are heeded. Of ``s3://`` only the names are
+    listed, and files come when they are read.
+
+    Args:
+        root: a directory, ``~`` allowed, or ``s3://bucket/key``.
+        nested: look for more below a directory that holds episodes.
+
+    Raises:
+        DatasetError: there is no finished episode, or not one that the logs leave in.
+    """
+    if "://" in str(root):
+        from positronic.dataset.remote import remote_datasets
+
+        found, unfinished = remote_datasets(str(root), nested)
+    else:
+        found, unfinished = _local(Path(root).expanduser(), nested)
+    if not found:
+        raise nothing(root, unfinished)
+    dataset = found[0] if len(found) == 1 else ConcatDataset(*found)
+    if len(dataset) == 0:
+        raise nothing(root, unfinished, dropped=True)
+    return dataset
+
+
+def _local(top: Path, nested: bool) -> tuple[list[Dataset], int]:
+    """The datasets, and the number of episodes skipped because unfinished."""
+    require_directory(top)
+    found: list[Dataset] = []
+    unfinished = 0
+    queue = deque([(top, tuple[Log, ...]())])
+    while queue:
+        directory, logs = queue.popleft()
+        if (log := directory / EDITS).is_file():
+            logs = (read_log(log, str(log)), *logs)
+        episodes, skipped = finished(directory)
+        unfinished += skipped
+        if episodes:
+            dataset = LocalDataset(directory)
+            found.append(edited(dataset, logs, dataset.logs()))
+            if not nested:
+                continue
+        with os.scandir(directory) as entries:
+            inner = [e.name for e in entries if e.is_dir() and not is_number(e.name)]
+        inner = [name for name in sorted(inner) if not name.startswith(".")]
+        queue.extend((directory / name, logs) for name in inner)
+    return found, unfinished

@@ -1,0 +1,112 @@
+"""One recorded episode: what its files are called and what is made of them, wherever they lie."""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, override
+
+from positronic.dataset import statics
+from positronic.dataset.episode import Episode
+from positronic.dataset.faults import broken, reading
+from positronic.dataset.signal import Signal
+
+UNFINISHED = ".unfinished"
+STATIC = "static.json"
+META = "meta.json"
+BLOCK = 1000
+INDEX_SUFFIX = ".frames.parquet"
+
+
+def is_number(name: str) -> bool:
+    """Whether a directory name is that of a block or an episode."""
+    return len(name) == 12 and name.isascii() and name.isdigit()
+
+
+class RecordedEpisode(Episode):
+    """An episode by the names of its files. Nothing is read, or fetched, before it is asked for.
+
+    A subclass says how to get at a file. EpisodeError when it is still being written.
+    """
+
+    def __init__(self, path: Path | str, files: frozenset[str]) -> None:
+        self.path = path
+        self._files = files
+        if UNFINISHED in files:
+            why = "it is still being written, or its recorder was killed"
+            raise broken(path, "not finished", why, "wait for the recorder, or delete it")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    @abstractmethod
+    def _file(self, name: str) -> Path:
+        """Where one of its files lies on this machine, once it does."""
+
+    @abstractmethod
+    def _sizes(self) -> dict[str, int]:
+        """Bytes of each of its files."""
+
+    @abstractmethod
+    def _numeric(self, name: str) -> Signal:
+        """The signal of a parquet file."""
+
+    @abstractmethod
+    def _video(self, name: str) -> Signal:
+        """The signal of a video and its index."""
+
+    @cached_property
+    @override
+    def signals(self) -> Mapping[str, Signal]:
+        found: dict[str, Signal] = {}
+        for file in self._files:
+            if file.endswith((".mp4", INDEX_SUFFIX)):
+                name = file.removesuffix(".mp4").removesuffix(INDEX_SUFFIX)
+                found[name] = self._video(name)
+        for file in self._files:
+            name = file.removesuffix(".parquet")
+            if name != file and name not in found and not file.endswith(INDEX_SUFFIX):
+                found[name] = self._numeric(name)
+        return dict(sorted(found.items()))
+
+    def _json(self, file: str) -> dict[str, Any]:
+        if file not in self._files:
+            return {}
+        path = self._file(file)
+        with reading(self.path, file):
+            return statics.load(path)
+
+    @cached_property
+    @override
+    def static(self) -> Mapping[str, Any]:
+        return self._json(STATIC)
+
+    @cached_property
+    def _recorded(self) -> dict[str, Any]:
+        return self._json(META)
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What ``meta.json`` says, with the present ``path`` and the size ``size_mb`` (MiB)."""
+        meta = dict(self._recorded)
+        meta.pop("duration_ns", None)
+        meta["path"] = str(self.path)
+        meta["size_mb"] = sum(self._sizes().values()) / 2**20
+        return meta
+
+    @property
+    @override
+    def uid(self) -> str:
+        noted = self._recorded
+        if noted.get("uid") or noted.get("created_ts_ns"):
+            return str(noted.get("uid") or f"ts-{noted['created_ts_ns']}")
+        # Nothing names it, and "none" would make all such episodes the same recording.
+        listed = sorted((name, size) for name, size in self._sizes().items())
+        return f"files-{hashlib.sha256(repr(listed).encode()).hexdigest()[:32]}"
+
+    @property
+    def duration_ns(self) -> int:
+        """``last_ts - start_ts`` in ns, as the recorder noted it, else from the signals."""
+        noted = self._recorded.get("duration_ns")
+        return super().duration_ns if noted is None else int(noted)

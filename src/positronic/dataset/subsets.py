@@ -1,0 +1,92 @@
+"""Choosing episodes: by static values, a share of them, training and validation parts.
+
+None of this reads a signal; choosing by static values reads those, the rest reads nothing.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from positronic.dataset.dataset import Dataset
+from positronic.errors import DatasetError, UsageError
+
+SHOWN = 8  # values named in an error; with more, a line is no longer read
+
+
+def where(dataset: Dataset, wanted: Mapping[str, Any]) -> Dataset:
+    """The episodes whose static values are all as wanted, in order.
+
+    A list wants any one of its members (or that very list). None wants that there is no such
+    value. A number also matches text that reads like it, as simulators record ``"1"``.
+
+    Raises:
+        DatasetError: no episode is left; names the values there are.
+    """
+    dataset.prefetch(range(len(dataset)))
+    kept = list(range(len(dataset)))
+    for name, value in wanted.items():
+        found = [dataset[i].static.get(name) for i in kept]
+        chosen = [i for i, recorded in zip(kept, found, strict=True) if _matches(recorded, value)]
+        if not chosen:
+            raise DatasetError(
+                f"no episode has {name}={value!r}{_so_far(wanted, name)}; {_there_is(name, found)}"
+            )
+        kept = chosen
+    return dataset[kept]
+
+
+def _matches(recorded: Any, wanted: Any) -> bool:
+    if isinstance(wanted, list | tuple) and recorded != list(wanted):
+        return any(_matches(recorded, member) for member in wanted)
+    if isinstance(recorded, bool) != isinstance(wanted, bool):
+        return False  # True is 1 to Python, not to people
+    if isinstance(recorded, str) and isinstance(wanted, int | float):
+        return recorded == str(wanted)
+    return bool(recorded == wanted)
+
+
+def _so_far(wanted: Mapping[str, Any], name: str) -> str:
+    before = [f"{n}={wanted[n]!r}" for n in wanted]
+    before = before[: list(wanted).index(name)]
+    return f" among those with {', '.join(before)}" if before else ""
+
+
+def _there_is(name: str, found: Iterable[Any]) -> str:
+    counted = Counter(repr(value) for value in found if value is not None)
+    if not counted:
+        return f"none has a static value {name!r} at all"
+    listed = [f"{value} ({n})" for value, n in counted.most_common(SHOWN)]
+    more = f" and {len(counted) - SHOWN} more" if len(counted) > SHOWN else ""
+    return f"its values are {', '.join(listed)}{more}"
+
+
+def share_of(dataset: Dataset, share: float, seed: int) -> Dataset:
+    """A random share of the episodes, at least one, in their order.
+
+    With the same seed a larger share contains a smaller one. UsageError unless 0 < share <= 1.
+    """
+    if not 0 < share <= 1:
+        raise UsageError(f"share={share}: expected more than 0 and at most 1")
+    count = max(1, round(len(dataset) * share))
+    return dataset[sorted(_shuffled(dataset, seed)[:count])]
+
+
+def split(dataset: Dataset, val_share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Training and validation episodes: together all, none in both, each in their order.
+
+    At least one episode goes to each. UsageError unless 0 < val_share < 1; DatasetError when there
+    are fewer than two episodes.
+    """
+    if not 0 < val_share < 1:
+        raise UsageError(f"val_share={val_share}: expected more than 0 and less than 1")
+    if len(dataset) < 2:
+        raise DatasetError("one episode cannot be split into training and validation; record more")
+    count = min(max(1, round(len(dataset) * val_share)), len(dataset) - 1)
+    order = _shuffled(dataset, seed)
+    return dataset[sorted(order[count:])], dataset[sorted(order[:count])]
+
+
+def _shuffled(dataset: Dataset, seed: int) -> list[int]:
+    return [int(i) for i in np.random.default_rng(seed).permutation(len(dataset))]

@@ -1,0 +1,82 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from positronic.dataset import LocalDataset, load_all_datasets
+from positronic.errors import DatasetError, EpisodeError
+
+from .conftest import record
+
+
+def note(directory: Path, *records: dict[str, Any] | str) -> Path:
+    """Add records to the edit log of a directory."""
+    log = directory / "edits.jsonl"
+    with log.open("a") as file:
+        for each in records:
+            file.write((each if isinstance(each, str) else json.dumps({"v": 1, **each})) + "\n")
+    return log
+
+
+def uid(path: Path) -> str:
+    return str(json.loads((path / "meta.json").read_text())["uid"])
+
+
+def tasks(root: Path) -> list[str]:
+    return [episode["task"] for episode in load_all_datasets(root)]
+
+
+def test_dropped_episodes_are_gone_and_undropped_ones_back(tmp_path: Path) -> None:
+    a, b, c = (record(tmp_path, frames=1, task=task) for task in "abc")
+    note(tmp_path, {"op": "drop", "ep": uid(a)}, {"op": "drop", "ep": uid(b)})
+    note(tmp_path, {"op": "undrop", "ep": uid(a)}, "", {"op": "drop", "ep": "of another dataset"})
+    assert tasks(tmp_path) == ["a", "c"]
+    assert len(LocalDataset(tmp_path)) == 3, "recordings themselves are not changed"
+    dataset = load_all_datasets(tmp_path)
+    assert [e.uid for e in dataset] == [uid(a), uid(c)]
+    note(c, {"op": "drop", "ep": uid(c)})
+    assert tasks(tmp_path) == ["a"]
+    note(tmp_path, {"op": "drop", "ep": uid(a)})
+    with pytest.raises(DatasetError, match=r"every episode under .* was dropped by an edits.jsonl"):
+        load_all_datasets(tmp_path)
+
+
+def test_static_values_inner_logs_first_the_episodes_own_last(tmp_path: Path) -> None:
+    path = record(tmp_path / "day" / "run", frames=1, task="old", robot="r")
+    setting = {"op": "set_static", "ep": uid(path)}
+    note(tmp_path / "day" / "run", setting | {"data": {"task": "inner", "x": 1, "y": 1, "z": 1}})
+    note(tmp_path, setting | {"data": {"task": "outer", "x": 2, "y": 2}})
+    note(path, setting | {"data": {"y": 3, "mesh": {"__bytes_b64__": "AAE="}}})
+    (episode,) = load_all_datasets(tmp_path)
+    expected = {"task": "outer", "robot": "r", "x": 2, "y": 3, "z": 1, "mesh": b"\x00\x01"}
+    assert episode.static == expected
+    assert episode["grip"][0] == (0.0, 0)
+    assert (episode.uid, episode.meta["path"]) == (uid(path), str(path))
+    assert tasks(tmp_path / "day") == ["inner"], "what lies above the path given is not read"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"op": "rename", "v": 1, "ep": "u"}',
+        '{"op": "drop", "v": 2, "ep": "u"}',
+        '{"op": "set_static", "v": 1, "ep": "u", "data": {"task": null}}',
+        '{"op": "drop", "v": 1, "ep": "u"',
+        "[]",
+    ],
+)
+def test_an_unknown_record_stops_the_reading(tmp_path: Path, line: str) -> None:
+    path = record(tmp_path, frames=1)
+    log = note(tmp_path, {"op": "drop", "ep": uid(path)}, line)
+    with pytest.raises(DatasetError, match=f"{log}, line 2: .*; read it with the version"):
+        load_all_datasets(tmp_path)
+
+
+def test_an_edit_that_hides_a_signal_is_refused_when_touched(tmp_path: Path) -> None:
+    path = record(tmp_path, frames=1)
+    note(path, {"op": "set_static", "ep": uid(path), "data": {"grip": 1}})
+    (episode,) = load_all_datasets(tmp_path)
+    assert len(episode.signals["grip"]) == 1
+    with pytest.raises(EpisodeError, match=f"{path}: edits.jsonl: sets .* 'grip', which is a sig"):
+        episode["task"]
