@@ -77,6 +77,13 @@ def use(version: Path) -> None:
         _in_use.pop(version, None)
 
 
+def let_go(version: Path) -> None:
+    """Let a version be given up again, although this process lives on."""
+    held = _in_use.pop(version, None)
+    if held is not None:
+        held.close()
+
+
 def make_room(wanted: int, what: str) -> None:
     """Give up what was unused for longest until ``wanted`` more bytes fit.
 

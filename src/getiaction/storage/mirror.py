@@ -48,7 +48,7 @@ def fetch(
         if required is not None and required not in snapshot.files:
             raise NotThere(f"{location} has no {required}")
         names = [name for name in snapshot.files if only is None or only(name)]
-        return _Mirror(snapshot).fetch(names)
+        return Mirror(snapshot).fetch(names)
 
     return _until_it_stays(once, location)
 
@@ -63,8 +63,7 @@ def fetch_file(url: str) -> Path:
     location = Location.parse(url)
     name = location.key.rpartition("/")[2]
     return (
-        _until_it_stays(lambda: _Mirror(snapshot_of_object(location)).fetch([name]), location)
-        / name
+        _until_it_stays(lambda: Mirror(snapshot_of_object(location)).fetch([name]), location) / name
     )
 
 
@@ -105,7 +104,7 @@ class Kept:
     mtime_ns: int
 
 
-class _Mirror:
+class Mirror:
     """One version of what lies at an address, on disk."""
 
     def __init__(self, snapshot: Snapshot) -> None:
@@ -119,6 +118,12 @@ class _Mirror:
         self.lock = threading.Lock()
 
     def fetch(self, names: list[str]) -> Path:
+        """Return its directory, with these files in it.
+
+        Raises:
+            Overtaken, NotThere: a file is not any more what the snapshot says.
+            GetiactionError: it cannot be read, or the cache cannot hold it.
+        """
         with taking_turns(self.place):
             use(self.version)
             self.directory.mkdir(exist_ok=True)

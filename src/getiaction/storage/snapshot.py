@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 
 from getiaction.errors import GetiactionError
 from getiaction.storage import objects
@@ -38,7 +39,7 @@ class Snapshot:
     files: dict[str, File]
     published: bool
 
-    @property
+    @cached_property
     def version(self) -> str:
         """The same for the same names and content."""
         known = [(name, file.identity) for name, file in sorted(self.files.items())]

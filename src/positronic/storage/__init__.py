@@ -7,11 +7,13 @@ Every function raises ``StorageError`` when it fails.
 
 from positronic.storage.places import Entry, children, exists, is_whole, listing
 from positronic.storage.reading import fetch, fetch_file, read_bytes
+from positronic.storage.tree import Tree
 from positronic.storage.uri import is_remote, join, local
 from positronic.storage.writing import publish, remove, write_bytes
 
 __all__ = [
     "Entry",
+    "Tree",
     "children",
     "exists",
     "fetch",
