@@ -1,16 +1,18 @@
 """What a directory must hold to be whole: the size and digest of each of its files, in one of them.
 
-A directory gets its manifest last, before it is renamed to its place. Whoever reads it later, on
-whatever machine, can prove that nothing is missing and nothing has changed.
+It is made under a name that no reader takes, gets its manifest last, and is renamed to its place.
+Whoever reads it later, on whatever machine, can prove that nothing is missing or has changed.
 """
 
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+UNFINISHED = ".unfinished-"
 
 
 def seal(directory: Path) -> None:
@@ -39,6 +41,15 @@ def faults(directory: Path) -> list[str]:
         for name, (size, digest) in sorted(wanted.items())
         if (fault := _fault(directory / name, name, size, digest))
     ]
+
+
+def remove_unfinished(parent: Path) -> None:
+    """Delete what killed processes left behind in ``parent``."""
+    for path in parent.glob(f"{UNFINISHED}*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def sync(path: Path) -> None:

@@ -17,11 +17,9 @@ from lerobot.configs.train import TrainPipelineConfig
 from lerobot.utils.constants import LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR
 from lightning.pytorch import Callback
 
-from getiaction.manifest import seal, sync
+from getiaction.manifest import UNFINISHED, seal, sync
 
 logger = logging.getLogger(__name__)
-
-UNFINISHED = ".unfinished-"
 
 
 class NativeCheckpoint(Callback):
@@ -129,15 +127,6 @@ class NativeCheckpoint(Callback):
             optimizer=module.optimizer_config,
             scheduler=module.scheduler_config,
         )
-
-
-def remove_unfinished(checkpoints: Path) -> None:
-    """Delete what killed runs left behind in the directory ``checkpoints``."""
-    for path in checkpoints.glob(f"{UNFINISHED}*"):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def _point_to(checkpoint: Path) -> None:

@@ -6,8 +6,8 @@ from lerobot.datasets import LeRobotDatasetMetadata
 from lerobot.policies import make_pre_post_processors
 from lerobot.policies.act.modeling_act import ACTPolicy
 
+from getiaction.manifest import MANIFEST, faults, remove_unfinished
 from getiaction.policies.lerobot import ACT
-from getiaction.train.checkpoint import remove_unfinished
 from tests.getiaction.train.runs import SMALL, train_ours
 
 
@@ -16,6 +16,12 @@ def test_layout_is_lerobots(state_root: Path, tmp_path: Path) -> None:
     checkpoints = tmp_path / "checkpoints"
     assert sorted(p.name for p in checkpoints.iterdir()) == ["000002", "000004", "000005", "last"]
     assert (checkpoints / "last").readlink() == Path("000005")
+    assert {p.name for p in (checkpoints / "last").iterdir()} == {
+        "pretrained_model",
+        "training_state",
+        MANIFEST,
+    }
+    assert all(faults(path) == [] for path in checkpoints.iterdir())
     assert {p.name for p in (checkpoints / "last" / "pretrained_model").iterdir()} == {
         "config.json",
         "model.safetensors",
