@@ -1,0 +1,210 @@
+"""Every kind of damage, really done to a converted dataset, is named; healthy ones have none."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from positronic import cli
+from positronic.dataset import LocalDataset
+from positronic.vendors.lerobot import codecs
+from positronic.vendors.lerobot.conversion import Options, convert_dataset
+from positronic.vendors.lerobot.verify import verify, verify_dataset
+from tests.positronic.vendors.lerobot.damage import (
+    DAMAGES,
+    DATA,
+    LEFT,
+    SIZE,
+    TABLE,
+    cut,
+    drop_row,
+    edit,
+    garble,
+    nan_state,
+    put,
+)
+from tests.positronic.vendors.lerobot.raw import FPS, picture, record
+
+pytestmark = pytest.mark.xdist_group("lerobot-convert")
+
+LENGTHS = (13, 6, 10)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> LocalDataset:
+    root = tmp_path_factory.mktemp("raw")
+    for index, length in enumerate(LENGTHS):
+        record(root, index, steps=length - 1, statics={"task": "odd" if index % 2 else "even"})
+    return LocalDataset(root)
+
+
+@pytest.fixture(scope="module")
+def converted(raw: LocalDataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("converted")
+    codec = codecs.eepose_absolute(image_size=SIZE)
+    for name, video in (("video", True), ("pictures", False)):
+        convert_dataset(raw, codec, root / name, FPS, Options(workers=1, video=video))
+    return {"video": root / "video", "pictures": root / "pictures"}
+
+
+@pytest.fixture
+def dataset(converted: dict[str, Path], tmp_path: Path) -> Path:
+    shutil.copytree(converted["video"], tmp_path / "dataset")
+    return tmp_path / "dataset"
+
+
+@pytest.fixture
+def pictures(converted: dict[str, Path], tmp_path: Path) -> Path:
+    shutil.copytree(converted["pictures"], tmp_path / "pictures")
+    return tmp_path / "pictures"
+
+
+def faults(root: Path, **options: Any) -> list[str]:
+    return [str(fault) for fault in verify_dataset(root, workers=1, **options).faults]
+
+
+@pytest.mark.parametrize("name", ["video", "pictures"])
+def test_what_we_convert_is_whole(converted: dict[str, Path], name: str) -> None:
+    verdict = verify_dataset(converted[name], workers=1)
+    assert (verdict.faults, verdict.notes) == ((), ())
+    assert (verdict.episodes, verdict.frames, verdict.cameras) == (3, 29, 2)
+
+
+@pytest.mark.parametrize("video", [True, False], ids=["video", "pictures"])
+def test_what_lerobot_writes_is_whole(tmp_path: Path, video: bool) -> None:
+    from lerobot.datasets import LeRobotDataset
+
+    vector = {"dtype": "float32", "names": None}
+    camera = {"dtype": "video" if video else "image", "shape": (48, 64, 3)}
+    features = {
+        "observation.state": vector | {"shape": (3,)},
+        "action": vector | {"shape": (1,)},
+        "observation.images.top": camera | {"names": ["height", "width", "channels"]},
+    }
+    root = tmp_path / "native"
+    native = LeRobotDataset.create("local", fps=15, features=features, root=root, use_videos=video)
+    rng = np.random.default_rng(0)
+    for episode, length in enumerate((5, 20, 3)):
+        for step in range(length):
+            frame: dict[str, Any] = {
+                "observation.state": rng.normal(size=3).astype(np.float32) * 100,
+                "action": rng.normal(size=1).astype(np.float32),
+                "observation.images.top": picture(episode, step, 0, (48, 64)),
+            }
+            native.add_frame(frame | {"task": f"task {episode % 2}"})
+        native.save_episode()
+    native.finalize()
+    verdict = verify_dataset(root, workers=1)
+    assert verdict.faults == ()
+    assert "has no contract" in verdict.notes[0]
+    stats = {**json.loads((root / "meta/stats.json").read_text())}
+    stats["observation.state"]["std"][1] *= 1.1
+    (root / "meta/stats.json").write_text(json.dumps(stats))
+    assert "meta/stats.json: observation.state: std[1] is" in faults(root)[0]
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"), [d[1:] for d in DAMAGES], ids=[d[0] for d in DAMAGES]
+)
+def test_damage_is_named(
+    dataset: Path, damage: Callable[[Path], object], expected: list[str]
+) -> None:
+    damage(dataset)
+    found = "\n".join(faults(dataset))
+    for text in expected:
+        for short, name in (("DATA", DATA), ("TABLE", TABLE), ("LEFT", LEFT)):
+            text = text.replace(short, name)
+        assert text in found, found
+
+
+def test_damaged_pictures_are_named(pictures: Path) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        file = table["observation.images.left"][4].as_py()["bytes"]
+        table = put(table, "observation.images.left", 4, {"bytes": file[:60], "path": None})
+        return put(table, "observation.images.side", 20, {"bytes": file, "path": None})
+
+    edit(pictures, DATA, change)
+    broken, other = faults(pictures)
+    assert f"{DATA}: episode 0: observation.images.left of frame 4 cannot be decoded" in broken
+    assert f"{DATA}: episode 2: statistics of observation.images.side" in other
+    assert len(faults(pictures, decode=False)) == 0
+
+
+def test_without_decoding_times_are_checked_all_the_same(dataset: Path) -> None:
+    garble(dataset)
+    assert faults(dataset, decode=False) == []
+    cut(LEFT, 0.6)(dataset)
+    assert "is not in the file" in "\n".join(faults(dataset, decode=False))
+
+
+def test_processes_find_the_same(dataset: Path) -> None:
+    garble(dataset)
+    nan_state(dataset)
+    assert [str(f) for f in verify_dataset(dataset, workers=2).faults] == faults(dataset)
+
+
+def test_several_files_are_told_apart(
+    raw: LocalDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of one episode each: rows and frames are looked for where they are."""
+    from lerobot.datasets import dataset_metadata
+
+    create = dataset_metadata.create_empty_dataset_info
+
+    def of_small_files(*args: Any, **options: Any) -> Any:
+        made = create(*args, **options)
+        made.data_files_size_in_mb = made.video_files_size_in_mb = 1e-6
+        return made
+
+    monkeypatch.setattr(dataset_metadata, "create_empty_dataset_info", of_small_files)
+    root = tmp_path / "out"
+    codec = codecs.eepose_absolute(image_size=SIZE)
+    convert_dataset(raw, codec, root, FPS, Options(workers=1))
+    assert len(list(root.glob("data/*/*"))) == 3
+    assert len(list(root.glob("videos/*/*/*"))) == 6
+    assert faults(root) == []
+    (root / "data/chunk-000/file-001.parquet").rename(root / "moved")
+    shutil.copy(root / "data/chunk-000/file-002.parquet", root / "data/chunk-000/file-001.parquet")
+    found = "\n".join(faults(root))
+    assert "data/chunk-000/file-001.parquet: episode 1: has 0 rows, expected 6" in found
+    assert "file-001.parquet: episode 2: there are rows of it here" in found
+
+
+def run(*words: str) -> int:
+    return cli.status({"verify": verify}, "positronic-to-lerobot", ["verify", *words])
+
+
+def test_the_command(dataset: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(f"--dataset_root={dataset}", "--workers=1") == 0
+    captured = capfd.readouterr()
+    whole = f"{dataset} is whole: 3 episodes, 29 frames, 2 cameras, every frame decoded\n"
+    assert captured.out == whole
+    assert "decoding: 100%" in captured.err
+    drop_row(dataset)
+    assert run(f"--dataset_root={dataset}", "--workers=1", "--decode=False") == 1
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].startswith(f"fault: {DATA}: episode 1: has 5 rows")
+    assert lines[-1].startswith(f"{dataset} is damaged: ")
+    for words, message in (
+        ([f"--dataset_root={dataset / 'data'}"], "has no meta/info.json"),
+        ([f"--dataset_root={dataset / 'nowhere'}"], "nowhere"),
+        ([f"--dataset_root={dataset}", "--workers=0"], "give at least 1"),
+    ):
+        assert run(*words) != 0
+        error = capfd.readouterr().err.strip()
+        assert message in error
+        assert len(error.splitlines()) == 1
+
+
+def test_s3(dataset: Path, s3: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    from positronic import storage
+
+    storage.publish(dataset, "s3://bucket/datasets/one")
+    capfd.readouterr()
+    assert run("--dataset_root=s3://bucket/datasets/one", "--workers=1") == 0
+    assert "s3://bucket/datasets/one is whole" in capfd.readouterr().out
