@@ -123,6 +123,12 @@ class _Adapted(EpisodeView):
     def static(self) -> Mapping[str, Any]:
         return {**self.source.static, **self._statics}
 
+    @override
+    def prefetch(self, names: Iterable[str]) -> None:
+        present = self.source.signals
+        found = (name if name in present else other_name(name) for name in names)
+        self.source.prefetch(name for name in found if name is not None)
+
 
 @dataclass(frozen=True)
 class _Turned:

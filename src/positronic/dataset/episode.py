@@ -1,7 +1,7 @@
 """An episode: what one recording holds, signals and static values under their names."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, override
 
 import numpy as np
@@ -30,6 +30,12 @@ class Episode(Mapping[str, Any]):
     @abstractmethod
     def meta(self) -> dict[str, Any]:
         """About the recording itself: schema version, time of creation, writer, path, size."""
+
+    def prefetch(self, names: Iterable[str]) -> None:
+        """Bring the files of these signals to this machine, several at once; else each by itself.
+
+        A name that the episode does not have is passed over.
+        """
 
     def __getitem__(self, name: str) -> Any:
         """The signal or static value of this name; KeyError lists what there is."""
@@ -113,6 +119,10 @@ class EpisodeView(Episode):
     @override
     def uid(self) -> str:
         return self.source.uid
+
+    @override
+    def prefetch(self, names: Iterable[str]) -> None:
+        self.source.prefetch(names)
 
 
 class EpisodeTime:

@@ -8,7 +8,6 @@ The objects here can be sent to other processes, which then fetch for themselves
 
 import re
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, override
 
@@ -17,51 +16,41 @@ from positronic.dataset.dataset import Dataset
 from positronic.dataset.edits import EDITS, Log, edited, read_log
 from positronic.dataset.faults import reading
 from positronic.dataset.numeric import NumericSignal
-from positronic.dataset.recorded import (
-    INDEX_SUFFIX,
-    META,
-    STATIC,
-    UNFINISHED,
-    RecordedEpisode,
-)
+from positronic.dataset.recorded import INDEX_SUFFIX, META, STATIC, UNFINISHED, RecordedEpisode
 from positronic.dataset.signal import Signal
 from positronic.dataset.video import VideoSignal
 
-CONNECTIONS = 16  # small files at once: almost all of their time is waiting for the first byte
-
 # The directory of a dataset has no hidden and no numeric part; then block, episode, file.
 _PART = r"(?!\.|\d{12}/)[^/]+/"
-_FILE = re.compile(
-    rf"(?P<dataset>({_PART})*)(?P<episode>\d{{12}}/(?P<id>\d{{12}}))/(?P<file>[^/]+)"
-)
+_FILE = re.compile(rf"(?P<dataset>({_PART})*)(?P<episode>\d{{12}}/\d{{12}})/(?P<file>[^/]+)")
 _LOG = re.compile(rf"(?P<dataset>({_PART})*){re.escape(EDITS)}")
 
 
 class RemoteNumericSignal(NumericSignal):
     """A parquet signal whose file is fetched at the first read."""
 
-    def __init__(self, episode: str, name: str) -> None:
-        self._uri = storage.join(episode, f"{name}.parquet")
-        self._episode = episode
+    def __init__(self, files: storage.Tree, name: str) -> None:
         super().__init__(Path(), name)
+        self._files = files
 
     @override
     def _reading(self) -> Any:
         if not self._path.is_file():
-            self._path = storage.fetch_file(self._uri)
-        return reading(self._episode, f"signal {self._name!r}", self._path)
+            file = f"{self._name}.parquet"
+            self._path = self._files.fetch([file]) / file
+        return reading(self._files.uri, f"signal {self._name!r}", self._path)
 
 
 class RemoteVideoSignal(VideoSignal):
     """A video signal whose two files are fetched at the first read."""
 
-    def __init__(self, episode: str, name: str) -> None:
-        self._episode = episode
+    def __init__(self, files: storage.Tree, name: str) -> None:
         super().__init__(Path(), Path(), name)
+        self._files = files
 
     @override
     def __getstate__(self) -> dict[str, Any]:
-        return {"episode": self._episode, "name": self._name}
+        return {"files": self._files, "name": self._name}
 
     @override
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -70,48 +59,78 @@ class RemoteVideoSignal(VideoSignal):
     @override
     def _reading(self) -> Any:
         if not (self._video.is_file() and self._index.is_file()):
-            self._index = storage.fetch_file(
-                storage.join(self._episode, f"{self._name}{INDEX_SUFFIX}")
-            )
-            self._video = storage.fetch_file(storage.join(self._episode, f"{self._name}.mp4"))
-        return reading(self._episode, f"signal {self._name!r}", self._video, self._index)
+            names = _files_of(self._name, self._files.sizes)
+            directory = self._files.fetch(names)
+            self._video = directory / f"{self._name}.mp4"
+            self._index = directory / f"{self._name}{INDEX_SUFFIX}"
+        return reading(self._files.uri, f"signal {self._name!r}", self._video, self._index)
 
 
 class RemoteEpisode(RecordedEpisode):
-    """One episode at a URL; ``sizes`` is what was listed there, bytes by file name."""
+    """One episode in S3.
+
+    Args:
+        dataset: the tree that it is in, from which its small files are fetched.
+        directory: its directory below that, with names of files and their bytes in ``files``.
+    """
 
     path: str
 
-    def __init__(self, uri: str, sizes: Mapping[str, int]) -> None:
-        super().__init__(uri, frozenset(sizes))
-        self._listed = sizes
+    def __init__(self, dataset: storage.Tree, directory: str, files: Iterable[str]) -> None:
+        names = frozenset(files)
+        super().__init__(storage.join(dataset.uri, directory), names)
+        self._dataset = dataset
+        self._directory = directory
+        self._tree = dataset.part(directory, names)
 
     @override
     def _file(self, name: str) -> Path:
-        return storage.fetch_file(storage.join(self.path, name))
+        # With those of all other episodes, so that a thousand of them take one place in the cache.
+        path = f"{self._directory}/{name}"
+        return self._dataset.fetch([path]) / path
 
     @override
     def _sizes(self) -> dict[str, int]:
-        return dict(self._listed)
+        return self._tree.sizes
 
     @override
     def _numeric(self, name: str) -> Signal:
-        return RemoteNumericSignal(self.path, name)
+        return RemoteNumericSignal(self._tree, name)
 
     @override
     def _video(self, name: str) -> Signal:
-        return RemoteVideoSignal(self.path, name)
+        return RemoteVideoSignal(self._tree, name)
+
+    @override
+    def prefetch(self, names: Iterable[str]) -> None:
+        files = [file for name in names for file in _files_of(name, self._files)]
+        if files:
+            self._tree.fetch(files)
+
+
+def _files_of(name: str, present: Iterable[str]) -> list[str]:
+    possible = {f"{name}.parquet", f"{name}.mp4", f"{name}{INDEX_SUFFIX}"}
+    return sorted(possible.intersection(present))
 
 
 class RemoteDataset(Dataset):
-    """Finished episodes under a URL, by number.
+    """Finished episodes in S3, by number.
 
-    ``episodes`` are their directories below ``root``, with bytes by file name.
+    Args:
+        tree: all that was listed.
+        root: the dataset's directory below that, ending in a slash, or nothing.
+        episodes: names of files by the episode's directory below ``root``.
     """
 
-    def __init__(self, root: str, episodes: Mapping[str, Mapping[str, int]]) -> None:
-        self.root = root
-        self._episodes = sorted(episodes.items(), key=lambda item: item[0].rpartition("/")[2])
+    def __init__(
+        self, tree: storage.Tree, root: str, episodes: Mapping[str, Iterable[str]]
+    ) -> None:
+        self.root = storage.join(tree.uri, root)
+        self._tree = tree
+        self._episodes = [
+            (f"{root}{directory}", list(files))
+            for directory, files in sorted(episodes.items(), key=lambda item: item[0].split("/")[1])
+        ]
 
     def __len__(self) -> int:
         return len(self._episodes)
@@ -121,59 +140,49 @@ class RemoteDataset(Dataset):
 
     @override
     def episode(self, index: int) -> RemoteEpisode:
-        directory, sizes = self._episodes[index]
-        return RemoteEpisode(storage.join(self.root, directory), sizes)
+        return RemoteEpisode(self._tree, *self._episodes[index])
 
     @override
     def prefetch(self, positions: Iterable[int]) -> None:
         chosen = [self._episodes[i] for i in positions]
-        small = [
-            storage.join(self.root, directory, name)
-            for directory, sizes in chosen
-            for name in (STATIC, META)
-            if name in sizes
-        ]
-        with ThreadPoolExecutor(CONNECTIONS) as threads:
-            for _ in threads.map(storage.fetch_file, small):
-                pass
+        small = [f"{d}/{name}" for d, files in chosen for name in (STATIC, META) if name in files]
+        if small:
+            self._tree.fetch(small)
 
     def logs(self) -> dict[int, Log]:
         """The edit logs that lie inside its episodes, by position."""
-        found: dict[int, Log] = {}
-        for position, (directory, sizes) in enumerate(self._episodes):
-            if EDITS in sizes:
-                uri = storage.join(self.root, directory, EDITS)
-                found[position] = read_log(storage.fetch_file(uri), uri)
-        return found
+        logs = {i: f"{d}/{EDITS}" for i, (d, files) in enumerate(self._episodes) if EDITS in files}
+        return {i: _log(self._tree, name) for i, name in logs.items()}
 
 
-def remote_datasets(root: str, nested: bool) -> tuple[list[Dataset], int]:
-    """The datasets below a URL, nearest first, and the number of unfinished episodes."""
-    names = {name: entry.size for name, entry in storage.listing(root).items()}
-    every: dict[str, dict[str, dict[str, int]]] = {}
-    for name, size in names.items():
+def remote_datasets(uri: str, nested: bool) -> tuple[list[Dataset], int]:
+    """The datasets below an address, nearest first, and the number of unfinished episodes."""
+    tree = storage.Tree.at(uri)
+    every: dict[str, dict[str, list[str]]] = {}
+    logs: dict[str, Log] = {}
+    for name in tree.sizes:
         if match := _FILE.fullmatch(name):
             episodes = every.setdefault(match["dataset"], {})
-            episodes.setdefault(match["episode"], {})[match["file"]] = size
-    logs = {
-        match["dataset"]: read_log(storage.fetch_file(uri), uri)
-        for name in names
-        if (match := _LOG.fullmatch(name))
-        for uri in (storage.join(root, name),)
-    }
+            episodes.setdefault(match["episode"], []).append(match["file"])
+        elif match := _LOG.fullmatch(name):
+            logs[match["dataset"]] = _log(tree, name)
     found: dict[str, Dataset] = {}
     unfinished = 0
-    for directory in sorted(every, key=lambda d: (d.count("/"), d.split("/"))):
-        outer = _outer(directory)
+    for root in sorted(every, key=lambda root: (root.count("/"), root.split("/"))):
+        outer = _outer(root)
         if not nested and any(above in found for above in outer[1:]):
             continue
-        finished = {k: files for k, files in every[directory].items() if UNFINISHED not in files}
-        unfinished += len(every[directory]) - len(finished)
-        if finished:
-            dataset = RemoteDataset(storage.join(root, directory), finished)
+        whole = {d: files for d, files in every[root].items() if UNFINISHED not in files}
+        unfinished += len(every[root]) - len(whole)
+        if whole:
+            dataset = RemoteDataset(tree, root, whole)
             said = [logs[above] for above in outer if above in logs]
-            found[directory] = edited(dataset, said, dataset.logs())
+            found[root] = edited(dataset, said, dataset.logs())
     return list(found.values()), unfinished
+
+
+def _log(tree: storage.Tree, name: str) -> Log:
+    return read_log(tree.fetch([name]) / name, storage.join(tree.uri, name))
 
 
 def _outer(directory: str) -> list[str]:

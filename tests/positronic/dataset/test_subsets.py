@@ -1,3 +1,4 @@
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from .conftest import record
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     root = tmp_path_factory.mktemp("raw")
     for i in range(6):
-        statics = {"extra": ["a", i]} if i == 5 else {}
+        statics: dict[str, Any] = {"extra": ["a", i]} if i == 5 else {}
         record(root, frames=1, n=i, task="ab"[i % 2], ok=i > 2, text=str(i), **statics)
     return LocalDataset(root)
 
