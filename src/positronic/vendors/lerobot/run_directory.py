@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from getiaction.manifest import UNFINISHED, faults, remove_unfinished
 from positronic import storage
@@ -18,7 +18,7 @@ LOCK = ".lock"
 
 
 class RunDirectory:
-    """A run in a local directory.
+    """A run in a local directory; as a context, it gives the directory free at the end.
 
     Attributes:
         place: Where people find it.
@@ -29,6 +29,14 @@ class RunDirectory:
         self.place = place
         self.path = path
         self._held: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     @property
     def checkpoints(self) -> Path:
@@ -103,7 +111,7 @@ class RunDirectory:
         yield
 
     def _lock(self) -> None:
-        """Hold the directory for as long as this process lives, however it ends."""
+        """Keep other processes off, for as long as this one lives, however it ends."""
         if self._held is not None:
             return
         held = (self.path / LOCK).open("w")
