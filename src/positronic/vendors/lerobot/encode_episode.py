@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from positronic.codec import Codec
 from positronic.dataset import Episode
+from positronic.dataset.conventions import adapted, grip_convention
 from positronic.errors import EpisodeError
 from positronic.vendors.lerobot import statistics
 from positronic.vendors.lerobot.resample import sample
@@ -48,6 +49,7 @@ class EncodedEpisode:
         task: what the robot was asked to do.
         robot_type: the static value of that name, if it has one.
         length: number of rows.
+        grip_stated: whether the recording says how its grip counts, if the codec reads one.
         columns: numeric features ``(T, n)`` by name; PNG files as bytes, one per row, for images.
         videos: mp4 files by feature name.
         stats: statistics by feature name.
@@ -58,6 +60,7 @@ class EncodedEpisode:
     task: str
     robot_type: str | None
     length: int
+    grip_stated: bool
     columns: dict[str, Any] = field(default_factory=dict)
     videos: dict[str, Path] = field(default_factory=dict)
     stats: dict[str, statistics.Statistics] = field(default_factory=dict)
@@ -65,7 +68,8 @@ class EncodedEpisode:
     @property
     def provenance(self) -> dict[str, Any]:
         """Where the rows came from, as JSON."""
-        return {"source": self.source, "uid": self.uid, "frames": self.length}
+        found = {"source": self.source, "uid": self.uid, "frames": self.length}
+        return found if self.grip_stated else found | {"grip_stated": False}
 
 
 def source_of(episode: Episode) -> str:
@@ -78,11 +82,15 @@ def encode_episode(episode: Episode, recipe: Recipe, scratch: Path) -> EncodedEp
 
     Raises:
         CodecError: a value does not fit the codec.
-        EpisodeError: a signal is missing or broken, or a static value contradicts the codec.
+        EpisodeError: a signal is missing or broken, or a static value makes no sense.
     """
     codec = recipe.codec
-    _check_grip(episode, codec)
-    columns = sample(episode, (*codec.inputs, *codec.action_inputs), recipe.fps)
+    names = (*codec.inputs, *codec.action_inputs)
+    grip = codec.meta.get("grip")
+    grip_stated = grip is None or grip_convention(episode) is not None
+    episode = adapted(episode, names, grip)
+    episode.prefetch(names)
+    columns = sample(episode, names, recipe.fps)
     task = recipe.task if recipe.task is not None else episode.static.get("task", "")
     if not isinstance(task, str):
         raise EpisodeError(f"its static 'task' is {task!r}, expected text; give --task=...")
@@ -94,6 +102,7 @@ def encode_episode(episode: Episode, recipe: Recipe, scratch: Path) -> EncodedEp
         task=task,
         robot_type=None if robot_type is None else str(robot_type),
         length=len(actions),
+        grip_stated=grip_stated,
     )
     for name, values in {**codec.encode_rows(columns), "action": actions}.items():
         if codec.features[name]["dtype"] != "video":
@@ -107,14 +116,6 @@ def encode_episode(episode: Episode, recipe: Recipe, scratch: Path) -> EncodedEp
             encoded.stats[name] = _video(values, path, recipe.fps, recipe.encoder, len(actions))
             encoded.videos[name] = path
     return encoded
-
-
-def _check_grip(episode: Episode, codec: Codec) -> None:
-    recorded, expected = episode.static.get("grip_convention"), codec.meta.get("grip")
-    if recorded is not None and expected is not None and recorded != expected:
-        raise EpisodeError(
-            f"its grip counts {recorded}, the codec {expected}; put FlipGrip() | before the codec"
-        )
 
 
 def _video(
