@@ -1,13 +1,11 @@
-"""Camera frames of a whole dataset, decoded once and kept as uint8."""
+"""Camera frames of a dataset by row: decoded when they are asked for, or held decoded."""
 
 import logging
 import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,28 +14,24 @@ import av
 import numpy as np
 import torch
 from lerobot.datasets import LeRobotDataset
-from lerobot.datasets.video_utils import decode_video_frames
 from lerobot.utils.import_utils import get_safe_default_video_backend
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from getiaction.data.episodes import episode_column, episode_lengths, episodes_of
+from getiaction.data.video_readers import ReaderPool
 from getiaction.errors import GetiactionError
 
 logger = logging.getLogger(__name__)
 
-GIB = 1 << 30
-# A call opens the file and seeks once; this many frames spread that cost and stay small in memory.
-MAX_FRAMES_PER_CALL = 256
-MAX_BYTES_PER_CALL = 64 << 20
+# Decoders gain little from more threads, and training wants its share.
+THREADS = min(4, len(os.sched_getaffinity(0)))
+# So much is decoded at a time when everything is.
+BYTES_PER_READ = 16 << 20
 
-
-@dataclass(frozen=True)
-class CacheLimits:
-    """How much may be kept: in memory up to the first bound, in a file up to the second (bytes)."""
-
-    memory: int = GIB
-    disk: int = 8 * GIB
-    directory: Path | None = None
+type Rows = NDArray[np.intp]
+type Pixels = NDArray[np.uint8]
 
 
 @cache
@@ -56,111 +50,146 @@ def video_backend() -> str:
     return backend
 
 
-def decoded_bytes(dataset: LeRobotDataset) -> int:
-    """Size in bytes of all camera frames of ``dataset`` as uint8."""
-    shapes = [dataset.meta.features[key]["shape"] for key in dataset.meta.camera_keys]
-    return sum(int(np.prod(shape)) for shape in shapes) * len(dataset)
+class Frames(ABC):
+    """The frames of every camera of a dataset."""
+
+    #: Whether reading takes so long that it is worth doing ahead, in threads.
+    decodes: bool
+
+    @abstractmethod
+    def read(self, key: str, rows: Rows) -> Pixels:
+        """Return the frames of camera ``key`` at ``rows`` (...): uint8 (..., C, H, W)."""
 
 
-def room_for(size: int, limits: CacheLimits) -> bool:
-    """Whether ``size`` bytes of frames may be kept under ``limits``."""
-    if size <= limits.memory:
-        return True
-    free = shutil.disk_usage(limits.directory or tempfile.gettempdir()).free
-    return size <= min(limits.disk, free)
-
-
-def allocate(key: str, shape: tuple[int, ...], *, in_memory: bool, limits: CacheLimits) -> Tensor:
-    """Make an empty uint8 tensor of ``shape``, in memory or over a file that no name points to.
-
-    The file is unlinked at once, so that a killed process leaves nothing behind.
-    """
-    if in_memory:
-        return torch.empty(shape, dtype=torch.uint8)
-    with tempfile.NamedTemporaryFile(prefix=f"frames-{key}-", dir=limits.directory) as file:
-        # Without its blocks reserved, a full disk would show as a bus error on some later write.
-        os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
-        return torch.from_numpy(np.memmap(file.name, dtype=np.uint8, mode="w+", shape=shape))
-
-
-def decode_videos(
-    dataset: LeRobotDataset, timestamps: Tensor, *, in_memory: bool, limits: CacheLimits
-) -> dict[str, Tensor]:
-    """Decode every video frame of ``dataset`` with LeRobot's decoder.
+class HeldFrames(Frames):
+    """Frames in memory, which worker processes share.
 
     Args:
-        dataset: Of N frames; each video key has one frame a row.
-        timestamps: float32 (N,), seconds from the episode's start.
-        in_memory: Whether the result may live in memory; else in a mapped temporary file.
-        limits: Where that file goes.
-
-    Returns:
-        uint8 (N, C, H, W) by video key.
+        frames: uint8 (N, C, H, W) by camera.
     """
-    keys: list[str] = list(dataset.meta.video_keys)
-    total = len(keys) * len(dataset)
+
+    decodes = False
+
+    def __init__(self, frames: Mapping[str, Tensor]) -> None:
+        self._frames = dict(frames)
+
+    def read(self, key: str, rows: Rows) -> Pixels:
+        """Return the frames of camera ``key`` at ``rows`` (...): uint8 (..., C, H, W)."""
+        # NumPy copies whole frames where torch goes through them number by number.
+        pixels: Pixels = self._frames[key].numpy()[rows]
+        return pixels
+
+
+class VideoFrames(Frames):
+    """Frames decoded from the video files of ``dataset``, a batch of one file in one go.
+
+    What comes out equals, bit for bit, what LeRobot's decoder gives sample by sample. Several
+    threads may read at once.
+
+    Args:
+        dataset: Of N rows, with videos.
+        timestamps: float32 (N,), seconds from the episode's start.
+    """
+
+    def __init__(self, dataset: LeRobotDataset, timestamps: NDArray[np.float32]) -> None:
+        self.keys: list[str] = list(dataset.meta.video_keys)
+        self.decodes = bool(self.keys)
+        self.backend = str(dataset._video_backend)
+        self.tolerance_s = dataset.tolerance_s
+        self._pool = ReaderPool(self.backend, dataset.tolerance_s)
+        lengths = episode_lengths(dataset)
+        #: Episode of each row.
+        self._episodes = np.repeat(episodes_of(dataset), lengths)
+        #: By camera the files, and for each row which of them it is in and when, in seconds.
+        self.files: dict[str, list[Path]] = {}
+        self.places: dict[str, NDArray[np.int64]] = {}
+        self.seconds: dict[str, NDArray[np.float64]] = {}
+        for key in self.keys:
+            self.files[key], places = _files(dataset, key)
+            self.places[key] = np.repeat(places, lengths)
+            begins = np.repeat(episode_column(dataset, f"videos/{key}/from_timestamp"), lengths)
+            # The same sum of the same numbers as LeRobot's reader, so that the same frame is taken.
+            self.seconds[key] = begins + timestamps.astype(np.float64)
+
+    def __len__(self) -> int:
+        return len(self._episodes)
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Shape (N, C, H, W) of all frames of camera ``key``."""
+        return (len(self), *self.read(key, np.zeros(1, np.intp)).shape[1:])
+
+    def read(self, key: str, rows: Rows) -> Pixels:
+        """Return the frames of camera ``key`` at ``rows`` (...): uint8 (..., C, H, W).
+
+        Raises:
+            GetiactionError: a file cannot be decoded, or has no frame at the time.
+        """
+        wanted = rows.reshape(-1)
+        places, seconds = self.places[key][wanted], self.seconds[key][wanted]
+        frames: Pixels | None = None
+        for place in np.unique(places):
+            slots = np.flatnonzero(places == place)
+            slots = slots[np.argsort(seconds[slots], kind="stable")]
+            path = self.files[key][place]
+            try:
+                with self._pool.reader(path) as reader:
+                    found = reader.frames(seconds[slots].tolist())
+                    for slot, frame in zip(slots, found, strict=True):
+                        if frames is None:
+                            frames = np.empty((len(wanted), *frame.shape), np.uint8)
+                        frames[slot] = frame
+            except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise GetiactionError(
+                    f"{path} cannot be decoded for episode {self._episodes[wanted[slots[0]]]} of "
+                    f"the dataset: {reason}; convert it again"
+                ) from error
+        assert frames is not None
+        return frames.reshape(*rows.shape, *frames.shape[1:])
+
+
+def _files(dataset: LeRobotDataset, key: str) -> tuple[list[Path], NDArray[np.int64]]:
+    """The video files of camera ``key``, and which of them each episode is in."""
+    meta: Any = dataset.meta
+    names = [f"videos/{key}/{part}_index" for part in ("chunk", "file")]
+    numbers = np.stack([episode_column(dataset, name) for name in names], axis=1)
+    _, firsts, places = np.unique(numbers, axis=0, return_index=True, return_inverse=True)
+    episodes = episodes_of(dataset)[firsts].tolist()
+    files = [Path(dataset.root / meta.get_video_file_path(episode, key)) for episode in episodes]
+    return files, places.reshape(-1)
+
+
+def decode_into(frames: VideoFrames, targets: Mapping[str, Pixels]) -> None:
+    """Decode every frame of ``frames`` into ``targets``: uint8 (N, C, H, W) by camera."""
+    chunks = []
+    for key, target in targets.items():
+        size = max(1, BYTES_PER_READ // max(1, target[0].nbytes))
+        for begin in range(0, len(target), size):
+            chunks.append((key, np.arange(begin, min(begin + size, len(target)))))
+    total = sum(len(target) for target in targets.values())
     interactive = sys.stderr.isatty()
     if total and not interactive:
-        logger.info("decoding %d frames of %s once", total, ", ".join(keys))
+        logger.info("decoding %d frames of %s once", total, ", ".join(targets))
     with (
-        tqdm(
-            total=total, desc="decoding", unit="frame", disable=not (interactive and total)
-        ) as progress,
-        # One thread a camera, as LeRobot does: a decoder is not safe to share between threads.
-        ThreadPoolExecutor(max_workers=max(1, len(keys))) as pool,
+        tqdm(total=total, desc="decoding", unit="frame", disable=not interactive) as progress,
+        ThreadPoolExecutor(THREADS) as pool,
     ):
 
-        def decode(key: str) -> Tensor:
-            frames: Tensor | None = None
-            for rows, chunk in _chunks(dataset, key, timestamps):
-                if frames is None:
-                    shape = (len(dataset), *chunk.shape[1:])
-                    frames = allocate(key, shape, in_memory=in_memory, limits=limits)
-                frames[rows] = chunk
-                progress.update(len(chunk))
-            assert frames is not None
-            return frames
+        def decode(chunk: tuple[str, Rows]) -> None:
+            key, rows = chunk
+            targets[key][rows[0] : rows[-1] + 1] = frames.read(key, rows)
+            progress.update(len(rows))
 
-        return dict(zip(keys, pool.map(decode, keys), strict=True))
-
-
-def _chunks(
-    dataset: LeRobotDataset, key: str, timestamps: Tensor
-) -> Iterator[tuple[slice, Tensor]]:
-    """Yield runs of rows of one episode with their decoded frames."""
-    meta: Any = dataset.meta
-    size = max(1, MAX_BYTES_PER_CALL // int(np.prod(meta.features[key]["shape"])))
-    size = min(size, MAX_FRAMES_PER_CALL)
-    row = 0
-    for episode in episodes_of(dataset):
-        record = meta.episodes[episode]
-        begin = record[f"videos/{key}/from_timestamp"]
-        path = dataset.root / meta.get_video_file_path(episode, key)
-        end = row + record["dataset_to_index"] - record["dataset_from_index"]
-        while row < end:
-            rows = slice(row, min(row + size, end))
-            # The same sum of the same numbers as LeRobot's reader, so that the same frame is taken.
-            wanted = [begin + seconds for seconds in timestamps[rows].tolist()]
-            yield rows, _decode(dataset, path, episode, wanted)
-            row = rows.stop
+        try:
+            for _ in pool.map(decode, chunks):
+                pass
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
-def _decode(dataset: LeRobotDataset, path: Path, episode: int, seconds: list[float]) -> Tensor:
-    try:
-        frames: Tensor = decode_video_frames(
-            path, seconds, dataset.tolerance_s, dataset._video_backend, return_uint8=True
-        )
-    except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise GetiactionError(
-            f"{path} cannot be decoded for episode {episode} of the dataset: {reason}; "
-            "convert it again"
-        ) from error
-    return frames
-
-
-def episodes_of(dataset: LeRobotDataset) -> list[int]:
-    """Episode indices of ``dataset`` in the order of its rows."""
-    if dataset.episodes is None:
-        return list(range(dataset.meta.total_episodes))
-    return sorted(dataset.episodes)
+def held_in_memory(frames: VideoFrames) -> HeldFrames:
+    """Decode all of ``frames`` into memory."""
+    held = {key: torch.empty(frames.shape(key), dtype=torch.uint8) for key in frames.keys}
+    decode_into(frames, {key: tensor.numpy() for key, tensor in held.items()})
+    return HeldFrames(held)

@@ -1,26 +1,31 @@
-"""A LeRobot dataset held in memory, from which whole batches are gathered by indexing.
+"""A LeRobot dataset as arrays, from which whole batches are gathered by indexing.
 
-``LeRobotDataset`` builds one item in 2.5 to 5 ms, most of it spent on turning table rows into
-tensors one by one; a small policy on a CPU would wait for data most of the time. Here the columns
-are arrays, and a batch costs one indexing operation a key. What comes out equals, bit for bit and
+``LeRobotDataset`` builds one item in 2.5 to 12 ms, half of it spent on turning table rows into
+tensors one by one. Here the columns are arrays, a batch costs one indexing operation a key, and
+frames are decoded a batch at a time, or are there already. What comes out equals, bit for bit and
 key for key, what ``LeRobotDataset`` and torch's default collate give.
 """
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from lerobot.datasets import LeRobotDataset
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from getiaction.data.frames import CacheLimits, decode_videos, decoded_bytes, episodes_of, room_for
+from getiaction.data.episodes import episode_lengths
+from getiaction.data.frame_cache import GIB, CacheLimits, kept_on_disk
+from getiaction.data.frames import Frames, VideoFrames, held_in_memory
 from getiaction.errors import GetiactionError
 
 logger = logging.getLogger(__name__)
 
 type Batch = dict[str, Any]
+type Cache = Literal["auto", "off", "memory", "disk"]
+CACHES = get_args(Cache.__value__)
 
 NUMERIC = ("float", "int", "uint", "bool")
 
@@ -32,33 +37,44 @@ class GatheredDataset(Dataset[dict[str, Any]]):
 
     Args:
         dataset: With ``return_uint8=True`` if it has videos, and its delta timestamps set.
-        limits: Bounds for decoded camera frames.
+        cache: Where decoded frames are kept; see :class:`getiaction.data.DataModule`.
+        limits: Bounds for them.
+
+    Raises:
+        ValueError: the dataset cannot be held as arrays.
+        GetiactionError: its videos cannot be decoded, or its frames not be kept as asked.
     """
 
-    def __init__(self, dataset: LeRobotDataset, limits: CacheLimits | None = None) -> None:
-        limits = limits or CacheLimits()
-        reason = why_not_gathered(dataset, limits)
+    def __init__(
+        self, dataset: LeRobotDataset, cache: Cache = "auto", limits: CacheLimits | None = None
+    ) -> None:
+        reason = why_not_gathered(dataset)
         if reason is not None:
             raise ValueError(f"this dataset cannot be held as arrays: {reason}")
         self.dataset = dataset
         meta: Any = dataset.meta
-        self._video_keys: list[str] = list(meta.video_keys)
         names = [k for k in dataset.hf_dataset.column_names if meta.features[k]["dtype"] != "image"]
         table = dataset.hf_dataset.select_columns(names).with_format("numpy")[:]
+        # Tensors, because worker processes share those.
         self._columns: dict[str, Tensor] = {k: _as_item_dtype(table[k]) for k in names}
-        self._deltas: dict[str, Tensor] = {
-            key: torch.tensor(deltas)
-            for key, deltas in (dataset.reader.delta_indices or {}).items()
+        self._deltas = {
+            key: np.asarray(deltas) for key, deltas in (dataset.reader.delta_indices or {}).items()
         }
         self._tasks: list[str] = meta.tasks.index.tolist()
-        self._begin, self._end = _episode_bounds(dataset)
-        in_memory = decoded_bytes(dataset) <= limits.memory
-        self._frames = decode_videos(
-            dataset, self._columns["timestamp"], in_memory=in_memory, limits=limits
-        )
+        lengths = episode_lengths(dataset)
+        self._end = np.repeat(np.cumsum(lengths), lengths)
+        self._begin = self._end - np.repeat(lengths, lengths)
+        videos = VideoFrames(dataset, self._columns["timestamp"].numpy())
+        self._video_keys = videos.keys
+        self._frames = _kept(videos, cache, limits or CacheLimits())
 
     def __len__(self) -> int:
         return len(self._begin)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether batches take so long to make that it is worth doing ahead, in threads."""
+        return self._frames.decodes
 
     def __getitem__(self, index: int) -> Batch:
         item: Batch = self.dataset[index]
@@ -66,26 +82,45 @@ class GatheredDataset(Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """Gather one batch: tensors (B, ...), ``<key>_is_pad`` (B, T), ``task`` a list of B."""
-        rows = torch.as_tensor(indices)
+        # NumPy throughout: torch's own threads, begun by each of ours, would hold up training.
+        rows = np.asarray(indices)
         begin, end = self._begin[rows, None], self._end[rows, None]
         wanted = {key: rows[:, None] + deltas for key, deltas in self._deltas.items()}
-        padding = {f"{k}_is_pad": (at < begin) | (at >= end) for k, at in wanted.items()}
         # Outside its episode an index is moved to the episode's first or last frame.
-        queries = {k: at.clamp(min=begin).clamp(max=end - 1) for k, at in wanted.items()}
+        queries = {k: np.clip(at, begin, end - 1) for k, at in wanted.items()}
         # The order of keys is that of LeRobot's reader.
-        batch: Batch = {}
+        arrays: dict[str, Any] = {}
         for key in self._video_keys:
             at = queries.get(key, rows)
             # The reader drops a time axis of length one from videos, and from videos only.
-            batch[key] = self._frames[key][at[:, 0] if at.shape[1:] == (1,) else at]
+            arrays[key] = self._frames.read(key, at[:, 0] if at.shape[1:] == (1,) else at)
         for key, column in self._columns.items():
-            batch[key] = column[queries.get(key, rows)]
-        batch.update(padding)
-        batch["task"] = [self._tasks[i] for i in batch["task_index"].tolist()]
+            arrays[key] = column.numpy()[queries.get(key, rows)]
+        for key, at in wanted.items():
+            arrays[f"{key}_is_pad"] = (at < begin) | (at >= end)
+        batch: Batch = {key: torch.from_numpy(array) for key, array in arrays.items()}
+        batch["task"] = [self._tasks[i] for i in arrays["task_index"].tolist()]
         return batch
 
 
-def why_not_gathered(dataset: LeRobotDataset, limits: CacheLimits) -> str | None:
+def _kept(videos: VideoFrames, cache: Cache, limits: CacheLimits) -> Frames:
+    """The frames of ``videos``, kept as asked."""
+    if not videos.keys:
+        return videos
+    size = sum(int(np.prod(videos.shape(key))) for key in videos.keys)
+    if cache == "disk":
+        return kept_on_disk(videos, limits)
+    if cache == "memory" and size > limits.memory:
+        raise GetiactionError(
+            f"the decoded frames take {size / GIB:.1f} GiB, and {limits.memory / GIB:.1f} may be "
+            "kept in memory; raise the bound, or use another cache than 'memory'"
+        )
+    if cache == "off" or size > limits.memory:
+        return videos
+    return held_in_memory(videos)
+
+
+def why_not_gathered(dataset: LeRobotDataset) -> str | None:
     """Say why ``dataset`` has to be read item by item, or None if it can be gathered."""
     meta: Any = dataset.meta
     if dataset.image_transforms is not None:
@@ -99,25 +134,27 @@ def why_not_gathered(dataset: LeRobotDataset, limits: CacheLimits) -> str | None
     odd = [k for k in dataset.hf_dataset.column_names if not _is_numeric(meta.features[k])]
     if odd:
         return f"columns that are not numbers: {', '.join(odd)}"
-    size = decoded_bytes(dataset)
-    if not room_for(size, limits):
-        return f"its decoded frames take {size / 2**30:.1f} GiB, more than there is room for"
     return None
 
 
 def as_arrays(
-    dataset: LeRobotDataset, wanted: bool | Literal["auto"], limits: CacheLimits
+    dataset: LeRobotDataset,
+    wanted: bool | Literal["auto"],
+    cache: Cache,
+    limits: CacheLimits | None = None,
 ) -> Dataset[Any]:
     """Return ``dataset`` as arrays where that is wanted and possible, else as it is.
 
     Raises:
         GetiactionError: it is wanted without fail, and impossible.
     """
-    reason = "gather=False" if wanted is False else why_not_gathered(dataset, limits)
+    reason = "gather=False" if wanted is False else why_not_gathered(dataset)
     if reason is None:
-        return GatheredDataset(dataset, limits)
+        return GatheredDataset(dataset, cache, limits)
     if wanted is True:
         raise GetiactionError(f"the dataset cannot be held as arrays: {reason}")
+    if cache in ("memory", "disk"):
+        raise GetiactionError(f"the decoded frames cannot be kept, cache={cache!r}: {reason}")
     if wanted == "auto":
         logger.info("reading the dataset item by item: %s", reason)
     one_by_one: Dataset[Any] = dataset
@@ -144,17 +181,3 @@ def _as_item_dtype(values: Any) -> Tensor:
     if column.dtype == torch.bool:
         return column
     return column.to(torch.float32 if column.is_floating_point() else torch.int64)
-
-
-def _episode_bounds(dataset: LeRobotDataset) -> tuple[Tensor, Tensor]:
-    """For each row, the first row of its episode and the row after its last: int64 (N,) each."""
-    begins: list[Tensor] = []
-    ends: list[Tensor] = []
-    row = 0
-    for episode in episodes_of(dataset):
-        record = dataset.meta.episodes[episode]
-        length = record["dataset_to_index"] - record["dataset_from_index"]
-        begins.append(torch.full((length,), row))
-        row += length
-        ends.append(torch.full((length,), row))
-    return torch.cat(begins), torch.cat(ends)

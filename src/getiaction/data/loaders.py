@@ -1,6 +1,5 @@
 """Loaders that go on where they were stopped, and that leave the global random numbers alone."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,10 +7,14 @@ import torch
 from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
-from getiaction.data.gather import collate_for
+from getiaction.data.frames import THREADS
+from getiaction.data.gather import Batch, GatheredDataset, collate_for
+from getiaction.data.prefetch import prefetched
 
 # LeRobot's default; more than there are processors would only take turns.
-DEFAULT_WORKERS = min(4, len(os.sched_getaffinity(0)))
+DEFAULT_WORKERS = THREADS
+# Batches made ahead by threads.
+AHEAD = 2 * THREADS
 # LeRobot's own defaults for worker processes; spawn because decoders do not survive a fork.
 WORKER_OPTIONS = {"prefetch_factor": 4, "persistent_workers": True}
 
@@ -67,7 +70,35 @@ class RankBatches(BatchSampler):
         return len(BatchSamplerShard(whole, self.world_size, self.rank))
 
 
-class ResumableLoader(DataLoader[Any]):
+class Loader(DataLoader[Any]):
+    """A loader whose batches are decoded ahead, by threads unless it has worker processes."""
+
+    def __iter__(self) -> Any:
+        dataset = self.dataset
+        if self.num_workers or not (isinstance(dataset, GatheredDataset) and dataset.decodes):
+            return super().__iter__()
+        return self._decoded_ahead(dataset)
+
+    def _decoded_ahead(self, dataset: GatheredDataset) -> Iterator[Batch]:
+        # As torch's own iterators draw their seed, so that it makes no difference to what follows.
+        torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+
+        def make(indices: list[int]) -> Batch:
+            batch = dataset.__getitems__(indices)
+            return _pinned(batch) if self.pin_memory else batch
+
+        batches: Any = self.batch_sampler
+        yield from prefetched(make, batches, threads=THREADS, ahead=AHEAD)
+
+
+def _pinned(batch: Batch) -> Batch:
+    return {
+        key: value.pin_memory() if isinstance(value, torch.Tensor) else value
+        for key, value in batch.items()
+    }
+
+
+class ResumableLoader(Loader):
     """A training loader that knows how far it was read, and begins there after a restart.
 
     Its state is the epoch and the batches that were taken, not those that workers fetched ahead.
@@ -158,7 +189,7 @@ def evaluation_loader(
     """
     # torch's type of a dataset says nothing of its length.
     sampler = torch.utils.data.SequentialSampler(dataset)  # type: ignore[arg-type]
-    return DataLoader(
+    return Loader(
         dataset,
         batch_sampler=RankBatches(sampler, batch_size, False, world_size, rank),
         generator=torch.Generator().manual_seed(seed),

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from getiaction.config import FromConfig
 from getiaction.data.deltas import TOLERANCE_S, DeltaTimestamps, deltas_of, require_deltas
-from getiaction.data.frames import CacheLimits
-from getiaction.data.gather import GatheredDataset, as_arrays, collate_for
+from getiaction.data.frame_cache import CacheLimits
+from getiaction.data.gather import CACHES, Cache, GatheredDataset, as_arrays, collate_for
 from getiaction.data.gym import GymDataset, named_gyms, rollout_loader
 from getiaction.data.loaders import DEFAULT_WORKERS, evaluation_loader, training_loader
 from getiaction.data.opening import with_statistics
@@ -50,14 +50,16 @@ class DataModule(FromConfig, LightningDataModule):
         max_episode_steps: Steps after which an episode ends; the gym's own limit if None.
         num_envs: Environments side by side.
         async_envs: Step them in processes of their own.
-        num_workers: Worker processes; ``"auto"`` is some for a LeRobot dataset that is read item by
-            item, and none for others.
+        num_workers: Worker processes; ``"auto"`` is some for samples read one by one, else none.
         delta_timestamps: Seconds from the present frame, by key. They follow from the policy; where
             they are given, they are checked.
         seed: Decides, with the epoch, the order of samples.
         use_imagenet_stats: Normalise camera images by ImageNet's mean and deviation.
-        gather: Hold the dataset as arrays: ``"auto"`` does when it fits ``cache``.
-        cache: Bounds for decoded camera frames.
+        gather: Make batches from arrays, ``"auto"`` wherever that makes no other ones of them.
+        cache: Where decoded camera frames are kept: in ``"memory"``; on ``"disk"``, for other
+            processes and later runs too; nowhere (``"off"``), so that they are decoded when they
+            are needed; ``"auto"`` in memory where they fit, else nowhere.
+        cache_limits: How much that may be, and where on the disk.
 
     Raises:
         GetiactionError: the arguments contradict each other.
@@ -85,7 +87,8 @@ class DataModule(FromConfig, LightningDataModule):
         seed: int = 1000,
         use_imagenet_stats: bool = True,
         gather: bool | Literal["auto"] = "auto",
-        cache: CacheLimits | None = None,
+        cache: Cache = "auto",
+        cache_limits: CacheLimits | None = None,
     ) -> None:
         super().__init__()
         if train_batch_size is not None and batch_size is not None:
@@ -94,13 +97,12 @@ class DataModule(FromConfig, LightningDataModule):
             )
         size = train_batch_size if batch_size is None else batch_size
         self.train_batch_size = DEFAULT_BATCH_SIZE if size is None else size
-        if self.train_batch_size < 1:
-            raise GetiactionError(f"the batch size is {size}; expected at least 1")
         if not 0 <= val_split < 1:
             raise GetiactionError(f"val_split is {val_split}; expected a share from 0 to below 1")
         if val_split and val_dataset is not None:
             raise GetiactionError("give either val_dataset or val_split, not both")
         counts = {
+            "batch_size": self.train_batch_size,
             "num_envs": num_envs,
             "num_rollouts_val": num_rollouts_val,
             "num_rollouts_test": num_rollouts_test,
@@ -119,7 +121,10 @@ class DataModule(FromConfig, LightningDataModule):
         self.num_envs, self.async_envs = num_envs, async_envs
         self._num_workers = num_workers
         self._gather = gather
-        self._cache = cache or CacheLimits()
+        if cache not in CACHES:
+            raise GetiactionError(f"cache is {cache!r}; expected one of {', '.join(CACHES)}")
+        self._cache: Cache = cache
+        self._cache_limits = cache_limits
         # Samples come from a LeRobot dataset, or are those of another dataset as they are.
         self._source = source_of(train_dataset)
         self._other = train_dataset
@@ -199,7 +204,7 @@ class DataModule(FromConfig, LightningDataModule):
 
     @property
     def num_workers(self) -> int:
-        """Worker processes of the training loader."""
+        """Worker processes of the training loader; where there are none, threads decode ahead."""
         return self._workers_for(self._train)
 
     def _workers_for(self, dataset: Any) -> int:
@@ -244,9 +249,7 @@ class DataModule(FromConfig, LightningDataModule):
         if self._source is not None:
             deltas = self._deltas(self._source, self.meta)
             episodes, _ = split_episodes(self.meta, self.episodes, self.val_split)
-            self._train = as_arrays(
-                self._source.open(episodes, deltas, training=True), self._gather, self._cache
-            )
+            self._train = self._as_arrays(self._source.open(episodes, deltas, training=True))
         elif self._other is not None:
             self._train = self._other
         else:
@@ -264,22 +267,21 @@ class DataModule(FromConfig, LightningDataModule):
         if self._val_source is not None:
             source = self._val_source
             deltas = self._deltas(source, source.read_meta())
-            self._val = as_arrays(
-                source.open(source.episodes, deltas, training=False), self._gather, self._cache
-            )
+            self._val = self._as_arrays(source.open(source.episodes, deltas, training=False))
         elif self._other_val is not None:
             self._val = self._other_val
         elif self.val_split and self._source is not None:
             deltas = self._deltas(self._source, self.meta)
             _, held_out = split_episodes(self.meta, self.episodes, self.val_split)
-            self._val = as_arrays(
-                self._source.open(held_out, deltas, training=False), self._gather, self._cache
-            )
+            self._val = self._as_arrays(self._source.open(held_out, deltas, training=False))
         elif self.val_split:
             raise GetiactionError(
                 "val_split holds out episodes of a LeRobotDataset; give other datasets' held-out "
                 "part as val_dataset"
             )
+
+    def _as_arrays(self, opened: LeRobotDataset) -> Dataset[Any]:
+        return as_arrays(opened, self._gather, self._cache, self._cache_limits)
 
     def _deltas(self, source: Source, meta: Any) -> DeltaTimestamps | None:
         """The policy's delta timestamps; what was given is compared with them."""

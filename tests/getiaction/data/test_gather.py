@@ -8,8 +8,10 @@ from lerobot.datasets import LeRobotDataset, LeRobotDatasetMetadata
 from lerobot.datasets.factory import resolve_delta_timestamps
 from torch.utils.data import default_collate
 
-from getiaction.data.frames import CacheLimits, video_backend
-from getiaction.data.gather import GatheredDataset
+from getiaction.data.frame_cache import CacheLimits
+from getiaction.data.frames import video_backend
+from getiaction.data.gather import CACHES, Cache, GatheredDataset
+from getiaction.errors import GetiactionError
 from getiaction.policies.lerobot import policy_config
 from tests.getiaction.datasets import FPS, write
 
@@ -51,18 +53,29 @@ def assert_equal_batches(dataset: LeRobotDataset, gathered: GatheredDataset) -> 
                 assert actual[key] == value, key
 
 
+@pytest.fixture
+def limits(tmp_path: Path) -> CacheLimits:
+    return CacheLimits(directory=tmp_path / "frames")
+
+
+@pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("deltas", [None, ACTIONS, HISTORY], ids=["none", "actions", "history"])
 def test_batches_equal_lerobots_in_every_key(
-    image_root: Path, deltas: dict[str, list[float]] | None
+    image_root: Path, deltas: dict[str, list[float]] | None, cache: Cache, limits: CacheLimits
 ) -> None:
     dataset = opened(image_root, deltas)
-    assert_equal_batches(dataset, GatheredDataset(dataset))
+    gathered = GatheredDataset(dataset, cache, limits)
+    assert gathered.decodes == (cache == "off")
+    assert_equal_batches(dataset, gathered)
 
 
+@pytest.mark.parametrize("cache", ["off", "memory", "disk"])
 @pytest.mark.parametrize("episodes", [[2], [2, 0]])
-def test_batches_equal_lerobots_for_some_episodes(image_root: Path, episodes: list[int]) -> None:
+def test_batches_equal_lerobots_for_some_episodes(
+    image_root: Path, episodes: list[int], cache: Cache, limits: CacheLimits
+) -> None:
     dataset = opened(image_root, ACTIONS, episodes=episodes)
-    assert_equal_batches(dataset, GatheredDataset(dataset))
+    assert_equal_batches(dataset, GatheredDataset(dataset, cache, limits))
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +87,10 @@ def pushing_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("policy", ["diffusion", "vqbet", "tdmpc"])
+@pytest.mark.parametrize("cache", ["off", "memory"])
 @pytest.mark.parametrize("episodes", [None, [1]])
 def test_batches_equal_lerobots_for_every_policy(
-    pushing_root: Path, policy: str, episodes: list[int] | None
+    pushing_root: Path, policy: str, episodes: list[int] | None, cache: Cache
 ) -> None:
     meta = LeRobotDatasetMetadata("local/small", root=pushing_root)
     deltas = resolve_delta_timestamps(policy_config(policy, {}), meta)
@@ -84,20 +98,23 @@ def test_batches_equal_lerobots_for_every_policy(
     assert len(deltas["observation.images.left"]) > 1
     assert ("next.reward" in deltas) == (policy == "tdmpc")
     dataset = opened(pushing_root, deltas, episodes=episodes)
-    assert_equal_batches(dataset, GatheredDataset(dataset))
+    assert_equal_batches(dataset, GatheredDataset(dataset, cache))
 
 
-def test_batches_equal_lerobots_from_a_mapped_file(image_root: Path, tmp_path: Path) -> None:
+def test_what_does_not_fit_in_memory_is_decoded_when_needed(image_root: Path) -> None:
     dataset = opened(image_root, ACTIONS)
-    gathered = GatheredDataset(dataset, CacheLimits(memory=0, directory=tmp_path))
-    assert_equal_batches(dataset, gathered)
-    assert list(tmp_path.iterdir()) == []
+    small = CacheLimits(memory=1000)
+    assert GatheredDataset(dataset, "auto", small).decodes
+    with pytest.raises(GetiactionError, match=r"take 0.0 GiB, and 0.0 may be kept in memory; "):
+        GatheredDataset(dataset, "memory", small)
 
 
-def test_more_frames_than_there_is_room_for_are_refused(image_root: Path) -> None:
-    dataset = opened(image_root, ACTIONS)
-    with pytest.raises(ValueError, match="more than there is room for"):
-        GatheredDataset(dataset, CacheLimits(memory=1000, disk=1000))
+def test_a_dataset_without_videos_needs_no_cache(state_root: Path, limits: CacheLimits) -> None:
+    dataset = opened(state_root, ACTIONS)
+    for cache in CACHES:
+        assert_equal_batches(dataset, GatheredDataset(dataset, cache, limits))
+    assert limits.directory is not None
+    assert not limits.directory.exists()
 
 
 def test_a_batch_costs_less_than_two_milliseconds(tmp_path: Path) -> None:

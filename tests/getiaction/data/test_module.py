@@ -251,9 +251,10 @@ def test_a_policy_without_a_lerobot_config_needs_delta_timestamps(
     ("options", "message"),
     [
         ({"batch_size": 4, "train_batch_size": 4}, "batch_size is another name"),
-        ({"batch_size": 0}, "the batch size is 0; expected at least 1"),
+        ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
         ({"val_split": 1.0}, "val_split is 1.0; expected a share"),
         ({"val_split": 0.5, "val_dataset": TensorDataset()}, "either val_dataset or val_split"),
+        ({"cache": "ram"}, "cache is 'ram'; expected one of auto, off, memory, disk"),
         ({"num_envs": 0}, "num_envs is 0; expected at least 1"),
         ({"num_rollouts_test": 0}, "num_rollouts_test is 0; expected at least 1"),
     ],

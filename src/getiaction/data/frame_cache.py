@@ -1,0 +1,250 @@
+"""Decoded frames kept in mapped files, for all processes and runs that read the same videos.
+
+An entry is a directory named by a digest of what it was made from: the content of the video files,
+the time of each row in them, and the decoder. It is written under another name and renamed when it
+is whole, by one process while others wait. Its directory, by default below ``$XDG_CACHE_HOME``, is
+kept under a bound by removing what was used longest ago and is not in use.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from getiaction.data.frames import Frames, Pixels, Rows, VideoFrames, decode_into
+from getiaction.errors import GetiactionError
+
+logger = logging.getLogger(__name__)
+
+GIB = 1 << 30
+ENTRY = "entry.json"
+PARTIAL, LOCK = ".partial", ".lock"
+# Frames of each camera that are decoded anew when an entry is opened.
+PROBES = 4
+
+
+@dataclass(frozen=True)
+class CacheLimits:
+    """How much may be kept decoded, in bytes: in memory, and in the files of all datasets."""
+
+    memory: int = GIB
+    disk: int = 32 * GIB
+    #: Where the files are; ``$XDG_CACHE_HOME/getiaction/frames`` unless given.
+    directory: Path | None = None
+
+
+class MappedFrames(Frames):
+    """The frames of one entry, as long as which it is not removed.
+
+    Args:
+        entry: Its directory.
+        shapes: (N, C, H, W) by camera.
+        lock: Descriptor of its ``entry.json``, locked against removal; closed in the end.
+    """
+
+    decodes = False
+
+    def __init__(self, entry: Path, shapes: dict[str, tuple[int, ...]], lock: int) -> None:
+        weakref.finalize(self, os.close, lock)
+        self._entry = entry
+        self._shapes = shapes
+        self._map()
+
+    def read(self, key: str, rows: Rows) -> Pixels:
+        """Return the frames of camera ``key`` at ``rows`` (...): uint8 (..., C, H, W)."""
+        pixels: Pixels = self._frames[key][rows]
+        return pixels
+
+    def _map(self) -> None:
+        self._frames = {
+            key: np.memmap(self._entry / key, np.uint8, "r", shape=shape)
+            for key, shape in self._shapes.items()
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Worker processes map the files themselves; the process that began them holds the lock.
+        return {"_entry": self._entry, "_shapes": self._shapes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._map()
+
+
+def kept_on_disk(frames: VideoFrames, limits: CacheLimits) -> MappedFrames:
+    """Return ``frames`` decoded, from an earlier run's files or from new ones.
+
+    Raises:
+        GetiactionError: there is no room, or the files cannot be written.
+    """
+    home = limits.directory or default_directory()
+    entry = home / digest_of(frames)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with _alone(entry):
+            found = _opened(entry, frames)
+            if found is None:
+                _make(entry, frames, limits)
+                found = _opened(entry, frames)
+    except OSError as error:
+        raise GetiactionError(
+            f"decoded frames cannot be kept in {home}: {error.strerror or error}; choose another "
+            "place by XDG_CACHE_HOME, or train without cache='disk'"
+        ) from error
+    assert found is not None
+    return found
+
+
+def default_directory() -> Path:
+    """Where decoded frames are kept unless told: below ``$XDG_CACHE_HOME``, or ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "getiaction/frames"
+
+
+def digest_of(frames: VideoFrames) -> str:
+    """Digest of all that decides what ``frames`` are, wherever the dataset lies."""
+    digest = hashlib.sha256(f"1 {_decoder(frames.backend)} {frames.tolerance_s}".encode())
+    for key in frames.keys:
+        digest.update(f"\n{key}\n".encode())
+        digest.update(frames.places[key].tobytes() + frames.seconds[key].tobytes())
+        for path in frames.files[key]:
+            with path.open("rb") as video:
+                digest.update(hashlib.file_digest(video, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _decoder(backend: str) -> str:
+    if backend == "torchcodec":
+        import torchcodec  # type: ignore[import-untyped]
+
+        return f"torchcodec {torchcodec.__version__} {torchcodec.ffmpeg_major_version}"
+    return f"PyAV {av.__version__} {av.library_versions}"
+
+
+@contextmanager
+def _alone(entry: Path) -> Iterator[None]:
+    """Wait until no other process makes or opens the entry."""
+    with entry.with_suffix(LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("waiting for another process that decodes the same frames")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _opened(entry: Path, frames: VideoFrames) -> MappedFrames | None:
+    """The entry, if it is there and whole."""
+    try:
+        lock = os.open(entry / ENTRY, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    try:
+        shapes = {
+            key: tuple(shape) for key, shape in json.loads((entry / ENTRY).read_text()).items()
+        }
+        sizes = {key: (entry / key).stat().st_size for key in frames.keys}
+        if sizes != {key: int(np.prod(shapes[key])) for key in frames.keys}:
+            raise ValueError("a file is not of its size")
+        kept = MappedFrames(entry, shapes, lock)
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        os.close(lock)
+        logger.warning("decoding again, because %s is not whole: %s", entry, error)
+        return None
+    if not _is_right(kept, frames):
+        logger.warning("decoding again, because frames in %s differ from the videos'", entry)
+        return None
+    os.utime(entry / ENTRY)
+    return kept
+
+
+def _is_right(kept: MappedFrames, frames: VideoFrames) -> bool:
+    """Compare a few frames with what the decoder gives."""
+    rows = np.random.default_rng().integers(len(frames), size=PROBES)
+    return all(np.array_equal(kept.read(key, rows), frames.read(key, rows)) for key in frames.keys)
+
+
+def _make(entry: Path, frames: VideoFrames, limits: CacheLimits) -> None:
+    shapes = {key: frames.shape(key) for key in frames.keys}
+    size = sum(int(np.prod(shape)) for shape in shapes.values())
+    shutil.rmtree(entry, ignore_errors=True)
+    partial = entry.with_suffix(PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    _make_room(entry.parent, size, limits.disk)
+    partial.mkdir()
+    try:
+        targets = {key: _allocated(partial / key, shape) for key, shape in shapes.items()}
+        decode_into(frames, targets)
+        for target in targets.values():
+            target.flush()
+        (partial / ENTRY).write_text(json.dumps(shapes))
+        _sync(partial / ENTRY)
+        partial.rename(entry)
+        _sync(entry.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _allocated(path: Path, shape: tuple[int, ...]) -> Any:
+    with path.open("wb") as file:
+        # Without its blocks reserved, a full disk would show as a bus error on some later write.
+        os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
+    return np.memmap(path, np.uint8, "r+", shape=shape)
+
+
+def _make_room(home: Path, size: int, most: int) -> None:
+    """Remove entries that are not in use, oldest first, until ``size`` more bytes fit."""
+    entries = sorted(home.glob(f"*/{ENTRY}"), key=lambda path: path.stat().st_mtime)
+    orphans = [path for path in home.glob(f"*{PARTIAL}") if path.is_dir()]
+    kept = {path.parent: _bytes_below(path.parent) for path in entries}
+    for orphan in orphans:
+        _remove(orphan, orphan.with_suffix(LOCK))
+    for entry in list(kept):
+        if _room(home, kept, most) >= size:
+            return
+        if _remove(entry, entry / ENTRY):
+            del kept[entry]
+    room = _room(home, kept, most)
+    if room < size:
+        raise GetiactionError(
+            f"the decoded frames take {size / GIB:.1f} GiB, and there is room for "
+            f"{max(room, 0) / GIB:.1f} in {home}; raise the bound, free some space, or train "
+            "without cache='disk'"
+        )
+
+
+def _room(home: Path, kept: dict[Path, int], most: int) -> int:
+    return min(most - sum(kept.values()), shutil.disk_usage(home).free)
+
+
+def _bytes_below(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.iterdir())
+
+
+def _remove(directory: Path, lock: Path) -> bool:
+    """Remove ``directory`` unless a process holds ``lock``."""
+    try:
+        with lock.open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(directory)
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    return True
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

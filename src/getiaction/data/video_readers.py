@@ -1,0 +1,188 @@
+"""Video files that stay open between reads, and give the frames that LeRobot's functions give.
+
+LeRobot's function for PyAV opens the file again for each sample, which takes longer than decoding.
+"""
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from lerobot.datasets.video_utils import DEFAULT_DECODER_CACHE_SIZE, decode_video_frames
+from numpy.typing import NDArray
+
+# Decoding so many frames in vain costs less than seeking.
+FRAMES_PER_SEEK = 2
+
+type Frame = NDArray[np.uint8]
+
+
+class VideoReader(ABC):
+    """One open video file; for one thread at a time.
+
+    Args:
+        path: The file.
+        tolerance_s: How far a frame may lie from the time asked for, in seconds.
+    """
+
+    backend: str
+
+    def __init__(self, path: Path, tolerance_s: float) -> None:
+        self.path = path
+        self.tolerance_s = tolerance_s
+
+    @abstractmethod
+    def frames(self, seconds: Sequence[float]) -> Iterator[Frame]:
+        """Yield the frame at each of ``seconds``, which ascend: uint8 (C, H, W)."""
+
+    def _is_at(self, found: float, wanted: float) -> bool:
+        # LeRobot compares times in this precision.
+        return bool(abs(np.float32(found) - np.float32(wanted)) < self.tolerance_s)
+
+    def _as_lerobot(self, wanted: float) -> Frame:
+        """The frame as LeRobot finds it, or LeRobot's reason why there is none."""
+        frames = decode_video_frames(
+            self.path, [wanted], self.tolerance_s, self.backend, return_uint8=True
+        )
+        frame: Frame = frames[0].numpy()
+        return frame
+
+
+class PyavReader(VideoReader):
+    """Reads with PyAV, and goes on decoding where seeking would take longer."""
+
+    backend = "pyav"
+
+    def __init__(self, path: Path, tolerance_s: float) -> None:
+        super().__init__(path, tolerance_s)
+        self._container = av.open(str(path))
+        self._stream = self._container.streams.video[0]
+        # Files are read side by side; threads inside each decoder would be in each other's way.
+        self._stream.thread_count = 1
+        self._rate = float(self._stream.average_rate or 1)
+        # Within this distance there is one frame at most.
+        self._close = min(tolerance_s, 0.25 / self._rate)
+        self._decoded: Iterator[Any] = iter(())
+        self._last: Any = None
+        self._longest = FRAMES_PER_SEEK
+
+    def frames(self, seconds: Sequence[float]) -> Iterator[Frame]:
+        """Yield the frame at each of ``seconds``, which ascend: uint8 (C, H, W)."""
+        for wanted in seconds:
+            frame = self._frame(wanted)
+            if frame is None or not self._is_at(frame.time, wanted):
+                yield self._as_lerobot(wanted)
+            else:
+                yield frame.to_ndarray(format="rgb24").transpose(2, 0, 1)
+
+    def _frame(self, wanted: float) -> Any:
+        """The first frame that is not before ``wanted``."""
+        sought = not self._is_ahead(wanted)
+        if sought:
+            self._seek(wanted)
+        count = 0
+        while self._last is None or self._last.time < wanted - self._close:
+            self._last = next(self._decoded, None)
+            count += 1
+            if self._last is None:
+                return None
+        if sought:
+            self._longest = max(self._longest, count)
+        return self._last
+
+    def _is_ahead(self, wanted: float) -> bool:
+        """Whether decoding on gets there sooner than seeking: nothing says where keyframes are."""
+        if self._last is None:
+            return False
+        frames: float = (wanted - self._last.time) * self._rate
+        return -self._close * self._rate <= frames <= self._longest
+
+    def _seek(self, wanted: float) -> None:
+        self._last = None
+        assert self._stream.time_base is not None
+        offset = round(wanted / self._stream.time_base)
+        self._container.seek(offset, backward=True, any_frame=False, stream=self._stream)
+        decoded = self._container.decode(self._stream)
+        self._decoded = (frame for frame in decoded if frame.pts is not None)
+
+
+class TorchcodecReader(VideoReader):
+    """Reads with torchcodec, which sorts, seeks and goes on by itself."""
+
+    backend = "torchcodec"
+
+    def __init__(self, path: Path, tolerance_s: float) -> None:
+        super().__init__(path, tolerance_s)
+        from torchcodec.decoders import VideoDecoder  # type: ignore[import-untyped]
+
+        # As in LeRobot's cache of decoders; by name, because a file of Python's needs its lock.
+        self._decoder: Any = VideoDecoder(str(path), seek_mode="approximate")
+        self._rate: float = self._decoder.metadata.average_fps
+
+    def frames(self, seconds: Sequence[float]) -> Iterator[Frame]:
+        """Yield the frame at each of ``seconds``, which ascend: uint8 (C, H, W)."""
+        found = self._decoder.get_frames_at(indices=[round(at * self._rate) for at in seconds])
+        times = found.pts_seconds.tolist()
+        for frame, time, wanted in zip(found.data.numpy(), times, seconds, strict=True):
+            yield frame if self._is_at(time, wanted) else self._as_lerobot(wanted)
+
+
+READERS: dict[str, type[VideoReader]] = {
+    reader.backend: reader for reader in (PyavReader, TorchcodecReader)
+}
+
+
+class ReaderPool:
+    """Open readers, lent to one thread at a time; those used longest ago are closed.
+
+    Args:
+        backend: LeRobot's name of the video decoder.
+        tolerance_s: How far a frame may lie from the time asked for, in seconds.
+        idle: How many may stay open that nobody reads from.
+    """
+
+    def __init__(
+        self, backend: str, tolerance_s: float, idle: int = DEFAULT_DECODER_CACHE_SIZE
+    ) -> None:
+        self._made = READERS[backend]
+        self._tolerance_s = tolerance_s
+        self._most = idle
+        self._forget()
+
+    @contextmanager
+    def reader(self, path: Path) -> Iterator[VideoReader]:
+        """Lend a reader of ``path``; one that failed is not lent again."""
+        reader = self._take(path) or self._made(path, self._tolerance_s)
+        yield reader
+        with self._lock:
+            self._idle[reader] = None
+            if len(self._idle) > self._most:
+                self._idle.popitem(last=False)
+
+    def _take(self, path: Path) -> VideoReader | None:
+        if self._process != os.getpid():
+            self._forget()  # a fork shares the position in each file with its parent
+        with self._lock:
+            found = next((idle for idle in reversed(self._idle) if idle.path == path), None)
+            if found is not None:
+                del self._idle[found]
+            return found
+
+    def _forget(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._idle: OrderedDict[VideoReader, None] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("_made", "_tolerance_s", "_most")
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget()
