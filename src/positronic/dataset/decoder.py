@@ -22,6 +22,7 @@ class Decoder:
 
     def __init__(self, path: Path) -> None:
         import av
+        from av.video.reformatter import VideoReformatter
 
         self._container = av.open(str(path))
         if not self._container.streams.video:
@@ -34,6 +35,7 @@ class Decoder:
         self._ticks = max(1, round(1 / (rate * stream.time_base)))
         self._decoded = self._container.decode(stream)
         self._position = -1
+        self._to_rgb = VideoReformatter()  # one for all frames: a frame's own starts from nothing
 
     @property
     def size(self) -> tuple[int, int]:
@@ -57,7 +59,7 @@ class Decoder:
             frame = self._forward_to(index)
         if frame is None:
             raise ValueError(f"the video has no frame {index}")
-        return np.asarray(frame.to_ndarray(format="rgb24"))
+        return np.asarray(self._to_rgb.reformat(frame, format="rgb24").to_ndarray())
 
     def _seek(self, index: int) -> None:
         self._container.seek(index * self._ticks, stream=self._stream)

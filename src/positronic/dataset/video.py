@@ -85,6 +85,7 @@ class VideoSignal(Signal):
         self._video = video
         self._index = index
         self._name = name
+        self._episode = video.parent
         self._decoder: Decoder | None = None
         self._verified = False
         self._last: tuple[int, Image] | None = None
@@ -99,7 +100,7 @@ class VideoSignal(Signal):
         VideoSignal.__init__(self, **state)
 
     def _reading(self) -> Any:
-        return reading(self._video.parent, f"signal {self._name!r}", self._video, self._index)
+        return reading(self._episode, f"signal {self._name!r}", self._video, self._index)
 
     @cached_property
     def _footer(self) -> _Index:
@@ -163,7 +164,7 @@ class VideoSignal(Signal):
                 self._verified = True
         if 0 < decoder.length < len(self):
             raise broken(
-                self._video.parent,
+                self._episode,
                 f"signal {self._name!r}",
                 f"its index lists {len(self)} frames but the video holds {decoder.length}",
             )
@@ -174,12 +175,15 @@ class VideoSignal(Signal):
         self._decoder = None
 
     def _decode(self, decoder: Decoder, index: int) -> Image:
-        with self._reading():
+        try:
             image = decoder.frame(index)
-            if self._footer.size is None:
-                return image
-            height, width = self._footer.size
-            return np.ascontiguousarray(image[:height, :width])
+        except Exception:
+            with self._reading():  # only now: a hundred thousand frames go through here
+                raise
+        if self._footer.size is None:
+            return image
+        height, width = self._footer.size
+        return np.ascontiguousarray(image[:height, :width])
 
     def image(self, index: int) -> Image:
         """Frame ``index``; asking for the same one again costs nothing. Not to be written to."""

@@ -38,7 +38,7 @@ class ImageStatistics:
     """Counts the pixel values of a camera, frame by frame."""
 
     def __init__(self) -> None:
-        self._counts = np.zeros((3, 256), dtype=np.int64)
+        self._counts = np.zeros((3, 256))  # whole numbers, exact in float64 up to 2**53
         self._frames = 0
 
     def add(self, image: NDArray[np.uint8]) -> None:
@@ -46,9 +46,9 @@ class ImageStatistics:
         import cv2
 
         for channel in range(3):
-            counts = cv2.calcHist([image], [channel], None, [256], [0, 256])
             # float32 counts are exact below 2**24, four times a 4K frame's half
-            self._counts[channel] += counts[:, 0].astype(np.int64)
+            counts = cv2.calcHist([image], [channel], None, [256], [0, 256])
+            self._counts[channel] += counts[:, 0]
         self._frames += 1
 
     def result(self) -> Statistics:

@@ -33,6 +33,7 @@ class VideoWriter:
         self.path = path
         self.frames = 0
         self._fps = fps
+        self._tick = Fraction(1, fps)
         self._encoder = encoder
         self._container = av.open(str(path), "w")
         self._stream: Any = None
@@ -47,9 +48,10 @@ class VideoWriter:
             )
             self._stream.pix_fmt = self._encoder.pix_fmt
             self._stream.height, self._stream.width = image.shape[:2]
-            self._stream.time_base = Fraction(1, self._fps)
-        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-        frame.pts, frame.time_base = self.frames, Fraction(1, self._fps)
+            self._stream.time_base = self._tick
+        # The encoder converts the pixels before it returns, so the array itself can be lent.
+        frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24")
+        frame.pts, frame.time_base = self.frames, self._tick
         self._container.mux(self._stream.encode(frame))
         self.frames += 1
 
