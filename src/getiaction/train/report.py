@@ -1,6 +1,5 @@
 """How training goes and where its time goes, as one line now and then and a bar on a terminal."""
 
-import logging
 import math
 import sys
 import time
@@ -12,38 +11,45 @@ from torch import Tensor
 from tqdm import tqdm
 
 from getiaction.errors import GetiactionError
+from getiaction.train.clock import StepClock
 
-logger = logging.getLogger(__name__)
+# Training that waits for data for more than this share of its time is warned about.
+WAITING_SHARE = 0.25
+REPORTS_BETWEEN_WARNINGS = 10
+REMEDY = "give the data module more num_workers, or a larger cache of decoded frames"
 
 
 class StepReport(Callback):
-    """Report every ``log_freq`` steps: loss, gradient norm, rate, throughput, data time, ETA.
+    """Report every ``log_freq`` steps: loss, gradient norm, rate, throughput, where time goes, ETA.
 
-    Losses and norms are means over the steps since the last report. Data time is what passes
-    between the end of a step and the next batch being there; the rest is compute.
+    Losses and norms are means over the steps since the last report. A step's time is split into
+    data (waiting for the batch), transfer (bringing it to the device) and compute, which is all
+    the rest; evaluations, and what other callbacks do after a step, such as saving, are left out.
 
     Args:
         total_steps: The step at which training ends.
         log_freq: Steps between lines; 0 for none.
+        remedy: What helps when training waits for data.
     """
 
-    def __init__(self, *, total_steps: int, log_freq: int) -> None:
+    def __init__(self, *, total_steps: int, log_freq: int, remedy: str = REMEDY) -> None:
         self.total_steps = total_steps
         self.log_freq = log_freq
+        self.remedy = remedy
         self._bar: Any = None
-        self._reset(time.perf_counter())
+        self._clock: Any = None
+        self._reports = 0
+        self._warned_at = -REPORTS_BETWEEN_WARNINGS
 
-    def _reset(self, now: float) -> None:
-        self._since = self._step_ended = now
-        self._data_s = 0.0
-        self._samples = 0
-        self._steps = 0
-        self._losses: list[Tensor] = []
-        self._norms: list[Tensor] = []
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Listen to what the trainer tells its profiler."""
+        if not isinstance(trainer.profiler, StepClock):
+            trainer.profiler = StepClock(trainer.profiler, self.state_key)
+        self._clock = trainer.profiler
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Start the clock, and the bar if someone is watching."""
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and trainer.is_global_zero:
             self._bar = tqdm(
                 total=self.total_steps,
                 initial=trainer.global_step,
@@ -51,63 +57,108 @@ class StepReport(Callback):
                 unit="step",
                 dynamic_ncols=True,
             )
-        self._reset(time.perf_counter())
+        self._began = self._evaluation_began = time.perf_counter()
+        self._first_step = self._step = trainer.global_step
+        self._reset()
 
-    def on_train_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Take the time at which the batch was there."""
-        self._data_s += time.perf_counter() - self._step_ended
+    def _reset(self) -> None:
+        self._since = time.perf_counter()
+        self._clock.reset()
+        self._evaluated_s = 0.0
+        self._since_step = self._step
+        self._samples = 0
+        self._losses: list[Tensor] = []
+        self._norms: list[Tensor] = []
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the step; report if it is due."""
-        self._losses.append(outputs["loss"].detach())
+        """Count the batch and the step, if it was one; report if it is due."""
+        # Lightning gives the share of the loss that goes into the step.
+        self._losses.append(outputs["loss"].detach() * trainer.accumulate_grad_batches)
+        self._samples += len(batch["index"]) * trainer.world_size
+        if trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
         if pl_module.grad_norm is not None:
             self._norms.append(pl_module.grad_norm.detach())
-        self._samples += len(batch["index"])
-        self._steps += 1
         if self._bar is not None:
             self._bar.update()
-        step = trainer.global_step
-        if self.log_freq and (step % self.log_freq == 0 or step == self.total_steps):
-            self._report(trainer, step)
-        self._step_ended = time.perf_counter()
+        if self.log_freq and (self._step % self.log_freq == 0 or self._step == self.total_steps):
+            self._report(trainer)
 
-    def _report(self, trainer: Any, step: int) -> None:
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Stop the clock."""
+        self._clock.training = False
+        self._evaluation_began = time.perf_counter()
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Start it again, and say what the held-out loss is."""
+        self._clock.training = True
+        self._evaluated_s += time.perf_counter() - self._evaluation_began
+        loss = trainer.callback_metrics.get("val/loss")
+        if loss is not None:
+            self._print(trainer, f"validation at step {trainer.global_step}: loss {loss:.4f}")
+
+    def _report(self, trainer: Any) -> None:
         # Reading the loss waits for the device, so that what it still computes is counted.
         loss = torch.stack(self._losses).mean().item()
         norm = torch.stack(self._norms).mean().item() if self._norms else math.nan
         now = time.perf_counter()
-        elapsed = now - self._since
+        elapsed = now - self._since - self._evaluated_s - self._clock.afterwards_s()
+        steps = self._step - self._since_step
+        data, transfer = self._clock.fetch_s(), self._clock.transfer_s()
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        per_step = elapsed / self._steps
-        eta = _clock((self.total_steps - step) * per_step)
-        metrics = {
-            "train/grad_norm": norm,
-            "train/lr": rate,
-            "train/samples_per_s": self._samples / elapsed,
-            "train/data_ms": 1e3 * self._data_s / self._steps,
-            "train/step_ms": 1e3 * per_step,
+        # Over the whole run, with all that is done between steps.
+        pace = (now - self._began) / (self._step - self._first_step)
+        eta = _clock((self.total_steps - self._step) * pace)
+        times = {
+            "train/data_ms": 1e3 * data / steps,
+            "train/transfer_ms": 1e3 * transfer / steps,
+            "train/compute_ms": 1e3 * (elapsed - data - transfer) / steps,
         }
-        compute_ms = metrics["train/step_ms"] - metrics["train/data_ms"]
-        line = (
-            f"step {step}/{self.total_steps}  loss {loss:.4f}  grad {norm:.3f}  lr {rate:.2e}  "
-            f"{metrics['train/samples_per_s']:.0f} samples/s  "
-            f"data {metrics['train/data_ms']:.1f} ms + compute {compute_ms:.1f} ms  eta {eta}"
+        samples_per_s = self._samples / elapsed
+        split = " + ".join(f"{name[6:-3]} {ms:.1f} ms" for name, ms in times.items())
+        self._print(
+            trainer,
+            f"step {self._step}/{self.total_steps}  loss {loss:.4f}  grad {norm:.3f}  "
+            f"lr {rate:.2e}  {samples_per_s:.0f} samples/s  {split}  eta {eta}",
         )
-        if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
-        else:
-            print(line, file=sys.stderr, flush=True)
         if not math.isfinite(loss):
             raise GetiactionError(
-                f"the loss is {loss} at step {step}: training has diverged; lower the learning rate"
+                f"the loss is {loss} at step {self._step}: training has diverged; "
+                "lower the learning rate"
             )
+        metrics = {
+            "train/loss_mean": loss,
+            "train/grad_norm": norm,
+            "train/lr": rate,
+            "train/samples_per_s": samples_per_s,
+            **times,
+            "train/step_ms": 1e3 * elapsed / steps,
+        }
         for sink in trainer.loggers:
-            sink.log_metrics({"train/loss_mean": loss, **metrics}, step=step)
-        self._reset(time.perf_counter())
+            sink.log_metrics(metrics, step=self._step)
+        self._warn_of_waiting(trainer, data / elapsed)
+        self._reset()
+
+    def _warn_of_waiting(self, trainer: Any, share: float) -> None:
+        """Say how to wait less; not of the first steps, in which workers only start."""
+        self._reports += 1
+        due = self._reports - self._warned_at >= REPORTS_BETWEEN_WARNINGS
+        if self._reports > 1 and due and share > WAITING_SHARE:
+            self._warned_at = self._reports
+            self._print(
+                trainer,
+                f"training waits for data {100 * share:.0f} % of the time (more than "
+                f"{100 * WAITING_SHARE:.0f} %): {self.remedy}",
+            )
+
+    def _print(self, trainer: Any, line: str) -> None:
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        elif trainer.is_global_zero:
+            print(line, file=sys.stderr, flush=True)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Close the bar."""

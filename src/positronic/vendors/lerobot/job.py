@@ -1,25 +1,49 @@
 """What one training run is told; checked by the command, carried out by ``training``."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from positronic.codec import Contract
-from positronic.vendors.lerobot.presets import PolicyPreset
+from positronic.vendors.lerobot.options import Options
+
+# Lightning starts the command again in each further process of a run on several devices.
+_PROCESS = "LOCAL_RANK"
+
+
+def in_first_process() -> bool:
+    """Whether this process is the one that says and writes things."""
+    return os.environ.get(_PROCESS, "0") == "0"
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One training run, checked as far as that goes without heavy imports."""
+    """One training run, checked as far as that goes without heavy imports.
 
+    Attributes:
+        options: what the flags say, settled.
+        dataset_root: where the dataset lies on this machine.
+        run_dir: where the run's files lie on this machine.
+        contract: the dataset's; None where it has none.
+        resume_from: the checkpoint to go on from.
+    """
+
+    options: Options
     dataset_root: Path
     run_dir: Path
-    policy: PolicyPreset
     contract: Contract | None
-    steps: int
-    save_freq: int
-    log_freq: int
-    batch_size: int
-    num_workers: int | None
-    seed: int
-    device: str
     resume_from: Path | None
+
+    @property
+    def batch_size(self) -> int:
+        """Samples a step and device."""
+        size = self.options.batch_size
+        assert size is not None  # settled
+        return size
+
+    @property
+    def eval_freq(self) -> int:
+        """Steps between evaluations."""
+        steps = self.options.eval_freq
+        assert steps is not None  # settled
+        return steps

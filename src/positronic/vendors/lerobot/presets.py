@@ -1,14 +1,25 @@
 """Policies to train, by name: ``--policy=.act_state``, and a field: ``--policy.dim_model=256``.
 
-A preset is plain data; LeRobot's config is made of it where the training runs.
+Each is plain data; LeRobot's config is made of it where the training runs. The fields are those
+of LeRobot's config, so that a mistyped one or a value of another type is refused at once.
 """
 
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from inspect import Parameter
 from typing import Any
 
 import configuronic as cfn
 
-__all__ = ["PolicyPreset", "act", "act_64px", "act_state"]
+from positronic.cli.help import did_you_mean
+from positronic.errors import UsageError
+from positronic.vendors.lerobot import policy_fields
+
+__all__ = ["PolicyPreset", "act", "act_64px", "act_state", "registered"]
+
+BATCH_SIZE = 8  # LeRobot's default
+WARMUP_STEPS = "warmup_steps"
 
 
 @dataclass(frozen=True)
@@ -23,70 +34,103 @@ class PolicyPreset:
 
 
 def preset(
-    name: str, batch_size: int = 8, warmup_steps: int | None = None, **fields: Any
-) -> PolicyPreset:
-    """A LeRobot policy to train; any field of its LeRobot config is a flag too.
+    name: str, fields: Mapping[str, Any] | None = None, *, batch_size: int = BATCH_SIZE
+) -> cfn.Config:
+    """A LeRobot policy as a config for the command line.
 
     Args:
         name: the policy's name in LeRobot, e.g. act.
+        fields: of its LeRobot config, where they differ from its defaults, and ``warmup_steps``.
         batch_size: samples a step, where --batch_size is not given.
-        warmup_steps: with it the learning rate rises over so many steps and then falls to zero
-            along a cosine over all steps; without it LeRobot's own schedule for the policy is kept.
     """
-    return PolicyPreset(name, batch_size, warmup_steps, fields)
+
+    def made(warmup_steps: int | None = None, **given: Any) -> PolicyPreset:
+        return PolicyPreset(name, batch_size, warmup_steps, given)
+
+    warmup = Parameter(WARMUP_STEPS, Parameter.KEYWORD_ONLY, default=None, annotation=int | None)
+    target: Any = made
+    target.__name__ = target.__qualname__ = name
+    target.__doc__ = _explained(name)
+    target.__signature__ = inspect.Signature([warmup, *policy_fields.parameters(name)])
+    return cfn.Config(target, **(fields or {}))
+
+
+def registered(name: str, fields: Mapping[str, Any] | None = None) -> cfn.Config:
+    """The policy that LeRobot knows by ``name``, with LeRobot's defaults but for ``fields``.
+
+    Raises:
+        UsageError: there is no such policy, and no plugin that might bring it.
+    """
+    known = policy_fields.sources()
+    if name not in known and not policy_fields.has_plugins():
+        named = [f".{preset}" for preset in ("act", "act_state", "act_64px")]
+        raise UsageError(
+            f"--policy={name}: LeRobot has no such policy{did_you_mean(name, known)}; "
+            f"it has: {', '.join(sorted(known))}; presets are {', '.join(named)}"
+        )
+    return preset(name, fields)
+
+
+def _explained(name: str) -> str:
+    """Help for the fields: one of ours, then LeRobot's own words."""
+    ours = (
+        f"    {WARMUP_STEPS}: with it the learning rate rises over so many steps and then falls\n"
+        "        to zero along a cosine; without it LeRobot's own schedule is kept."
+    )
+    theirs = policy_fields.explained(name).removeprefix("Args:")
+    return f"LeRobot's policy {name}.\n\nArgs:\n{ours}{theirs}"
 
 
 # LeRobot's defaults for ACT are those of the paper and of the founding document; written out,
 # because a later LeRobot that changes them should not silently change what is trained here.
-act = cfn.Config(
-    preset,
-    name="act",
-    batch_size=8,
-    chunk_size=100,
-    n_action_steps=100,
-    vision_backbone="resnet18",
-    pretrained_backbone_weights="ResNet18_Weights.IMAGENET1K_V1",
-    dim_model=512,
-    n_heads=8,
-    dim_feedforward=3200,
-    n_encoder_layers=4,
-    n_decoder_layers=1,
-    use_vae=True,
-    latent_dim=32,
-    n_vae_encoder_layers=4,
-    dropout=0.1,
-    kl_weight=10.0,
-    optimizer_lr=1e-5,
-    optimizer_lr_backbone=1e-5,
-    optimizer_weight_decay=1e-4,
-)
+_PAPER: dict[str, Any] = {
+    "chunk_size": 100,
+    "n_action_steps": 100,
+    "vision_backbone": "resnet18",
+    "pretrained_backbone_weights": "ResNet18_Weights.IMAGENET1K_V1",
+    "dim_model": 512,
+    "n_heads": 8,
+    "dim_feedforward": 3200,
+    "n_encoder_layers": 4,
+    "n_decoder_layers": 1,
+    "use_vae": True,
+    "latent_dim": 32,
+    "n_vae_encoder_layers": 4,
+    "dropout": 0.1,
+    "kl_weight": 10.0,
+    "optimizer_lr": 1e-5,
+    "optimizer_lr_backbone": 1e-5,
+    "optimizer_weight_decay": 1e-4,
+}
+
+act = preset("act", _PAPER)
 
 # Small ACTs that learn a scripted task on two CPU cores. Scripted demonstrations have one way of
 # doing things, so the VAE, which is there to tell several ways apart, is left out.
-act_state = cfn.Config(
-    preset,
-    name="act",
-    batch_size=128,
-    warmup_steps=100,
-    chunk_size=20,
-    n_action_steps=10,
-    dim_model=128,
-    n_heads=4,
-    dim_feedforward=512,
-    n_encoder_layers=2,
-    n_decoder_layers=1,
-    use_vae=False,
-    dropout=0.1,
-    optimizer_lr=1e-3,
-    optimizer_lr_backbone=1e-3,
-    optimizer_weight_decay=1e-4,
-)
+_SMALL: dict[str, Any] = {
+    "warmup_steps": 100,
+    "chunk_size": 20,
+    "n_action_steps": 10,
+    "dim_model": 128,
+    "n_heads": 4,
+    "dim_feedforward": 512,
+    "n_encoder_layers": 2,
+    "n_decoder_layers": 1,
+    "use_vae": False,
+    "dropout": 0.1,
+    "optimizer_lr": 1e-3,
+    "optimizer_lr_backbone": 1e-3,
+    "optimizer_weight_decay": 1e-4,
+}
 
-act_64px = act_state.override(
-    batch_size=16,
-    vision_backbone="resnet18",
-    pretrained_backbone_weights=None,
-    use_amp=True,  # on a CPU with bfloat16 a step takes 0.7 of the time
-    optimizer_lr=2e-4,
-    optimizer_lr_backbone=2e-4,
-)
+act_state = preset("act", _SMALL, batch_size=128)
+
+_SMALL_IMAGES: dict[str, Any] = {
+    "vision_backbone": "resnet18",
+    "pretrained_backbone_weights": None,
+    "use_amp": True,  # on a CPU with bfloat16 a step takes 0.7 of the time
+    "optimizer_lr": 2e-4,
+    "optimizer_lr_backbone": 2e-4,
+}
+
+act_64px = preset("act", _SMALL | _SMALL_IMAGES, batch_size=16)

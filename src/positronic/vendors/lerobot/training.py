@@ -1,91 +1,81 @@
 """The training run behind the command line; importing it imports torch, LeRobot and Lightning."""
 
-import json
 import logging
-import os
 import sys
 import time
 import warnings
-from pathlib import Path
-from typing import Any
 
-import draccus
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.optim.schedulers import CosineAnnealingWithWarmupSchedulerConfig, LRSchedulerConfig
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 from lerobot.utils.random_utils import set_seed
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch import Callback
 from tqdm import tqdm
 
 from getiaction.data import LeRobotDataModule
+from getiaction.manifest import remove_unfinished
 from getiaction.policies.lerobot import LeRobotPolicy, policy_config
 from getiaction.train import NativeCheckpoint, NativeResume, StepReport, Trainer, precision_of
-from getiaction.train.checkpoint import remove_unfinished
+from getiaction.train.callbacks import GymEvaluation
 from positronic.codec import Contract
-from positronic.errors import CheckpointError, UsageError
-from positronic.vendors.lerobot.job import TrainingJob
-
-WANDB_PROJECT = "lerobot-train"
+from positronic.errors import UsageError
+from positronic.vendors.lerobot.effective import keep, provenance, settings
+from positronic.vendors.lerobot.evaluation import gym
+from positronic.vendors.lerobot.job import TrainingJob, in_first_process
+from positronic.vendors.lerobot.loggers import loggers
+from positronic.vendors.lerobot.same_run import require_same_run
 
 
 def run(job: TrainingJob) -> None:
     """Train as ``job`` says; returns when the last checkpoint is written."""
     _show_log()
-    device = choose_device(job.device)
-    config = policy_config(job.policy.name, job.policy.fields)
-    data = LeRobotDataModule(
-        root=job.dataset_root,
-        train_batch_size=job.batch_size,
-        num_workers="auto" if job.num_workers is None else job.num_workers,
-        seed=job.seed,
-    )
-    set_seed(job.seed)
+    options = job.options
+    device = choose_device(options.device)
+    config = policy_config(options.policy.name, options.policy.fields)
+    precision = choose_precision(options.precision, config, device)
+    data = _data(job)
+    set_seed(options.seed)
     module = LeRobotPolicy(
-        config=config, scheduler=_schedule(job.policy.warmup_steps), total_steps=job.steps
+        config=config,
+        scheduler=_schedule(options.policy.warmup_steps),
+        total_steps=options.steps,
     )
-    callbacks: list[Any] = []
-    pretrained = None
-    if job.resume_from is not None:
-        pretrained = job.resume_from / PRETRAINED_MODEL_DIR
-        resume = NativeResume(job.resume_from)
-        if resume.step >= job.steps:
-            raise UsageError(
-                f"{job.run_dir} is at step {resume.step} already; give a larger --steps"
-            )
-        remove_unfinished(job.resume_from.parent)
-        callbacks.append(resume)
+    resume = _resumption(job)
+    step = 0 if resume is None else resume.step
+    pretrained = None if resume is None else resume.checkpoint / PRETRAINED_MODEL_DIR
     module.create(data.meta, device=device, pretrained=pretrained)
-    if job.resume_from is not None:
-        require_same_training(job, config)
+    if resume is not None:
+        require_same_run(job, resume.checkpoint, config)
+    if options.compile:
+        # An attribute of the instance: the names of the weights stay what they are.
+        module.lerobot_policy.forward = torch.compile(module.lerobot_policy.forward)
     contract = complete(job.contract, config)
     if contract is None:
-        print(
+        _say(
             "the dataset has no contract, so its checkpoints will have none; serving them needs "
-            "--codec",
-            file=sys.stderr,
+            "--codec"
         )
-    callbacks += [
-        NativeCheckpoint(
-            job.run_dir,
-            total_steps=job.steps,
-            save_freq=job.save_freq,
-            complete=None if contract is None else contract.save,
-        ),
-        StepReport(total_steps=job.steps, log_freq=job.log_freq),
-    ]
     # Before the run's directory is made: a dataset that cannot be read leaves none behind.
     data.prepare(config)
-    _announce(job, module, data, device)
+    _announce(job, module, data, f"{device}, {precision}")
+    kept = settings(options, config)
+    if in_first_process():
+        keep(job.run_dir, kept, provenance(job, data.meta, step, device, precision))
     trainer = Trainer(
-        max_steps=job.steps,
+        max_steps=options.steps,
         max_epochs=-1,
         accelerator="gpu" if device == "cuda" else "cpu",
-        devices=1,
-        precision=precision_of(config, device),
-        callbacks=callbacks,
-        logger=_loggers(job.run_dir),
-        log_every_n_steps=job.log_freq,
+        devices=options.devices,
+        precision=precision,
+        accumulate_grad_batches=options.accumulate,
+        callbacks=_callbacks(job, data, resume, contract),
+        logger=loggers(job.run_dir, wandb=options.wandb, step=step, settings=kept),
+        log_every_n_steps=options.log_freq,
+        # Counted in batches, over the borders of epochs.
+        val_check_interval=job.eval_freq * options.accumulate,
+        check_val_every_n_epoch=None,
+        limit_val_batches=1.0 if options.evaluates else 0,
         # Checkpoints, progress and a summary are those of the callbacks and lines above.
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -96,10 +86,9 @@ def run(job: TrainingJob) -> None:
     with warnings.catch_warnings():
         _ignore_foreign_warnings()
         trainer.fit(module, datamodule=data)
-    print(
-        f"trained {job.steps} steps in {time.monotonic() - begun:.0f} s: "
-        f"{job.run_dir / 'checkpoints' / 'last'}",
-        file=sys.stderr,
+    _say(
+        f"trained {options.steps - step} steps in {time.monotonic() - begun:.0f} s: "
+        f"{job.run_dir / 'checkpoints' / 'last'}"
     )
 
 
@@ -109,6 +98,13 @@ def choose_device(asked: str) -> str:
     if asked == "cuda" and not available:
         raise UsageError("--device=cuda, but torch finds no CUDA device; use --device=cpu")
     return "cuda" if available and asked != "cpu" else "cpu"
+
+
+def choose_precision(asked: str | None, config: PreTrainedConfig, device: str) -> str:
+    """Lightning's ``precision``: as asked for, or as the policy's config has it."""
+    if asked == "16-mixed" and device == "cpu":
+        raise UsageError("--precision=16-mixed needs a GPU; on a CPU give bf16-mixed or 32-true")
+    return asked or precision_of(config, device)
 
 
 def complete(contract: Contract | None, config: PreTrainedConfig) -> Contract | None:
@@ -121,33 +117,55 @@ def complete(contract: Contract | None, config: PreTrainedConfig) -> Contract | 
     )
 
 
-def require_same_training(job: TrainingJob, config: PreTrainedConfig) -> None:
-    """Refuse to go on with another policy, batch size or seed than the run was begun with.
+def _data(job: TrainingJob) -> LeRobotDataModule:
+    options = job.options
+    return LeRobotDataModule(
+        root=job.dataset_root,
+        train_batch_size=job.batch_size,
+        num_workers="auto" if options.num_workers is None else options.num_workers,
+        seed=options.seed,
+        val_split=options.val_split,
+        val_gyms=None if options.eval_env is None else gym(options.eval_env, job.contract),
+        num_rollouts_val=options.eval_episodes,
+    )
 
-    Raises:
-        CheckpointError: naming each difference.
-    """
-    assert job.resume_from is not None
-    path = job.resume_from / PRETRAINED_MODEL_DIR / "train_config.json"
-    saved: dict[str, Any] = json.loads(path.read_text())
-    now = draccus.encode(config, PreTrainedConfig)
-    pairs = {
-        **{f"--policy.{name}": (saved["policy"].get(name), value) for name, value in now.items()},
-        "--batch_size": (saved["batch_size"], job.batch_size),
-        "--seed": (saved["seed"], job.seed),
-    }
-    del pairs["--policy.device"]
-    # Through JSON, as the saved side went.
-    found = [
-        f"{name} was {before} and is {after}"
-        for name, (before, after) in json.loads(json.dumps(pairs)).items()
-        if before != after
-    ]
-    if found:
-        raise CheckpointError(
-            f"{job.run_dir} cannot go on as something else: {'; '.join(found)}. "
-            "Give the flags it was begun with, or begin another run"
+
+def _resumption(job: TrainingJob) -> NativeResume | None:
+    if job.resume_from is None:
+        return None
+    resume = NativeResume(job.resume_from)
+    if resume.step >= job.options.steps:
+        raise UsageError(f"{job.run_dir} is at step {resume.step} already; give a larger --steps")
+    remove_unfinished(job.resume_from.parent)
+    return resume
+
+
+def _callbacks(
+    job: TrainingJob,
+    data: LeRobotDataModule,
+    resume: NativeResume | None,
+    contract: Contract | None,
+) -> list[Callback]:
+    options = job.options
+    found: list[Callback] = [] if resume is None else [resume]
+    found.append(
+        NativeCheckpoint(
+            job.run_dir,
+            total_steps=options.steps,
+            save_freq=options.save_freq,
+            complete=None if contract is None else contract.save,
         )
+    )
+    if options.eval_env is not None:
+        found.append(GymEvaluation())
+    found.append(
+        StepReport(
+            total_steps=options.steps,
+            log_freq=options.log_freq,
+            remedy=f"raise --num_workers (now {data.num_workers}) or see --cache",
+        )
+    )
+    return found
 
 
 def _schedule(warmup_steps: int | None) -> LRSchedulerConfig | None:
@@ -156,29 +174,19 @@ def _schedule(warmup_steps: int | None) -> LRSchedulerConfig | None:
     return CosineAnnealingWithWarmupSchedulerConfig(num_warmup_steps=warmup_steps)
 
 
-def _announce(
-    job: TrainingJob, module: LeRobotPolicy, data: LeRobotDataModule, device: str
-) -> None:
+def _announce(job: TrainingJob, module: LeRobotPolicy, data: LeRobotDataModule, how: str) -> None:
     weights = sum(p.numel() for p in module.lerobot_policy.parameters())
-    threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
-    print(
-        f"training {job.policy.name} ({weights / 1e6:.1f} M weights) on {data.meta.total_frames} "
-        f"frames of {data.meta.total_episodes} episodes, batch {job.batch_size}, {device}{threads}",
-        file=sys.stderr,
-        flush=True,
+    threads = f", {torch.get_num_threads()} threads" if how.startswith("cpu") else ""
+    _say(
+        f"training {job.options.policy.name} ({weights / 1e6:.1f} M weights) on "
+        f"{data.meta.total_frames} frames of {data.meta.total_episodes} episodes, "
+        f"batch {job.batch_size}, {how}{threads}"
     )
 
 
-def _loggers(run_dir: Path) -> list[Logger]:
-    run_dir.mkdir(parents=True, exist_ok=True)
-    sinks: list[Logger] = [TensorBoardLogger(run_dir, name="", version="tensorboard")]
-    if os.environ.get("WANDB_API_KEY"):
-        from lightning.pytorch.loggers import WandbLogger
-
-        sinks.append(
-            WandbLogger(project=WANDB_PROJECT, name=run_dir.name, id=run_dir.name, save_dir=run_dir)
-        )
-    return sinks
+def _say(line: str) -> None:
+    if in_first_process():
+        print(line, file=sys.stderr, flush=True)
 
 
 class _AboveTheBar(logging.Handler):
@@ -192,7 +200,7 @@ class _AboveTheBar(logging.Handler):
 def _show_log() -> None:
     """Print what getiaction has to say, once and as it is, whatever the root logger does."""
     log = logging.getLogger("getiaction")
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if in_first_process() else logging.WARNING)
     if not log.handlers:
         log.addHandler(_AboveTheBar())
         log.propagate = False
@@ -200,5 +208,5 @@ def _show_log() -> None:
 
 def _ignore_foreign_warnings() -> None:
     """Nothing that the user of this command could do anything about."""
-    for module in ("lightning", "torch", "lerobot", "tensorboard"):
+    for module in ("lightning", "torch", "lerobot", "tensorboard", "wandb"):
         warnings.filterwarnings("ignore", module=rf"{module}\b")

@@ -1,0 +1,58 @@
+"""Where the curves of a training run go: TensorBoard always, WandB as asked."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from positronic.errors import MissingDependency
+
+WANDB_PROJECT = "lerobot-train"
+WANDB_KEY = "WANDB_API_KEY"
+
+
+def loggers(run_dir: Path, *, wandb: str, step: int, settings: Mapping[str, Any]) -> list[Logger]:
+    """Open the sinks of a run; one that goes on adds to the curves that it has.
+
+    Args:
+        run_dir: Gets ``tensorboard`` and ``wandb``; its name is the run's.
+        wandb: ``auto``, ``online``, ``offline`` or ``off``.
+        step: Where the run begins; what an earlier start logged after that is done again.
+        settings: Of the run, for WandB to show.
+
+    Raises:
+        MissingDependency: WandB is asked for and not installed.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    purge = {"purge_step": step + 1} if step else {}
+    sinks: list[Logger] = [TensorBoardLogger(run_dir, name="", version="tensorboard", **purge)]
+    if wandb == "auto":
+        wandb = "online" if os.environ.get(WANDB_KEY) else "off"
+    if wandb != "off":
+        sinks.append(_wandb(run_dir, offline=wandb == "offline", settings=settings))
+    return sinks
+
+
+def _wandb(run_dir: Path, *, offline: bool, settings: Mapping[str, Any]) -> Logger:
+    from lightning.pytorch.loggers import WandbLogger
+
+    try:
+        sink = WandbLogger(
+            project=WANDB_PROJECT,
+            name=run_dir.name,
+            id=run_dir.name,
+            save_dir=run_dir,
+            offline=offline,
+            resume="allow",
+            config=dict(settings),
+        )
+    except ModuleNotFoundError as error:
+        raise MissingDependency("--wandb needs WandB: pip install wandb, or --wandb=off") from error
+    if offline:
+        print(
+            f"WandB: offline; `wandb sync {run_dir}/wandb/offline-run-*` uploads", file=sys.stderr
+        )
+    return sink

@@ -1,0 +1,152 @@
+"""The flags of the training command: what they mean, and what they may be."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from positronic.cli.help import did_you_mean
+from positronic.codec import Codec
+from positronic.errors import UsageError
+from positronic.vendors.lerobot.presets import PolicyPreset
+
+CHOICES = {
+    "device": ("auto", "cpu", "cuda"),
+    "precision": ("32-true", "bf16-mixed", "16-mixed"),
+    "wandb": ("auto", "online", "offline", "off"),
+    "cache": ("auto", "off", "memory", "disk"),
+}
+# The smallest value of each count.
+LEAST = {
+    "steps": 1,
+    "save_freq": 0,
+    "batch_size": 1,
+    "num_workers": 0,
+    "log_freq": 1,
+    "devices": 1,
+    "accumulate": 1,
+    "eval_freq": 1,
+    "eval_episodes": 1,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Train a LeRobot policy on a converted dataset, with Lightning.
+
+    Checkpoints appear in OUTPUT_DIR/RUN_NAME/checkpoints/STEP in LeRobot's layout, each as a whole
+    or not at all, with the contract that the server checks. Beside them are config.yaml, from
+    which `--config` begins the same run again, and TensorBoard's logs.
+
+    Args:
+        dataset_root: what `positronic-to-lerobot convert` wrote; a directory or s3://bucket/path.
+        run_name: unique name of this run.
+        output_dir: where the run's directory is made; a directory or s3://bucket/path.
+        policy: what to train: any name in LeRobot, as --policy=diffusion, or a preset: .act (full
+            size), .act_state (small, no images, for a CPU), .act_64px (small, 64x64 images, for a
+            CPU). `--policy=diffusion --help` lists the fields of that policy.
+        steps: training steps in total, those before a resume included.
+        save_freq: steps between checkpoints; the last step is always saved.
+        codec: refuse to train unless the dataset was converted with this codec.
+        resume: go on from the newest whole checkpoint of this run, with the settings it was begun
+            with, but for the flags given.
+        batch_size: samples a step and device; the policy's own unless given.
+        num_workers: processes that load data; none are needed if the dataset fits in memory.
+        seed: decides initial weights, the order of samples and dropout.
+        log_freq: steps between lines of the log.
+        device: auto, cpu or cuda.
+        devices: how many of them; each takes a batch of its own, as lerobot-train has it.
+        precision: 32-true, bf16-mixed or 16-mixed; the policy's own unless given.
+        accumulate: batches whose gradients are added up before each step.
+        compile: compile the policy's network; the first steps take a minute, the others less.
+        cache: whether to keep decoded camera frames: auto, off, memory or disk.
+        val_split: share of each task's episodes, the last ones, that is held out to compute the
+            loss of every eval_freq steps.
+        eval_env: an environment to roll out in every eval_freq steps, e.g. stack_cubes or
+            positronic/StackCubes-v0.
+        eval_episodes: rollouts each time.
+        eval_freq: steps between evaluations; save_freq unless given.
+        wandb: auto (online if WANDB_API_KEY is set), online, offline or off.
+        config: a file of settings, such as a run's config.yaml, which other flags override; or
+            print, to see the settings as they would be and train nothing.
+    """
+
+    dataset_root: str
+    run_name: str
+    output_dir: str
+    policy: PolicyPreset
+    steps: int = 100_000
+    save_freq: int = 20_000
+    codec: Codec | None = None
+    resume: bool = False
+    batch_size: int | None = None
+    num_workers: int | None = None
+    seed: int = 1000
+    log_freq: int = 200
+    device: str = "auto"
+    devices: int = 1
+    precision: str | None = None
+    accumulate: int = 1
+    compile: bool = False
+    cache: str = "auto"
+    val_split: float = 0.0
+    eval_env: str | None = None
+    eval_episodes: int = 10
+    eval_freq: int | None = None
+    wandb: str = "auto"
+    config: str | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense.
+
+        Raises:
+            UsageError: naming the flag and what is expected.
+        """
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"--{name} is {value}; expected {least} or more")
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in choices:
+                hint = did_you_mean(str(value), choices)
+                raise UsageError(
+                    f"--{name} is {value!r}; expected one of: {', '.join(choices)}{hint}"
+                )
+        if not 0 <= self.val_split < 1:
+            raise UsageError(f"--val_split is {self.val_split}; expected a share from 0 to below 1")
+        if self.eval_env is not None:
+            _require_environment(self.eval_env)
+        # None is printed as what is still missing.
+        if self.run_name is not None and (self.run_name in ("", ".", "..") or "/" in self.run_name):
+            raise UsageError(f"--run_name is {self.run_name!r}; expected the name of a directory")
+
+    def settled(self) -> Self:
+        """The same with what follows from other options filled in."""
+        return dataclasses.replace(
+            self,
+            batch_size=self.batch_size or self.policy.batch_size,
+            eval_freq=self.eval_freq or self.save_freq or self.steps,
+        )
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether training stops now and then to look how good the policy is."""
+        return bool(self.val_split) or self.eval_env is not None
+
+
+def _require_environment(name: str) -> None:
+    """Refuse a mistyped environment; ids of other packages are Gymnasium's to know."""
+    from positronic.simulator import env_id
+
+    if name.startswith("positronic/") or "/" not in name:
+        env_id(name)
+
+
+def names() -> list[str]:
+    """The flags, in their order."""
+    return [f.name for f in dataclasses.fields(Options)]
+
+
+def as_dict(options: Options) -> dict[str, Any]:
+    """The options by flag."""
+    return {name: getattr(options, name) for name in names()}

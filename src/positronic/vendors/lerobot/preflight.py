@@ -1,0 +1,62 @@
+"""Whether a dataset can be trained on under a codec: looked at before torch is imported."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from getiaction.roots import require_dataset
+from positronic.codec import Codec, Contract, stats_digest
+from positronic.errors import ContractError
+
+DATASET_CONTRACT = Path("meta/contract.json")
+
+
+def dataset_contract(root: Path, codec: Codec | None) -> Contract | None:
+    """Return the dataset's contract with its statistics' digest; None if it has none.
+
+    Raises:
+        GetiactionError: there is no dataset at ``root``, or it is empty.
+        ContractError: ``codec`` is not its own, or its statistics are not those of the conversion.
+    """
+    info = require_dataset(root)
+    stats = _statistics(root)
+    path = root / DATASET_CONTRACT
+    if not path.is_file():
+        if codec is None:
+            return None
+        contract = Contract.of(codec, fps=info["fps"])
+    else:
+        contract = Contract.load(path)
+        if codec is not None:
+            given = Contract.of(codec, fps=contract.fps)
+            given.require_same(contract, f"--codec={codec.name}", f"the dataset at {root}")
+    _require_features(contract, info, root)
+    digest = stats_digest(stats, contract.features)
+    if contract.stats_digest not in (None, digest):
+        raise ContractError(
+            f"{root}/meta/stats.json is not what the conversion wrote: its digest differs from the "
+            "one in meta/contract.json; convert again"
+        )
+    return contract.replace(stats_digest=digest)
+
+
+def _statistics(root: Path) -> dict[str, Any]:
+    try:
+        stats: dict[str, Any] = json.loads((root / "meta/stats.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ContractError(
+            f"{root} has no readable meta/stats.json, without which nothing can be normalised "
+            f"({error}); convert again"
+        ) from error
+    return stats
+
+
+def _require_features(contract: Contract, info: dict[str, Any], root: Path) -> None:
+    for name, feature in contract.features.items():
+        here = info["features"].get(name, {}).get("shape")
+        if here is None or list(here) != list(feature["shape"]):
+            has = "has no such feature" if here is None else f"has it as {list(here)}"
+            raise ContractError(
+                f"the codec {contract.codec['name']!r} makes {name} of shape "
+                f"{list(feature['shape'])}, but the dataset at {root} {has}; use its own codec"
+            )
