@@ -1,5 +1,6 @@
 """Loaders that go on where they were stopped, and that leave the global random numbers alone."""
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -204,5 +205,14 @@ def _options(dataset: Dataset[Any], workers: int) -> dict[str, Any]:
         "pin_memory": torch.cuda.is_available(),
     }
     if workers:
-        options |= {**WORKER_OPTIONS, "multiprocessing_context": "spawn"}
+        options |= {
+            **WORKER_OPTIONS,
+            "multiprocessing_context": "spawn",
+            "worker_init_fn": _leave_ctrl_c_alone,
+        }
     return options
+
+
+def _leave_ctrl_c_alone(worker: int) -> None:
+    """A terminal sends it to all processes; what it means is for the first one to say."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
