@@ -102,13 +102,14 @@ class Fault:
 class Faulty:
     """A proxy in front of the endpoint; without faults it passes everything on.
 
-    ``requests`` holds what came, as ``(method, path)``. ``watch`` is called before each is passed
+    ``requests`` holds what came, as ``(method, path)``, and ``headers`` with what. ``watch`` is called before each is passed
     on, for instance to kill its sender.
     """
 
     upstream: str
     address: str = ""
     requests: list[tuple[str, str]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     watch: Callable[[str, str], None] | None = None
     faults: list[Fault] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -150,9 +151,10 @@ class Faulty:
     def count(self, method: str = "", path: str = "") -> int:
         return sum(method in ("", m) and path in p for m, p in self.requests)
 
-    def next_fault(self, method: str, path: str) -> Fault | None:
+    def next_fault(self, method: str, path: str, headers: dict[str, str]) -> Fault | None:
         with self.lock:
             self.requests.append((method, path))
+            self.headers.append(headers)
             for fault in self.faults:
                 if fault.hits(method, path):
                     fault.times -= 1
@@ -174,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the client was killed or gave up
 
     def _serve(self) -> None:
-        fault = self.faulty.next_fault(self.command, self.path)
+        fault = self.faulty.next_fault(self.command, self.path, dict(self.headers))
         kind, amount = (fault.kind, fault.amount) if fault else ("", 0.0)
         if self.faulty.watch is not None:
             self.faulty.watch(self.command, self.path)

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,10 @@ DEFAULT_SIZE = "50GiB"
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 LOCK = ".in-use"
 
+# How long a count is trusted although other processes may have fetched since.
+RECOUNT_S = 30.0
+
+_counted: dict[Path, tuple[float, int]] = {}
 # Held until the process ends, by the version's directory; whoever is forked holds them on.
 _in_use: dict[Path, IO[str]] = {}
 
@@ -90,6 +95,26 @@ def make_room(wanted: int, what: str) -> None:
     Raises:
         GetiactionError: they do not fit, even then.
     """
+    if not _fits(wanted):
+        _give_up_until_it_fits(wanted, what)
+    free = shutil.disk_usage(cache_home()).free
+    if wanted > free:
+        raise GetiactionError(
+            f"{what} needs {_gib(wanted)} in {cache_home()}, and the disk has {_gib(free)}; make "
+            "room, or let XDG_CACHE_HOME name another disk"
+        )
+
+
+def _fits(wanted: int) -> bool:
+    """Whether it fits by the last count; who fetches file by file cannot count all each time."""
+    when, held = _counted.get(cache_home(), (0.0, 0))
+    if time.monotonic() - when > RECOUNT_S or held + wanted > cache_size():
+        return False
+    _counted[cache_home()] = (when, held + wanted)
+    return True
+
+
+def _give_up_until_it_fits(wanted: int, what: str) -> None:
     versions = sorted(_versions(), key=lambda version: (version / LOCK).stat().st_mtime)
     held, limit = _size(versions), cache_size()
     while held + wanted > limit and versions:
@@ -101,12 +126,7 @@ def make_room(wanted: int, what: str) -> None:
             f"{what} needs {_gib(wanted)} in {cache_home()}, which may hold {_gib(limit)}, and "
             f"{_gib(held)} of that are in use; set {SIZE_VARIABLE} to a larger size"
         )
-    free = shutil.disk_usage(cache_home()).free
-    if wanted > free:
-        raise GetiactionError(
-            f"{what} needs {_gib(wanted)} in {cache_home()}, and the disk has {_gib(free)}; make "
-            "room, or let XDG_CACHE_HOME name another disk"
-        )
+    _counted[cache_home()] = (time.monotonic(), held + wanted)
 
 
 def give_up_others(version: Path) -> None:

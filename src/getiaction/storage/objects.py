@@ -125,6 +125,7 @@ def write(
     whole = Part(0, len(content), hashlib.md5(content).digest(), sha256.digest())
 
     def attempt() -> str:
+        nonlocal condition
         answer = client(location.profile).put_object(
             **address(location),
             **condition,
@@ -132,6 +133,8 @@ def write(
             ChecksumSHA256=whole.checksum,
             Metadata={SHA256: sha256.hexdigest(), "author": author},
         )
+        if condition:  # should it be wrong, then this is what may be replaced
+            condition = {"IfMatch": f'"{tag(answer)}"'}
         confirm(answer, whole)
         return tag(answer)
 

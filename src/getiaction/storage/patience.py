@@ -64,6 +64,7 @@ def first_line(error: BaseException) -> str:
 def _refusal(error: Exception, failed: str) -> GetiactionError | None:
     """What to raise at once; None where another attempt may help."""
     from botocore.exceptions import (
+        BotoCoreError,
         ClientError,
         NoCredentialsError,
         ParamValidationError,
@@ -79,12 +80,10 @@ def _refusal(error: Exception, failed: str) -> GetiactionError | None:
         )
     if isinstance(error, ParamValidationError | TokenRetrievalError):
         return GetiactionError(line)
-    if isinstance(error, OSError) and not isinstance(
-        error, Garbled | ConnectionError | TimeoutError
-    ):
-        return GetiactionError(line)  # the local disk does not get better by waiting
     if not isinstance(error, ClientError):
-        return None
+        passing = isinstance(error, BotoCoreError | Garbled | ConnectionError | TimeoutError)
+        # The local disk does not get better by waiting.
+        return None if passing else GetiactionError(line)
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = str(error.response.get("Error", {}).get("Code", ""))
     if status >= 500 and status != 501:

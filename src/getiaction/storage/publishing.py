@@ -59,12 +59,15 @@ class Publication:
     Attributes:
         digests: The digests of its files, by name.
         files: The same, as a manifest has them.
+        place: Where it sets files aside; of every content another.
     """
 
     def __init__(self, directory: Path, location: Location) -> None:
         self.directory, self.location = directory, location
         self.digests = _digests(directory)
         self.files = {name: Entry(found.size, found.sha256) for name, found in self.digests.items()}
+        content = json.dumps({name: entry.sha256 for name, entry in self.files.items()})
+        self.place = f"{STAGED}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
     def advance(self, *, may_replace: bool) -> None:
         """Go on from the state that is there, to the end."""
@@ -85,6 +88,7 @@ class Publication:
         if current.whole:
             self._settle(current)
             self._send({name: name for name in self.files}, if_absent=False)
+            self._clean()
             return
         try:
             self._send({name: name for name in self.files}, if_absent=not may_replace)
@@ -98,10 +102,8 @@ class Publication:
     def _stage(self, current: Manifest | None) -> Manifest:
         """Send what differs to keys of its own, then let the manifest point there."""
         old = current.files if current is not None and current.whole else {}
-        named = json.dumps({name: entry.sha256 for name, entry in sorted(self.files.items())})
-        place = f"{STAGED}/{hashlib.sha256(named.encode()).hexdigest()[:16]}"
         keys = {
-            name: f"{place}/{entry.sha256}"
+            name: f"{self.place}/{entry.sha256}"
             for name, entry in self.files.items()
             if not entry.same(old.get(name))
         }
@@ -128,6 +130,11 @@ class Publication:
         settled = self._write(Manifest(True, plain), current)
         objects.remove([self.location / key for key in {str(e.key) for e in staged.values()}])
         return settled
+
+    def _clean(self) -> None:
+        """Remove what this very publication had set aside when it was killed."""
+        left = objects.list_objects(self.location / self.place)
+        objects.remove([self.location / self.place / name for name in left])
 
     def _send(self, keys: dict[str, str], *, if_absent: bool) -> None:
         """Upload the files to their keys, where they are not yet."""
@@ -158,7 +165,11 @@ class Publication:
         """Whether objects lie there that nobody has published."""
         if objects.head(self.location) is not None:
             raise GetiactionError(f"{self.location} is a file; expected a name for a directory")
-        return bool(objects.list_objects(self.location, at_most=1))
+        if not objects.list_objects(self.location, at_most=1):
+            return False
+        if read_manifest(self.location) is not None:
+            raise Overtaken("another publication has just begun")
+        return True
 
     def _refusal(self, current: Manifest | None) -> str:
         if current is None:

@@ -18,6 +18,7 @@ from getiaction.storage.objects import (
     head,
     holds,
     read_head,
+    tag,
 )
 from getiaction.storage.patience import Garbled, NotThere, Overtaken, patiently
 
@@ -44,16 +45,14 @@ def send(
         GetiactionError: it cannot be written.
     """
     condition = {"IfNoneMatch": "*"} if if_absent else {}
-    metadata = {"Metadata": {SHA256: wanted.sha256}}
     try:
-        if len(wanted.parts) == 1:
-            _put(path, wanted.parts[0], location, **condition, **metadata)
-            advance(wanted.size)
-        else:
-            _put_parts(path, wanted, location, condition, metadata, advance)
+        _upload(path, wanted, location, condition, advance)
     except Overtaken:
-        if not holds(location, wanted):
+        there = head(location)
+        if there is None or there.sha256 != wanted.sha256:
             raise
+        if not holds(location, wanted):  # it was sent, and did not arrive as it was
+            _upload(path, wanted, location, {"IfMatch": f'"{there.etag}"'}, advance)
 
 
 def receive(location: Location, stored: Stored, path: Path, advance: Callable[[int], Any]) -> None:
@@ -88,12 +87,32 @@ def receive(location: Location, stored: Stored, path: Path, advance: Callable[[i
     patiently(attempt, f"{location} cannot be fetched", lambda: told)
 
 
-def _put(path: Path, part: Part, location: Location, **options: Any) -> None:
+def _upload(
+    path: Path,
+    wanted: Digest,
+    location: Location,
+    condition: dict[str, str],
+    advance: Callable[[int], Any],
+) -> None:
+    metadata = {"Metadata": {SHA256: wanted.sha256}}
+    if len(wanted.parts) == 1:
+        _put(path, wanted.parts[0], location, condition, metadata)
+        advance(wanted.size)
+    else:
+        _put_parts(path, wanted, location, condition, metadata, advance)
+
+
+def _put(
+    path: Path, part: Part, location: Location, condition: dict[str, str], options: dict[str, Any]
+) -> None:
     def attempt() -> None:
+        nonlocal condition
         with path.open("rb") as body:
             answer = client(location.profile).put_object(
-                **address(location), **options, Body=body, ChecksumSHA256=part.checksum
+                **address(location), **condition, **options, Body=body, ChecksumSHA256=part.checksum
             )
+        if condition:  # should it be wrong, then this is what may be replaced
+            condition = {"IfMatch": f'"{tag(answer)}"'}
         confirm(answer, part)
 
     patiently(attempt, f"{location} cannot be written")
@@ -119,7 +138,7 @@ def _put_parts(
     try:
         parts = []
         for number, part in enumerate(wanted.parts, 1):
-            etag = patiently(lambda: _put_part(path, part, number, upload, s3), failed)  # noqa: B023
+            etag = _put_part(path, part, number, upload, s3, failed)
             parts.append({"PartNumber": number, "ETag": etag, "ChecksumSHA256": part.checksum})
             advance(part.size)
         patiently(
@@ -138,13 +157,20 @@ def _put_parts(
         raise
 
 
-def _put_part(path: Path, part: Part, number: int, upload: dict[str, Any], s3: Any) -> str:
-    with path.open("rb") as file:
-        file.seek(part.offset)
-        body = file.read(part.size)
-    answer = s3.upload_part(**upload, PartNumber=number, Body=body, ChecksumSHA256=part.checksum)
-    confirm(answer, part)
-    return str(answer["ETag"])
+def _put_part(
+    path: Path, part: Part, number: int, upload: dict[str, Any], s3: Any, failed: str
+) -> str:
+    def attempt() -> str:
+        with path.open("rb") as file:
+            file.seek(part.offset)
+            body = file.read(part.size)
+        answer = s3.upload_part(
+            **upload, PartNumber=number, Body=body, ChecksumSHA256=part.checksum
+        )
+        confirm(answer, part)
+        return str(answer["ETag"])
+
+    return patiently(attempt, failed)
 
 
 def _blocks(location: Location, stored: Stored, begin: int) -> Iterator[bytes]:
