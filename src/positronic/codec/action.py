@@ -10,6 +10,8 @@ from positronic.codec.base import Codec, Features, Row
 from positronic.codec.vectors import read
 from positronic.errors import CodecError
 
+NO_ROTATION = 1e-9  # a quaternion shorter than this has no direction
+
 
 @dataclass(frozen=True)
 class AbsolutePose(Codec):
@@ -51,8 +53,12 @@ class AbsolutePose(Codec):
         return self._join(columns, rows=True)
 
     def _join(self, source: Row, *, rows: bool) -> NDArray[np.float32]:
-        parts = [read(source, self.pose, 7, rows=rows), read(source, self.grip, 1, rows=rows)]
-        return np.concatenate(parts, axis=-1).astype(np.float32)
+        pose, grip = read(source, self.pose, 7, rows=rows), read(source, self.grip, 1, rows=rows)
+        if not (np.linalg.norm(pose[..., 3:], axis=-1) > NO_ROTATION).all():
+            raise CodecError(
+                f"signal '{self.pose}' holds no rotation: a quaternion of zeros, expected wxyz"
+            )
+        return np.concatenate([pose, grip], axis=-1).astype(np.float32)
 
     @override
     def decode(self, action: Any) -> dict[str, Any]:

@@ -8,15 +8,19 @@ mean, and read the one before it.
 Each signal gives its last sample at or before the row. ``start`` is the first time at which every
 needed signal has a value; the rows end with the last sample of any of them. So the observation
 after the last command is kept, and its action is that last command, carried on.
+
+Gaps are carried over in the same way, since a command holds until the next, however late that is.
+What is no gap but a clock that was set, or two that disagree, is refused: it would give an episode
+of years. So is a camera that ended before the episode began, and a row without a number.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from positronic.dataset import Episode
+from positronic.dataset import Episode, Signal
 from positronic.errors import EpisodeError
 
 SECOND = 10**9
@@ -24,6 +28,10 @@ SECOND = 10**9
 # Recorders round times to whole nanoseconds and so do rows, each relative to its own start: a
 # sample that belongs to a row may stand one nanosecond behind it.
 ROUNDING_NS = 1
+
+# No robot stands still for this long within an episode.
+HOUR_NS = 3600 * SECOND
+LONGEST_GAP_NS = HOUR_NS
 
 
 def row_times(start_ts: int, last_ts: int, fps: int) -> NDArray[np.int64]:
@@ -39,7 +47,8 @@ def sample(episode: Episode, names: Iterable[str], fps: int) -> dict[str, Any]:
         For each name an array ``(T, ...)``, or for video a lazy sequence of ``T`` images.
 
     Raises:
-        EpisodeError: a signal is missing, empty or unreadable, or there are fewer than two rows.
+        EpisodeError: a signal is missing, empty or unreadable, holds NaN, or its clock is not that
+            of the others; or there are fewer than two rows.
     """
     names = list(names)
     missing = [name for name in names if name not in episode.signals]
@@ -52,10 +61,52 @@ def sample(episode: Episode, names: Iterable[str], fps: int) -> dict[str, Any]:
         raise EpisodeError(f"has no samples of {', '.join(empty)}")
     start = max(signal.start_ts for signal in signals.values())
     last = max(signal.last_ts for signal in signals.values())
+    _check_clocks(signals, start, last)
     times = row_times(start, last, fps)
     if len(times) < 2:
         raise EpisodeError(
             f"is shorter than a frame: all signals are there for {(last - start) / 1e6:.1f} ms,"
             f" a frame at {fps} fps takes {1000 / fps:.1f} ms"
         )
-    return {name: signal.time[times + ROUNDING_NS].values() for name, signal in signals.items()}
+    columns = {name: signal.time[times + ROUNDING_NS].values() for name, signal in signals.items()}
+    for name, values in columns.items():
+        _check_numbers(name, values, fps)
+    return columns
+
+
+def _check_clocks(signals: Mapping[str, Signal], start: int, last: int) -> None:
+    for name, signal in signals.items():
+        if signal.kind == "video" and signal.last_ts < start:
+            raise EpisodeError(
+                f"its {name} ends {(start - signal.last_ts) / SECOND:.1f} s before all signals are"
+                " there, so there is no picture of the episode; are the clocks the same?"
+            )
+    if all(last - signal.start_ts <= LONGEST_GAP_NS for signal in signals.values()):
+        return
+    limit = f"expected at most {LONGEST_GAP_NS // HOUR_NS} h"
+    for name, signal in signals.items():
+        shown = signal.timestamps()[max(0, int(signal.search(start)[0])) :]
+        gap = int(np.diff(shown).max(initial=0))
+        if gap > LONGEST_GAP_NS:
+            raise EpisodeError(
+                f"its {name} has no sample for {gap / HOUR_NS:.1f} h, {limit};"
+                " was the clock set meanwhile?"
+            )
+    for name, signal in signals.items():
+        if last - signal.last_ts > LONGEST_GAP_NS:
+            raise EpisodeError(
+                f"its {name} ends {(last - signal.last_ts) / HOUR_NS:.1f} h before the last sample"
+                f" of all, {limit}; are the clocks the same?"
+            )
+
+
+def _check_numbers(name: str, values: Any, fps: int) -> None:
+    if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.floating):
+        return
+    wrong = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise EpisodeError(
+            f"its {name} holds NaN or infinity at {row / fps:.2f} s (row {row}),"
+            f" in {int(wrong.sum())} of {len(values)} rows"
+        )

@@ -73,3 +73,31 @@ def test_what_cannot_be_sampled_is_refused(tmp_path: Path, names: list[str], mes
         episode.append("grip", 1.0, 20 * 10**6)
     with pytest.raises(EpisodeError, match=message):
         sample(LocalDataset(tmp_path)[0], names, 15)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "message"),
+    [
+        ({"grip": [0, 1, 4200], "force": [0, 1]}, "its grip has no sample for 1.2 h, .* at most 1"),
+        ({"grip": [0, 1], "force": [0, 1, 4000]}, "its force has no sample for 1.1 h"),
+        ({"grip": [0, 1], "force": [7200, 7201]}, "its grip ends 2.0 h before the last sample"),
+    ],
+)
+def test_clocks_that_disagree_are_refused_before_there_are_rows_for_years(
+    tmp_path: Path, seconds: dict[str, list[int]], message: str
+) -> None:
+    with DatasetWriter(tmp_path).new_episode() as episode:
+        for name, stamps in seconds.items():
+            for stamp in stamps:
+                episode.append(name, 1.0, stamp * 10**9)
+    with pytest.raises(EpisodeError, match=message):
+        sample(LocalDataset(tmp_path)[0], list(seconds), 15)
+
+
+def test_a_row_without_a_number_is_refused(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path).new_episode() as episode:
+        for i in range(30):
+            episode.append("grip", float("nan") if i in (7, 20) else 1.0, i * 10**9 // 15)
+    message = r"its grip holds NaN or infinity at 0.47 s \(row 7\), in 2 of 30 rows"
+    with pytest.raises(EpisodeError, match=message):
+        sample(LocalDataset(tmp_path)[0], ["grip"], 15)
