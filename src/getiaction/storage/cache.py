@@ -107,7 +107,7 @@ def make_room(wanted: int, what: str) -> None:
 
 def _fits(wanted: int) -> bool:
     """Whether it fits by the last count; who fetches file by file cannot count all each time."""
-    when, held = _counted.get(cache_home(), (0.0, 0))
+    when, held = _counted.get(cache_home(), (float("-inf"), 0))
     if time.monotonic() - when > RECOUNT_S or held + wanted > cache_size():
         return False
     _counted[cache_home()] = (when, held + wanted)

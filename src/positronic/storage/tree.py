@@ -28,6 +28,7 @@ class Tree:
 
     def __init__(self, location: Location, files: Mapping[str, File]) -> None:
         self._snapshot = Snapshot(location, dict(files), False)
+        self._directory: Path | None = None
 
     @classmethod
     @translated()
@@ -66,8 +67,12 @@ class Tree:
         Raises:
             StorageError: one cannot be read, or is not any more what it was.
         """
+        names = list(names)
+        # What is there is whole and of this version: it need not be looked up in the cache.
+        if self._directory and all((self._directory / name).is_file() for name in names):
+            return self._directory
         mirror = Mirror(self._snapshot)
-        directory = mirror.fetch(list(names))
+        self._directory = directory = mirror.fetch(names)
         with _lock:
             _held[mirror.version] = None
             _held.move_to_end(mirror.version)
