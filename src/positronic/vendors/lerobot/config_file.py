@@ -12,6 +12,7 @@ import configuronic as cfn
 import yaml
 
 from positronic import codec as codecs
+from positronic import storage
 from positronic.cli.flags import Flags, parse_value
 from positronic.cli.help import did_you_mean, missing, parameters
 from positronic.codec import Codec
@@ -38,7 +39,7 @@ def prepare(config: cfn.Config, flags: Flags) -> tuple[cfn.Config, Flags]:
     if not files and resumed and parse_value(None, "resume", resumed[0]):
         files = _own_file(flags)
     for file in files:
-        config = apply(config, read(Path(file).expanduser()), file)
+        config = apply(config, read(_fetched(file)), file)
     if PRINT in flags.given("config"):
         # What is still missing is printed as missing.
         config = config.override(config=PRINT, **dict.fromkeys(missing(config)))
@@ -55,8 +56,12 @@ def _own_file(flags: Flags) -> list[str]:
     place, name = flags.given("output_dir")[-1:], flags.given("run_name")[-1:]
     if not (place and name):
         return []
-    file = Path(str(place[0])).expanduser() / str(name[0]) / FILE_NAME
-    return [str(file)] if file.is_file() else []
+    file = storage.join(str(place[0]), str(name[0]), FILE_NAME)
+    return [file] if storage.exists(file) else []
+
+
+def _fetched(file: str) -> Path:
+    return storage.fetch_file(file) if storage.is_remote(file) else storage.local(file)
 
 
 def read(file: Path) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def provenance(
         precision: In which numbers.
     """
     dataset = {
-        "root": str(job.dataset_root),
+        "root": job.options.dataset_root,
         "episodes": meta.total_episodes,
         "frames": meta.total_frames,
         "fps": meta.fps,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from positronic.codec import Contract
 from positronic.vendors.lerobot.options import Options
+from positronic.vendors.lerobot.run_directory import RunDirectory
 
 # Lightning starts the command again in each further process of a run on several devices.
 _PROCESS = "LOCAL_RANK"
@@ -23,16 +24,21 @@ class TrainingJob:
     Attributes:
         options: what the flags say, settled.
         dataset_root: where the dataset lies on this machine.
-        run_dir: where the run's files lie on this machine.
+        run: where the run lives.
         contract: the dataset's; None where it has none.
         resume_from: the checkpoint to go on from.
     """
 
     options: Options
     dataset_root: Path
-    run_dir: Path
+    run: RunDirectory
     contract: Contract | None
     resume_from: Path | None
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the run's files lie on this machine."""
+        return self.run.path
 
     @property
     def batch_size(self) -> int:

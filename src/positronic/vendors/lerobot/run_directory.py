@@ -10,7 +10,7 @@ from typing import IO, Self
 
 from getiaction.manifest import UNFINISHED, faults, remove_unfinished
 from positronic import storage
-from positronic.errors import CheckpointError, StorageError, UsageError
+from positronic.errors import CheckpointError, StorageError
 
 CHECKPOINTS, LAST = "checkpoints", "last"
 DAMAGED = ".damaged-"
@@ -152,11 +152,8 @@ def run_directory(output_dir: str, run_name: str) -> RunDirectory:
     """Return the place of the run ``run_name`` below ``output_dir``, local or in S3.
 
     Raises:
-        UsageError: the name is none.
         StorageError: ``output_dir`` is no place for data.
     """
-    if not run_name or set(run_name.split("/")) & {"", ".", ".."}:
-        raise UsageError(f"--run_name={run_name} is no name of a directory")
     place = storage.join(output_dir, run_name)
     if not storage.is_remote(output_dir):
         return RunDirectory(place, storage.local(place))

@@ -12,50 +12,53 @@ from typing import Any
 
 import configuronic as cfn
 
+from getiaction.signals import Stopped, StopSignals
+from positronic import storage
 from positronic.codec import Contract
-from positronic.errors import CheckpointError, StorageError, UsageError
 from positronic.vendors.lerobot import config_file, presets
-from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
 from positronic.vendors.lerobot.job import TrainingJob, in_first_process
 from positronic.vendors.lerobot.options import Options
 from positronic.vendors.lerobot.preflight import DATASET_CONTRACT, dataset_contract
+from positronic.vendors.lerobot.run_directory import RunDirectory, run_directory, say
 
 PROG = "python -m positronic.vendors.lerobot.train"
-# What a checkpoint must have to go on from it.
-NEEDED = (
-    "pretrained_model/config.json",
-    "pretrained_model/model.safetensors",
-    "pretrained_model/train_config.json",
-    "training_state/training_step.json",
-    "training_state/optimizer_state.safetensors",
-    "training_state/rng_state.safetensors",
-)
+INFO = "meta/info.json"
 
 
-def _train(**flags: Any) -> None:
+def _train(**flags: Any) -> int:
     options = Options(**flags).settled()
     if options.config is not None:
         _settle_threads()
         from positronic.vendors.lerobot.effective import settings
 
         print(config_file.dump(settings(options)), end="")
-        return
-    root = _local(options.dataset_root, "dataset_root")
-    run_dir = _local(options.output_dir, "output_dir") / options.run_name
+        return 0
+    with (
+        StopSignals() as signals,
+        run_directory(options.output_dir, options.run_name) as run,
+    ):
+        try:
+            return _run(options, run, signals)
+        except Stopped as stopped:
+            say(f"{stopped.signal.name}: ended before the first step, with nothing to save")
+            return 128 + stopped.signal
+
+
+def _run(options: Options, run: RunDirectory, signals: StopSignals) -> int:
     if not options.resume and in_first_process():
-        _require_fresh(run_dir)
-    contract = dataset_contract(root, options.codec)
+        run.require_fresh()
+    root, contract = _dataset(options)
     job = TrainingJob(
         options=options,
         dataset_root=root,
-        run_dir=run_dir,
+        run=run,
         contract=contract,
-        resume_from=_resume_point(run_dir, contract) if options.resume else None,
+        resume_from=_resume_point(run, contract) if options.resume else None,
     )
     _settle_threads()
-    from positronic.vendors.lerobot.training import run
+    from positronic.vendors.lerobot import training
 
-    run(job)
+    return training.run(job, signals)
 
 
 _train.__doc__ = Options.__doc__
@@ -71,36 +74,30 @@ def _settle_threads() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def _local(path: str, flag: str) -> Path:
-    if path.startswith("s3://"):
-        raise UsageError(f"--{flag}={path}: s3:// is not supported yet; give a local directory")
-    return Path(path).expanduser()
+def _dataset(options: Options) -> tuple[Path, Contract | None]:
+    """Where the dataset lies on this machine, and its contract."""
+    place = options.dataset_root
+    if not storage.is_remote(place):
+        root = storage.local(place)
+        return root, dataset_contract(root, options.codec)
+    # What is refused is refused before the frames are fetched.
+    meta = storage.fetch(place, only=lambda name: name.startswith("meta/"), required=INFO)
+    dataset_contract(meta, options.codec)
+    root = storage.fetch(place, required=INFO)
+    return root, dataset_contract(root, options.codec)
 
 
-def _require_fresh(run_dir: Path) -> None:
-    if run_dir.exists():
-        raise StorageError(
-            f"{run_dir} exists already; choose another --run_name, or go on with --resume=True"
-        )
-
-
-def _resume_point(run_dir: Path, contract: Contract | None) -> Path:
+def _resume_point(run: RunDirectory, contract: Contract | None) -> Path | None:
     """The newest whole checkpoint of the run; refuses what was trained on something else."""
-    checkpoints = run_dir / "checkpoints"
-    names = CheckpointDirectory(run_dir).ids() if checkpoints.is_dir() else []
-    whole = [name for name in names if all((checkpoints / name / f).is_file() for f in NEEDED)]
-    if not whole:
-        raise CheckpointError(
-            f"there is nothing to resume: {run_dir} has no whole checkpoint; begin a run without "
-            "--resume, under another --run_name if this directory exists"
-        )
-    pretrained = checkpoints / whole[-1] / "pretrained_model"
-    saved = pretrained / DATASET_CONTRACT.name
+    found = run.resume() if in_first_process() else run.newest()
+    if found is None:
+        say(f"{run.place} was ended before its first checkpoint; beginning at step 0")
+        return None
+    saved = found / "pretrained_model" / DATASET_CONTRACT.name
     if contract is not None and saved.is_file():
-        Contract.load(saved).require_same(
-            contract, f"checkpoint {pretrained.parent}", "the dataset to go on with"
-        )
-    return pretrained.parent
+        where = f"checkpoint {run.place}/checkpoints/{found.name}"
+        Contract.load(saved).require_same(contract, where, "the dataset to go on with")
+    return found
 
 
 def status(argv: Sequence[str]) -> int:

@@ -4,6 +4,8 @@ import logging
 import sys
 import time
 import warnings
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 from lerobot.configs import PreTrainedConfig
@@ -14,10 +16,10 @@ from lightning.pytorch import Callback
 from tqdm import tqdm
 
 from getiaction.data import LeRobotDataModule
-from getiaction.manifest import remove_unfinished
 from getiaction.policies.lerobot import LeRobotPolicy, policy_config
+from getiaction.signals import Stopped, StopSignals
 from getiaction.train import NativeCheckpoint, NativeResume, StepReport, Trainer, precision_of
-from getiaction.train.callbacks import GymEvaluation
+from getiaction.train.callbacks import GymEvaluation, StopOnSignal
 from positronic.codec import Contract
 from positronic.errors import UsageError
 from positronic.vendors.lerobot.effective import keep, provenance, settings
@@ -27,8 +29,13 @@ from positronic.vendors.lerobot.loggers import loggers
 from positronic.vendors.lerobot.same_run import require_same_run
 
 
-def run(job: TrainingJob) -> None:
-    """Train as ``job`` says; returns when the last checkpoint is written."""
+def run(job: TrainingJob, signals: StopSignals) -> int:
+    """Train as ``job`` says; returns the exit status when the last checkpoint is published.
+
+    Args:
+        job: The run.
+        signals: What takes SIGTERM and Ctrl-C; after either, the run ends with a checkpoint.
+    """
     _show_log()
     options = job.options
     device = choose_device(options.device)
@@ -61,7 +68,10 @@ def run(job: TrainingJob) -> None:
     _announce(job, module, data, f"{device}, {precision}")
     kept = settings(options, config)
     if in_first_process():
+        if not options.resume:
+            job.run.begin()
         keep(job.run_dir, kept, provenance(job, data.meta, step, device, precision))
+    stop = StopOnSignal(signals)
     trainer = Trainer(
         max_steps=options.steps,
         max_epochs=-1,
@@ -69,7 +79,7 @@ def run(job: TrainingJob) -> None:
         devices=options.devices,
         precision=precision,
         accumulate_grad_batches=options.accumulate,
-        callbacks=_callbacks(job, data, resume, contract),
+        callbacks=[stop, *_callbacks(job, data, resume, contract)],
         logger=loggers(job.run_dir, wandb=options.wandb, step=step, settings=kept),
         log_every_n_steps=options.log_freq,
         # Counted in batches, over the borders of epochs.
@@ -83,13 +93,24 @@ def run(job: TrainingJob) -> None:
         default_root_dir=job.run_dir,
     )
     begun = time.monotonic()
-    with warnings.catch_warnings():
-        _ignore_foreign_warnings()
-        trainer.fit(module, datamodule=data)
+    try:
+        with _publishing(job), warnings.catch_warnings():
+            _ignore_foreign_warnings()
+            trainer.fit(module, datamodule=data)
+    except Stopped as stopped:
+        if stop.saved is None:
+            raise
+        _say(
+            f"{stopped.signal.name}: ended after step {trainer.global_step}, saved as "
+            f"{job.run.place}/checkpoints/{Path(stop.saved).name}; the same command with "
+            "--resume=True goes on"
+        )
+        return 128 + stopped.signal
     _say(
         f"trained {options.steps - step} steps in {time.monotonic() - begun:.0f} s: "
-        f"{job.run_dir / 'checkpoints' / 'last'}"
+        f"{job.run.place}/checkpoints/last"
     )
+    return 0
 
 
 def choose_device(asked: str) -> str:
@@ -130,13 +151,16 @@ def _data(job: TrainingJob) -> LeRobotDataModule:
     )
 
 
+def _publishing(job: TrainingJob) -> AbstractContextManager[None]:
+    return job.run.publishing() if in_first_process() else nullcontext()
+
+
 def _resumption(job: TrainingJob) -> NativeResume | None:
     if job.resume_from is None:
         return None
     resume = NativeResume(job.resume_from)
     if resume.step >= job.options.steps:
-        raise UsageError(f"{job.run_dir} is at step {resume.step} already; give a larger --steps")
-    remove_unfinished(job.resume_from.parent)
+        raise UsageError(f"{job.run.place} is at step {resume.step} already; give a larger --steps")
     return resume
 
 
@@ -154,6 +178,8 @@ def _callbacks(
             total_steps=options.steps,
             save_freq=options.save_freq,
             complete=None if contract is None else contract.save,
+            saved=job.run.saved,
+            dataset_root=options.dataset_root,
         )
     )
     if options.eval_env is not None:

@@ -241,7 +241,7 @@ def test_unknown_preset(
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
-        ("--output_dir=s3://bucket/x", "not supported yet"),
+        ("--run_name=../x", "expected the name of a directory"),
         ("--steps=0", "--steps is 0"),
         ("--batch_size=0", "--batch_size is 0"),
         ("--save_freq=-1", "--save_freq is -1"),
