@@ -1,13 +1,10 @@
 """Every code block of ``docs/getiaction.md`` runs, in order, as one reader would run them."""
 
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from getiaction.cli import main
 from getiaction.export import InferenceModel
@@ -25,11 +22,7 @@ ENOUGH = [
 ]
 NATIVE_ENOUGH = {"max_epochs": 1, "batch_size": 42, "num_workers": 0, "device": "cpu"}
 
-# moto's server and botocore speak of times and sockets in ways that Python has come to dislike.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:moto"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
     pytest.mark.filterwarnings("ignore:.*but CUDA is not available"),
@@ -51,28 +44,13 @@ def hub(
 
 
 @pytest.fixture
-def bucket(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def bucket(hub: Hub, s3: Any) -> None:
     """``s3://robots/pusht``."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="robots")
+    s3.create_bucket(Bucket="robots")
     root = hub.lerobot_home / PUSHT.repo_id
     for file in root.rglob("*"):
         if file.is_file():
-            client.upload_file(str(file), "robots", f"pusht/{file.relative_to(root)}")
-    yield
-    server.stop()
+            s3.upload_file(str(file), "robots", f"pusht/{file.relative_to(root)}")
 
 
 def run_command(line: str) -> None:
