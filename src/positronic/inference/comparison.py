@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from positronic import geom
-from positronic.errors import ContractError, DatasetError, EpisodeError, SessionError
+from positronic.errors import DatasetError, EpisodeError, SessionError
 from positronic.geom import Array
 from positronic.policy import Action, ChunkPlayer, Policy
 
@@ -74,20 +74,24 @@ def compare(episode: "Episode", index: int, policy: Policy, fps: float | None) -
     """Replay one episode's observations through a new session of ``policy``.
 
     ``fps`` overrides the frame rate that the policy was trained with. EpisodeError where the
-    episode lacks what the policy reads or what it is compared with; ContractError where its grip
-    counts the other way round; SessionError where the policy answers with something other than
-    end-effector poses.
+    episode lacks what the policy reads or what it is compared with; SessionError where the policy
+    answers with something other than end-effector poses. A grip that the recording says to count
+    otherwise than the policy was trained with is turned.
     """
+    from positronic.dataset.conventions import adapted
+
     name = str(episode.static.get("robomimic.demo", f"episode {index}"))
-    _require(episode, name, (*COMMANDS, *PRESENT), "to compare with")
+    needed = (*COMMANDS, *PRESENT)
+    episode = adapted(episode, needed, None)
+    _require(episode, name, needed, "to compare with")
     context = {"task": episode.static["task"]} if "task" in episode.static else {}
     session = policy.new_session(context)
     try:
-        _check_grip(session.meta, episode.static, name)
+        episode = adapted(episode, needed, (session.meta.get("contract") or {}).get("grip"))
         fps = frame_rate(session.meta, episode.static, fps)
         inputs = _inputs(session.meta, episode)
         _require(episode, name, inputs, "that the policy reads")
-        grid = _grid(episode, (*inputs, *COMMANDS, *PRESENT), fps)
+        grid = _grid(episode, (*inputs, *needed), fps)
         if not len(grid):
             raise EpisodeError(f"{name} has no step at which all its signals are known")
         recorded, present = (
@@ -163,16 +167,6 @@ def _inputs(meta: Mapping[str, Any], episode: "Episode") -> tuple[str, ...]:
     if contract.get("inputs"):
         return tuple(key for key in contract["inputs"] if key != "task")
     return tuple(key for key in episode.signals if key.startswith(OBSERVED))
-
-
-def _check_grip(meta: Mapping[str, Any], static: Mapping[str, Any], name: str) -> None:
-    trained = (meta.get("contract") or {}).get("grip")
-    recorded = static.get("grip_convention")
-    if trained and recorded and trained != recorded:
-        raise ContractError(
-            f"{name} was recorded with a grip of {recorded}, the policy was trained with {trained};"
-            " check it on recordings of the convention that it was trained with"
-        )
 
 
 def _require(episode: "Episode", name: str, wanted: tuple[str, ...], why: str) -> None:

@@ -143,6 +143,16 @@ def test_meta_uid_and_duration(tmp_path: Path) -> None:
     assert old.duration_ns == 2 * NS
 
 
+def test_recordings_that_nothing_names_are_told_apart(tmp_path: Path) -> None:
+    first, second = (record(tmp_path, frames=frames) for frames in (1, 2))
+    for path in (first, second):
+        (path / "meta.json").unlink()
+    copy = shutil.copytree(first, tmp_path / "000000000000" / "000000000009")
+    uids = [episode.uid for episode in LocalDataset(tmp_path)]
+    assert uids[0] != uids[1]
+    assert uids[0] == uids[2] == DiskEpisode(copy).uid
+
+
 def test_bytes_in_statics(tmp_path: Path) -> None:
     path = record(tmp_path, frames=1)
     (path / "static.json").write_text('{"mesh": {"__bytes_b64__": "AAEC"}, "n": [{"a": 1}]}')

@@ -9,7 +9,6 @@ import pytest
 from positronic import geom
 from positronic.dataset import Dataset, DatasetWriter, Episode, LocalDataset
 from positronic.errors import (
-    ContractError,
     DatasetError,
     EpisodeError,
     PositronicError,
@@ -174,11 +173,15 @@ def test_a_signal_that_the_policy_wants_is_named(tmp_path: Path) -> None:
         compare(dataset[0], 0, policy, None)
 
 
-def test_a_grip_that_counts_the_other_way_is_refused(tmp_path: Path) -> None:
+def test_a_grip_that_counts_the_other_way_is_turned(tmp_path: Path) -> None:
     dataset = record(tmp_path / "raw", 1)
-    contract = {"grip": {"open": 0.0, "closed": 1.0}, "fps": FPS}
-    with pytest.raises(ContractError, match=r"episode 0 was recorded with a grip of .*'open': 1"):
-        compare(dataset[0], 0, Recorded(dataset, contract=contract), None)
+    plain, turned = (
+        compare(dataset[0], 0, Recorded(dataset, contract={"grip": grip, "fps": FPS}), None)
+        for grip in ({"open": 1.0, "closed": 0.0}, {"open": 0.0, "closed": 1.0})
+    )
+    assert len(set(plain.recorded.grip)) > 1
+    np.testing.assert_array_equal(turned.recorded.grip, 1 - plain.recorded.grip)
+    np.testing.assert_array_equal(turned.present.grip, 1 - plain.present.grip)
 
 
 def test_other_commands_cannot_be_compared(tmp_path: Path) -> None:
