@@ -1,6 +1,7 @@
 """Worker processes that end when they should, however often someone presses Ctrl-C."""
 
 import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -41,7 +42,16 @@ def worker_pool(
 def _start(initializer: Callable[..., None], *initargs: Any) -> None:
     # Ctrl-C reaches the whole group; the parent decides, the workers finish what they have begun.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     initializer(*initargs)
+
+
+def _end_with_parent() -> None:
+    # A parent that is killed tells nobody, and the pool's queue would wait for ever.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager

@@ -1,6 +1,8 @@
-"""``positronic-to-lerobot``: raw episodes to a LeRobot dataset."""
+"""``positronic-to-lerobot``: raw episodes to a LeRobot dataset, and what becomes of it."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -12,7 +14,11 @@ from positronic.codec import Codec
 from positronic.dataset import Dataset
 from positronic.errors import UsageError
 from positronic.vendors.lerobot import codecs
-from positronic.vendors.lerobot.conversion import Options, convert_dataset
+from positronic.vendors.lerobot.append import append_dataset
+from positronic.vendors.lerobot.conversion import convert_dataset
+from positronic.vendors.lerobot.conversion_report import Options, Report
+from positronic.vendors.lerobot.info import info
+from positronic.vendors.lerobot.verify import verify
 
 PROG = "positronic-to-lerobot"
 
@@ -30,17 +36,13 @@ def apply_codec(dataset: Any, codec: Any) -> Source:
     """Raw episodes, and the codec that makes features of them.
 
     Args:
-        dataset: The raw episodes.
+        dataset: The raw episodes, a config or simply a path.
         codec: Such as @positronic.vendors.lerobot.codecs.eepose_absolute.
     """
     if not isinstance(codec, Codec):
         names = ", ".join(f"@{codecs.__name__}.{name}" for name in codecs.__all__)
         raise UsageError(f"--dataset.codec={codec!r} is not a codec; there are {names}")
-    if not isinstance(dataset, Dataset):
-        raise UsageError(
-            f"--dataset.dataset={dataset!r} is not a dataset; try @{ds.__name__}.local"
-        )
-    return Source(dataset, codec)
+    return Source(ds.opened(dataset), codec)
 
 
 @cfn.config(dataset=apply_codec)
@@ -53,32 +55,91 @@ def convert(
     workers: int | None = None,
     vcodec: str = "h264",
     robot_type: str | None = None,
+    share: float = 1.0,
+    seed: int = 42,
+    resume: bool = False,
 ) -> int:
     """Convert raw episodes to a LeRobot v3.0 dataset, with the contract inside.
 
-    An episode that cannot be converted is named and left out; the others are converted.
+    An episode that cannot be converted is named and left out; the others are converted. Whatever
+    stops the work, those that are done are kept: the same command with --resume=True goes on.
 
     Args:
         dataset: Raw episodes and codec.
-        output_dir: The dataset's directory; must not exist.
+        output_dir: The dataset's directory or s3://bucket/key; must not exist.
         fps: Rows per second, a whole number.
         task: What the robot was to do, instead of what each episode says.
         video: Store images as video; otherwise as PNG pictures.
-        workers: Processes that encode; by default one per processor where there are images.
+        workers: Processes that encode, 0 for none but this; by default one per processor where
+            there are images.
         vcodec: h264, or libsvtav1 for smaller files that take longer.
         robot_type: Written into the dataset, instead of what the episodes say.
+        share: Part of the episodes that is converted, such as 0.1, chosen at random.
+        seed: Of that choice.
+        resume: Go on with an unfinished conversion to the same place.
     """
-    options = Options(task=task, video=video, workers=workers, vcodec=vcodec, robot_type=robot_type)
-    report = convert_dataset(dataset.dataset, dataset.codec, output_dir, fps, options)
+    options = Options(task, video, workers, vcodec, robot_type, share, seed, resume)
+    with _notes():
+        report = convert_dataset(dataset.dataset, dataset.codec, output_dir, fps, options)
+    return _end(report, "converted")
+
+
+@cfn.config(dataset=apply_codec)
+def append(
+    dataset: Source,
+    output_dir: str,
+    fps: int | None = None,
+    task: str | None = None,
+    workers: int | None = None,
+    share: float = 1.0,
+    seed: int = 42,
+    resume: bool = False,
+) -> int:
+    """Append raw episodes to a dataset that convert made, with the same codec.
+
+    Recordings that are in it already are skipped. Readers find the old dataset or the new, whole.
+
+    Args:
+        dataset: Raw episodes and codec.
+        output_dir: The dataset's directory or s3://bucket/key.
+        fps: Rows per second, if you want it checked; the dataset says it.
+        task: What the robot was to do, instead of what each episode says.
+        workers: Processes that encode, 0 for none but this; by default one per processor where
+            there are images.
+        share: Part of the episodes that is appended, such as 0.1, chosen at random.
+        seed: Of that choice.
+        resume: Go on with an unfinished append to the same dataset.
+    """
+    options = Options(task, workers=workers, share=share, seed=seed, resume=resume)
+    with _notes():
+        report = append_dataset(dataset.dataset, dataset.codec, output_dir, options, fps=fps)
+    return _end(report, "appended")
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Print what an error has to add, such as how to go on."""
+    try:
+        yield
+    except BaseException as error:
+        for note in getattr(error, "__notes__", ()):
+            print(note, file=sys.stderr)
+        raise
+
+
+def _end(report: Report, verb: str) -> int:
     for line in report.warnings():
         print(line, file=sys.stderr)
-    print(report.summary())
+    print(report.summary(verb))
     return 0
+
+
+COMMANDS = {"convert": convert, "append": append, "verify": verify, "info": info}
 
 
 def main() -> NoReturn:
     """Run the command line."""
-    cli.run({"convert": convert}, PROG)
+    cli.run(COMMANDS, PROG)
 
 
 if __name__ == "__main__":

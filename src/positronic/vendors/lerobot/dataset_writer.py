@@ -2,11 +2,11 @@
 
 The layout, schemas and metadata are LeRobot's own: its metadata class writes ``meta/``. What is
 done here is what its writer does slowly or at a risk: rows go to parquet as whole columns, videos
-arrive encoded, and each video file is joined once, at the end.
+arrive encoded, and each video file is joined once, from parts that stay where they are.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,45 +17,76 @@ from positronic.vendors.lerobot.encode_episode import EncodedEpisode
 from positronic.vendors.lerobot.video import join
 
 MEBIBYTE = 2**20
+# LeRobot compares a frame's time with a row's as float32, to 1e-4 s. From 1024 s on float32 is
+# coarser than that, and it refuses some frames of a file with several long episodes.
+LONGEST_VIDEO_S = 1000.0
+# Episodes whose metadata are held until they are written together.
+METADATA_BUFFER = 100
 
 
 class LeRobotWriter:
-    """A new dataset in the directory ``root``, which must not exist.
+    """Adds episodes to a dataset; `create` makes a new one, `extend` goes on with one.
 
-    ``features`` are LeRobot feature dicts without LeRobot's own columns; ``video_encoder`` is
-    LeRobot's ``RGBEncoderConfig``, recorded in ``info.json``, or None without videos.
+    ``video_encoder`` is LeRobot's ``RGBEncoderConfig``, recorded in ``info.json``, or None without
+    videos.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        *,
-        features: dict[str, dict[str, Any]],
-        fps: int,
-        robot_type: str | None,
-        video_encoder: Any,
-    ) -> None:
-        from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+    def __init__(self, meta: Any, video_encoder: Any) -> None:
         from lerobot.datasets.feature_utils import get_hf_features_from_features
 
-        self._root = root
-        self._meta = LeRobotDatasetMetadata.create(
-            repo_id="local",
-            fps=fps,
-            features=features,
-            robot_type=robot_type,
-            root=root,
-            use_videos=video_encoder is not None,
-            metadata_buffer_size=100,
-        )
+        self._root: Path = meta.root
+        self._meta = meta
         self._video_encoder = video_encoder
-        self._schema = get_hf_features_from_features(self._meta.features).arrow_schema
+        self._schema = get_hf_features_from_features(meta.features).arrow_schema
         self._table_writer: Any = None
         self._table_file = (0, 0)
         self._parts: dict[str, list[Path]] = {}
         self._video_files: dict[str, tuple[int, int]] = {}
         self._video_bytes: dict[str, int] = {}
         self._video_frames: dict[str, int] = {}
+
+    @classmethod
+    def create(
+        cls,
+        root: Path,
+        *,
+        features: dict[str, dict[str, Any]],
+        fps: int,
+        robot_type: str | None,
+        video_encoder: Any,
+    ) -> Self:
+        """Begin a dataset in the directory ``root``, which must not exist.
+
+        ``features`` are LeRobot feature dicts without LeRobot's own columns.
+        """
+        from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+
+        meta = LeRobotDatasetMetadata.create(
+            repo_id="local",
+            fps=fps,
+            features=features,
+            robot_type=robot_type,
+            root=root,
+            use_videos=video_encoder is not None,
+            metadata_buffer_size=METADATA_BUFFER,
+        )
+        return cls(meta, video_encoder)
+
+    @classmethod
+    def extend(cls, root: Path, *, video_encoder: Any) -> Self:
+        """Go on with the finished dataset in ``root``: new episodes go to new files.
+
+        Of the files that are there, those directly in ``meta/`` are rewritten, no others.
+        """
+        from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+
+        meta = LeRobotDatasetMetadata("local", root=root, metadata_buffer_size=METADATA_BUFFER)
+        writer = cls(meta, video_encoder)
+        last = meta.episodes[-1]
+        writer._table_file = writer._next(_file_of(last, "data"))
+        for key in meta.video_keys:
+            writer._video_files[key] = writer._next(_file_of(last, f"videos/{key}"))
+        return writer
 
     @property
     def episodes(self) -> int:
@@ -102,7 +133,8 @@ class LeRobotWriter:
             self._table_writer.close()
         for key in self._meta.video_keys:
             self._join(key)
-            self._meta.update_video_info(key, video_encoder=self._video_encoder)
+            if "info" not in self._meta.features[key]:
+                self._meta.update_video_info(key, video_encoder=self._video_encoder)
         write_info(self._meta.info, self._root)
         self._meta.finalize()
 
@@ -144,7 +176,9 @@ class LeRobotWriter:
     def _place_video(self, key: str, path: Path, length: int) -> dict[str, Any]:
         size, fps = path.stat().st_size, self._meta.fps
         limit = self._meta.info.video_files_size_in_mb * MEBIBYTE
-        if self._parts.get(key) and self._video_bytes[key] + size > limit:
+        lasts = (self._video_frames.get(key, 0) + length) / fps
+        full = self._video_bytes.get(key, 0) + size > limit or lasts > LONGEST_VIDEO_S
+        if self._parts.get(key) and full:
             self._join(key)
             self._video_files[key] = self._next(self._video_files[key])
         if not self._parts.get(key):
@@ -170,8 +204,6 @@ class LeRobotWriter:
             raise DatasetError(
                 f"{name} holds {frames} frames for {self._video_frames[key]} rows; convert again"
             )
-        for part in self._parts[key]:
-            part.unlink()
         self._parts[key] = []
 
     def _next(self, position: tuple[int, int]) -> tuple[int, int]:
@@ -179,6 +211,10 @@ class LeRobotWriter:
 
         chunk, file = update_chunk_file_indices(*position, self._meta.info.chunks_size)
         return int(chunk), int(file)
+
+
+def _file_of(episode: dict[str, Any], kind: str) -> tuple[int, int]:
+    return int(episode[f"{kind}/chunk_index"]), int(episode[f"{kind}/file_index"])
 
 
 def _column(values: Any, kind: Any) -> Any:

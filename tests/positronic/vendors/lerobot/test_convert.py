@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from positronic import cli
-from positronic.codec import Codec, Contract, FlipGrip, stats_digest
+from positronic.codec import Codec, Contract, stats_digest
 from positronic.dataset import LocalDataset
 from positronic.errors import DatasetError, StorageError, UsageError
 from positronic.vendors.lerobot import codecs
@@ -148,7 +148,7 @@ def test_bad_episodes_are_named_and_the_others_converted(tmp_path: Path) -> None
     root = tmp_path / "raw"
     record(root, 0)
     no_command = record(root, 1, without=("robot_commands.pose",))
-    flipped = record(root, 2, statics={"grip_convention": {"open": 0.0, "closed": 1.0}})
+    senseless = record(root, 2, statics={"grip_convention": {"open": 1.0, "closed": 1.0}})
     short = record(root, 3, steps=0)
     corrupt = record(root, 4)
     (corrupt / "grip.parquet").write_bytes(b"PAR1 nothing")
@@ -156,21 +156,18 @@ def test_bad_episodes_are_named_and_the_others_converted(tmp_path: Path) -> None
     report = convert_dataset(LocalDataset(root), codecs.eepose_state(), tmp_path / "out", FPS)
     assert report.episodes == 2
     reasons = dict(report.refused)
-    assert list(reasons) == [str(path) for path in (no_command, flipped, short, corrupt)]
+    assert list(reasons) == [str(path) for path in (no_command, senseless, short, corrupt)]
     assert "has no signal robot_commands.pose" in reasons[str(no_command)]
-    assert "FlipGrip" in reasons[str(flipped)]
+    assert "static 'grip_convention' is" in reasons[str(senseless)]
     assert "has no signal" in reasons[str(short)]  # not one command
     assert "grip" in reasons[str(corrupt)]
     assert "warning: 4 of 6 episodes were refused" in report.warnings()
     dataset = opened(tmp_path / "out")
     assert (dataset.meta.total_episodes, len(dataset)) == (2, 26)
     assert [dataset[i]["task"] for i in (0, 13)] == [TASK, "another"]
-    with pytest.raises(DatasetError, match=f"none of the 1 episodes.*{flipped}"):
+    with pytest.raises(DatasetError, match=f"none of the 1 episodes.*{senseless}"):
         convert_dataset(LocalDataset(root)[2:3], codecs.eepose_state(), tmp_path / "none", FPS)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "raw"]
-    # What the data says can be followed: the same recording through the stage the message names.
-    flip = FlipGrip() | codecs.eepose_state()
-    assert convert_dataset(LocalDataset(root)[2:3], flip, tmp_path / "flip", FPS).episodes == 1
 
 
 def test_a_damaged_video_costs_its_episode_only(tmp_path: Path) -> None:
@@ -204,20 +201,6 @@ def test_a_task_as_long_as_its_episode_stays_one_task(tmp_path: Path) -> None:
     assert opened(tmp_path / "again").meta.robot_type == "arm"
 
 
-def test_a_crash_leaves_nothing_behind(
-    raw: LocalDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from positronic.vendors.lerobot.dataset_writer import LeRobotWriter
-
-    def full_disk(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(LeRobotWriter, "finish", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        convert_dataset(raw, codecs.eepose_state(), tmp_path / "out", FPS)
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize(
     ("codec", "fps", "options", "message"),
     [
@@ -225,7 +208,8 @@ def test_a_crash_leaves_nothing_behind(
         (codecs.eepose_state(), 14.5, Options(), "--fps=14.5.*whole number"),
         (codecs.eepose_absolute(image_size=65), 15, Options(), "even sizes, not 65x65"),
         (codecs.eepose_absolute(), 15, Options(vcodec="vp8"), "h264, libsvtav1"),
-        (codecs.eepose_state(), 15, Options(workers=0), "at least 1"),
+        (codecs.eepose_state(), 15, Options(workers=-1), "at least 0"),
+        (codecs.eepose_state(), 15, Options(share=1.5), "--share=1.5"),
         (codecs.eepose_state().parts[0], 15, Options(), "has no action"),
     ],
 )
@@ -243,8 +227,22 @@ def test_an_existing_output_is_left_alone(raw: LocalDataset, tmp_path: Path) -> 
     with pytest.raises(StorageError, match="exists already"):
         convert_dataset(raw, codecs.eepose_state(), tmp_path / "out", FPS)
     assert (tmp_path / "out" / "precious").exists()
-    with pytest.raises(StorageError, match="not a local path"):
-        convert_dataset(raw, codecs.eepose_state(), "s3://bucket/out", FPS)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_share_is_chosen_at_random_and_kept_in_order(tmp_path: Path) -> None:
+    for index in range(10):
+        record(tmp_path / "raw", index, steps=3, size=None)
+    raw, chosen = LocalDataset(tmp_path / "raw"), {}
+    for seed in (1, 2):
+        options = Options(share=0.4, seed=seed)
+        convert_dataset(raw, codecs.eepose_state(), tmp_path / f"{seed}", FPS, options)
+        provenance = json.loads((tmp_path / f"{seed}" / "meta" / "provenance.json").read_text())
+        chosen[seed] = [episode["source"] for episode in provenance["episodes"]]
+        assert chosen[seed] == sorted(chosen[seed])
+        assert len(chosen[seed]) == len(opened(tmp_path / f"{seed}").meta.episodes) == 4
+        assert (provenance["options"]["share"], provenance["options"]["seed"]) == (0.4, seed)
+    assert chosen[1] != chosen[2]
 
 
 def run(*words: str) -> int:
@@ -275,9 +273,8 @@ def test_the_command_of_the_documentation(
     [
         (["--dataset.dataset.path={tmp}/nowhere"], "no dataset at"),
         (["--dataset.dataset.path={tmp}"], "no finished episodes"),
-        (["--dataset.dataset.path=s3://bucket/x"], "s3://bucket/x is not a local path"),
         (["--dataset.dataset.path={tmp}", f"--dataset.codec={MODULE}.eepose"], "eepose_absolute"),
-        (["--dataset.dataset={tmp}"], "is not a dataset"),
+        (["--dataset.dataset=5"], "5 is not a dataset; give a path or @positronic.cfg.ds.local"),
         (["--dataset.dataset.path={tmp}", "--fps=fast"], "--fps=fast: expected int"),
     ],
 )

@@ -1,0 +1,59 @@
+"""Files and directories that outlive a kill or a power cut once they have their names."""
+
+import ctypes
+import errno
+import os
+from pathlib import Path
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    staged.write_text(text, encoding="utf-8")
+    _sync(staged)
+    staged.replace(path)
+    _sync(path.parent)
+
+
+def sync_tree(directory: Path) -> None:
+    """Wait until every file and directory below ``directory`` is on the disk."""
+    for folder, _, files in os.walk(directory):
+        for file in files:
+            _sync(Path(folder, file))
+        _sync(Path(folder))
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename a directory and wait until its new name is on the disk."""
+    source.rename(target)
+    _sync(target.parent)
+    if source.parent != target.parent:
+        _sync(source.parent)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swap two directories in a single step; False, and nothing done, where that cannot be."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) != 0:
+        code = ctypes.get_errno()
+        if code in (errno.EINVAL, errno.ENOSYS):
+            return False
+        raise OSError(code, os.strerror(code), str(one), None, str(other))
+    _sync(one.parent)
+    _sync(other.parent)
+    return True
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
