@@ -19,12 +19,14 @@ class StepClock(Profiler):
     Args:
         inner: The profiler that the trainer had.
         own: Name of the callback that asks, which is not among the others.
+        on_gpu: Whether the device is one.
     """
 
-    def __init__(self, inner: Profiler, own: str) -> None:
+    def __init__(self, inner: Profiler, own: str, *, on_gpu: bool) -> None:
         super().__init__()
         self.inner = inner
         self.own = own
+        self.on_gpu = on_gpu
         #: Whether training goes on; an evaluation transfers batches too.
         self.training = True
         self._begun: dict[str, float] = {}
@@ -53,7 +55,7 @@ class StepClock(Profiler):
         """Note when an action begins."""
         self.inner.start(action_name)
         part = self._part(action_name)
-        if part == TRANSFER and torch.cuda.is_available():
+        if part == TRANSFER and self.on_gpu:
             self._copies.append((_event(), _event()))
             self._copies[-1][0].record()
         elif part is not None:
@@ -62,7 +64,7 @@ class StepClock(Profiler):
     def stop(self, action_name: str) -> None:
         """Add up how long it took."""
         part = self._part(action_name)
-        if part == TRANSFER and torch.cuda.is_available():
+        if part == TRANSFER and self.on_gpu:
             self._copies[-1][1].record()
         elif part in self._begun:
             took = time.perf_counter() - self._begun.pop(part)

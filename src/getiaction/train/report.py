@@ -44,7 +44,8 @@ class StepReport(Callback):
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Listen to what the trainer tells its profiler."""
         if not isinstance(trainer.profiler, StepClock):
-            trainer.profiler = StepClock(trainer.profiler, self.state_key)
+            on_gpu = trainer.strategy.root_device.type == "cuda"
+            trainer.profiler = StepClock(trainer.profiler, self.state_key, on_gpu=on_gpu)
         self._clock = trainer.profiler
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
