@@ -79,7 +79,7 @@ def run(job: TrainingJob, signals: StopSignals) -> int:
         devices=options.devices,
         precision=precision,
         accumulate_grad_batches=options.accumulate,
-        callbacks=[stop, *_callbacks(job, data, resume, contract)],
+        callbacks=[*_callbacks(job, data, resume, contract), stop],
         logger=loggers(job.run_dir, wandb=options.wandb, step=step, settings=kept),
         log_every_n_steps=options.log_freq,
         # Counted in batches, over the borders of epochs.
@@ -145,6 +145,7 @@ def _data(job: TrainingJob) -> LeRobotDataModule:
         train_batch_size=job.batch_size,
         num_workers="auto" if options.num_workers is None else options.num_workers,
         seed=options.seed,
+        cache=options.cache,
         val_split=options.val_split,
         val_gyms=None if options.eval_env is None else gym(options.eval_env, job.contract),
         num_rollouts_val=options.eval_episodes,
