@@ -4,6 +4,7 @@ import os
 from collections import deque
 from pathlib import Path
 
+from positronic import storage
 from positronic.dataset.dataset import ConcatDataset, Dataset
 from positronic.dataset.edits import EDITS, Log, edited, read_log
 from positronic.dataset.local import LocalDataset, finished, nothing, require_directory
@@ -22,13 +23,14 @@ def load_all_datasets(root: str | Path, *, nested: bool = True) -> Dataset:
 
     Raises:
         DatasetError: there is no finished episode, or not one that the logs leave in.
+        StorageError: the address is of another kind, or cannot be read.
     """
-    if "://" in str(root):
+    if storage.is_remote(root):
         from positronic.dataset.remote import remote_datasets
 
         found, unfinished = remote_datasets(str(root), nested)
     else:
-        found, unfinished = _local(Path(root).expanduser(), nested)
+        found, unfinished = _local(storage.local(root), nested)
     if not found:
         raise nothing(root, unfinished)
     dataset = found[0] if len(found) == 1 else ConcatDataset(*found)

@@ -132,7 +132,7 @@ def test_files_that_were_given_up_are_fetched_again(raw: Path, tmp_path: Path) -
 
 def test_the_tree_is_searched_as_a_local_one(tmp_path: Path, upload: Upload) -> None:
     root = tmp_path / "raw"
-    record(root / "b" / "deep", frames=1, task="3")
+    record(root / "a" / "deep", frames=1, task="3")
     record(root / "b", frames=1, task="2")
     (record(root / "b", frames=1) / ".unfinished").touch()
     dropped = record(root / "a", frames=1, task="gone")
@@ -149,7 +149,7 @@ def test_the_tree_is_searched_as_a_local_one(tmp_path: Path, upload: Upload) -> 
         assert [e.static for e in local] == [e.static for e in remote]
         assert remote[0]["edited"] is True
     sources = [episode.meta["path"] for episode in load_all_datasets(URL)]
-    assert sources[2] == f"{URL}/b/deep/000000000000/000000000000"
+    assert sources[2] == f"{URL}/a/deep/000000000000/000000000000"
 
 
 def test_what_was_published_is_read_by_its_manifest(
