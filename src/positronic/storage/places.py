@@ -30,10 +30,8 @@ def exists(uri: str | Path) -> bool:
 @translated()
 def is_whole(uri: str | Path) -> bool:
     """Whether something is there that can be read: not one whose publication was stopped."""
-    if not is_remote(uri) or not exists(uri):
-        return exists(uri)
-    manifest = read_manifest(remote(uri))
-    return manifest is None or manifest.whole
+    manifest = read_manifest(remote(uri)) if is_remote(uri) else None
+    return exists(uri) if manifest is None else manifest.whole
 
 
 @translated()

@@ -1,20 +1,23 @@
-"""Trained checkpoints on disk, in LeRobot's layout, looked at before anything heavy is imported.
+"""Trained checkpoints, local or in S3, in LeRobot's layout, looked at before anything is imported.
 
 ``<run>/checkpoints/<step>/pretrained_model/`` holds ``config.json``, ``model.safetensors``, the
 two processor pipelines with their statistics, and ``contract.json``. What is missing or does not
 fit is named here, in one line and in a fraction of a second, instead of by a traceback after
 seven seconds of imports, or, worse, not at all: LeRobot passes a feature without statistics on
-as it is.
+as it is. In S3, steps are listed there, and of the chosen one only this folder is fetched.
 """
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from positronic import storage
 from positronic.codec import Codec, Contract
 from positronic.errors import CheckpointError, ContractError
 
+MODEL = "pretrained_model"
 CONFIG, WEIGHTS, CONTRACT = "config.json", "model.safetensors", "contract.json"
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 # LeRobot writes no rate into a checkpoint; a contract does. This is for those without one.
@@ -36,28 +39,51 @@ class CheckpointDirectory:
 
         Raises:
             CheckpointError: No such directory, or no checkpoint in it.
+            StorageError: It is in S3 and cannot be listed.
         """
-        given = Path(path).expanduser().resolve()
-        self.root = given / "checkpoints" if (given / "checkpoints").is_dir() else given
-        run = self.root.parent if self.root.name == "checkpoints" else self.root
-        self.name = run.name
-        if not given.is_dir():
+        given = (
+            storage.join(path) if storage.is_remote(path) else str(storage.local(path).resolve())
+        )
+        if not storage.children(given):
+            self._refuse_empty(path, given)
+        nested = storage.join(given, "checkpoints")
+        self.root = nested if storage.children(nested) else given
+        parts = self.root.rsplit("/", 2)
+        self.name = parts[-2] if parts[-1] == "checkpoints" else parts[-1]
+        self._whole: set[str] = set()
+        if not self.ids():
+            self._refuse_empty(path, given)
+
+    def _refuse_empty(self, path: str | Path, given: str) -> None:
+        if not storage.exists(given):
             raise CheckpointError(
                 f"{path} is no directory; --checkpoints_dir is the directory of a training run,"
                 " <output_dir>/<run_name>"
             )
-        if not self.ids():
-            raise CheckpointError(
-                f"No checkpoints found in {path}; expected checkpoints/<step>/pretrained_model/"
-                " there, as training writes it every --save_freq steps"
-            )
+        raise CheckpointError(
+            f"No checkpoints found in {path}; expected checkpoints/<step>/pretrained_model/"
+            " there, as training writes it every --save_freq steps"
+        )
 
     def ids(self) -> list[str]:
-        """List the steps as their directories are named, sorted by number."""
-        if not self.root.is_dir():
-            return []
-        names = [entry.name for entry in self.root.iterdir() if _is_step(entry.name)]
-        return sorted((name for name in names if (self.root / name).is_dir()), key=int)
+        """List the steps as their directories are named, sorted by number.
+
+        What is still being published to S3 is left out.
+        """
+        names = [name for name in storage.children(self.root) if _is_step(name)]
+        # A step stays whole, so that each is looked at once.
+        new = [name for name in names if name not in self._whole]
+        with ThreadPoolExecutor(8) as pool:
+            self._whole |= {
+                name
+                for name, whole in zip(new, pool.map(self._is_whole, new), strict=True)
+                if whole
+            }
+        return sorted((name for name in names if name in self._whole), key=int)
+
+    def _is_whole(self, name: str) -> bool:
+        step = storage.join(self.root, name)
+        return storage.is_whole(step) and bool(storage.children(step))
 
     def resolve(self, requested: str | int | None = None) -> str:
         """Find the id that ``requested`` means: ``10000`` is ``010000``, and None the newest.
@@ -79,8 +105,14 @@ class CheckpointDirectory:
         raise CheckpointError(f"Checkpoint not found: {name}. Available: {available}")
 
     def checkpoint(self, checkpoint_id: str) -> "Checkpoint":
-        """Return the checkpoint with this id (one that `resolve` gave); nothing is read yet."""
-        return Checkpoint(self.root / checkpoint_id / "pretrained_model", checkpoint_id, self.name)
+        """Return the checkpoint with this id (one that `resolve` gave), fetched if it is in S3.
+
+        Raises:
+            StorageError: It is in S3 and cannot be fetched.
+        """
+        step = storage.join(self.root, checkpoint_id)
+        path = storage.fetch(step, only=lambda name: name.startswith(f"{MODEL}/")) / MODEL
+        return Checkpoint(path, checkpoint_id, self.name)
 
 
 @dataclass(frozen=True)

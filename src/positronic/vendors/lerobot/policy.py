@@ -201,7 +201,8 @@ def act_absolute(
     """A trained checkpoint in this process, without a server.
 
     Args:
-        checkpoints_dir: Directory of the training run, or the checkpoints folder in it.
+        checkpoints_dir: Directory of the training run, or the checkpoints folder in it; local or
+            s3://bucket/key.
         checkpoint: Step of the checkpoint; the newest if not given.
         codec: Codec of the training; the checkpoint knows it.
         device: auto, cpu, cuda or another one of torch.

@@ -25,7 +25,7 @@ class CheckpointSource:
         self._directory, self._codec, self._device = directory, codec, device
 
     def ids(self) -> list[str]:
-        """List the steps on disk at this moment."""
+        """List the steps that are there at this moment."""
         return self._directory.ids()
 
     def resolve(self, requested: str) -> str:
@@ -56,7 +56,8 @@ def serve(
     """Serve the checkpoints of a training run over WebSocket.
 
     Args:
-        checkpoints_dir: Directory of the training run, or the checkpoints folder in it.
+        checkpoints_dir: Directory of the training run, or the checkpoints folder in it; local or
+            s3://bucket/key.
         checkpoint: Step that sessions get by default, such as 10000; the newest if not given.
         codec: Codec of the training; not needed, and refused if it is another one.
         port: TCP port; 0 takes a free one.

@@ -1,14 +1,17 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from positronic import storage
 from positronic.codec import Codec, Contract
 from positronic.errors import CheckpointError, ContractError, PositronicError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
 from tests.positronic.vendors.lerobot.small_policy import FPS, make_run
+from tests.s3 import Faulty
 
 pytestmark = pytest.mark.xdist_group("lerobot")
 
@@ -195,3 +198,39 @@ def test_a_policy_with_a_tokenizer_is_told_its_task(run: Path) -> None:
     document["steps"].append({"registry_name": "tokenizer_processor", "config": {}})
     file.write_text(json.dumps(document))
     assert checkpoint.takes_task
+
+
+def test_in_s3_only_what_serving_needs_is_fetched(s3: Any, run: Path, faulty: Faulty) -> None:
+    place = "s3://bucket/runs/stacking"
+    for step in ("010000", "020000"):
+        local = run / "checkpoints" / step
+        (local / "training_state").mkdir()
+        (local / "training_state/optimizer_state.safetensors").write_bytes(bytes(1000))
+        storage.publish(local, f"{place}/checkpoints/{step}")
+    storage.write_bytes(f"{place}/checkpoints/last", b"020000\n")
+    # A step whose publication was stopped, and one that another tool has uploaded.
+    unfinished = b'{"format": 1, "whole": false, "files": {}}'
+    storage.write_bytes(f"{place}/checkpoints/030000/.published.json", unfinished)
+    for name in storage.listing(run / "checkpoints/020000"):
+        key = f"runs/stacking/checkpoints/015000/{name}"
+        s3.upload_file(str(run / "checkpoints/020000" / name), "bucket", key)
+    for path in (place, Path(place), f"{place}/checkpoints/"):
+        directory = CheckpointDirectory(path)
+        assert directory.ids() == ["010000", "015000", "020000"]
+        assert directory.name == "stacking"
+    expected = CheckpointDirectory(run).checkpoint("020000").verify()
+    faulty.requests.clear()
+    for step in ("020000", "015000"):
+        checkpoint = directory.checkpoint(directory.resolve(int(step)))
+        assert checkpoint.verify() == expected
+        assert checkpoint.label == f"stacking/checkpoints/{step}"
+        assert faulty.count("GET", f"/{step}/pretrained_model/model.safetensors") == 1
+    assert faulty.count("GET", "/010000/") == faulty.count("GET", "/training_state/") == 0
+
+
+def test_what_is_not_in_s3_is_refused(s3: Any) -> None:
+    with pytest.raises(CheckpointError, match="s3://bucket/runs/none is no directory"):
+        CheckpointDirectory("s3://bucket/runs/none")
+    storage.write_bytes("s3://bucket/runs/empty/config.yaml", b"")
+    with pytest.raises(CheckpointError, match="No checkpoints found in s3://bucket/runs/empty"):
+        CheckpointDirectory("s3://bucket/runs/empty")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from positronic import storage
 from positronic.codec import Codec
 from positronic.errors import CheckpointError, CodecError, ContractError, UsageError
 from positronic.geom import pose_to_wire
@@ -227,3 +228,13 @@ def test_another_codec_and_an_absent_device_are_refused(runs: dict[str, Path]) -
     for device in ("cuda:77", "nonsense"):
         with pytest.raises(UsageError, match=f"--device={device} cannot be used here"):
             act_absolute(checkpoints_dir=str(runs["state"]), device=device)
+
+
+def test_a_checkpoint_in_s3_acts_as_the_local_one(s3: Any, runs: dict[str, Path]) -> None:
+    step = "checkpoints/010000"
+    storage.publish(runs["state"] / step, f"s3://bucket/runs/state/{step}")
+    policy: LeRobotPolicy = act_absolute(checkpoints_dir="s3://bucket/runs/state", device="cpu")
+    local = load(runs["state"])
+    assert policy.meta == local.meta
+    for ours, theirs in zip(policy.infer(observation(0)), local.infer(observation(0)), strict=True):
+        np.testing.assert_equal(ours, theirs)
