@@ -41,7 +41,10 @@ def describe(dataset: Dataset, contract: Contract, options: dict[str, Any]) -> J
     job = {
         "contract": contract.to_json(),
         "options": options,
-        "episodes": [identity(dataset, index) for index in range(len(dataset))],
+        "episodes": [
+            identity(dataset, index) | {"static": _static_digest(dataset, index)}
+            for index in range(len(dataset))
+        ],
         "versions": {name: installed[name] for name in _DECISIVE if name in installed},
     }
     return dict(json.loads(json.dumps(job)))
@@ -56,6 +59,17 @@ def identity(dataset: Dataset, index: int) -> dict[str, Any]:
         raise
     except PositronicError:
         return {"source": f"episode {index}", "uid": None}
+
+
+def _static_digest(dataset: Dataset, index: int) -> str | None:
+    """Of what an episode says of itself: a task that was edited since makes another dataset."""
+    try:
+        static = json.dumps(dict(dataset[index].static), sort_keys=True, default=repr)
+    except StorageError:
+        raise
+    except PositronicError:
+        return None
+    return hashlib.sha256(static.encode()).hexdigest()[:16]
 
 
 def brief(job: Job) -> Job:
@@ -94,6 +108,8 @@ def _other_episodes(then: Any, now: Any) -> str:
         return f"raw episodes: {len(then)} against {len(now)}"
     pairs = enumerate(zip(then, now, strict=True))
     index, (a, b) = next((index, pair) for index, pair in pairs if pair[0] != pair[1])
+    if (a["source"], a["uid"]) == (b["source"], b["uid"]):
+        return f"the static values of raw episode {index}, {a['source']}"
     return f"raw episode {index}: {a['source']} ({a['uid']}) against {b['source']} ({b['uid']})"
 
 

@@ -13,8 +13,10 @@ from positronic.codec import FlipGrip
 from positronic.dataset import Dataset, LocalDataset
 from positronic.dataset.conventions import OPEN_0, Declared
 from positronic.dataset.transforms import DerivedDataset
-from positronic.vendors.lerobot import codecs
-from positronic.vendors.lerobot.conversion import convert_dataset
+from positronic.errors import StorageError
+from positronic.vendors.lerobot import assembly, codecs
+from positronic.vendors.lerobot.conversion import Options, convert_dataset
+from positronic.vendors.lerobot.conversion_job import describe, differences
 from tests.positronic.vendors.lerobot.raw import FPS, record
 
 FLIPPED = {"grip_convention": {"open": 0.0, "closed": 1.0}}
@@ -76,3 +78,15 @@ def test_what_says_nothing_is_left_and_told_once(tmp_path: Path, plain: Any) -> 
         np.testing.assert_allclose(ours, turned(theirs), atol=1e-7)
     said = convert_dataset(declared, codecs.eepose_state(), tmp_path / "said", FPS)
     assert said.warnings() == []
+
+
+def test_what_was_said_since_is_not_mixed_with_what_was_said_then(tmp_path: Path) -> None:
+    (record(tmp_path / "raw", 0, size=None) / "static.json").write_text("{}")
+    silent, codec = LocalDataset(tmp_path / "raw"), codecs.eepose_state()
+    declared = DerivedDataset(silent, Declared(OPEN_0), keep=True)
+    convert_dataset(silent, codec, tmp_path / "out", FPS)
+    with pytest.raises(StorageError, match="converted otherwise .*: the raw episodes"):
+        convert_dataset(declared, codec, tmp_path / "out", FPS, Options(resume=True))
+    contract = assembly.contract_of(codec, FPS, video=True)
+    (difference,) = differences(*(describe(data, contract, {}) for data in (silent, declared)))
+    assert difference.startswith(f"the static values of raw episode 0, {tmp_path}")
