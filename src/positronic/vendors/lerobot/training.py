@@ -100,12 +100,13 @@ def run(job: TrainingJob, signals: StopSignals) -> int:
     except Stopped as stopped:
         if stop.saved is None:
             raise
-        _say(
-            f"{stopped.signal.name}: ended after step {trainer.global_step}, saved as "
-            f"{job.run.place}/checkpoints/{Path(stop.saved).name}; the same command with "
-            "--resume=True goes on"
-        )
-        return 128 + stopped.signal
+        if trainer.global_step < options.steps:
+            _say(
+                f"{stopped.signal.name}: ended after step {trainer.global_step}, saved as "
+                f"{job.run.place}/checkpoints/{Path(stop.saved).name}; the same command with "
+                "--resume=True goes on"
+            )
+            return 128 + stopped.signal
     _say(
         f"trained {options.steps - step} steps in {time.monotonic() - begun:.0f} s: "
         f"{job.run.place}/checkpoints/last"
