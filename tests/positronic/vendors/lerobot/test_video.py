@@ -4,11 +4,9 @@ import av
 import numpy as np
 import pytest
 
+from positronic.vendors.lerobot.encoders import ENCODERS
 from positronic.vendors.lerobot.video import Encoder, VideoWriter, join
 from tests.positronic.vendors.lerobot.raw import picture
-
-H264 = Encoder("h264", "yuv420p", {"g": "2", "crf": "23", "bf": "0", "threads": "1"})
-AV1 = Encoder("libsvtav1", "yuv420p", {"g": "2", "crf": "30", "preset": "12"})
 
 
 def write(path: Path, fps: int, encoder: Encoder, episode: int, frames: int) -> Path:
@@ -19,7 +17,7 @@ def write(path: Path, fps: int, encoder: Encoder, episode: int, frames: int) -> 
     return path
 
 
-@pytest.mark.parametrize("encoder", [H264, AV1], ids=["h264", "av1"])
+@pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
 def test_joined_frames_stand_exactly_where_their_rows_do(tmp_path: Path, encoder: Encoder) -> None:
     # 7 frames at 13 a second last no whole number of microseconds, which concatenation rounds to.
     lengths = [7, 1, 2, 5] * 10
@@ -42,3 +40,25 @@ def test_joined_frames_stand_exactly_where_their_rows_do(tmp_path: Path, encoder
         for step in range(length):
             wanted = picture(i % 3, step, 0, (64, 64)).astype(int)
             assert np.abs(next(shown).astype(int) - wanted).mean() < 4
+
+
+# LeRobot takes long to import; one test process is enough to pay for it.
+@pytest.mark.xdist_group("lerobot-convert")
+@pytest.mark.parametrize("fps", [7, 30])
+@pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
+def test_lerobot_reads_the_right_frames_at_random(
+    tmp_path: Path, encoder: Encoder, fps: int
+) -> None:
+    from lerobot.datasets.video_utils import decode_video_frames
+
+    lengths = [7, 1, 2, 5, 4]
+    wanted = [picture(i % 3, step, 0, (64, 64)) for i, n in enumerate(lengths) for step in range(n)]
+    parts = [write(tmp_path / f"{i}.mp4", fps, encoder, i % 3, n) for i, n in enumerate(lengths)]
+    joined = tmp_path / "all.mp4"
+    join(parts, joined, fps)
+    for index in np.random.default_rng(0).permutation(len(wanted)):
+        both = [int(index), max(0, int(index) - 1)]  # an observation and the one before it
+        times = [number / fps for number in both]
+        shown = decode_video_frames(joined, times, 1e-4, "pyav", return_uint8=True)
+        for number, image in zip(both, shown.permute(0, 2, 3, 1).numpy(), strict=True):
+            assert np.abs(image.astype(int) - wanted[number]).mean() < 4, number
