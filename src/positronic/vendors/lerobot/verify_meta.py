@@ -16,6 +16,8 @@ from positronic.vendors.lerobot.layout import Episode, Info, Statistics
 
 CONTRACT = f"meta/{FILE_NAME}"
 PROVENANCE = "meta/provenance.json"
+# Of recordings that were given no identity, whose source has to do.
+NO_UID = (None, "ts-0")
 # Where a file that nothing refers to is read all the same, or was left by an interrupted writer.
 _OWNED = ("data", "videos", "images", "meta")
 
@@ -138,7 +140,7 @@ def provenance_faults(root: Path, episodes: Sequence[Episode]) -> Iterator[Fault
     """Every episode comes from one recording, and no recording came in twice."""
     try:
         document = layout.read_json(root, PROVENANCE)
-        recordings = [(str(e["uid"]), str(e["source"]), e["frames"]) for e in document["episodes"]]
+        recordings = [(e["uid"], str(e["source"]), e["frames"]) for e in document["episodes"]]
     except (DatasetError, KeyError, TypeError) as error:
         text = str(error).removeprefix(f"{PROVENANCE}: ")
         yield Fault(PROVENANCE, text if isinstance(error, DatasetError) else f"lacks {text}")
@@ -147,15 +149,16 @@ def provenance_faults(root: Path, episodes: Sequence[Episode]) -> Iterator[Fault
         text = f"names {len(recordings)} recordings, there are {len(episodes)} episodes"
         yield Fault(PROVENANCE, text)
         return
-    first: dict[str, int] = {}
+    first: dict[Any, int] = {}
     for episode, (uid, source, frames) in zip(episodes, recordings, strict=True):
         if frames != episode.length:
             text = f"{source} gave {frames} frames, the episode has {episode.length}"
             yield Fault(PROVENANCE, text, episode.index)
-        if uid in first:
-            text = f"is the same recording as episode {first[uid]}: {source} (uid {uid})"
+        identity = source if uid in NO_UID else uid
+        if identity in first:
+            text = f"is the same recording as episode {first[identity]}: {source} (uid {uid})"
             yield Fault(PROVENANCE, text, episode.index)
-        first.setdefault(uid, episode.index)
+        first.setdefault(identity, episode.index)
 
 
 def file_faults(root: Path, episodes: Sequence[Episode], tables: Sequence[str]) -> Iterator[Fault]:

@@ -3,18 +3,23 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from positronic import cli
 from positronic.dataset import LocalDataset
-from positronic.vendors.lerobot import codecs
+from positronic.vendors.lerobot import codecs, dataset_writer
 from positronic.vendors.lerobot.conversion import Options, convert_dataset
+from positronic.vendors.lerobot.layout import Clip, Episode
 from positronic.vendors.lerobot.verify import verify, verify_dataset
+from positronic.vendors.lerobot.verify_videos import PacketsCheck
+from positronic.vendors.lerobot.video import Encoder, VideoWriter, join
 from tests.positronic.vendors.lerobot.damage import (
     DAMAGES,
     DATA,
@@ -173,6 +178,43 @@ def test_several_files_are_told_apart(
     found = "\n".join(faults(root))
     assert "data/chunk-000/file-001.parquet: episode 1: has 0 rows, expected 6" in found
     assert "file-001.parquet: episode 2: there are rows of it here" in found
+
+
+def test_frames_that_lerobot_would_refuse_are_named(tmp_path: Path) -> None:
+    """Late in a file float32, in which LeRobot compares, is coarser than what it tolerates."""
+    from lerobot.datasets.video_utils import FrameTimestampError, decode_video_frames
+
+    fps, start, length = 7, 4186, 3000
+    encoder = Encoder("h264", "yuv420p", {"preset": "ultrafast", "g": "2", "bf": "0"})
+    with VideoWriter(tmp_path / "part.mp4", fps, encoder) as video:
+        for _ in range(start + length):
+            video.add(np.zeros((16, 16, 3), dtype=np.uint8))
+    join([tmp_path / "part.mp4"], tmp_path / "file.mp4", fps)
+    feature = {"dtype": "video", "shape": (16, 16, 3)}
+    episodes = []
+    for index, (begin, end) in enumerate(((0, start), (start, start + length))):
+        clip = Clip("file.mp4", begin / fps, end / fps)
+        episodes.append(Episode(index, end - begin, begin, end, (), "", "", {"camera": clip}))
+    check = PacketsCheck(tmp_path, "camera", "file.mp4", feature, fps, episodes)
+    (fault,) = check.run()
+    assert fault.episode == 1
+    assert fault.text.startswith("frame 2984 stands at 1024.285714 s, LeRobot looks for it at")
+    for frame, refused in ((2983, False), (2984, True)):
+        asked = start / fps + float(np.float32(frame / fps))
+        with pytest.raises(FrameTimestampError) if refused else nullcontext():
+            decode_video_frames(tmp_path / "file.mp4", [asked], 1e-4, "pyav")
+
+
+def test_no_video_of_ours_is_that_long(
+    raw: LocalDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset_writer, "LONGEST_VIDEO_S", 1.0)
+    root, codec = tmp_path / "out", codecs.eepose_absolute(image_size=SIZE)
+    convert_dataset(raw, codec, root, FPS, Options(workers=1))
+    assert faults(root) == []
+    with av.open(str(root / LEFT)) as container:
+        assert container.streams.video[0].frames == LENGTHS[0]
+    assert len(list((root / LEFT).parent.iterdir())) == 3
 
 
 def run(*words: str) -> int:
