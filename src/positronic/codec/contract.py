@@ -218,8 +218,15 @@ def _compare(path: str, a: Any, b: Any, found: list[str]) -> None:
             _compare(f"{path}.{key}", a.get(key), b.get(key), found)
         if set(a) == set(b) and list(a) != list(b) and path == "features":
             found.append(f"order of {path}: {', '.join(a)} against {', '.join(b)}")
+    elif _are_dicts(a) and _are_dicts(b) and len(a) == len(b):
+        for index, (ours, theirs) in enumerate(zip(a, b, strict=True)):
+            _compare(f"{path}.{index}", ours, theirs, found)
     elif a != b:
         found.append(f"{path}: {_short(a)} against {_short(b)}")
+
+
+def _are_dicts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
 
 
 def _short(value: Any) -> str:

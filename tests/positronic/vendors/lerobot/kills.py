@@ -1,47 +1,73 @@
-"""Killing a process of one's own at an exact step, again and again."""
+"""Killing a process of one's own at an exact step."""
 
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Whatever changes or opens a name; a native library's writing between two of them is not seen.
-EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "ctypes.dlsym")
+# Whatever makes, opens or removes a name; renameat2 is no function of Python's.
+NAMES = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link")
+
+Event = Callable[[str, tuple[Any, ...]], bool]
 
 
-def killed(work: Callable[[], Any], folder: Path, step: int) -> bool:
-    """Run ``work`` in a fork that is killed (SIGKILL) before its ``step``-th step in ``folder``.
+def files_in(folder: Path) -> Event:
+    """The steps that change or open something in ``folder``, and swaps of directories."""
+    inside = os.fspath(folder)
 
-    False if it got to its end before.
+    def counts(event: str, arguments: tuple[Any, ...]) -> bool:
+        if event in NAMES and isinstance(arguments[0], str | bytes | os.PathLike):
+            return os.fsdecode(arguments[0]).startswith(inside)
+        return event == "ctypes.dlsym" and arguments[1] == "renameat2"
+
+    return counts
+
+
+def renames_to(target: Path) -> Event:
+    """Renaming anything to ``target``."""
+    name = os.fspath(target)
+    return lambda event, arguments: event == "os.rename" and arguments[1] == name
+
+
+def requests(event: str, _: tuple[Any, ...]) -> bool:
+    """Sending a request over HTTP."""
+    return event == "http.client.send"
+
+
+def killed(work: Callable[[], Any], counts: Event, step: int = 1) -> bool:
+    """Run ``work`` in a fork that is killed (SIGKILL) just before its ``step``-th such event.
+
+    False if it came to its end before that.
     """
     child = os.fork()
     if child == 0:
-        _kill_before(str(folder), step)
+        status = 1
         try:
+            _kill_before(counts, step)
             work()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
-            os._exit(0 if sys.exc_info()[0] is None else 1)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
+            sys.stderr.flush()
+            os._exit(status)
+    _, waited = os.waitpid(child, 0)
+    if os.WIFSIGNALED(waited):
+        assert os.WTERMSIG(waited) == signal.SIGKILL
         return True
-    assert os.WEXITSTATUS(status) == 0, "the work failed in the fork; see standard error"
+    assert os.WEXITSTATUS(waited) == 0, "the work failed in the fork; see standard error"
     return False
 
 
-def _kill_before(folder: str, step: int) -> None:
+def _kill_before(counts: Event, step: int) -> None:
     left = step
 
     def count(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal left
-        if event not in EVENTS:
-            return
-        subject = arguments[0]
-        if event == "ctypes.dlsym" or (isinstance(subject, str | bytes | os.PathLike)):
-            if event != "ctypes.dlsym" and not os.fsdecode(subject).startswith(folder):
-                return
+        if counts(event, arguments):
             left -= 1
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
