@@ -1,6 +1,7 @@
 """From the words of a command line to the arguments of a config."""
 
 import inspect
+import os
 import types
 import typing
 from dataclasses import dataclass
@@ -146,6 +147,8 @@ def parse_value(owner: cfn.Config | None, name: str, given: Any) -> Any:
     """
     last = name.rsplit(".", 1)[-1]
     allowed = _declared(owner, last) if owner is not None else None
+    if allowed is None and isinstance(given, str) and given.startswith(("./", "../")):
+        return os.path.abspath(given)  # else it would be taken for a config beside the default
     parsed = DefaultParseValue(given) if isinstance(given, str) else given
     if allowed is None or (parsed is None and None in allowed):
         return parsed

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import configuronic as cfn
 import pytest
@@ -222,3 +223,17 @@ def test_beneath_a_dict_the_rest_of_a_flag_is_one_key(capsys: pytest.CaptureFixt
     words = ["--where.eval.success=True", "--where.task=[b,c]"]
     assert cli.status(ask, "ask", words) == 0
     assert capsys.readouterr().out == "{'a': 1, 'task': ['b', 'c'], 'eval.success': True}\n"
+
+
+def test_a_relative_path_is_no_config(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @cfn.config(dataset=COMMANDS["count"], name="")
+    def ask(dataset: object, name: str) -> None:
+        """Ask."""
+        print(dataset, name)
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert cli.status(ask, "ask", ["--dataset=../raw", "--name=./x"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/raw ./x\n"
