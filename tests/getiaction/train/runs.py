@@ -248,13 +248,17 @@ def train_ours(
         max_steps=steps,
         max_epochs=-1,
         accelerator="cpu",
-        precision=precision_of(policy.config, "cpu"),
         callbacks=callbacks + trainer_options.pop("callbacks", []),
         logger=False,
         enable_progress_bar=False,
         limit_val_batches=1.0 if validate else 0,
         default_root_dir=run_dir,
-        **{"enable_checkpointing": False, "enable_model_summary": False, **trainer_options},
+        **{
+            "precision": precision_of(policy.config, "cpu"),
+            "enable_checkpointing": False,
+            "enable_model_summary": False,
+            **trainer_options,
+        },
     )
     trainer.fit(policy, datamodule=data, ckpt_path=ckpt_path)
     return Result(losses.values, copy.deepcopy(policy.lerobot_policy.state_dict()), losses.held_out)

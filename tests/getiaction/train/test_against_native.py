@@ -11,6 +11,7 @@ from lerobot.optim.schedulers import (
     LRSchedulerConfig,
 )
 
+from getiaction.train.precision import CachedAutocast
 from tests.getiaction.train.runs import (
     EACH_POLICY,
     STEPS,
@@ -119,10 +120,14 @@ def test_image_policy(image_root: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_mixed_precision(image_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     native = train_natively(image_root, tmp_path / "n", monkeypatch, steps=4, use_amp=True)
-    ours = train_ours(image_root, tmp_path / "ours", steps=4, use_amp=True)
+    exact = {"precision": None, "plugins": [CachedAutocast("bf16-mixed", "cpu")]}
+    ours = train_ours(image_root, tmp_path / "ours", steps=4, use_amp=True, trainer_options=exact)
     assert_same(ours, native, 4)
     full = train_ours(image_root, tmp_path / "full", steps=4)
     assert full.losses != ours.losses
+    fast = train_ours(image_root, tmp_path / "fast", steps=4, use_amp=True)
+    assert fast.losses != ours.losses
+    assert fast.losses == pytest.approx(full.losses, rel=0.02)
 
 
 def test_validation_does_not_disturb_training(state_root: Path, tmp_path: Path) -> None:
