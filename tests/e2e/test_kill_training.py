@@ -1,0 +1,258 @@
+"""Training is killed again and again, at moments of every kind, and loses nothing."""
+
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from getiaction.manifest import faults
+from positronic import storage
+from positronic.vendors.lerobot.checkpoints import Checkpoint
+from tests.e2e.training_processes import Training, forkserver
+from tests.positronic.vendors.lerobot.small_dataset import write_dataset
+from tests.s3 import Faulty
+
+pytestmark = pytest.mark.e2e
+
+STEPS, SAVE_FREQ = 60, 4
+TINY = [
+    "--policy=.act_state",
+    "--policy.dim_model=16",
+    "--policy.n_heads=2",
+    "--policy.dim_feedforward=32",
+    "--policy.chunk_size=6",
+    "--policy.n_action_steps=4",
+    "--policy.warmup_steps=2",
+    f"--steps={STEPS}",
+    f"--save_freq={SAVE_FREQ}",
+    "--batch_size=4",
+    "--log_freq=1",
+    "--device=cpu",
+    # An epoch has 4 batches, 2 steps.
+    "--accumulate=2",
+    "--val_split=0.5",
+    "--eval_freq=7",
+]
+
+
+@pytest.fixture(scope="module")
+def context() -> Any:
+    return forkserver()
+
+
+@pytest.fixture(scope="module")
+def dataset_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("kill") / "dataset", lengths=(14, 15))
+
+
+class Run:
+    """A run that is started until it has come to its end."""
+
+    def __init__(
+        self, context: Any, tmp_path: Path, dataset_root: str | Path, output_dir: str | Path
+    ) -> None:
+        self.context, self.logs = context, tmp_path
+        self.flags = [f"--dataset_root={dataset_root}", f"--output_dir={output_dir}", *TINY]
+        self.place = storage.join(output_dir, "run")
+        self.losses: dict[int, str] = {}
+        self.starts = 0
+
+    def start(self) -> Training:
+        again = ["--resume=True"] if self.starts else []
+        self.starts += 1
+        argv = [*self.flags, "--run_name=run", *again]
+        return Training(self.context, argv, self.logs / f"log-{self.starts}")
+
+    def take(self, training: Training, *, lost_at_most: int) -> None:
+        """Compare what it did with what was done before."""
+        done = training.losses
+        assert done, training.output
+        if self.losses:
+            repeated = max(self.losses) + 1 - min(done)
+            assert repeated <= lost_at_most, f"start {self.starts} repeats {repeated} steps"
+        for step, loss in done.items():
+            assert self.losses.setdefault(step, loss) == loss, f"step {step}"
+
+    def weights(self) -> bytes:
+        name = f"{STEPS:06d}/pretrained_model/model.safetensors"
+        return storage.read_bytes(storage.join(self.place, "checkpoints", name))
+
+
+@pytest.fixture(scope="module")
+def whole(context: Any, dataset_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run without interruptions."""
+    tmp_path = tmp_path_factory.mktemp("whole")
+    run = Run(context, tmp_path, dataset_root, tmp_path)
+    training = run.start()
+    assert training.status() == 0, training.output
+    run.take(training, lost_at_most=0)
+    assert sorted(run.losses) == list(range(1, STEPS + 1))
+    return run
+
+
+def verify(checkpoint: Path) -> int:
+    """See that a checkpoint which claims to be whole is; return its step."""
+    assert faults(checkpoint) == []
+    Checkpoint(checkpoint / "pretrained_model", checkpoint.name, "run").verify()
+    for part in ("pretrained_model/model", "training_state/optimizer_state"):
+        assert load_file(checkpoint / f"{part}.safetensors")
+    return int(checkpoint.name)
+
+
+def verify_local(checkpoints: Path) -> None:
+    found = checkpoints.iterdir() if checkpoints.is_dir() else []
+    steps = [verify(path) for path in found if path.name.isdigit()]
+    if (checkpoints / "last").is_symlink():
+        assert verify((checkpoints / "last").resolve()) in steps
+
+
+def verify_remote(place: str) -> None:
+    checkpoints = storage.join(place, "checkpoints")
+    there = storage.children(checkpoints)
+    whole = [name for name in there if storage.is_whole(storage.join(checkpoints, name))]
+    for name in set(whole) - {"last"}:
+        verify(storage.fetch(storage.join(checkpoints, name)))
+    if "last" in there:
+        assert storage.read_bytes(storage.join(checkpoints, "last")).decode().strip() in whole
+
+
+def strike_locally(rng: random.Random, run: Run, checkpoints: Path) -> Callable[[Training], None]:
+    """Choose a moment: while it starts, trains, or saves; the function waits for it."""
+    kind = rng.choice(["start", "train", "save", "save"])
+    if kind == "start":
+        pause = rng.uniform(0.05, 1.5)
+        return lambda training: time.sleep(pause)
+    goal = max(run.losses, default=0) + rng.randint(1, 9)
+    pause = rng.uniform(0, 0.01)
+
+    def wait(training: Training) -> None:
+        training.wait_until(lambda: max(training.losses, default=0) >= goal)
+        if kind == "save":
+            training.wait_until(lambda: any(checkpoints.glob(".unfinished-*")))
+        time.sleep(pause)
+
+    return wait
+
+
+def strike_at_request(rng: random.Random, proxy: Faulty) -> Callable[[Training, int], None]:
+    """Choose a request to S3 before which the process gets the signal."""
+    count = rng.randint(1, 40)
+
+    def wait(training: Training, signum: int) -> None:
+        puts = 0
+
+        def watch(method: str, path: str) -> None:
+            nonlocal puts
+            puts += method == "PUT"
+            if puts == count:
+                training.send(signum)
+
+        proxy.watch = watch
+        training.wait_until(lambda: puts >= count)
+        proxy.watch = None
+
+    return wait
+
+
+def begin_again(run: Run, remove: Callable[[], None]) -> None:
+    """It came to its end before all kills: the same once more."""
+    remove()
+    run.starts, run.losses = 0, {}
+
+
+def test_killed_on_a_local_disk(
+    context: Any, dataset_root: Path, tmp_path: Path, whole: Run
+) -> None:
+    run = Run(context, tmp_path, dataset_root, tmp_path / "out")
+    checkpoints = Path(run.place) / "checkpoints"
+    rng = random.Random(4)
+    kills = terms = 0
+    while kills < 9 or terms < 3:
+        signum = signal.SIGTERM if rng.random() < 0.25 else signal.SIGKILL
+        wait = strike_locally(rng, run, checkpoints)
+        training = run.start()
+        wait(training)
+        training.send(signum)
+        status = training.status()
+        verify_local(checkpoints)
+        if training.losses:
+            run.take(training, lost_at_most=SAVE_FREQ)
+        if status == 0:
+            begin_again(run, lambda: shutil.rmtree(run.place))
+        elif signum == signal.SIGKILL:
+            assert status == -signal.SIGKILL, training.output
+            kills += 1
+        else:
+            require_stopped(training, checkpoints)
+            terms += 1
+        if not checkpoints.parent.is_dir():
+            run.starts = 0  # before it had begun
+    finish(run)
+    assert run.losses == whole.losses
+    assert run.weights() == whole.weights()
+
+
+def test_killed_while_it_publishes(
+    context: Any, dataset_root: Path, tmp_path: Path, whole: Run, faulty: Faulty, s3: Any
+) -> None:
+    storage.publish(dataset_root, "s3://bucket/dataset")
+    run = Run(context, tmp_path, "s3://bucket/dataset", "s3://bucket/out")
+    rng = random.Random(5)
+    kills = terms = 0
+    while kills < 9 or terms < 3:
+        signum = signal.SIGTERM if rng.random() < 0.25 else signal.SIGKILL
+        strike = strike_at_request(rng, faulty)
+        elsewhere = rng.random() < 0.4
+        if elsewhere:
+            shutil.rmtree(tmp_path / "cache")
+        training = run.start()
+        strike(training, signum)
+        status = training.status()
+        verify_remote(run.place)
+        for checkpoints in (tmp_path / "cache/positronic/runs").glob("*/run/checkpoints"):
+            verify_local(checkpoints)
+        if training.losses:
+            # What was still on its way is lost with the disk.
+            run.take(training, lost_at_most=STEPS if elsewhere else SAVE_FREQ)
+        if status == 0:
+            begin_again(run, lambda: remove_run(s3))
+        elif signum == signal.SIGKILL:
+            assert status == -signal.SIGKILL, training.output
+            kills += 1
+        else:
+            require_stopped(training, None)
+            terms += 1
+            if training.losses:
+                last = storage.read_bytes(storage.join(run.place, "checkpoints/last"))
+                assert int(last) == max(training.losses)
+        if not storage.exists(run.place):
+            run.starts = 0  # before it had begun
+    shutil.rmtree(tmp_path / "cache")
+    finish(run, STEPS)
+    assert run.losses == whole.losses
+    assert run.weights() == whole.weights()
+
+
+def require_stopped(training: Training, checkpoints: Path | None) -> None:
+    """After SIGTERM the last step that was done is saved."""
+    assert training.process.exitcode == 128 + signal.SIGTERM, training.output
+    if training.losses and checkpoints is not None:
+        assert verify(checkpoints / f"{max(training.losses):06d}") == max(training.losses)
+
+
+def remove_run(s3: Any) -> None:
+    found = s3.list_objects_v2(Bucket="bucket", Prefix="out/")
+    objects = [{"Key": entry["Key"]} for entry in found["Contents"]]
+    s3.delete_objects(Bucket="bucket", Delete={"Objects": objects})
+
+
+def finish(run: Run, lost_at_most: int = SAVE_FREQ) -> None:
+    training = run.start()
+    assert training.status() == 0, training.output
+    run.take(training, lost_at_most=lost_at_most)
