@@ -85,7 +85,7 @@ def join(parts: Sequence[Path], output: Path, fps: int) -> int:
 
     av.logging.set_libav_level(av.logging.WARNING)  # it reports every file that it finishes
     output.parent.mkdir(parents=True, exist_ok=True)
-    base = 0
+    base, tick = 0, Fraction(1, fps)
     with av.open(str(output), "w", options={"movflags": "faststart"}) as joined:
         stream: Any = None
         for part in parts:
@@ -93,16 +93,15 @@ def join(parts: Sequence[Path], output: Path, fps: int) -> int:
                 video = source.streams.video[0]
                 if stream is None:
                     stream = joined.add_stream_from_template(video, opaque=True)
-                    stream.time_base = Fraction(1, fps)
-                shift = 0
+                    stream.time_base = tick
+                shift, ticks = 0, 1 / float(video.time_base * fps)  # ticks of a frame
                 for packet in source.demux(video):
                     if packet.dts is None:
                         continue
-                    for stamp in ("pts", "dts"):
-                        ticks = getattr(packet, stamp)
-                        setattr(packet, stamp, base + round(ticks * video.time_base * fps))
+                    packet.pts = base + round(packet.pts / ticks)
+                    packet.dts = base + round(packet.dts / ticks)
                     packet.duration = 1  # a wrong last one falsifies the rate in the header
-                    packet.time_base = Fraction(1, fps)
+                    packet.time_base = tick
                     packet.stream = stream
                     joined.mux(packet)
                     shift += 1
