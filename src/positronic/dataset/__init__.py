@@ -1,6 +1,9 @@
 """Raw episodes: read and write the on-disk format of public Positronic, and sample by time.
 
-Reading: :class:`LocalDataset`, :func:`load_all_datasets`. Writing: :class:`DatasetWriter`.
+Reading: :func:`load_all_datasets` of a directory or ``s3://``, :class:`LocalDataset`. Choosing:
+:mod:`~positronic.dataset.subsets`. Writing: :class:`DatasetWriter`. Recordings of other versions:
+:mod:`~positronic.dataset.conventions`.
+
 Importing this package loads neither pyarrow nor PyAV; opening files does.
 """
 

@@ -69,6 +69,14 @@ def test_datasets_after_one_another(raw: Path, show: Show) -> None:
     assert "nothing to concatenate" in show("--dataset=.concat")
 
 
+def test_episodes_of_several_datasets_stay_apart(raw: Path) -> None:
+    joined = ds.concat(a=str(raw / "a"), b=str(raw / "b"))
+    assert len({episode.uid for episode in joined}) == 10
+    sources = [Path(episode.meta["path"]) for episode in joined]
+    assert [source.parts[-3] for source in sources] == ["a"] * 5 + ["b"] * 5
+    assert len(set(sources)) == 10
+
+
 def test_filtered_by_static_values(raw: Path, show: Show) -> None:
     filtered = ("--dataset=.filtered", f"--dataset.dataset.path={raw}")
     assert show(*filtered, "--dataset.where.eval.success=True") == "a3 a4 b3 b4"
