@@ -73,6 +73,7 @@ def s3(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "no-aws-credentials"),
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "XDG_DATA_HOME": str(tmp_path / "data-home"),
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -102,8 +103,8 @@ class Fault:
 class Faulty:
     """A proxy in front of the endpoint; without faults it passes everything on.
 
-    ``requests`` holds what came, as ``(method, path)``, and ``headers`` with what. ``watch`` is called before each is passed
-    on, for instance to kill its sender.
+    ``requests`` holds what came, as ``(method, path)``, and ``headers`` with what. ``watch`` is
+    called before each is passed on, for instance to kill its sender.
     """
 
     upstream: str

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import configuronic as cfn
 
-from positronic import cli
+from positronic import cli, storage
 from positronic.cli.values import names
 from positronic.errors import DatasetError, SimulationError, UsageError
 from positronic.worker_pool import worker_pool
@@ -102,7 +102,8 @@ def scripted(
     """Record demonstrations by the scripted expert in simulation.
 
     Args:
-        output_dir: Directory of the raw dataset; must be new or empty, unless append is set.
+        output_dir: Directory of the raw dataset, local or s3://bucket/key; must be new or empty,
+            unless append is set.
         env: Environment: stack_cubes or pick_place.
         episodes: How many successful episodes to record.
         workers: Worker processes; 0 takes one per CPU.
@@ -115,36 +116,36 @@ def scripted(
         append: Add to a dataset that is already there, with seeds that it does not have yet.
     """
     count = _checked_counts(episodes, workers, seed)
-    root = Path(output_dir).expanduser()
-    first = _first_seed(root, seed, append)
-
-    from positronic import simulator
-    from positronic.simulator.demonstrations import Scenario
-
+    if speed <= 0:
+        raise UsageError(f"--speed is {speed}; expected metres a second, more than 0")
     options = {
         "cameras": names(cameras),
         "image_size": tuple(image_size),
         "command_noise": float(noise),
     }
-    # Says what is wrong with the arguments or the machine before any worker starts, and leaves the
-    # compiled scene in the cache for all of them.
-    simulator.make(env, **options).close()
-    if speed <= 0:
-        raise UsageError(f"--speed is {speed}; expected metres a second, more than 0")
-    started = time.monotonic()
-    tally = record(
-        Scenario(simulator.env_id(env), options, float(speed)),
-        root,
-        episodes=episodes,
-        seed=first,
-        workers=count,
-        keep_failures=keep_failures,
-    )
-    seconds = time.monotonic() - started
+    with storage.output_directory(output_dir, append=append) as root:
+        first = _first_seed(root, seed, append)
+
+        from positronic import simulator
+        from positronic.simulator.demonstrations import Scenario
+
+        # Says what is wrong with the arguments or the machine before any worker starts, and leaves
+        # the compiled scene in the cache for all of them.
+        simulator.make(env, **options).close()
+        started = time.monotonic()
+        tally = record(
+            Scenario(simulator.env_id(env), options, float(speed)),
+            root,
+            episodes=episodes,
+            seed=first,
+            workers=count,
+            keep_failures=keep_failures,
+        )
+        seconds = time.monotonic() - started
     kept = "recorded" if keep_failures else "not recorded"
     print(
         f"{tally.episodes} episodes ({tally.steps / tally.episodes:.0f} steps on average) in "
-        f"{root}; {tally.failures} failed attempts ({kept}); "
+        f"{storage.join(output_dir)}; {tally.failures} failed attempts ({kept}); "
         f"{seconds:.1f} s, {tally.episodes / seconds:.1f} episodes/s"
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from positronic import cli, data_collection
+from positronic import cli, data_collection, storage
 from positronic.dataset import LocalDataset
 from positronic.errors import SimulationError
 from positronic.simulator.demonstrations import SIM_STATE, Scenario
@@ -179,3 +179,15 @@ def test_ctrl_c_keeps_what_was_published(tmp_path: Path, times: int) -> None:
     seeds = [episode["simulation.seed"] for episode in episodes]
     assert seeds == sorted(seeds)
     assert [path.name for path in tmp_path.iterdir()] == ["000000000000"]
+
+
+def test_recordings_go_to_s3(s3: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--episodes=1", "--output_dir=s3://bucket/raw"]
+    assert run(*BASE, *words) == 0
+    assert "1 episodes" in (out := capsys.readouterr().out)
+    assert "in s3://bucket/raw;" in out
+    assert run(*BASE, *words) == 1
+    assert "s3://bucket/raw exists already" in capsys.readouterr().err
+    assert run(*BASE, *words, "--append=True") == 0
+    first, second = contents(storage.fetch("s3://bucket/raw"))
+    assert first["seed"] < second["seed"]

@@ -21,13 +21,14 @@ from getiaction.storage.manifest import MANIFEST, STAGED, Entry, Manifest, is_ow
 from getiaction.storage.parallel import in_parallel
 from getiaction.storage.patience import NotThere, Overtaken
 from getiaction.storage.progress import progress
+from getiaction.storage.snapshot import snapshot_of
 from getiaction.storage.transfer import send
 
 # Someone else's publication of the same files may be ahead by a step, a few times.
 ROUNDS = 5
 
 
-def publish(directory: Path, url: str, *, replace: bool = False) -> None:
+def publish(directory: Path, url: str, *, replace: bool = False, over: str | None = None) -> None:
     """Make the files of ``directory`` the content of ``url``.
 
     Nothing is removed but the copies that publishing itself has set aside: files that are no more
@@ -37,6 +38,7 @@ def publish(directory: Path, url: str, *, replace: bool = False) -> None:
         directory: All regular files below it are published.
         url: ``s3://bucket/prefix``.
         replace: Whether what is there already may be replaced.
+        over: May be replaced only if it is still of this version; see ``Snapshot.version``.
 
     Raises:
         GetiactionError: there is nothing to publish, something else is there, someone else
@@ -45,7 +47,7 @@ def publish(directory: Path, url: str, *, replace: bool = False) -> None:
     publication = Publication(directory, Location.parse(url))
     for _ in range(ROUNDS):
         try:
-            return publication.advance(may_replace=replace)
+            return publication.advance(may_replace=replace, over=over)
         except Overtaken as error:
             overtaken = error
     raise GetiactionError(
@@ -69,7 +71,7 @@ class Publication:
         content = json.dumps({name: entry.sha256 for name, entry in self.files.items()})
         self.place = f"{STAGED}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
-    def advance(self, *, may_replace: bool) -> None:
+    def advance(self, *, may_replace: bool, over: str | None = None) -> None:
         """Go on from the state that is there, to the end."""
         current = read_manifest(self.location)
         if current is None and not self._is_taken():
@@ -79,6 +81,8 @@ class Publication:
             return
         if not may_replace:
             raise GetiactionError(self._refusal(current))
+        if over is not None and over != snapshot_of(self.location, current).version:
+            raise GetiactionError(f"{self.location} was not published: it has changed meanwhile")
         if current is not None and current.whole:
             current = self._settle(current)
         self._settle(self._stage(current))

@@ -8,7 +8,7 @@ from functools import cached_property
 from getiaction.errors import GetiactionError
 from getiaction.storage import objects
 from getiaction.storage.location import Location
-from getiaction.storage.manifest import is_own, read_manifest
+from getiaction.storage.manifest import Manifest, is_own, read_manifest
 from getiaction.storage.objects import Stored
 from getiaction.storage.patience import NotThere
 
@@ -53,7 +53,16 @@ def take_snapshot(location: Location) -> Snapshot:
         NotThere: nothing does.
         GetiactionError: a publication there is unfinished, or it cannot be read.
     """
-    manifest = read_manifest(location) if location.key else None
+    return snapshot_of(location, read_manifest(location) if location.key else None)
+
+
+def snapshot_of(location: Location, manifest: Manifest | None) -> Snapshot:
+    """See what lies below an address whose manifest has been read; None for none.
+
+    Raises:
+        NotThere: nothing does.
+        GetiactionError: the publication is unfinished, or it cannot be listed.
+    """
     if manifest is None:
         files = {
             name: File(location / name, stored)

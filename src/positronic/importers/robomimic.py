@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import configuronic as cfn
 
+from positronic import storage
 from positronic.errors import (
     DatasetError,
     EpisodeError,
@@ -35,14 +36,34 @@ def robomimic(
     that cannot be read is named and left out; the others are imported, and the exit status is 1.
 
     Args:
-        file: The HDF5 file.
-        output_dir: The dataset to write; it must be empty or new unless --append.
+        file: The HDF5 file; local or s3://bucket/key.
+        output_dir: The dataset to write, local or s3://bucket/key; it must be empty or new unless
+            --append.
         task: What the robot is told to do; by default a sentence for the file's environment.
         exterior_camera: The camera in the file that becomes image.exterior.
         wrist_camera: The camera in the file that becomes image.wrist.
         flip_images: Turn images upside down: for files with robosuite's unflipped renderings.
         append: Add to a dataset that exists; demos of this file that it holds are not repeated.
     """
+    source = storage.local(file) if not storage.is_remote(file) else storage.fetch_file(file)
+    if not source.is_file():
+        raise StorageError(f"there is no file {source}; give the path of a robomimic .hdf5 file")
+    if exterior_camera == wrist_camera:
+        raise UsageError(f"--exterior_camera and --wrist_camera are both {wrist_camera!r}")
+    cameras = {exterior_camera: "image.exterior", wrist_camera: "image.wrist"}
+    with storage.output_directory(output_dir, append=append) as root:
+        return _import(source, root, storage.join(output_dir), task, cameras, flip_images, append)
+
+
+def _import(
+    path: Path,
+    root: Path,
+    place: str,
+    task: str | None,
+    cameras: dict[str, str],
+    flip_images: bool,
+    append: bool,
+) -> int:
     try:
         import h5py
 
@@ -55,17 +76,11 @@ def robomimic(
     from positronic.importers.robosuite import TASKS
     from positronic.progress import track
 
-    path, root = Path(file).expanduser(), Path(output_dir).expanduser()
-    if not path.is_file():
-        raise StorageError(f"there is no file {path}; give the path of a robomimic .hdf5 file")
     if not append and root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise StorageError(
             f"{root} exists and is not empty; choose another --output_dir, or add to it with "
             "--append=True"
         )
-    if exterior_camera == wrist_camera:
-        raise UsageError(f"--exterior_camera and --wrist_camera are both {wrist_camera!r}")
-    cameras = {exterior_camera: "image.exterior", wrist_camera: "image.wrist"}
     refused: list[str] = []
     imported = steps = 0
     signals: dict[str, None] = {}
@@ -109,10 +124,10 @@ def robomimic(
     for line in refused:
         print(f"left out: {line}")
     if present:
-        print(f"already in {root}: {len(names) - len(fresh)} demos of this file")
+        print(f"already in {place}: {len(names) - len(fresh)} demos of this file")
     if fresh and not imported:
         raise DatasetError(f"none of the {len(fresh)} demos of {path} could be read: {refused[0]}")
-    print(f"{imported} of {len(fresh)} demos, {steps} steps at {setup.control_fps} Hz, in {root}")
+    print(f"{imported} of {len(fresh)} demos, {steps} steps at {setup.control_fps} Hz, in {place}")
     print(f"task: {statics['task']}")
     print(f"signals: {', '.join(sorted(signals))}")
     for mask, demos in sorted(setup.masks.items()):

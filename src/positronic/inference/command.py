@@ -3,17 +3,22 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import configuronic as cfn
 
 import positronic.cfg.driver
 import positronic.cfg.policy
+from positronic import storage
 from positronic.cli import run as run_command_line
 from positronic.cli.values import names
 from positronic.errors import UsageError
+
+if TYPE_CHECKING:
+    from positronic.inference.results import RunResult
 
 # Demonstrations are recorded from seed 0 upwards; a policy is to be tried on other ones.
 DEFAULT_SEED = 100_000
@@ -51,21 +56,49 @@ def sim(
         policy: What acts; ``.remote`` is a policy on a server.
         driver: How many rollouts, how long, and who watches.
         env: The environment, ``stack_cubes`` or ``pick_place``.
-        output_dir: Where to record; nothing is kept if not given.
+        output_dir: Where to record, local or s3://bucket/key; nothing is kept if not given.
         seed: Seed of the first rollout.
         cameras: Image signals to render and record, separated by commas.
         image_size: Height and width of the images.
         report_videos: How many rollouts the report shows in full, failures first.
     """
+    from positronic.inference.run import REPORT, write_files
+
+    kept = (
+        nullcontext() if output_dir is None else storage.output_directory(output_dir, append=True)
+    )
+    with kept as root:
+        result, cause = _roll_out(root, policy, driver, env, seed, cameras, image_size)
+        if root is not None and output_dir is not None:
+            result.published = (root, storage.join(output_dir))
+            write_files(result, root, report_videos)
+    if output_dir is None:
+        print("nothing was recorded; give --output_dir=DIR to keep episodes and a report")
+    else:
+        print(f"report {storage.join(output_dir, REPORT)}")
+    if cause is not None:
+        raise cause
+    return 0
+
+
+def _roll_out(
+    root: Path | None,
+    policy: Any,
+    driver: Any,
+    env: str,
+    seed: int,
+    cameras: Any,
+    image_size: Any,
+) -> "tuple[RunResult, BaseException | None]":
+    """Play all rollouts; return what came of them, and what ended the run early."""
     from positronic import simulator
     from positronic.inference.interrupts import Interrupts
     from positronic.inference.live_view import open_live_view
     from positronic.inference.results import RunResult
     from positronic.inference.rollout import Harness
-    from positronic.inference.run import now, play_all, summary_lines, versions, write_files
+    from positronic.inference.run import now, play_all, summary_lines, versions
 
     env_id = simulator.env_id(env)
-    root = None if output_dir is None else Path(output_dir).expanduser().absolute()
     writer = None
     if root is not None:
         from positronic.dataset import DatasetWriter
@@ -116,13 +149,7 @@ def sim(
         world.close()
         policy.close()
     print("\n".join(summary_lines(result)))
-    if root is None:
-        print("nothing was recorded; give --output_dir=DIR to keep episodes and a report")
-    else:
-        print(f"report {write_files(result, root, report_videos)}")
-    if cause is not None:
-        raise cause
-    return 0
+    return result, cause
 
 
 def _size(size: Any) -> tuple[int, int]:

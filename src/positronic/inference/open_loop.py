@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import configuronic as cfn
 
+from positronic import storage
 from positronic.cfg.ds.split import indices
 from positronic.cfg.policy import placeholder
 from positronic.errors import DatasetError, PositronicError, StorageError, UsageError
@@ -39,7 +40,7 @@ def open_loop(
     Args:
         policy: The policy to check, such as .remote with --policy.host and --policy.port.
         dataset: The raw episodes, such as @positronic.cfg.ds.local with --dataset.path.
-        output_dir: Where the two files go; made if need be.
+        output_dir: Where the two files go; made if need be. In S3, s3://bucket/key, it must be new.
         episodes: Which episodes: a number for so many from the first, or a list such as [0,4,8];
             all if not given.
         mask: Only episodes whose static mask.NAME is true: --mask=valid for an imported file's
@@ -49,23 +50,26 @@ def open_loop(
     from positronic.inference.comparison import compare
     from positronic.progress import track
 
-    out = Path(output_dir).expanduser()
-    if (out / JSON).exists():
-        raise StorageError(f"{out} holds a check already; choose another --output_dir")
-    chosen = choose(dataset, episodes, mask)
-    results: list[Comparison] = []
-    try:
-        for index in track(chosen, total=len(chosen), desc="comparing", unit="episode"):
-            results.append(compare(dataset[index], index, policy, fps))
-    except PositronicError as error:
-        if results:
-            _write(out, results, dataset, policy, mask, str(error))
-        raise
-    finally:
-        policy.close()
-    _write(out, results, dataset, policy, mask, None)
+    cause: PositronicError | None = None
+    with storage.output_directory(output_dir) as out:
+        if (out / JSON).exists():
+            raise StorageError(f"{out} holds a check already; choose another --output_dir")
+        chosen = choose(dataset, episodes, mask)
+        results: list[Comparison] = []
+        try:
+            for index in track(chosen, total=len(chosen), desc="comparing", unit="episode"):
+                results.append(compare(dataset[index], index, policy, fps))
+        except PositronicError as error:
+            if not results:
+                raise
+            cause = error
+        finally:
+            policy.close()
+        _write(out, results, dataset, policy, mask, None if cause is None else str(cause))
+    if cause is not None:
+        raise cause
     _print(results)
-    print(f"report: {out / HTML}")
+    print(f"report: {storage.join(output_dir, HTML)}")
 
 
 def choose(dataset: "Dataset", episodes: Any, mask: str | None) -> list[int]:

@@ -83,7 +83,8 @@ class RunResult:
 
     ``policy`` is the metadata that the policy gave (for a served one: the server's ready message),
     ``started`` an ISO 8601 time with offset, ``versions`` maps distributions to their versions,
-    ``error`` says why the run stopped before all rollouts were done.
+    ``error`` says why the run stopped before all rollouts were done. What lies below the first of
+    ``published`` is to be found below the second, an address in S3, when the run is over.
     """
 
     env: str
@@ -101,6 +102,7 @@ class RunResult:
     episodes: list[EpisodeResult] = field(default_factory=list)
     wall_s: float = 0.0
     error: str | None = None
+    published: tuple[Path, str] | None = None
 
     @property
     def rate(self) -> Rate:
@@ -168,7 +170,7 @@ class RunResult:
                 "error": self.error,
                 "episodes": [
                     {
-                        "path": None if episode.path is None else str(episode.path),
+                        "path": self._place(episode.path),
                         "wall_s": episode.wall_s,
                         "inference_ms_mean": episode.latency.mean,
                         "inference_ms_max": episode.latency.max,
@@ -177,6 +179,12 @@ class RunResult:
                 ],
             },
         }
+
+    def _place(self, path: Path | None) -> str | None:
+        if path is None or self.published is None:
+            return None if path is None else str(path)
+        local, uri = self.published
+        return f"{uri}/{path.relative_to(local).as_posix()}"
 
     def dumps(self) -> str:
         """Return the JSON text of ``results.json``."""

@@ -5,7 +5,8 @@ this is built; endpoint, region and credentials otherwise come from the usual ``
 Every function raises ``StorageError`` when it fails.
 """
 
-from positronic.storage.places import Entry, children, exists, is_whole, listing
+from positronic.storage.outbox import output_directory
+from positronic.storage.places import Entry, children, exists, is_whole, listing, version
 from positronic.storage.reading import fetch, fetch_file, read_bytes
 from positronic.storage.tree import Tree
 from positronic.storage.uri import is_remote, join, local
@@ -23,8 +24,10 @@ __all__ = [
     "join",
     "listing",
     "local",
+    "output_directory",
     "publish",
     "read_bytes",
     "remove",
+    "version",
     "write_bytes",
 ]

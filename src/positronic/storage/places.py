@@ -60,6 +60,16 @@ def listing(uri: str | Path) -> dict[str, Entry]:
 
 
 @translated()
+def version(uri: str | Path) -> str:
+    """Return what is another as soon as any file of a directory in S3 is another.
+
+    Raises:
+        StorageError: nothing is there, its publication was stopped, or it cannot be listed.
+    """
+    return take_snapshot(remote(uri)).version
+
+
+@translated()
 def children(uri: str | Path) -> list[str]:
     """Return the names one level below a directory, sorted; none where there is nothing."""
     if is_remote(uri):

@@ -53,7 +53,9 @@ def write_bytes(uri: str | Path, data: bytes, *, if_absent: bool = False) -> Non
 
 
 @translated()
-def publish(directory: str | Path, uri: str | Path, *, replace: bool = False) -> None:
+def publish(
+    directory: str | Path, uri: str | Path, *, replace: bool = False, over: str | None = None
+) -> None:
     """Make the files of a local directory the content of ``uri``.
 
     A reader sees what was there before, or all of the new; every upload is verified by digest.
@@ -63,6 +65,8 @@ def publish(directory: str | Path, uri: str | Path, *, replace: bool = False) ->
         directory: A local directory.
         uri: A directory in S3 or a local one.
         replace: Whether other content that is there may be replaced.
+        over: What :func:`version` said of the content that may be replaced; if it is another now,
+            someone else has changed it. For S3 only.
 
     Raises:
         StorageError: something else is there, someone else publishes there at the same time, or it
@@ -70,7 +74,7 @@ def publish(directory: str | Path, uri: str | Path, *, replace: bool = False) ->
     """
     source = local(directory)
     if is_remote(uri):
-        storage.publish(source, str(remote(uri)), replace=replace)
+        storage.publish(source, str(remote(uri)), replace=replace, over=over)
         return
     target = local(uri)
     if not source.is_dir():

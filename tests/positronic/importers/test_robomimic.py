@@ -2,11 +2,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
+from positronic import storage
 from positronic.cli import status
 from positronic.dataset import LocalDataset
 from positronic.importers.robomimic import robomimic
@@ -147,3 +149,15 @@ def test_help_needs_none_of_the_heavy_modules() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
     assert "--output_dir" in done.stdout
+
+
+def test_files_and_datasets_may_be_in_s3(
+    s3: Any, sample_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    s3.upload_file(str(sample_file), "bucket", "sample.hdf5")
+    words = ["robomimic", "s3://bucket/sample.hdf5", "--output_dir=s3://bucket/raw"]
+    assert status({"robomimic": robomimic}, "positronic-import", words) == 0
+    assert "10 of 10 demos, 531 steps at 20 Hz, in s3://bucket/raw" in capsys.readouterr().out
+    assert len(LocalDataset(storage.fetch("s3://bucket/raw"))) == 10
+    assert status({"robomimic": robomimic}, "positronic-import", words) == 1
+    assert "s3://bucket/raw exists already" in capsys.readouterr().err

@@ -8,9 +8,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from positronic import storage
 from positronic.cli import status
 from positronic.dataset import LocalDataset
 from positronic.inference.command import sim
@@ -216,3 +218,17 @@ def test_help_is_quick() -> None:
     for module in ("mujoco", "av", "pyarrow", "torch", "gymnasium", "glfw"):
         assert not re.search(rf"\|\s+{module}$", done.stderr, re.MULTILINE), module
     assert re.search(r"\|\s+configuronic$", done.stderr, re.MULTILINE)
+
+
+def test_rollouts_go_to_s3(s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = "s3://bucket/rollouts"
+    words = ["--driver.num_iterations=1", "--driver.simulation_time=0.4", f"--output_dir={place}"]
+    for _ in range(2):
+        assert run(HOLD, *words) == 0
+        assert f"report {place}/report.html" in capsys.readouterr().out
+    fetched = storage.fetch(place)
+    assert len(LocalDataset(fetched)) == 2
+    assert len(list(fetched.glob("results*.json"))) == 2
+    (episode,) = json.loads((fetched / "results.json").read_text())["run"]["episodes"]
+    assert storage.listing(episode["path"])
+    assert episode["path"].startswith(f"{place}/")

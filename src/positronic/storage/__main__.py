@@ -1,0 +1,85 @@
+"""``python -m positronic.storage``: look at S3, and move directories to it and from it."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
+
+import configuronic as cfn
+
+from positronic import cli, storage
+from positronic.cli.values import names
+from positronic.errors import StorageError
+
+PROG = "python -m positronic.storage"
+
+
+@cfn.config()
+def ls(uri: str, all: bool = False) -> None:
+    """List what is in a directory.
+
+    Args:
+        uri: A directory, local or s3://bucket/key.
+        all: List all files below it with their sizes in bytes, not only the names in it.
+    """
+    if not storage.exists(uri):
+        raise StorageError(f"there is nothing at {uri}")
+    if all:
+        for name, entry in storage.listing(uri).items():
+            print(f"{entry.size:>14,}  {name}")
+        return
+    found = storage.children(uri)
+    with ThreadPoolExecutor(8) as pool:
+        whole = pool.map(lambda name: storage.is_whole(storage.join(uri, name)), found)
+        for name, is_whole in zip(found, whole, strict=True):
+            print(name if is_whole else f"{name}  (unfinished)")
+
+
+@cfn.config()
+def fetch(uri: str, directory: str) -> None:
+    """Copy a directory from S3, each file verified by its digest.
+
+    Args:
+        uri: A directory, s3://bucket/key.
+        directory: A new local directory.
+    """
+    target = storage.local(directory)
+    if target.exists():
+        raise StorageError(f"{target} exists already; choose another --directory")
+    storage.publish(storage.fetch(uri), target)
+    print(target)
+
+
+@cfn.config()
+def publish(directory: str, uri: str, replace: bool = False) -> None:
+    """Upload a directory; run it again if it was interrupted. Readers see all of it or nothing.
+
+    Args:
+        directory: A local directory.
+        uri: Where to, s3://bucket/key.
+        replace: Replace other content that is there.
+    """
+    storage.publish(directory, uri, replace=replace)
+    print(uri)
+
+
+@cfn.config()
+def remove(uri: str, files: Sequence[str] | str = ()) -> None:
+    """Remove files by name.
+
+    Args:
+        uri: A directory, local or s3://bucket/key.
+        files: Names below it, separated by commas.
+    """
+    wanted = names(files)
+    storage.remove(uri, wanted)
+    for name in wanted:
+        print(f"removed {storage.join(uri, name)}")
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    cli.run({"ls": ls, "fetch": fetch, "publish": publish, "remove": remove}, PROG)
+
+
+if __name__ == "__main__":
+    main()
