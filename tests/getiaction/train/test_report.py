@@ -116,7 +116,7 @@ def fit(
 def test_a_step_is_split_into_its_parts(
     state_root: Path, time: Time, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    often = {"val_check_interval": 1, "check_val_every_n_epoch": None}
+    often: dict[str, Any] = {"val_check_interval": 1, "check_val_every_n_epoch": None}
     slow, logged = fit(state_root, time, steps=4, split=0.3, **often)
     for step in (2, 4):
         found = logged[step]

@@ -8,6 +8,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def provenance(
         "device": device,
         "precision": precision,
         "python": platform.python_version(),
-        "versions": versions(),
+        "versions": {**versions(), "lightning": version("lightning")},
     }
     return {"dataset": dataset, "starts": [start]}
 

@@ -46,7 +46,7 @@ def _wandb(run_dir: Path, *, offline: bool, settings: Mapping[str, Any]) -> Logg
             id=run_dir.name,
             save_dir=run_dir,
             offline=offline,
-            resume="allow",
+            resume=None if offline else "allow",
             config=dict(settings),
         )
     except ModuleNotFoundError as error:

@@ -26,6 +26,7 @@ LEAST = {
     "accumulate": 1,
     "eval_freq": 1,
     "eval_episodes": 1,
+    "cache_gib": 0,
 }
 
 
@@ -58,7 +59,9 @@ class Options:
         precision: 32-true, bf16-mixed or 16-mixed; the policy's own unless given.
         accumulate: batches whose gradients are added up before each step.
         compile: compile the policy's network; the first steps take a minute, the others less.
-        cache: whether to keep decoded camera frames: auto, off, memory or disk.
+        cache: where decoded camera frames are kept: in memory; on disk, for other runs as well;
+            off; or auto, which is memory if they fit in a GiB.
+        cache_gib: how much the cache may hold, in GiB; 1 in memory or 32 on disk unless given.
         val_split: share of each task's episodes, the last ones, that is held out to compute the
             loss of every eval_freq steps.
         eval_env: an environment to roll out in every eval_freq steps, e.g. stack_cubes or
@@ -88,6 +91,7 @@ class Options:
     accumulate: int = 1
     compile: bool = False
     cache: str = "auto"
+    cache_gib: float | None = None
     val_split: float = 0.0
     eval_env: str | None = None
     eval_episodes: int = 10

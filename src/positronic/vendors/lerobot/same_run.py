@@ -30,7 +30,10 @@ def require_same_run(job: TrainingJob, checkpoint: Path, config: PreTrainedConfi
         if name != "device"
     }
     own = job.run_dir / config_file.FILE_NAME
-    before = {**saved, **(config_file.read(own) if own.is_file() else {})}
+    kept = config_file.read(own) if own.is_file() else {}
+    warmup = job.options.policy.warmup_steps
+    pairs["--policy.warmup_steps"] = (kept.get("policy", {}).get("warmup_steps", warmup), warmup)
+    before = {**saved, **kept}
     for name in BINDING:
         now = getattr(job.options, name)
         pairs[f"--{name}"] = (before.get(name, now), now)

@@ -6,6 +6,7 @@ import time
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from lerobot.configs import PreTrainedConfig
@@ -16,6 +17,7 @@ from lightning.pytorch import Callback
 from tqdm import tqdm
 
 from getiaction.data import LeRobotDataModule
+from getiaction.data.frame_cache import CacheLimits
 from getiaction.policies.lerobot import LeRobotPolicy, policy_config
 from getiaction.signals import Stopped, StopSignals
 from getiaction.train import NativeCheckpoint, NativeResume, StepReport, Trainer, precision_of
@@ -27,6 +29,8 @@ from positronic.vendors.lerobot.evaluation import gym
 from positronic.vendors.lerobot.job import TrainingJob, in_first_process
 from positronic.vendors.lerobot.loggers import loggers
 from positronic.vendors.lerobot.same_run import require_same_run
+
+GIB = 1 << 30
 
 
 def run(job: TrainingJob, signals: StopSignals) -> int:
@@ -55,8 +59,7 @@ def run(job: TrainingJob, signals: StopSignals) -> int:
     if resume is not None:
         require_same_run(job, resume.checkpoint, config)
     if options.compile:
-        # An attribute of the instance: the names of the weights stay what they are.
-        module.lerobot_policy.forward = torch.compile(module.lerobot_policy.forward)
+        compile_forward(module.lerobot_policy)
     contract = complete(job.contract, config)
     if contract is None:
         _say(
@@ -129,6 +132,13 @@ def choose_precision(asked: str | None, config: PreTrainedConfig, device: str) -
     return asked or precision_of(config, device)
 
 
+def compile_forward(policy: Any) -> None:
+    """Let the policy compute its loss by compiled code; the names of its weights stay."""
+    # It says at length where LeRobot reads a number out of the middle.
+    logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
+    policy.forward = torch.compile(policy.forward)
+
+
 def complete(contract: Contract | None, config: PreTrainedConfig) -> Contract | None:
     """Add what only the policy knows to the dataset's contract."""
     if contract is None:
@@ -147,10 +157,15 @@ def _data(job: TrainingJob) -> LeRobotDataModule:
         num_workers="auto" if options.num_workers is None else options.num_workers,
         seed=options.seed,
         cache=options.cache,
+        cache_limits=_limits(options.cache_gib),
         val_split=options.val_split,
         val_gyms=None if options.eval_env is None else gym(options.eval_env, job.contract),
         num_rollouts_val=options.eval_episodes,
     )
+
+
+def _limits(gib: float | None) -> CacheLimits:
+    return CacheLimits() if gib is None else CacheLimits(int(gib * GIB), int(gib * GIB))
 
 
 def _publishing(job: TrainingJob) -> AbstractContextManager[None]:

@@ -3,84 +3,27 @@
 import json
 import subprocess
 import sys
-import warnings
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-from positronic.codec import Contract, stats_digest
-from positronic.vendors.lerobot import codecs
+from positronic.codec import stats_digest
 from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
-from positronic.vendors.lerobot.train import PROG, status
-
-TINY = [
-    "--policy=.act_state",
-    "--policy.dim_model=16",
-    "--policy.n_heads=2",
-    "--policy.dim_feedforward=32",
-    "--policy.chunk_size=6",
-    "--policy.n_action_steps=4",
-    "--policy.warmup_steps=2",
-    "--steps=1",  # a refusal that is missed should not train for long
-    "--batch_size=8",
-    "--log_freq=2",
-    "--device=cpu",
-]
-CODEC = "--codec=@positronic.vendors.lerobot.codecs"
+from tests.positronic.vendors.lerobot.small_dataset import write_dataset
+from tests.positronic.vendors.lerobot.training_commands import (
+    CODEC,
+    command,
+    flags,
+    log_lines,
+    refused,
+    weights,
+)
 
 
 @pytest.fixture(scope="module")
 def dataset_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a conversion with ``eepose_state`` leaves: 2 episodes, 21 frames, its contract."""
-    from lerobot.datasets import LeRobotDataset
-
-    codec = codecs.eepose_state.instantiate()
-    root = tmp_path_factory.mktemp("train") / "dataset"
-    dataset = LeRobotDataset.create("local/small", 15, codec.features, root=root, use_videos=False)
-    rng = np.random.default_rng(1)
-    for length in (12, 9):
-        for _ in range(length):
-            frame: dict[str, Any] = {
-                name: rng.normal(1, 2, feature["shape"]).astype(np.float32)
-                for name, feature in codec.features.items()
-            }
-            dataset.add_frame({**frame, "task": "stack"})
-        dataset.save_episode()
-    dataset.finalize()
-    stats = json.loads((root / "meta/stats.json").read_text())
-    Contract.of(codec, fps=15, stats=stats).save(root / "meta")
-    return root
-
-
-def command(*words: object) -> int:
-    """Run the command line in this process; it sets up warnings for itself."""
-    with warnings.catch_warnings():
-        return status([str(word) for word in words])
-
-
-def flags(dataset_root: Path, output_dir: Path, *more: str) -> list[str]:
-    return [
-        f"--dataset_root={dataset_root}",
-        "--run_name=run",
-        f"--output_dir={output_dir}",
-        *TINY,
-        *more,
-    ]
-
-
-def log_lines(text: str) -> list[str]:
-    """Lines of the log without their timings."""
-    return [
-        line.split("samples/s")[0].rsplit("  ", 1)[0]
-        for line in text.splitlines()
-        if line.startswith("step ")
-    ]
-
-
-def weights(run_dir: Path) -> bytes:
-    return (run_dir / "checkpoints/last/pretrained_model/model.safetensors").read_bytes()
+    return write_dataset(tmp_path_factory.mktemp("train") / "dataset")
 
 
 @pytest.fixture(scope="module")
@@ -155,14 +98,6 @@ def test_log_lines_say_what_they_should(
         "eta ",
     ):
         assert all(word in line for line in lines)
-
-
-def refused(capsys: pytest.CaptureFixture[str], code: int, *words: object) -> str:
-    assert command(*words) == code
-    error = capsys.readouterr().err
-    assert error.startswith(f"{PROG}: error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 def test_missing_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
