@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -185,15 +186,19 @@ def stats_digest(stats: Mapping[str, Any], features: Collection[str] | None = No
 
 def versions() -> dict[str, str]:
     """Installed versions of the packages that decide what is written."""
+    packages = ("positronic-lightning", "lerobot", "numpy", "pillow", "av", "torch")
+    found = {package: _version(package) for package in packages}
+    return {package: version for package, version in found.items() if version is not None}
+
+
+@cache
+def _version(package: str) -> str | None:
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {}
-    for package in ("positronic-lightning", "lerobot", "numpy", "pillow", "av", "torch"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _unstored(contract: Contract) -> Contract:

@@ -3,8 +3,8 @@
 ::
 
     000123/
-      episode.json           what is one value for the whole episode
-      columns.npz            numbers and statistics, in their exact types
+      episode.json           what is one value for the whole episode, and the statistics
+      columns.npz            the rows' numbers, in their exact types
       <feature>.mp4          each camera's video
 """
 
@@ -33,13 +33,16 @@ def save(episode: EncodedEpisode, unfinished: Path, folder: Path) -> None:
         else:  # files of pictures, one after the other
             arrays[f"sizes/{name}"] = np.array([len(file) for file in values])
             arrays[f"files/{name}"] = np.frombuffer(b"".join(values), dtype=np.uint8)
-    for name, statistics in episode.stats.items():
-        arrays |= {f"stats/{name}/{kind}": value for kind, value in statistics.items()}
     unfinished.mkdir(parents=True, exist_ok=True)
     np.savez(unfinished / ARRAYS, allow_pickle=False, **arrays)
     document = {key: value for key, value in vars(episode).items() if key not in _SEPARATE}
     document["videos"] = {name: path.name for name, path in episode.videos.items()}
-    (unfinished / DOCUMENT).write_text(json.dumps(document, indent=2), encoding="utf-8")
+    # JSON keeps a float64 to the bit, and forty small arrays would take longer than all else here.
+    document["stats"] = {
+        name: {kind: value.tolist() for kind, value in statistics.items()}
+        for name, statistics in episode.stats.items()
+    }
+    (unfinished / DOCUMENT).write_text(json.dumps(document), encoding="utf-8")
     durable.sync_tree(unfinished)
     try:
         durable.rename(unfinished, folder)
@@ -52,7 +55,11 @@ def load(folder: Path) -> EncodedEpisode:
     """The episode in the directory ``folder``."""
     document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
     videos = {name: folder / file for name, file in document.pop("videos").items()}
-    episode = EncodedEpisode(**document, videos=videos)
+    stats = {
+        name: {kind: np.array(value) for kind, value in statistics.items()}
+        for name, statistics in document.pop("stats").items()
+    }
+    episode = EncodedEpisode(**document, videos=videos, stats=stats)
     with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
         for key in arrays.files:
             kind, name = key.split("/", 1)
@@ -62,9 +69,6 @@ def load(folder: Path) -> EncodedEpisode:
                 ends = np.cumsum(arrays[f"sizes/{name}"])
                 files = np.split(arrays[key], ends[:-1])
                 episode.columns[name] = [file.tobytes() for file in files]
-            elif kind == "stats":
-                feature, statistic = name.rsplit("/", 1)
-                episode.stats.setdefault(feature, {})[statistic] = arrays[key]
     return episode
 
 
