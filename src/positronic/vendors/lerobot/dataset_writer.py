@@ -5,6 +5,7 @@ done here is what its writer does slowly or at a risk: rows go to parquet as who
 arrive encoded, and each video file is joined once, from parts that stay where they are.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -144,10 +145,12 @@ class LeRobotWriter:
         Otherwise LeRobot's metadata, when it is collected, writes the rows that it still holds
         and makes the deleted directories anew.
         """
-        if self._table_writer is not None:
-            self._table_writer.close()
-        self._meta._metadata_buffer.clear()  # writing may be just what went wrong
-        self._meta.finalize()
+        self._meta._metadata_buffer.clear()
+        with suppress(OSError):  # writing may be just what went wrong
+            if self._table_writer is not None:
+                self._table_writer.close()
+        with suppress(OSError):
+            self._meta.finalize()
 
     def _write_rows(self, columns: dict[str, Any]) -> dict[str, int]:
         import pyarrow as pa

@@ -134,7 +134,10 @@ def _attempt(work: Work, index: int) -> Outcome:
         episode = dataset[index]
         source = source_of(episode)
         stored_episode.save(encode_episode(episode, recipe, scratch), scratch, folder)
-    except (OSError, StorageError):
+    except OSError as error:
+        # PyAV's own kinds of it do not travel between processes.
+        raise OSError(error.errno, error.strerror or str(error), error.filename) from error
+    except StorageError:
         raise
     except PositronicError as error:
         return source, str(error).removeprefix(f"episode {source}: ")
