@@ -115,7 +115,7 @@ def _fits(wanted: int) -> bool:
 
 
 def _give_up_until_it_fits(wanted: int, what: str) -> None:
-    versions = sorted(_versions(), key=lambda version: (version / LOCK).stat().st_mtime)
+    versions = sorted(_versions(), key=_last_use)
     held, limit = _size(versions), cache_size()
     while held + wanted > limit and versions:
         if _give_up(versions.pop(0)):
@@ -147,6 +147,13 @@ def _give_up(version: Path) -> bool:
     except (BlockingIOError, FileNotFoundError):
         return False
     return True
+
+
+def _last_use(version: Path) -> float:
+    try:
+        return (version / LOCK).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0  # another process has just given it up
 
 
 def _versions() -> list[Path]:

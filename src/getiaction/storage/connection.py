@@ -9,7 +9,7 @@ from getiaction.storage.profiles import Profile, load_profile
 
 CONNECT_TIMEOUT_S = 5.0
 # Of silence, not of the whole transfer.
-READ_TIMEOUT_S = 20.0
+READ_TIMEOUT_S = 10.0
 # Files that are moved at once.
 PARALLEL = 8
 

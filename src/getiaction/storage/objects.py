@@ -130,7 +130,7 @@ def write(
             **address(location),
             **condition,
             Body=content,
-            ChecksumSHA256=whole.checksum,
+            **whole.headers,
             Metadata={SHA256: sha256.hexdigest(), "author": author},
         )
         if condition:  # should it be wrong, then this is what may be replaced

@@ -109,7 +109,7 @@ def _put(
         nonlocal condition
         with path.open("rb") as body:
             answer = client(location.profile).put_object(
-                **address(location), **condition, **options, Body=body, ChecksumSHA256=part.checksum
+                **address(location), **condition, **options, Body=body, **part.headers
             )
         if condition:  # should it be wrong, then this is what may be replaced
             condition = {"IfMatch": f'"{tag(answer)}"'}
@@ -164,9 +164,7 @@ def _put_part(
         with path.open("rb") as file:
             file.seek(part.offset)
             body = file.read(part.size)
-        answer = s3.upload_part(
-            **upload, PartNumber=number, Body=body, ChecksumSHA256=part.checksum
-        )
+        answer = s3.upload_part(**upload, PartNumber=number, Body=body, **part.headers)
         confirm(answer, part)
         return str(answer["ETag"])
 

@@ -8,7 +8,6 @@ For YAML and Python alike::
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, override
 
 import gymnasium
@@ -17,7 +16,7 @@ from gymnasium import spaces
 
 from getiaction.errors import GetiactionError
 from getiaction.gyms import GymnasiumGym
-from positronic import simulator
+from positronic import simulator, storage
 from positronic.codec import Codec, Contract
 from positronic.codec.contract import FILE_NAME
 from positronic.errors import PositronicError
@@ -151,8 +150,11 @@ def resolve(codec: Any, options: Mapping[str, Any]) -> tuple[Codec, int | None]:
         return made, None
     if options:
         raise GetiactionError("codec_options are for a codec that is given by name")
+    path = str(codec)
+    if storage.is_remote(path):
+        path = str(storage.fetch(path, only=lambda name: name.endswith(FILE_NAME)))
     for place in _CONTRACTS:
-        file = Path(str(codec)).expanduser() / place / FILE_NAME
+        file = storage.local(path) / place / FILE_NAME
         if file.is_file():
             contract = Contract.load(file)
             return contract.make_codec(), round(contract.fps)
