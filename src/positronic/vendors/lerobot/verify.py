@@ -125,9 +125,12 @@ class _Examination:
             self._meta(info, tables, tasks, stats)
             with _pool(workers) as run_all:
                 checks = [*self._rows(info, dict(tasks)), *self._packets(info)]
-                self._examine(run_all, checks, "verifying", "file")
+                found = run_all(_run, checks)
+                # LeRobot, which this needs, takes seconds to import: while the processes read.
+                self._faults += verify_meta.stats_faults(stats, info, self._episodes, self._ours)
+                self._collect(found, len(checks), "verifying", "file")
                 checks = [*self._pictures(info), *self._frames(info)] if self._decode else []
-                self._examine(run_all, checks, "decoding", "video")
+                self._collect(run_all(_run, checks), len(checks), "decoding", "video")
         return self._verdict(len(info.keys("video", "image")))
 
     def _verdict(self, cameras: int) -> Verdict:
@@ -156,17 +159,16 @@ class _Examination:
         self._faults += verify_meta.task_faults(tasks)
         self._faults += verify_meta.episode_faults(episodes, tasks)
         self._faults += verify_meta.file_faults(self._root, episodes, tables)
-        self._faults += verify_meta.stats_faults(stats, info, episodes, self._ours)
         if self._ours:
             self._faults += verify_meta.contract_faults(self._root, info, stats)
             self._faults += verify_meta.provenance_faults(self._root, episodes)
 
-    def _examine(self, run_all: RunAll, checks: Sequence[Check], desc: str, unit: str) -> None:
-        if not checks:
+    def _collect(self, found: Iterable[list[Fault]], total: int, desc: str, unit: str) -> None:
+        if total == 0:
             return
-        with bar(total=len(checks), desc=desc, unit=unit) as progress:
-            for found in run_all(_run, checks):
-                self._faults += found
+        with bar(total=total, desc=desc, unit=unit) as progress:
+            for faults in found:
+                self._faults += faults
                 progress.update()
 
     def _by_file(self, file_of: Callable[[Episode], str]) -> Iterator[tuple[str, list[Episode]]]:

@@ -1,7 +1,9 @@
 """Every kind of damage, really done to a converted dataset, is named; healthy ones have none."""
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,10 +16,11 @@ import pytest
 
 from positronic import cli
 from positronic.dataset import LocalDataset
+from positronic.errors import DatasetError
 from positronic.vendors.lerobot import codecs, dataset_writer
 from positronic.vendors.lerobot.conversion import Options, convert_dataset
 from positronic.vendors.lerobot.layout import Clip, Episode
-from positronic.vendors.lerobot.verify import verify, verify_dataset
+from positronic.vendors.lerobot.verify import _pool, verify, verify_dataset
 from positronic.vendors.lerobot.verify_videos import PacketsCheck
 from positronic.vendors.lerobot.video import Encoder, VideoWriter, join
 from tests.positronic.vendors.lerobot.damage import (
@@ -151,6 +154,15 @@ def test_processes_find_the_same(dataset: Path) -> None:
     garble(dataset)
     nan_state(dataset)
     assert [str(f) for f in verify_dataset(dataset, workers=2).faults] == faults(dataset)
+
+
+def _die(check: object) -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_dies_is_reported() -> None:
+    with pytest.raises(DatasetError, match="was killed, .*--workers=1"), _pool(2) as run_all:
+        list(run_all(_die, [PacketsCheck(Path(), "", "", {}, 1, ())]))
 
 
 def test_several_files_are_told_apart(
