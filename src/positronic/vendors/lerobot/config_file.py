@@ -16,7 +16,7 @@ from positronic import storage
 from positronic.cli.flags import Flags, parse_value
 from positronic.cli.help import did_you_mean, missing, parameters
 from positronic.codec import Codec
-from positronic.errors import UsageError
+from positronic.errors import PositronicError, UsageError
 from positronic.vendors.lerobot import options, presets
 from positronic.vendors.lerobot.options import Options
 
@@ -97,7 +97,7 @@ def apply(config: cfn.Config, document: Mapping[str, Any], file: str) -> cfn.Con
             continue  # printed before it was given
         try:
             config = config.override(**{name: _read_value(config, name, value)})
-        except UsageError as error:
+        except PositronicError as error:
             raise UsageError(f"{file}: {error}") from error
         except cfn.ConfigError as error:
             raise UsageError(f"{file}: {name}: {error.__cause__ or error}") from error
@@ -115,7 +115,7 @@ def _read_value(config: cfn.Config, name: str, value: Any) -> Any:
 
 
 def _policy(value: Any) -> cfn.Config:
-    fields = {TYPE: value} if isinstance(value, str) else dict(value or {})
+    fields = dict(value) if isinstance(value, Mapping) else {TYPE: value}
     name = fields.pop(TYPE, None)
     if name is None:
         raise UsageError("policy has no type; expected LeRobot's name of it, as in type: act")

@@ -27,7 +27,7 @@ INFO = "meta/info.json"
 
 def _train(**flags: Any) -> int:
     options = Options(**flags).settled()
-    if options.config is not None:
+    if options.config == config_file.PRINT:
         _settle_threads()
         from positronic.vendors.lerobot.effective import settings
 
