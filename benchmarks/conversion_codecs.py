@@ -128,15 +128,16 @@ def main() -> None:
 
     torch.set_num_threads(1)
     raw = Path(sys.argv[1])
-    folder = raw.parent / "codecs"
-    folder.mkdir()
     clean, noisy = clips(raw, 0.0), clips(raw, NOISE)
     print("\n| encoder | encode, ms | torchcodec, ms | PyAV, ms | kB | PSNR, dB ", end="")
     print("| noisy: encode, ms | kB | PSNR, dB |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name, encoder in encoders().items():
         columns = [name]
-        for videos in (clean, noisy):
+        for number, videos in enumerate((clean, noisy)):
+            # Of its own, because LeRobot keeps decoders open by the name of the file.
+            folder = raw.parent / f"{name} {number}"
+            folder.mkdir()
             spent = encode(videos, folder, encoder)
             count = sum(len(images) for images in videos)
             size = sum(file.stat().st_size for file in folder.iterdir()) / count / 1e3
@@ -145,8 +146,6 @@ def main() -> None:
                 for backend in ("torchcodec", "pyav"):
                     columns.append(f"{read(folder / '1.mp4', len(videos[1]), backend):.2f}")
             columns += [f"{size:.2f}", f"{psnr(videos, folder):.2f}"]
-            for file in folder.iterdir():
-                file.unlink()
         print(f"| {' | '.join(columns)} |", flush=True)
 
 
