@@ -102,8 +102,11 @@ class Image(Codec):
         return {self.key: self._each(columns[self.source])}
 
     def _each(self, frames: Iterable[Any]) -> Iterator[NDArray[np.uint8]]:
+        before: tuple[Any, NDArray[np.uint8]] | None = None
         for frame in frames:
-            yield self._resize(frame)
+            if before is None or frame is not before[0]:
+                before = frame, self._resize(frame)
+            yield before[1]  # again, where a slow camera's picture stands in several rows
 
     def _resize(self, frame: Any) -> NDArray[np.uint8]:
         image = np.asarray(frame)

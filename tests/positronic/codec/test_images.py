@@ -31,6 +31,16 @@ def test_the_exact_size_passes_through_untouched() -> None:
     assert resize_with_pad(image, 64, 48) is image
 
 
+def test_a_picture_that_stays_is_resized_once() -> None:
+    rng = np.random.default_rng(0)
+    first, second = (rng.integers(0, 256, (40, 60, 3), dtype=np.uint8) for _ in range(2))
+    codec = Image("observation.images.left", "image.wrist", (32, 32))
+    frames = list(codec.encode_rows({"image.wrist": [first, first, second, first]})[codec.key])
+    assert frames[1] is frames[0]
+    for frame, image in zip(frames, (first, first, second, first), strict=True):
+        np.testing.assert_array_equal(frame, resize_with_pad(image, 32, 32))
+
+
 def test_the_filter_is_bilinear_with_antialiasing() -> None:
     # Halving averages: a checkerboard turns grey, where point sampling would keep its extremes.
     board = np.indices((64, 64)).sum(axis=0) % 2 * 255
