@@ -6,7 +6,6 @@ LeRobot's function for PyAV opens the file again for each sample, which takes lo
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +39,10 @@ class VideoReader(ABC):
     @abstractmethod
     def frames(self, seconds: Sequence[float]) -> Iterator[Frame]:
         """Yield the frame at each of ``seconds``, which ascend: uint8 (C, H, W)."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the file now: PyAV's objects hold each other, and would wait to be collected."""
 
     def _is_at(self, found: float, wanted: float) -> bool:
         # LeRobot compares times in this precision.
@@ -80,6 +83,10 @@ class PyavReader(VideoReader):
                 yield self._as_lerobot(wanted)
             else:
                 yield frame.to_ndarray(format="rgb24").transpose(2, 0, 1)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
 
     def _frame(self, wanted: float) -> Any:
         """The first frame that is not before ``wanted``."""
@@ -132,6 +139,10 @@ class TorchcodecReader(VideoReader):
         for frame, time, wanted in zip(found.data.numpy(), times, seconds, strict=True):
             yield frame if self._is_at(time, wanted) else self._as_lerobot(wanted)
 
+    def close(self) -> None:
+        """Close the file."""
+        del self._decoder
+
 
 READERS: dict[str, type[VideoReader]] = {
     reader.backend: reader for reader in (PyavReader, TorchcodecReader)
@@ -159,11 +170,17 @@ class ReaderPool:
     def reader(self, path: Path) -> Iterator[VideoReader]:
         """Lend a reader of ``path``; one that failed is not lent again."""
         reader = self._take(path) or self._made(path, self._tolerance_s)
-        yield reader
+        try:
+            yield reader
+        except BaseException:
+            reader.close()
+            raise
         with self._lock:
             self._idle[reader] = None
+            oldest = next(iter(self._idle))
             if len(self._idle) > self._most:
-                self._idle.popitem(last=False)
+                del self._idle[oldest]
+                oldest.close()
 
     def _take(self, path: Path) -> VideoReader | None:
         if self._process != os.getpid():
@@ -177,7 +194,8 @@ class ReaderPool:
     def _forget(self) -> None:
         self._process = os.getpid()
         self._lock = threading.Lock()
-        self._idle: OrderedDict[VideoReader, None] = OrderedDict()
+        #: Those used longest ago first.
+        self._idle: dict[VideoReader, None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("_made", "_tolerance_s", "_most")
