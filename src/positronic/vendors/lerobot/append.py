@@ -133,7 +133,8 @@ def _new_episodes(dataset: Dataset, provenance: dict[str, Any]) -> tuple[Dataset
 
 def _key(episode: dict[str, Any]) -> str:
     """What tells a recording from others: its uid if it was given one."""
-    return str(episode["source"] if episode["uid"] in NO_UID else episode["uid"])
+    uid = episode.get("uid")
+    return str(episode["source"] if uid in NO_UID else uid)
 
 
 def _forget_finished(workplace: Workplace, provenance: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """Where a conversion's result goes: a local directory, or ``s3://bucket/key``."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,10 @@ class Output:
     A local one is prepared beside its place, one on S3 in the cache of this machine.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.is_remote = storage.is_remote(os.fspath(path))
-        self.uri = storage.join(os.fspath(path))
+    def __init__(self, path: str | Path) -> None:
+        self.is_remote = storage.is_remote(path)
+        # Beside the directory itself, not beside a link to it, which may be on another disk.
+        self.uri = storage.join(path) if self.is_remote else str(storage.local(path).resolve())
 
     def __str__(self) -> str:
         return self.uri

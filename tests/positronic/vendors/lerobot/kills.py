@@ -32,6 +32,12 @@ def renames_to(target: Path) -> Event:
     return lambda event, arguments: event == "os.rename" and arguments[1] == name
 
 
+def removals_of(target: Path) -> Event:
+    """Removing the file ``target``."""
+    name = os.fspath(target)
+    return lambda event, arguments: event == "os.remove" and os.fspath(arguments[0]) == name
+
+
 def requests(event: str, _: tuple[Any, ...]) -> bool:
     """Sending a request over HTTP."""
     return event == "http.client.send"

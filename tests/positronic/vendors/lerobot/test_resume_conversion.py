@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 # Every how manieth step of about 150 is tried; prime, so that none of a repeated few is left out.
-STRIDE = 7
+STRIDE = 11
 
 HERE = Options(workers=0)
 GO_ON = Options(workers=0, resume=True)
