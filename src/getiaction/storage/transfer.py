@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from getiaction.storage.connection import client
-from getiaction.storage.digests import MIB, Digest, Part, etag_of, is_md5, sha256_of
+from getiaction.storage.digests import Digest, Part, etag_of, is_md5, sha256_of
 from getiaction.storage.location import Location
 from getiaction.storage.objects import (
     SHA256,
@@ -21,6 +21,9 @@ from getiaction.storage.objects import (
     tag,
 )
 from getiaction.storage.patience import Garbled, NotThere, Overtaken, patiently
+
+# What has not been read in full when the connection is cut is lost.
+BLOCK = 128 * 2**10
 
 
 def send(
@@ -178,7 +181,7 @@ def _blocks(location: Location, stored: Stored, begin: int) -> Iterator[bytes]:
     answer = client(location.profile).get_object(**address(location), **where)
     if begin + int(answer["ContentLength"]) != stored.size:
         raise Overtaken(_replaced(location))
-    while block := answer["Body"].read(MIB):
+    while block := answer["Body"].read(BLOCK):
         yield block
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from getiaction.errors import GetiactionError
-from getiaction.storage import fetch, publish, remove
+from getiaction.storage import Location, fetch, publish, remove, take_snapshot
 from getiaction.storage.manifest import MANIFEST
 from tests.getiaction.storage.files import URL, child, held, made, objects, put
 from tests.s3 import Faulty
@@ -225,6 +225,27 @@ def test_of_two_replacements_at_once_both_are_whole(
     publish(new, URL, replace=True)
     assert held(fetch(URL)) == NEW
     assert NEW.items() <= plain(s3).items()
+
+
+def test_only_what_was_read_is_replaced(
+    s3: Any, faulty: Faulty, old: Path, new: Path, tmp_path: Path
+) -> None:
+    publish(old, URL)
+    read = take_snapshot(Location.parse(URL)).version
+    third = made(tmp_path / "third", {"a": b"third", "e": b"e"})
+    started: list[str] = []
+
+    def watch(method: str, path: str) -> None:
+        if method == "PUT" and ".publishing" in path and not started:
+            started.append(path)
+            publish(third, URL, replace=True)
+
+    faulty.watch = watch
+    with pytest.raises(GetiactionError, match="was not published: it has changed meanwhile"):
+        publish(new, URL, replace=True, over=read)
+    assert held(fetch(URL)) == held(third)
+    publish(new, URL, replace=True, over=take_snapshot(Location.parse(URL)).version)
+    assert held(fetch(URL)) == NEW
 
 
 def test_the_same_at_once_is_no_conflict(s3: Any, old: Path) -> None:
