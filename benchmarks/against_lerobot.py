@@ -93,7 +93,7 @@ def our_batches(root: Path, preset: Any, batch_size: int) -> Iterator[Any]:
 def compare(kind: str, raw: Dataset, codec: Codec, preset: Any, folder: Path) -> None:
     """Print the rows of the table for one codec."""
     ours_root, native_root = folder / f"{kind}-ours", folder / f"{kind}-native"
-    options = Options(workers=1)
+    options = Options(workers=0)
     ours = cpu(lambda: convert_dataset(raw, codec, ours_root, FPS, options))
     native = cpu(lambda: convert_natively(raw, codec, native_root, streaming=False))
     row(f"convert, {kind}: LeRobot's writer", native, ours)

@@ -13,7 +13,7 @@ from positronic.dataset import LocalDataset
 from positronic.errors import DatasetError, StorageError, UsageError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion import Options, convert_dataset
-from positronic.vendors.lerobot.convert import convert
+from positronic.vendors.lerobot.convert import COMMANDS
 from tests.positronic.vendors.lerobot.raw import FPS, TASK, record
 
 # LeRobot takes long to import; one test process is enough to pay for it.
@@ -246,7 +246,7 @@ def test_a_share_is_chosen_at_random_and_kept_in_order(tmp_path: Path) -> None:
 
 
 def run(*words: str) -> int:
-    return cli.status({"convert": convert}, "positronic-to-lerobot", ["convert", *words])
+    return cli.status(COMMANDS, "positronic-to-lerobot", ["convert", *words])
 
 
 def test_the_command_of_the_documentation(
@@ -266,6 +266,9 @@ def test_the_command_of_the_documentation(
     assert opened(tmp_path / "a").features["observation.images.side"]["shape"] == (32, 48, 3)
     assert run(*words, f"--output_dir={tmp_path / 'a'}") == 1
     assert "exists already" in capfd.readouterr().err
+    for command, said in (("verify", "is whole: 3 episodes, 29 frames"), ("info", "29")):
+        assert cli.status(COMMANDS, "prog", [command, f"--dataset_root={tmp_path / 'a'}"]) == 0
+        assert said in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
