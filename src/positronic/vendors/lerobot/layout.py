@@ -30,6 +30,8 @@ COUNTERS = {
     "index": "int64",
     "task_index": "int64",
 }
+# Neither numbers nor images: nothing is computed of these, and their shape says little.
+TEXT = ("string", "language")
 
 Statistics = dict[str, NDArray[Any]]
 

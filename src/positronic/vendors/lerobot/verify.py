@@ -119,9 +119,9 @@ class _Examination:
         for table in tables:
             self._episodes += self._read(partial(layout.read_episodes, name=table, info=info)) or []
         tasks = self._read(layout.read_tasks) or []
-        stats = self._read(layout.read_stats) or {}
         # Without the tables everything else would only seem to be wrong.
         if not self._faults:
+            stats = self._read(layout.read_stats) or {}
             self._meta(info, tables, tasks, stats)
             with _pool(workers) as run_all:
                 checks = [*self._rows(info, dict(tasks)), *self._packets(info)]

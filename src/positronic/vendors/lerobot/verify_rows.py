@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot import verify_stats
 from positronic.vendors.lerobot.fault import Fault, first_of, listed
-from positronic.vendors.lerobot.layout import COUNTERS, Episode, read_table
+from positronic.vendors.lerobot.layout import COUNTERS, TEXT, Episode, read_table
 
 TOLERANCE_S = 1e-4  # LeRobot's, of a row's time
-# Neither numbers nor images: nothing is computed of them, and their shape says little.
-TEXT = ("string", "language")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class PacketsCheck:
     def run(self) -> list[Fault]:
         """Read the packets and say what is wrong."""
         try:
-            texts, times = self._stream()
+            texts, times, rate = self._stream()
         except _broken() as error:
             return [Fault(self.file, f"cannot be read: {_said(error)}", unreadable=True)]
         faults = [Fault(self.file, text) for text in texts]
@@ -44,22 +44,23 @@ class PacketsCheck:
             faults.append(Fault(self.file, f"holds {len(times)} frames, expected {rows}"))
         before: Episode | None = None
         for episode in sorted(self.episodes, key=lambda e: e.videos[self.key].start):
-            texts = [*self._span(episode, before), *self._times(episode, times)]
+            texts = [*self._span(episode, before), *self._times(episode, times, rate)]
             faults += [Fault(self.file, text, episode.index) for text in texts]
             before = episode
         return faults
 
-    def _stream(self) -> tuple[list[str], NDArray[np.float64]]:
-        """What the header says amiss, and the times of all packets in seconds, ascending."""
+    def _stream(self) -> tuple[list[str], NDArray[np.float64], float]:
+        """What the header says amiss, the packets' times in seconds, ascending, and the rate."""
         import av
 
         with av.open(str(self.root / self.file)) as container:
             stream = container.streams.video[0]
             size = (stream.height, stream.width)
+            rate = float(stream.average_rate or 0)
             found = {
                 "a picture": (f"{size[0]}x{size[1]}", "{}x{}".format(*size_of(self.feature))),
                 "video": (stream.codec.canonical_name, self._noted("video.codec")),
-                "video at": (f"{float(stream.average_rate or 0):g} fps", f"{self.fps:g} fps"),
+                "video at": (f"{rate:.4g} fps", f"{self.fps:.4g} fps"),
             }
             texts = [
                 f"is {what} {is_so}, expected {should}"
@@ -73,7 +74,7 @@ class PacketsCheck:
                 texts.append("has frames without a time")
             base = stream.time_base or 1
             times = [float(pts * base) for pts, _ in packets if pts is not None]
-        return texts, np.sort(np.array(times, dtype=np.float64))
+        return texts, np.sort(np.array(times, dtype=np.float64)), rate
 
     def _noted(self, name: str) -> str | None:
         info = self.feature.get("info") or self.feature.get("video_info") or {}
@@ -93,10 +94,10 @@ class PacketsCheck:
                 f"begins at {clip.start:.6g} s, before episode {before.index} ends at {stop:.6g} s"
             )
 
-    def _times(self, episode: Episode, times: NDArray[np.float64]) -> Iterator[str]:
+    def _times(self, episode: Episode, times: NDArray[np.float64], rate: float) -> Iterator[str]:
         rows = (np.arange(episode.length) / self.fps).astype(np.float32).astype(np.float64)
         asked = episode.videos[self.key].start + rows
-        numbers = np.rint(asked * self.fps).astype(np.int64)
+        numbers = np.rint(asked * rate).astype(np.int64)
         if (gone := (numbers < 0) | (numbers >= len(times))).any():
             at, more = first_of(gone)
             yield f"frame {at} is not in the file{more}"

@@ -98,6 +98,12 @@ def stats_of_dataset(root: Path) -> None:
     edit_json(root, "meta/stats.json", change)
 
 
+def no_stats_and_a_row_less(root: Path) -> None:
+    """The one must not hide the other."""
+    (root / "meta/stats.json").unlink()
+    drop_row(root)
+
+
 def contract(change: Callable[[Contract], Contract]) -> Callable[[Path], None]:
     def damage(root: Path) -> None:
         change(Contract.load(root / "meta")).save(root / "meta")
@@ -282,6 +288,16 @@ DAMAGES: list[Damage] = [
             "meta/stats.json: action: mean[3] is",
             "contract.json: stats_digest is not that of meta/stats.json",
         ],
+    ),
+    (
+        "stats of a feature",
+        lambda root: edit_json(root, "meta/stats.json", lambda stats: stats.pop("action")),
+        ["meta/stats.json: there are no statistics of action"],
+    ),
+    (
+        "stats file gone",
+        no_stats_and_a_row_less,
+        ["meta/stats.json: does not exist", "DATA: episode 1: has 5 rows"],
     ),
     ("tasks gone", remove("meta/tasks.parquet"), ["meta/tasks.parquet: does not exist"]),
     (
