@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tqdm import tqdm
-
 MIB = 2**20
 LINE_EVERY_S = 10.0
 # Less is there before one could read the line.
@@ -20,6 +18,8 @@ def progress(what: str, files: int, total: int) -> Iterator[Callable[[int], None
     """Show the transfer of ``total`` bytes; yields what is to be told how many have arrived."""
     lock = threading.Lock()
     if sys.stderr.isatty():
+        from tqdm import tqdm  # as long to import as all of this package: not for every worker
+
         with tqdm(total=total, desc=what, unit="B", unit_scale=True, dynamic_ncols=True) as bar:
 
             def advance(count: int) -> None:

@@ -14,7 +14,6 @@ import shutil
 import time
 import uuid
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,6 +30,8 @@ STAGING = ".staging-"
 
 @lru_cache(maxsize=1)
 def _writer_info() -> dict[str, str]:
+    from importlib import metadata  # slow, and who only reads needs none
+
     try:
         version = metadata.version("positronic-lightning")
     except metadata.PackageNotFoundError:  # run from a source tree that is not installed

@@ -13,7 +13,7 @@ from positronic.vendors.lerobot.workers import encoding
 from positronic.worker_pool import worker_pool
 from tests.positronic.vendors.lerobot.raw import FPS, record
 
-HEAVY = ("torch", "lerobot", "pandas", "scipy", "datasets", "boto3", "mujoco", "lightning")
+HEAVY = ("torch", "lerobot", "pandas", "scipy", "datasets", "boto3", "mujoco", "lightning", "tqdm")
 
 
 @pytest.fixture(scope="module")
