@@ -51,14 +51,19 @@ def describe(dataset: Dataset, contract: Contract, options: dict[str, Any]) -> J
 
 
 def identity(dataset: Dataset, index: int) -> dict[str, Any]:
-    """The source of an episode and its uid; None for one that cannot be opened."""
+    """What tells an episode from others: source, uid, a digest of its static values.
+
+    Uid and digest are None for one that cannot be opened.
+    """
     try:
         episode = dataset[index]
-        return {"source": source_of(episode), "uid": episode.uid}
+        statics = json.dumps(dict(episode.static), sort_keys=True, default=repr).encode()
+        digest = hashlib.sha256(statics).hexdigest()[:16]
+        return {"source": source_of(episode), "uid": episode.uid, "statics": digest}
     except StorageError:
         raise
     except PositronicError:
-        return {"source": f"episode {index}", "uid": None}
+        return {"source": f"episode {index}", "uid": None, "statics": None}
 
 
 def _static_digest(dataset: Dataset, index: int) -> str | None:
@@ -108,6 +113,8 @@ def _other_episodes(then: Any, now: Any) -> str:
         return f"raw episodes: {len(then)} against {len(now)}"
     pairs = enumerate(zip(then, now, strict=True))
     index, (a, b) = next((index, pair) for index, pair in pairs if pair[0] != pair[1])
+    if (a["source"], a["uid"]) == (b["source"], b["uid"]):
+        return f"the static values of raw episode {index}, {a['source']}"
     if (a["source"], a["uid"]) == (b["source"], b["uid"]):
         return f"the static values of raw episode {index}, {a['source']}"
     return f"raw episode {index}: {a['source']} ({a['uid']}) against {b['source']} ({b['uid']})"

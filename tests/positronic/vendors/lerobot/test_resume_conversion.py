@@ -25,7 +25,7 @@ from positronic.vendors.lerobot.convert import COMMANDS
 from positronic.vendors.lerobot.dataset_writer import LeRobotWriter
 from positronic.vendors.lerobot.output import Output
 from tests.positronic.vendors.lerobot.kills import contents, files_in, killed, renames_to, requests
-from tests.positronic.vendors.lerobot.raw import FPS, record
+from tests.positronic.vendors.lerobot.raw import FPS, TASK, record
 
 pytestmark = [
     pytest.mark.xdist_group("lerobot-convert"),
@@ -147,6 +147,16 @@ def test_what_is_unfinished_is_neither_taken_nor_lost_unasked(
             convert_dataset(dataset, its_codec, output, fps, options)
     assert convert_dataset(raw, codec, output, FPS, GO_ON).earlier == 2
     assert contents(output) == whole
+
+
+def test_other_static_values_are_another_dataset(tmp_path: Path) -> None:
+    paths = [record(tmp_path / "raw", index, steps=3, size=None) for index in range(4)]
+    raw, state = LocalDataset(tmp_path / "raw"), codecs.eepose_state()
+    begun(raw, state, tmp_path / "out")
+    statics = paths[1] / "static.json"
+    statics.write_text(statics.read_text().replace(TASK, "another task"))
+    with pytest.raises(StorageError, match=f"static values of raw episode 1, {paths[1]}"):
+        convert_dataset(raw, state, tmp_path / "out", FPS, GO_ON)
 
 
 def test_two_conversions_to_one_place_are_one_too_many(
