@@ -105,12 +105,16 @@ def test_a_corrupt_table(state_root: Path, tmp_path: Path) -> None:
         LeRobotDataModule(root=root).prepare(CONFIG)
 
 
-def test_a_corrupt_video(image_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cache", ["off", "memory", "disk"])
+def test_a_corrupt_video(
+    image_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = broken(image_root, tmp_path)
     video = next((root / "videos").rglob("*.mp4"))
     video.write_bytes(video.read_bytes()[:500])
     with pytest.raises(GetiactionError, match=r"mp4 cannot be decoded for episode 0"):
-        LeRobotDataModule(root=root).prepare(CONFIG)
+        LeRobotDataModule(root=root, cache=cache).prepare(CONFIG)
 
 
 def test_neither_or_both_sources_are_refused() -> None:
@@ -157,6 +161,12 @@ def test_image_transforms_are_for_training_only(image_root: Path) -> None:
     key = "observation.images.left"
     assert not next(iter(data.train_dataloader()))[key].any()
     assert next(iter(held_out))[key].any()
+
+
+def test_frames_that_differ_from_time_to_time_are_not_kept(image_root: Path) -> None:
+    data = LeRobotDataModule(root=image_root, image_transforms=torch.zeros_like, cache="disk")
+    with pytest.raises(GetiactionError, match="cache='disk': image transforms differ from item"):
+        data.prepare(CONFIG)
 
 
 @pytest.fixture
