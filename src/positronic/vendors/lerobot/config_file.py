@@ -148,4 +148,5 @@ def _codec(codec: Codec | None) -> dict[str, Any] | None:
 
 def dump(settings: Mapping[str, Any]) -> str:
     """Return the settings as YAML."""
-    return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=100)
+    return text

@@ -27,7 +27,7 @@ def loggers(run_dir: Path, *, wandb: str, step: int, settings: Mapping[str, Any]
         MissingDependency: WandB is asked for and not installed.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    purge = {"purge_step": step + 1} if step else {}
+    purge: dict[str, Any] = {"purge_step": step + 1} if step else {}
     sinks: list[Logger] = [TensorBoardLogger(run_dir, name="", version="tensorboard", **purge)]
     if wandb == "auto":
         wandb = "online" if os.environ.get(WANDB_KEY) else "off"
