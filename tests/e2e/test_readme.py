@@ -1,4 +1,4 @@
-"""The README's commands are run as they are written, only smaller and with a home of their own."""
+"""The documents' commands run as they are written, only smaller and with a home of their own."""
 
 import os
 import re
@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,13 +19,15 @@ pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-# What a machine without a GPU does in a minute; names and order of flags stay the README's.
+DOCUMENTS = ("README.md", "docs/jobs.md")
+# What a machine without a GPU does in a minute; names and order of flags stay the documents'.
 SMALLER = {"episodes": 3, "steps": 2, "save_freq": 2, "num_iterations": 1, "simulation_time": 1}
 
 
 def blocks(section: str) -> list[tuple[str, str]]:
-    """The fenced shell blocks of the README marked ``section``: (further words, commands)."""
-    found = re.findall(r"```bash ([^\n]*)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """The fenced shell blocks marked ``section``: (further words, commands)."""
+    text = "\n".join((ROOT / name).read_text() for name in DOCUMENTS)
+    found = re.findall(r"```bash ([^\n]*)\n(.*?)```", text, re.DOTALL)
     return [
         (marks, body)
         for marks, body in found
@@ -33,6 +36,10 @@ def blocks(section: str) -> list[tuple[str, str]]:
 
 
 def smaller(command: str) -> str:
+    """The same command with small numbers; of thousands of steps, as many as thousands."""
+    thousands = re.sub(r"(--(?:steps|save_freq)=[1-9])000\b", r"\1", command)
+    if thousands != command:
+        return thousands
     for flag, size in SMALLER.items():
         command = re.sub(rf"(--(?:\w+\.)?{flag})=\d+", rf"\1={size}", command)
     return command
@@ -41,7 +48,7 @@ def smaller(command: str) -> str:
 def environment(home: Path) -> dict[str, str]:
     cache = {"TORCH_HOME": str(home / "torch"), "HF_HUB_OFFLINE": "1"}
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    unset = {k: v for k, v in os.environ.items() if k != "DISPLAY"}
+    unset = {k: v for k, v in os.environ.items() if k != "DISPLAY" and not k.startswith("XDG_")}
     return {**unset, **cache, "HOME": str(home), "PATH": path}
 
 
@@ -123,3 +130,15 @@ def test_the_workflow(tmp_path: Path) -> None:
 def test_human_demonstrations(tmp_path: Path) -> None:
     run_section("human", tmp_path)
     assert list(tmp_path.rglob("open_loop.html"))
+
+
+def test_the_jobs_on_s3(tmp_path: Path, s3: Any) -> None:
+    for bucket in ("interim", "checkpoints"):
+        s3.create_bucket(Bucket=bucket)
+    record = "positronic-data-collection scripted --env=stack_cubes --episodes=3"
+    sh(f"{record} --output_dir=~/datasets/stack_cubes", environment(tmp_path))
+    printed = run_section("jobs", tmp_path)
+    assert "000002" in printed
+    assert "000003" in printed
+    last = s3.get_object(Bucket="checkpoints", Key="lerobot/experiment_v1/checkpoints/last")
+    assert last["Body"].read().decode().strip() == "000003"
