@@ -80,7 +80,6 @@ class _Processes:
 
     def outcome(self, index: int) -> Outcome:
         """Wait for an episode; those before it must have been asked for."""
-        assert self._pool is not None
         try:
             outcome = self._handed[index].result()
         except BrokenProcessPool:
@@ -97,14 +96,21 @@ class _Processes:
         self._pool = self._open.enter_context(worker_pool(self._workers, _start, self._work))
         for index, future in self._handed.items():
             if not future.done() or future.cancelled() or future.exception() is not None:
-                self._handed[index] = self._pool.submit(_attempt_here, index)
+                self._submit(index)
         self._hand_out()
 
     def _hand_out(self) -> None:
-        assert self._pool is not None
         free = AHEAD * self._workers - len(self._handed)
         for index in islice(self._todo, max(0, free)):
+            self._submit(index)
+
+    def _submit(self, index: int) -> None:
+        assert self._pool is not None
+        try:
             self._handed[index] = self._pool.submit(_attempt_here, index)
+        except BrokenProcessPool as error:  # it shows when this episode is asked for
+            self._handed[index] = Future()
+            self._handed[index].set_exception(error)
 
 
 def _alone(work: Work, index: int) -> Outcome:
