@@ -54,11 +54,12 @@ def digest(path: Path) -> Digest:
     """Read a file once for all its digests."""
     size = path.stat().st_size
     part_size = max(PART, -(-size // MAX_PARTS))
+    if size <= part_size:
+        part = next(_parts(path, size + 1, None))
+        return Digest(part.size, part.sha256.hex(), (part,))
     whole = hashlib.sha256()
-    parts: list[Part] = []
-    for part in _parts(path, part_size, whole):
-        parts.append(part)
-    return Digest(sum(part.size for part in parts), whole.hexdigest(), tuple(parts))
+    parts = tuple(_parts(path, part_size, whole))
+    return Digest(sum(part.size for part in parts), whole.hexdigest(), parts)
 
 
 def sha256_of(path: Path) -> str:
@@ -72,7 +73,7 @@ def etag_of(path: Path, part_size: int | None) -> str:
     if part_size is None:
         with path.open("rb") as content:
             return hashlib.file_digest(content, "md5").hexdigest()
-    parts = _parts(path, part_size, hashlib.sha256())
+    parts = _parts(path, part_size, None)
     return joined_etag([part.md5 for part in parts], several=True)
 
 
@@ -88,14 +89,17 @@ def is_md5(etag: str) -> bool:
     return len(etag) == 32 and set(etag) <= set("0123456789abcdef")
 
 
-def _parts(path: Path, part_size: int, whole: "hashlib._Hash") -> Iterator[Part]:
+def _parts(path: Path, part_size: int, whole: "hashlib._Hash | None") -> Iterator[Part]:
+    """Read a file in parts, and let ``whole`` see all of it."""
     with path.open("rb") as content:
         offset = 0
         while True:
             md5, sha256, size = hashlib.md5(), hashlib.sha256(), 0
             while size < part_size and (block := content.read(min(MIB, part_size - size))):
-                for one in (md5, sha256, whole):
-                    one.update(block)
+                md5.update(block)
+                sha256.update(block)
+                if whole is not None:
+                    whole.update(block)
                 size += len(block)
             if size or offset == 0:
                 yield Part(offset, size, md5.digest(), sha256.digest())

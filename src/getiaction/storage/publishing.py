@@ -201,4 +201,6 @@ def _digests(directory: Path) -> dict[str, Digest]:
         names[name] = path
     if not names:
         raise GetiactionError(f"there is nothing to publish: {directory} has no files")
-    return {name: digest(path) for name, path in names.items()}
+    digests: dict[str, Digest] = {}
+    in_parallel(lambda name: digests.update({name: digest(names[name])}), names)
+    return {name: digests[name] for name in names}
