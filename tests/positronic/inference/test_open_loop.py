@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from positronic import geom
+from positronic import geom, storage
 from positronic.dataset import Dataset, DatasetWriter, Episode, LocalDataset
 from positronic.errors import (
     DatasetError,
@@ -278,3 +278,15 @@ def test_a_server_that_goes_away_costs_no_finished_episode(tmp_path: Path) -> No
     assert len(document["episodes"]) == 2
     assert "stopped early" in (tmp_path / "out" / "open_loop.html").read_text()
     assert policy.closed
+
+
+def test_a_check_may_go_to_s3(s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = record(tmp_path / "raw", 1)
+    policy = Recorded(dataset)
+    place = "s3://bucket/check"
+    config = open_loop.override(policy=policy, dataset=dataset, output_dir=place)
+    config.instantiate()
+    assert f"report: {place}/open_loop.html" in capsys.readouterr().out
+    assert sorted(storage.listing(place)) == ["open_loop.html", "open_loop.json"]
+    with pytest.raises(StorageError, match="s3://bucket/check exists already"):
+        config.instantiate()
