@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,14 @@ def loggers(run_dir: Path, *, wandb: str, step: int, settings: Mapping[str, Any]
     if wandb != "off":
         sinks.append(_wandb(run_dir, offline=wandb == "offline", settings=settings))
     return sinks
+
+
+def finish(sinks: Iterable[Logger]) -> None:
+    """Let WandB write down what it holds, before the run's files are looked at."""
+    for sink in sinks:
+        end = getattr(sink.experiment, "finish", None)
+        if end is not None:
+            end()
 
 
 def _wandb(run_dir: Path, *, offline: bool, settings: Mapping[str, Any]) -> Logger:

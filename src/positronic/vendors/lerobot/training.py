@@ -27,7 +27,7 @@ from positronic.errors import UsageError
 from positronic.vendors.lerobot.effective import keep, provenance, settings
 from positronic.vendors.lerobot.evaluation import gym
 from positronic.vendors.lerobot.job import TrainingJob, in_first_process
-from positronic.vendors.lerobot.loggers import loggers
+from positronic.vendors.lerobot.loggers import finish, loggers
 from positronic.vendors.lerobot.same_run import require_same_run
 
 GIB = 1 << 30
@@ -100,6 +100,7 @@ def run(job: TrainingJob, signals: StopSignals) -> int:
         with _publishing(job), warnings.catch_warnings():
             _ignore_foreign_warnings()
             trainer.fit(module, datamodule=data)
+            finish(trainer.loggers)
     except Stopped as stopped:
         if stop.saved is None:
             raise
