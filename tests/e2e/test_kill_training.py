@@ -239,6 +239,20 @@ def test_killed_while_it_publishes(
     assert run.weights() == whole.weights()
 
 
+def test_ctrl_c_in_a_terminal_reaches_worker_processes_too(
+    context: Any, dataset_root: Path, tmp_path: Path
+) -> None:
+    run = Run(context, tmp_path, dataset_root, tmp_path / "out")
+    run.flags.append("--num_workers=2")
+    training = run.start()
+    training.wait_until(lambda: max(training.losses, default=0) >= 5)
+    training.interrupt()
+    assert training.status() == 128 + signal.SIGINT, training.output
+    assert "Traceback" not in training.output
+    run.take(training, lost_at_most=0)
+    assert verify(Path(run.place) / f"checkpoints/{max(run.losses):06d}")
+
+
 def require_stopped(training: Training, checkpoints: Path | None) -> None:
     """After SIGTERM the last step that was done is saved."""
     assert training.process.exitcode == 128 + signal.SIGTERM, training.output

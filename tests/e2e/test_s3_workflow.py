@@ -56,7 +56,7 @@ def elsewhere(s3: Any, tmp_path: Path) -> Callable[[], None]:
 
 def done(*words: object) -> str:
     """Run a command to its end; return what it said."""
-    ended = subprocess.run([str(w) for w in words], capture_output=True, text=True, timeout=300)
+    ended = subprocess.run([str(w) for w in words], capture_output=True, text=True, timeout=900)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout + ended.stderr
 

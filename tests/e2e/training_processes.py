@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -49,6 +50,10 @@ class Training:
         if self.alive:
             os.kill(self.process.pid, signum)
 
+    def interrupt(self) -> None:
+        """Send SIGINT to all of its processes, as a terminal does at Ctrl-C."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
     def wait_until(self, happened: Callable[[], bool]) -> None:
         """Wait for something, or for the end of the process."""
         while self.alive and not happened():
@@ -63,6 +68,8 @@ class Training:
 
 def _train(argv: list[str], environment: dict[str, str], log: str) -> None:
     os.environ.update(environment)
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     file = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
