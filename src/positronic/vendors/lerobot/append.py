@@ -69,11 +69,11 @@ def append_dataset(
         if len(chosen) == 0:
             return Report(output.uri, 0, 0, time.perf_counter() - started, skipped=skipped)
         state = _state(base)
-        job = describe(chosen, contract, options.decisive()) | {"base": state}
+        recipe = assembly.recipe_of(codec, contract, options.vcodec, options.task)
+        job = describe(chosen, contract, recipe, options.decisive()) | {"base": state}
         earlier = workplace.begin(job, resume=options.resume)
         with keeping(workplace, len(chosen)):
             if not workplace.dataset.is_dir():
-                recipe = assembly.recipe_of(codec, contract, options.vcodec, options.task)
                 assembled = _assemble(workplace, base, chosen, recipe, options)
                 record = assembly.record(assembled, options.decisive())
                 added = _with_appended(provenance, record)

@@ -44,7 +44,8 @@ def convert_dataset(
         _require_free(output, workplace)
     dataset = chosen_of(dataset, options)
     contract = assembly.contract_of(codec, int(fps), options.video)
-    job = describe(dataset, contract, options.decisive())
+    recipe = assembly.recipe_of(codec, contract, options.vcodec, options.task)
+    job = describe(dataset, contract, recipe, options.decisive())
     with workplace.locked():
         if options.resume and output.is_whole():
             report = _finished(output, job)
@@ -54,7 +55,6 @@ def convert_dataset(
         earlier = workplace.begin(job, resume=options.resume)
         with keeping(workplace, len(dataset)):
             if not workplace.dataset.is_dir():
-                recipe = assembly.recipe_of(codec, contract, options.vcodec, options.task)
                 assembled = _assemble(workplace, dataset, recipe, options)
                 record = assembly.record(assembled, options.decisive()) | {"job": brief(job)}
                 assembly.sign(workplace, contract, assembled.stats, record)

@@ -18,6 +18,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from positronic.codec.contract import versions
 from positronic.dataset import Dataset
 from positronic.errors import PositronicError, StorageError
 from positronic.vendors.lerobot import durable, stored_episode
-from positronic.vendors.lerobot.encode_episode import source_of
+from positronic.vendors.lerobot.encode_episode import Recipe, source_of
 
 # Packages whose version may change what an episode becomes.
 _DECISIVE = ("positronic-lightning", "lerobot", "numpy", "pillow", "av")
@@ -34,13 +35,14 @@ _DECISIVE = ("positronic-lightning", "lerobot", "numpy", "pillow", "av")
 Job = dict[str, Any]
 
 
-def describe(dataset: Dataset, contract: Contract, options: dict[str, Any]) -> Job:
+def describe(dataset: Dataset, contract: Contract, recipe: Recipe, options: dict[str, Any]) -> Job:
     """All that decides the result of a conversion, as JSON."""
     dataset.prefetch(range(len(dataset)))
     installed = versions()
     job = {
         "contract": contract.to_json(),
         "options": options,
+        "encoder": asdict(recipe.encoder) if recipe.encoder else {},
         "episodes": [
             identity(dataset, index) | {"static": _static_digest(dataset, index)}
             for index in range(len(dataset))
@@ -92,7 +94,7 @@ def differences(then: Job, now: Job) -> list[str]:
     else:
         found = [line for line in begun.differences(given) if line.startswith("codec.")]
     found += [line for line in begun.differences(given) if line.startswith("fps:")]
-    for part, prefix in (("options", "--"), ("versions", "")):
+    for part, prefix in (("options", "--"), ("encoder", "encoder's "), ("versions", "")):
         for key in dict.fromkeys([*then[part], *now[part]]):
             a, b = then[part].get(key), now[part].get(key)
             if a != b:
@@ -113,8 +115,6 @@ def _other_episodes(then: Any, now: Any) -> str:
         return f"raw episodes: {len(then)} against {len(now)}"
     pairs = enumerate(zip(then, now, strict=True))
     index, (a, b) = next((index, pair) for index, pair in pairs if pair[0] != pair[1])
-    if (a["source"], a["uid"]) == (b["source"], b["uid"]):
-        return f"the static values of raw episode {index}, {a['source']}"
     if (a["source"], a["uid"]) == (b["source"], b["uid"]):
         return f"the static values of raw episode {index}, {a['source']}"
     return f"raw episode {index}: {a['source']} ({a['uid']}) against {b['source']} ({b['uid']})"
