@@ -17,6 +17,10 @@ class NotThere(GetiactionError):
     """There is no such object, prefix or bucket."""
 
 
+class Forbidden(GetiactionError):
+    """It may not be done with these credentials."""
+
+
 class Overtaken(GetiactionError):
     """The object is not what it was a moment ago: someone else has written it."""
 
@@ -96,4 +100,4 @@ def _refusal(error: Exception, failed: str) -> GetiactionError | None:
         return NotThere(f"{failed}: its bucket does not exist")
     if status == 404:
         return NotThere(f"{failed}: it does not exist")
-    return GetiactionError(line)
+    return Forbidden(line) if status in (401, 403) else GetiactionError(line)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from getiaction.errors import GetiactionError
@@ -10,7 +10,7 @@ from getiaction.storage import objects
 from getiaction.storage.location import Location
 from getiaction.storage.manifest import Manifest, is_own, read_manifest
 from getiaction.storage.objects import Stored
-from getiaction.storage.patience import NotThere
+from getiaction.storage.patience import Forbidden, NotThere
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,25 @@ def take_snapshot(location: Location) -> Snapshot:
         NotThere: nothing does.
         GetiactionError: a publication there is unfinished, or it cannot be read.
     """
-    return snapshot_of(location, read_manifest(location) if location.key else None)
+    manifest = read_manifest(location) if location.key else None
+    return (_part_above(location) if manifest is None else None) or snapshot_of(location, manifest)
+
+
+def _part_above(location: Location) -> Snapshot | None:
+    """See a directory within a published one, by the manifest of that; None if it is in none."""
+    names = location.key.split("/")
+    for depth in range(len(names) - 1, 0, -1):
+        above = replace(location, key="/".join(names[:depth]))
+        prefix = "/".join(names[depth:]) + "/"
+        try:
+            manifest = read_manifest(above)
+        except Forbidden:
+            return None  # who may read only this prefix
+        if manifest is not None and any(name.startswith(prefix) for name in manifest.files):
+            files = snapshot_of(above, manifest).files.items()
+            part = {n.removeprefix(prefix): file for n, file in files if n.startswith(prefix)}
+            return Snapshot(location, part, True)
+    return None
 
 
 def snapshot_of(location: Location, manifest: Manifest | None) -> Snapshot:

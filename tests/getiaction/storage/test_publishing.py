@@ -10,6 +10,7 @@ import pytest
 from getiaction.errors import GetiactionError
 from getiaction.storage import Location, fetch, publish, remove, take_snapshot
 from getiaction.storage.manifest import MANIFEST
+from getiaction.storage.publishing import Publication
 from tests.getiaction.storage.files import URL, child, held, made, objects, put
 from tests.s3 import Faulty
 
@@ -264,6 +265,31 @@ def test_the_same_at_once_is_no_conflict(s3: Any, old: Path) -> None:
         thread.join()
     assert errors == []
     assert held(fetch(URL)) == plain(s3) == OLD
+
+
+def test_only_what_it_set_aside_itself_is_cleaned_up(s3: Any, old: Path) -> None:
+    publish(old, URL)
+    own = Publication(old, Location.parse(URL)).place
+    put(s3, f"{own}/left", b"by a publication that was killed")
+    put(s3, ".publishing/other/left", b"by another, which may be at it")
+    publish(old, URL)
+    assert plain(s3).keys() - OLD.keys() == {".publishing/other/left"}
+
+
+def test_within_a_published_directory_its_manifest_counts(
+    s3: Any, faulty: Faulty, old: Path
+) -> None:
+    assert killed_at(faulty, 4, [str(old), URL, ""], applied=True)
+    assert "deep/b" in plain(s3) or "a" in plain(s3)
+    with pytest.raises(GetiactionError, match="small is unfinished"):
+        fetch(f"{URL}/deep")
+    publish(old, URL)
+    put(s3, "deep/stray", b"not published")
+    put(s3, "beside/c", b"not published either")
+    assert held(fetch(f"{URL}/deep")) == {"b": OLD["deep/b"]}
+    faulty.status(403, path="/small/.published.json")  # only what is below may be read
+    assert held(fetch(f"{URL}/beside")) == {"c": b"not published either"}
+    assert faulty.faults[-1].times == 0
 
 
 def test_neighbours_are_never_touched(s3: Any, old: Path, new: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from positronic import storage
 from positronic.errors import StorageError
+from tests.s3 import Faulty
 
 FILES = {"a.txt": b"first", "deep/b.bin": bytes(range(256)) * 40, "empty": b""}
 
@@ -96,6 +97,14 @@ def test_a_name_is_claimed_once(base: str) -> None:
     storage.write_bytes(uri, b"ours")
     assert storage.read_bytes(uri) == b"ours"
     assert storage.children(storage.join(base, "runs/one")) == ["claim"]
+
+
+def test_a_claim_whose_answer_was_lost_is_ours(s3: Any, faulty: Faulty) -> None:
+    faulty.lose(method="PUT", path="claim")
+    storage.write_bytes("s3://bucket/claim", b"same", if_absent=True)
+    assert faulty.count("PUT", "claim") == 2
+    with pytest.raises(StorageError, match="claim exists already"):
+        storage.write_bytes("s3://bucket/claim", b"same", if_absent=True)
 
 
 def test_what_is_not_there_is_refused(base: str, source: Path) -> None:
