@@ -264,8 +264,7 @@ class DataModule(FromConfig, LightningDataModule):
     def _open_val(self) -> None:
         if self._val is not None:
             return
-        if self._val_source is not None:
-            source = self._val_source
+        if (source := self._val_source) is not None:
             deltas = self._deltas(source, source.read_meta())
             self._val = self._as_arrays(source.open(source.episodes, deltas, training=False))
         elif self._other_val is not None:
