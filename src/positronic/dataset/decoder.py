@@ -37,6 +37,10 @@ class Decoder:
         self._position = -1
         self._to_rgb = VideoReformatter()  # one for all frames: a frame's own starts from nothing
 
+    def close(self) -> None:
+        """Free the file and FFmpeg's memory now; otherwise they wait for the garbage collector."""
+        self._container.close()
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the encoded picture."""

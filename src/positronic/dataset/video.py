@@ -207,16 +207,20 @@ class VideoSignal(Signal):
         wanted = range(len(self)) if indices is None else indices
         decoder: Decoder | None = None
         last: tuple[int, Image] | None = None
-        for index in wanted:
-            if decoder is None:
-                decoder = self._open()
-            if last is None or last[0] != index:
-                if not 0 <= index < len(self):
-                    raise IndexError(f"frame {index} of a signal of {len(self)} samples")
-                image = self._decode(decoder, int(index))
-                image.setflags(write=False)
-                last = (int(index), image)
-            yield last[1]
+        try:
+            for index in wanted:
+                if decoder is None:
+                    decoder = self._open()
+                if last is None or last[0] != index:
+                    if not 0 <= index < len(self):
+                        raise IndexError(f"frame {index} of a signal of {len(self)} samples")
+                    image = self._decode(decoder, int(index))
+                    image.setflags(write=False)
+                    last = (int(index), image)
+                yield last[1]
+        finally:
+            if decoder is not None:
+                decoder.close()
 
     @override
     def take(self, indices: Indices) -> "Frames":

@@ -1,3 +1,5 @@
+import gc
+import os
 import pickle
 from pathlib import Path
 
@@ -68,6 +70,17 @@ def test_two_iterations_do_not_disturb_each_other(signal: VideoSignal) -> None:
     for i, (a, b) in enumerate(zip(signal.frames(), signal.frames(range(50, 100)), strict=False)):
         assert (number_of(a), number_of(b)) == (i, 50 + i)
         assert number_of(signal.image(99 - i)) == 99 - i
+
+
+def test_iterating_leaves_no_file_open(signal: VideoSignal) -> None:
+    gc.disable()  # a decoder is part of a cycle, and its memory is not Python's
+    try:
+        before = len(os.listdir("/proc/self/fd"))
+        assert sum(1 for _ in signal.frames()) == COUNT
+        next(signal.frames())
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()
 
 
 def test_sequential_reading_does_not_seek(
