@@ -27,7 +27,7 @@ class Training:
     def __init__(self, context: Any, argv: Sequence[object], log: Path) -> None:
         self.log = log
         log.parent.mkdir(exist_ok=True)
-        log.touch()
+        log.write_text("")
         environment = {k: v for k, v in os.environ.items() if k.startswith(("AWS_", "XDG_"))}
         words = [str(word) for word in argv]
         self.process = context.Process(target=_train, args=(words, environment, str(log)))
