@@ -1,5 +1,6 @@
 """Checkpoints in LeRobot's layout, each appearing as a whole or not at all, and proving it."""
 
+import json
 import logging
 import os
 import shutil
@@ -14,12 +15,19 @@ from lerobot.common.train_utils import (
 )
 from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
-from lerobot.utils.constants import LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR
+from lerobot.utils.constants import (
+    LAST_CHECKPOINT_LINK,
+    PRETRAINED_MODEL_DIR,
+    TRAINING_STATE_DIR,
+)
 from lightning.pytorch import Callback
 
 from getiaction.manifest import UNFINISHED, seal, sync
 
 logger = logging.getLogger(__name__)
+
+# In training_state, beside what LeRobot keeps there; float16 is trained with a scale that adapts.
+GRAD_SCALER = "grad_scaler.json"
 
 
 class NativeCheckpoint(Callback):
@@ -89,6 +97,9 @@ class NativeCheckpoint(Callback):
             num_processes=trainer.world_size,
             batch_size=trainer.datamodule.train_batch_size,
         )
+        scaler = trainer.precision_plugin.state_dict()
+        if scaler:
+            (unfinished / TRAINING_STATE_DIR / GRAD_SCALER).write_text(json.dumps(scaler))
         if self.complete is not None:
             self.complete(unfinished / PRETRAINED_MODEL_DIR)
         seal(unfinished)

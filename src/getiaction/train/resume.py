@@ -1,5 +1,6 @@
 """Going on from a native checkpoint with the same batches and the same random numbers."""
 
+import json
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from lerobot.utils.random_utils import load_rng_state
 from lightning.pytorch import Callback
 
 from getiaction.policies.lerobot.counters import unpack_counters
+from getiaction.train.checkpoint import GRAD_SCALER
 
 
 class NativeResume(Callback):
@@ -54,6 +56,9 @@ class NativeResume(Callback):
         load_training_state(self.checkpoint, trainer.optimizers[0], scheduler)
         # What they count is forward passes.
         unpack_counters(pl_module.lerobot_policy, self._before + self._taken)
+        scaler = self.state_dir / GRAD_SCALER
+        if scaler.is_file():
+            trainer.precision_plugin.load_state_dict(json.loads(scaler.read_text()))
         epoch_loop = trainer.fit_loop.epoch_loop
         steps = epoch_loop.automatic_optimization.optim_progress.optimizer.step.total
         steps.ready = steps.completed = self.step

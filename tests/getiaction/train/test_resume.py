@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,7 @@ import torch
 from lerobot.optim.schedulers import CosineAnnealingWithWarmupSchedulerConfig
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from getiaction.train.checkpoint import GRAD_SCALER
 from tests.getiaction.train.runs import Result, train_ours
 
 STEPS = 14
@@ -68,3 +70,16 @@ def test_vqbet_goes_on_in_its_phase(
     assert rest.losses == whole.losses[step:]
     for name, weight in whole.weights.items():
         assert torch.equal(rest.weights[name], weight), name
+
+
+def test_the_scale_of_float16_goes_on(state_root: Path, tmp_path: Path) -> None:
+    half: dict[str, Any] = {"trainer_options": {"precision": "16-mixed"}, "total_steps": 6}
+    whole = train_ours(state_root, tmp_path / "whole", steps=6, save_freq=3, **half)
+    checkpoint = tmp_path / "whole" / "checkpoints" / "000003"
+    rest = train_ours(state_root, tmp_path / "rest", steps=6, resume_from=checkpoint, **half)
+    place = Path("checkpoints/last/training_state") / GRAD_SCALER
+    scales = [json.loads((tmp_path / name / place).read_text()) for name in ("whole", "rest")]
+    assert scales[0] == scales[1]
+    # It does not stand where it begins.
+    assert scales[0]["scale"] != 2.0**16
+    assert rest.losses == whole.losses[3:]

@@ -39,7 +39,7 @@ def loggers(run_dir: Path, *, wandb: str, step: int, settings: Mapping[str, Any]
 def finish(sinks: Iterable[Logger]) -> None:
     """Let WandB write down what it holds, before the run's files are looked at."""
     for sink in sinks:
-        end = getattr(sink.experiment, "finish", None)
+        end = getattr(getattr(sink, "experiment", None), "finish", None)
         if end is not None:
             end()
 

@@ -58,7 +58,7 @@ class Options:
         devices: how many of them; each takes a batch of its own, as lerobot-train has it.
         precision: 32-true, bf16-mixed or 16-mixed; the policy's own unless given.
         accumulate: batches whose gradients are added up before each step.
-        compile: compile the policy's network; the first steps take a minute, the others less.
+        compile: compile the policy's network; its first steps take minutes.
         cache: where decoded camera frames are kept: in memory; on disk, for other runs as well;
             off; or auto, which is memory if they fit in a GiB.
         cache_gib: how much the cache may hold, in GiB; 1 in memory or 32 on disk unless given.
