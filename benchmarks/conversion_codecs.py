@@ -21,8 +21,8 @@ NOISE = 4.0  # standard deviation of what a camera adds, of 255
 
 def encoders() -> dict[str, Any]:
     """The encoders of the table by name; the first is LeRobot's default."""
-    from positronic.vendors.lerobot.encoders import ENCODERS
-    from positronic.vendors.lerobot.video import Encoder
+    from positronic.vendors.lerobot.conversion.encoders import ENCODERS
+    from positronic.vendors.lerobot.conversion.video import Encoder
 
     def x264(preset: str, crf: int, g: int) -> Encoder:
         settings = {"preset": preset, "crf": str(crf), "g": str(g), "bf": "0", "threads": "1"}
@@ -85,7 +85,7 @@ def clips(raw: Path, noise: float) -> list[np.ndarray[Any, Any]]:
 
 def encode(videos: list[np.ndarray[Any, Any]], folder: Path, encoder: Any) -> float:
     """Write a file for each clip; CPU milliseconds a picture."""
-    from positronic.vendors.lerobot.video import VideoWriter
+    from positronic.vendors.lerobot.conversion.video import VideoWriter
 
     started = time.process_time()
     for number, images in enumerate(videos):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from episodes import CAMERAS, FPS, SIZE
 
 if TYPE_CHECKING:
-    from positronic.vendors.lerobot.video import Encoder
+    from positronic.vendors.lerobot.conversion.video import Encoder
 
 Convert = Callable[[Path], None]
 
@@ -30,7 +30,7 @@ def native(raw: Path, streaming: bool) -> Convert:
 
     from positronic.dataset import LocalDataset
     from positronic.vendors.lerobot import codecs
-    from positronic.vendors.lerobot.resample import sample
+    from positronic.vendors.lerobot.conversion.resample import sample
 
     codec = codecs.eepose_absolute.instantiate()
     # Room for a whole episode: with the default of 30 the streaming encoder drops frames.
@@ -56,7 +56,7 @@ def ours(raw: Path, vcodec: str, workers: int) -> Convert:
 
     from positronic.dataset import LocalDataset
     from positronic.vendors.lerobot import codecs
-    from positronic.vendors.lerobot.conversion import Options, convert_dataset
+    from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
 
     codec = codecs.eepose_absolute.instantiate()
     options = Options(vcodec=vcodec, workers=workers)
@@ -69,7 +69,7 @@ def ours(raw: Path, vcodec: str, workers: int) -> Convert:
 
 def bare(raw: Path, vcodec: str, workers: int) -> Convert:
     """PyAV alone, in as many processes, started in the same way: the limit."""
-    from positronic.vendors.lerobot.encoders import ENCODERS
+    from positronic.vendors.lerobot.conversion.encoders import ENCODERS
     from positronic.worker_pool import worker_pool
 
     episodes = sorted(path.parent for path in raw.glob("*/*/meta.json"))

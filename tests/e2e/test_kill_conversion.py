@@ -17,14 +17,18 @@ import pytest
 from getiaction.storage.cache import cache_home
 from positronic import storage
 from positronic.errors import StorageError
-from positronic.vendors.lerobot.verify import verify_dataset
+from positronic.vendors.lerobot.verification.verify import verify_dataset
 from tests.positronic.vendors.lerobot.raw import record
 from tests.s3 import Faulty
 
 pytestmark = pytest.mark.e2e
 
 MODULE = "positronic.vendors.lerobot.convert"
-HEAVY = [MODULE, "positronic.vendors.lerobot.append", "lerobot.datasets.dataset_metadata"]
+HEAVY = [
+    MODULE,
+    "positronic.vendors.lerobot.conversion.append",
+    "lerobot.datasets.dataset_metadata",
+]
 PROVENANCE = "meta/provenance.json"
 NOTHING = "no directory", "nothing at", "unfinished"
 PHASES = "beginning", "encoding", "assembling", "finishing"

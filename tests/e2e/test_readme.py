@@ -19,7 +19,7 @@ pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-DOCUMENTS = ("README.md", "docs/jobs.md")
+DOCUMENTS = ("README.md", "docs/jobs.md", "docs/storage.md")
 # What a machine without a GPU does in a minute; names and order of flags stay the documents'.
 SMALLER = {"episodes": 3, "steps": 2, "save_freq": 2, "num_iterations": 1, "simulation_time": 1}
 
@@ -132,13 +132,21 @@ def test_human_demonstrations(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("open_loop.html"))
 
 
-def test_the_jobs_on_s3(tmp_path: Path, s3: Any) -> None:
+def test_s3(tmp_path: Path, s3: Any) -> None:
     for bucket in ("interim", "checkpoints"):
         s3.create_bucket(Bucket=bucket)
     record = "positronic-data-collection scripted --env=stack_cubes --episodes=3"
     sh(f"{record} --output_dir=~/datasets/stack_cubes", environment(tmp_path))
+
+    def last(run: str) -> str:
+        found = s3.get_object(Bucket="checkpoints", Key=f"lerobot/{run}/checkpoints/last")
+        return str(found["Body"].read().decode().strip())
+
+    run_section("s3", tmp_path)
+    assert last("experiment_s3") == "000002"
     printed = run_section("jobs", tmp_path)
     assert "000002" in printed
     assert "000003" in printed
-    last = s3.get_object(Bucket="checkpoints", Key="lerobot/experiment_v1/checkpoints/last")
-    assert last["Body"].read().decode().strip() == "000003"
+    assert last("experiment_v1") == "000003"
+    run_section("storage", tmp_path)
+    assert len(list((tmp_path / "copy").rglob("static.json"))) == 3

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-HEAVY = ["positronic.vendors.lerobot.train", "positronic.vendors.lerobot.training"]
+HEAVY = ["positronic.vendors.lerobot.train", "positronic.vendors.lerobot.training.run"]
 STEP = re.compile(r"^step (\d+)/\d+  loss (\S+)", re.MULTILINE)
 
 

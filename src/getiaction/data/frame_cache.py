@@ -124,7 +124,7 @@ def digest_of(frames: VideoFrames) -> str:
 
 def _decoder(backend: str) -> str:
     if backend == "torchcodec":
-        import torchcodec  # type: ignore[import-untyped]
+        import torchcodec
 
         return f"torchcodec {torchcodec.__version__} {torchcodec.ffmpeg_major_version}"
     return f"PyAV {av.__version__} {av.library_versions}"

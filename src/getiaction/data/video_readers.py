@@ -126,7 +126,7 @@ class TorchcodecReader(VideoReader):
 
     def __init__(self, path: Path, tolerance_s: float) -> None:
         super().__init__(path, tolerance_s)
-        from torchcodec.decoders import VideoDecoder  # type: ignore[import-untyped]
+        from torchcodec.decoders import VideoDecoder
 
         # As in LeRobot's cache of decoders; by name, because a file of Python's needs its lock.
         self._decoder: Any = VideoDecoder(str(path), seek_mode="approximate")

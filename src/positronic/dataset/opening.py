@@ -4,7 +4,6 @@ import os
 from collections import deque
 from pathlib import Path
 
-from positronic import storage
 from positronic.dataset.dataset import ConcatDataset, Dataset
 from positronic.dataset.edits import EDITS, Log, edited, read_log
 from positronic.dataset.local import LocalDataset, finished, nothing, require_directory
@@ -25,6 +24,9 @@ def load_all_datasets(root: str | Path, *, nested: bool = True) -> Dataset:
         DatasetError: there is no finished episode, or not one that the logs leave in.
         StorageError: the address is of another kind, or cannot be read.
     """
+    # Worker processes, which get their dataset opened, start faster without.
+    from positronic import storage
+
     if storage.is_remote(root):
         from positronic.dataset.remote import remote_datasets
 

@@ -1,4 +1,4 @@
-"""``python -m positronic.storage``: look at S3, and move directories to it and from it."""
+"""``positronic-storage``: look at S3, and move directories to it and from it."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ from positronic import cli, storage
 from positronic.cli.values import names
 from positronic.errors import StorageError
 
-PROG = "python -m positronic.storage"
+PROG = "positronic-storage"
 
 
 @cfn.config()

@@ -90,7 +90,7 @@ def _place(uri: str) -> Iterator[Path]:
 
 
 def _advice(place: Path, uri: str) -> str:
-    command = "python -m positronic.storage publish"
+    command = "positronic-storage publish"
     return f"it is in {place}; publish it with {command} " + shlex.join(
         [f"--directory={place}", f"--uri={uri}"]
     )

@@ -64,7 +64,7 @@ def test_where_someone_else_added_meanwhile_nothing_is_lost(
     place = outbox(tmp_path)
     assert held(storage.fetch(URI)) == held(theirs)
     assert held(place) == FIRST | {"001/meta.json": b"ours"}
-    assert f"it is in {place}; publish it with python" in capsys.readouterr().err
+    assert f"it is in {place}; publish it with positronic-storage" in capsys.readouterr().err
 
 
 def test_an_upload_that_fails_costs_nothing(

@@ -14,11 +14,11 @@ from positronic.codec import Codec
 from positronic.dataset import Dataset
 from positronic.errors import UsageError
 from positronic.vendors.lerobot import codecs
-from positronic.vendors.lerobot.append import append_dataset
-from positronic.vendors.lerobot.conversion import convert_dataset
-from positronic.vendors.lerobot.conversion_report import Options, Report
-from positronic.vendors.lerobot.info import info
-from positronic.vendors.lerobot.verify import verify
+from positronic.vendors.lerobot.conversion.append import append_dataset
+from positronic.vendors.lerobot.conversion.pipeline import convert_dataset
+from positronic.vendors.lerobot.conversion.report import Options, Report
+from positronic.vendors.lerobot.verification.info import info
+from positronic.vendors.lerobot.verification.verify import verify
 
 PROG = "positronic-to-lerobot"
 

@@ -14,7 +14,7 @@ import configuronic as cfn
 
 from positronic.cli.help import did_you_mean
 from positronic.errors import UsageError
-from positronic.vendors.lerobot import policy_fields
+from positronic.vendors.lerobot.training import policy_fields
 
 __all__ = ["PolicyPreset", "act", "act_64px", "act_state", "registered"]
 

@@ -1,7 +1,7 @@
 """``python -m positronic.vendors.lerobot.train``: from a converted dataset to checkpoints.
 
 Everything that can be refused is refused here, before torch is imported; the training itself is in
-:mod:`positronic.vendors.lerobot.training`.
+:mod:`positronic.vendors.lerobot.training.run`.
 """
 
 import inspect
@@ -15,11 +15,12 @@ import configuronic as cfn
 from getiaction.signals import Stopped, StopSignals
 from positronic import storage
 from positronic.codec import Contract
-from positronic.vendors.lerobot import config_file, presets
-from positronic.vendors.lerobot.job import TrainingJob, in_first_process
-from positronic.vendors.lerobot.options import Options
-from positronic.vendors.lerobot.preflight import DATASET_CONTRACT, dataset_contract
-from positronic.vendors.lerobot.run_directory import RunDirectory, run_directory, say
+from positronic.vendors.lerobot import presets
+from positronic.vendors.lerobot.training import config_file
+from positronic.vendors.lerobot.training.job import TrainingJob, in_first_process
+from positronic.vendors.lerobot.training.options import Options
+from positronic.vendors.lerobot.training.preflight import DATASET_CONTRACT, dataset_contract
+from positronic.vendors.lerobot.training.run_directory import RunDirectory, run_directory, say
 
 PROG = "python -m positronic.vendors.lerobot.train"
 INFO = "meta/info.json"
@@ -29,7 +30,7 @@ def _train(**flags: Any) -> int:
     options = Options(**flags).settled()
     if options.config == config_file.PRINT:
         _settle_threads()
-        from positronic.vendors.lerobot.effective import settings
+        from positronic.vendors.lerobot.training.effective import settings
 
         print(config_file.dump(settings(options)), end="")
         return 0
@@ -56,12 +57,13 @@ def _run(options: Options, run: RunDirectory, signals: StopSignals) -> int:
         resume_from=_resume_point(run, contract) if options.resume else None,
     )
     _settle_threads()
-    from positronic.vendors.lerobot import training
+    from positronic.vendors.lerobot.training import run as training_run
 
-    return training.run(job, signals)
+    return training_run.run(job, signals)
 
 
 _train.__doc__ = Options.__doc__
+# What inspect reads, though functions are not typed to have it.
 _train.__signature__ = inspect.signature(Options)  # type: ignore[attr-defined]
 train = cfn.Config(_train, policy=presets.act)
 

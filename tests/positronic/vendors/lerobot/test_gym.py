@@ -19,7 +19,7 @@ from positronic.codec import Codec, ObjectPoses
 from positronic.dataset import DatasetWriter, LocalDataset
 from positronic.simulator.expert import make_expert
 from positronic.vendors.lerobot import codecs
-from positronic.vendors.lerobot.conversion import Options, convert_dataset
+from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
 from positronic.vendors.lerobot.gym import CodecGym
 
 # LeRobot takes long to import; one test process is enough to pay for it.

@@ -1,0 +1,134 @@
+"""What converting and appending have in common: encode episodes, assemble a dataset of them."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from positronic.codec import Codec, Contract, stats_digest
+from positronic.codec.base import Features
+from positronic.codec.contract import versions
+from positronic.dataset import Dataset
+from positronic.errors import DatasetError
+from positronic.progress import bar
+from positronic.vendors.lerobot.conversion import durable, stored_episode
+from positronic.vendors.lerobot.conversion.encode_episode import EncodedEpisode, Recipe
+from positronic.vendors.lerobot.conversion.encoders import ENCODERS
+from positronic.vendors.lerobot.conversion.job import Workplace
+from positronic.vendors.lerobot.conversion.output import PROVENANCE
+from positronic.vendors.lerobot.conversion.workers import encoding
+
+if TYPE_CHECKING:
+    from positronic.vendors.lerobot.conversion.dataset_writer import LeRobotWriter
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """What became of the episodes: records of those converted, source and reason of the others."""
+
+    converted: list[dict[str, Any]]
+    refused: list[tuple[str, str]]
+    stats: dict[str, Any]
+
+
+def stored(features: Features, video: bool) -> Features:
+    """The features as the dataset has them: pictures instead of video if so wanted."""
+    return {
+        name: feature | {"dtype": "image" if not video and dtype == "video" else dtype}
+        for name, feature in features.items()
+        for dtype in (feature["dtype"],)
+    }
+
+
+def contract_of(codec: Codec, fps: int, video: bool) -> Contract:
+    """The contract of a dataset to be, its statistics still open."""
+    features = json.loads(json.dumps(stored(codec.features, video)))
+    return Contract.of(codec, fps=fps).replace(features=features)
+
+
+def recipe_of(codec: Codec, contract: Contract, vcodec: str, task: str | None) -> Recipe:
+    """How every episode is encoded."""
+    video = any(feature["dtype"] == "video" for feature in contract.features.values())
+    return Recipe(codec, int(contract.fps), ENCODERS[vcodec] if video else None, task)
+
+
+def assemble(
+    workplace: Workplace,
+    dataset: Dataset,
+    recipe: Recipe,
+    workers: int | None,
+    begin: Callable[[EncodedEpisode], "LeRobotWriter"],
+) -> Assembled:
+    """Encode what is not yet durable and write all of it with the writer that ``begin`` makes.
+
+    Raises:
+        DatasetError: not one episode could be converted.
+    """
+    writer: LeRobotWriter | None = None
+    converted: list[dict[str, Any]] = []
+    refused: list[tuple[str, str]] = []
+    try:
+        with (
+            encoding(dataset, recipe, workplace.episodes, workers) as outcomes,
+            bar(total=len(dataset), desc="converting", unit="episode") as progress,
+        ):
+            import lerobot.datasets.dataset_metadata  # noqa: F401 - slow, so while others work
+
+            for outcome in outcomes:
+                if isinstance(outcome, Path):
+                    episode = stored_episode.load(outcome)
+                    writer = writer or begin(episode)
+                    writer.add(episode)
+                    converted.append(episode.provenance)
+                else:
+                    refused.append(outcome)
+                progress.update()
+        if writer is None:
+            source, reason = refused[0]
+            raise DatasetError(
+                f"none of the {len(refused)} episodes could be converted;"
+                f" the first, {source}: {reason}"
+            )
+        writer.finish()
+    except BaseException:
+        if writer is not None:
+            writer.discard()
+        raise
+    return Assembled(converted, refused, writer.stats)
+
+
+def sign(
+    workplace: Workplace, contract: Contract, stats: dict[str, Any], provenance: dict[str, Any]
+) -> None:
+    """Add contract and provenance to what was assembled; it is whole and durable after this."""
+    digest = stats_digest(stats, contract.features)
+    contract.replace(stats_digest=digest).save(workplace.assembling / "meta" / "contract.json")
+    text = json.dumps(provenance, indent=2) + "\n"
+    (workplace.assembling / PROVENANCE).write_text(text, encoding="utf-8")
+    durable.sync_tree(workplace.assembling)
+    durable.rename(workplace.assembling, workplace.dataset)
+
+
+def provenance_in(dataset: Path) -> dict[str, Any]:
+    """The provenance of the dataset in a directory."""
+    return dict(json.loads((dataset / PROVENANCE).read_text(encoding="utf-8")))
+
+
+def record(assembled: Assembled, options: dict[str, Any]) -> dict[str, Any]:
+    """Who wrote it, when, where, with what; for the provenance."""
+    return {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "directory": os.getcwd(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions(),
+        "options": options,
+        "episodes": assembled.converted,
+        "refused": [{"source": source, "reason": why} for source, why in assembled.refused],
+    }

@@ -1,0 +1,143 @@
+"""One raw episode through the codec: the work of one conversion worker.
+
+Frames go from the decoder through the codec into the encoder one at a time, so the memory taken
+does not grow with the episode. Nothing here imports torch or LeRobot: a worker starts in a second.
+"""
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.codec import Codec
+from positronic.dataset import Episode
+from positronic.dataset.conventions import adapted, grip_convention
+from positronic.errors import EpisodeError
+from positronic.vendors.lerobot.conversion import statistics
+from positronic.vendors.lerobot.conversion.resample import sample
+from positronic.vendors.lerobot.conversion.video import Encoder, VideoWriter
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every episode of a conversion is encoded.
+
+    Attributes:
+        codec: what is made of the signals.
+        fps: rows per second.
+        encoder: of the videos; None stores PNG images in the table instead.
+        task: for every episode; None takes each episode's static ``task``.
+    """
+
+    codec: Codec
+    fps: int
+    encoder: Encoder | None
+    task: str | None = None
+
+
+@dataclass
+class EncodedEpisode:
+    """What the dataset writer needs of one episode.
+
+    Attributes:
+        source: where it came from.
+        uid: identity of the recording.
+        task: what the robot was asked to do.
+        robot_type: the static value of that name, if it has one.
+        length: number of rows.
+        grip_stated: whether the recording says how its grip counts, if the codec reads one.
+        columns: numeric features ``(T, n)`` by name; PNG files as bytes, one per row, for images.
+        videos: mp4 files by feature name.
+        stats: statistics by feature name.
+    """
+
+    source: str
+    uid: str
+    task: str
+    robot_type: str | None
+    length: int
+    grip_stated: bool
+    columns: dict[str, Any] = field(default_factory=dict)
+    videos: dict[str, Path] = field(default_factory=dict)
+    stats: dict[str, statistics.Statistics] = field(default_factory=dict)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the rows came from, as JSON."""
+        found = {"source": self.source, "uid": self.uid, "frames": self.length}
+        return found if self.grip_stated else found | {"grip_stated": False}
+
+
+def source_of(episode: Episode) -> str:
+    """The path of a recording, or what else tells it from others."""
+    return str(getattr(episode, "path", None) or episode.meta.get("path") or episode.uid)
+
+
+def encode_episode(episode: Episode, recipe: Recipe, scratch: Path) -> EncodedEpisode:
+    """Sample and encode ``episode``; video files go to the directory ``scratch``, made if needed.
+
+    Raises:
+        CodecError: a value does not fit the codec.
+        EpisodeError: a signal is missing or broken, or a static value makes no sense.
+    """
+    codec = recipe.codec
+    names = (*codec.inputs, *codec.action_inputs)
+    grip = codec.meta.get("grip")
+    grip_stated = grip is None or grip_convention(episode) is not None
+    episode = adapted(episode, names, grip)
+    episode.prefetch(names)
+    columns = sample(episode, names, recipe.fps)
+    task = recipe.task if recipe.task is not None else episode.static.get("task", "")
+    if not isinstance(task, str):
+        raise EpisodeError(f"its static 'task' is {task!r}, expected text; give --task=...")
+    actions = codec.encode_action_rows(columns)
+    robot_type = episode.static.get("robot_type")
+    encoded = EncodedEpisode(
+        source=source_of(episode),
+        uid=episode.uid,
+        task=task,
+        robot_type=None if robot_type is None else str(robot_type),
+        length=len(actions),
+        grip_stated=grip_stated,
+    )
+    for name, values in {**codec.encode_rows(columns), "action": actions}.items():
+        if codec.features[name]["dtype"] != "video":
+            encoded.columns[name] = np.asarray(values)
+            encoded.stats[name] = statistics.of_vectors(encoded.columns[name])
+        elif recipe.encoder is None:
+            encoded.columns[name], encoded.stats[name] = _pictures(values)
+        else:
+            scratch.mkdir(parents=True, exist_ok=True)
+            path = scratch / f"{name}.mp4"
+            encoded.stats[name] = _video(values, path, recipe.fps, recipe.encoder, len(actions))
+            encoded.videos[name] = path
+    return encoded
+
+
+def _video(
+    images: Iterable[NDArray[np.uint8]], path: Path, fps: int, encoder: Encoder, length: int
+) -> statistics.Statistics:
+    counted = statistics.ImageStatistics()
+    with VideoWriter(path, fps, encoder) as video:
+        for image in images:
+            video.add(image)
+            counted.add(image)
+    if video.frames != length:
+        raise EpisodeError(f"gave {video.frames} frames for {path.stem}, expected {length}")
+    return counted.result()
+
+
+def _pictures(images: Iterable[NDArray[np.uint8]]) -> tuple[list[bytes], statistics.Statistics]:
+    from PIL import Image
+
+    files, counted = [], statistics.ImageStatistics()
+    for image in images:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, format="PNG", compress_level=1)
+        files.append(file.getvalue())
+        counted.add(image)
+    return files, counted.result()

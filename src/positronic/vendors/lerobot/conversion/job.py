@@ -1,0 +1,225 @@
+"""A conversion under way: what decides its result, and the directory that outlives a kill.
+
+::
+
+    .NAME.partial/
+      lock              held by the process that works here
+      job.json          what decides the result; with anything else it is not resumed
+      episodes/000123/  durable one by one, see `stored_episode`
+      assembling/       made from the episodes; after a kill it is made again
+      dataset/          whole; it only waits to be put in its place
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from positronic.codec import Contract
+from positronic.codec.contract import versions
+from positronic.dataset import Dataset
+from positronic.errors import PositronicError, StorageError
+from positronic.vendors.lerobot.conversion import durable, stored_episode
+from positronic.vendors.lerobot.conversion.encode_episode import Recipe, source_of
+
+# Packages whose version may change what an episode becomes.
+_DECISIVE = ("positronic-lightning", "lerobot", "numpy", "pillow", "av")
+
+Job = dict[str, Any]
+
+
+def describe(dataset: Dataset, contract: Contract, recipe: Recipe, options: dict[str, Any]) -> Job:
+    """All that decides the result of a conversion, as JSON."""
+    dataset.prefetch(range(len(dataset)))
+    installed = versions()
+    job = {
+        "contract": contract.to_json(),
+        "options": options,
+        "encoder": asdict(recipe.encoder) if recipe.encoder else {},
+        "episodes": [
+            identity(dataset, index) | {"static": _static_digest(dataset, index)}
+            for index in range(len(dataset))
+        ],
+        "versions": {name: installed[name] for name in _DECISIVE if name in installed},
+    }
+    return dict(json.loads(json.dumps(job)))
+
+
+def identity(dataset: Dataset, index: int) -> dict[str, Any]:
+    """What tells an episode from others: source, uid, a digest of its static values.
+
+    Uid and digest are None for one that cannot be opened.
+    """
+    try:
+        episode = dataset[index]
+        statics = json.dumps(dict(episode.static), sort_keys=True, default=repr).encode()
+        digest = hashlib.sha256(statics).hexdigest()[:16]
+        return {"source": source_of(episode), "uid": episode.uid, "statics": digest}
+    except StorageError:
+        raise
+    except PositronicError:
+        return {"source": f"episode {index}", "uid": None, "statics": None}
+
+
+def _static_digest(dataset: Dataset, index: int) -> str | None:
+    """Of what an episode says of itself: a task that was edited since makes another dataset."""
+    try:
+        static = json.dumps(dict(dataset[index].static), sort_keys=True, default=repr)
+    except StorageError:
+        raise
+    except PositronicError:
+        return None
+    return hashlib.sha256(static.encode()).hexdigest()[:16]
+
+
+def brief(job: Job) -> Job:
+    """The job with a digest in place of its episodes, for the provenance."""
+    listed = json.dumps(job["episodes"], sort_keys=True).encode()
+    return job | {"episodes": hashlib.sha256(listed).hexdigest()}
+
+
+def differences(then: Job, now: Job) -> list[str]:
+    """What was another thing when the conversion began, in words: ``"fps: 15 against 10"``."""
+    begun, given = Contract.from_json(then["contract"]), Contract.from_json(now["contract"])
+    names = begun.codec["name"], given.codec["name"]
+    if names[0] != names[1]:
+        found = [f"codec: {names[0]} against {names[1]}"]
+    else:
+        found = [line for line in begun.differences(given) if line.startswith("codec.")]
+    found += [line for line in begun.differences(given) if line.startswith("fps:")]
+    for part, prefix in (("options", "--"), ("encoder", "encoder's "), ("versions", "")):
+        for key in dict.fromkeys([*then[part], *now[part]]):
+            a, b = then[part].get(key), now[part].get(key)
+            if a != b:
+                found.append(f"{prefix}{key}: {a} against {b}")
+    if then.get("base") != now.get("base"):
+        found.append("the dataset that it adds to")
+    if isinstance(then["episodes"], str):
+        then, now = then, brief(now)
+    if then["episodes"] != now["episodes"]:
+        found.append(_other_episodes(then["episodes"], now["episodes"]))
+    return found
+
+
+def _other_episodes(then: Any, now: Any) -> str:
+    if isinstance(then, str):
+        return "the raw episodes"
+    if len(then) != len(now):
+        return f"raw episodes: {len(then)} against {len(now)}"
+    pairs = enumerate(zip(then, now, strict=True))
+    index, (a, b) = next((index, pair) for index, pair in pairs if pair[0] != pair[1])
+    if (a["source"], a["uid"]) == (b["source"], b["uid"]):
+        return f"the static values of raw episode {index}, {a['source']}"
+    return f"raw episode {index}: {a['source']} ({a['uid']}) against {b['source']} ({b['uid']})"
+
+
+class Workplace:
+    """The directory of a conversion to ``output``; only within `locked` may anything be done."""
+
+    def __init__(self, directory: Path, output: str) -> None:
+        self.directory = directory
+        self.output = output
+        self.episodes = directory / "episodes"
+        self.assembling = directory / "assembling"
+        self.dataset = directory / "dataset"
+        self.replaced = directory / "replaced"
+        self._job = directory / "job.json"
+        self._lock = directory / "lock"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only process here; StorageError if another one is. Leaves nothing for nothing."""
+        descriptor = self._locked_file()
+        try:
+            yield
+        finally:
+            if self.begun is None or not self.worth_keeping:
+                self.clear()
+                shutil.rmtree(self.directory)
+            os.close(descriptor)
+
+    def _locked_file(self) -> int:
+        while True:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            try:
+                descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
+            except FileNotFoundError:
+                continue  # whoever was here has finished and tidied up
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.stat(self._lock).st_ino == os.fstat(descriptor).st_ino:
+                    os.truncate(descriptor, 0)
+                    os.write(descriptor, str(os.getpid()).encode())
+                    return descriptor
+            except BlockingIOError as error:
+                pid = os.read(descriptor, 20).decode() or "unknown"
+                os.close(descriptor)
+                raise StorageError(
+                    f"another process (pid {pid}) is converting to {self.output}; wait for it,"
+                    " or give another --output_dir"
+                ) from error
+            except FileNotFoundError:
+                pass
+            os.close(descriptor)
+
+    @property
+    def begun(self) -> Job | None:
+        """The job that was begun here, if there is one."""
+        try:
+            return dict(json.loads(self._job.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+
+    @property
+    def done(self) -> int:
+        """Number of episodes that are durable."""
+        return len(stored_episode.done(self.episodes))
+
+    @property
+    def worth_keeping(self) -> bool:
+        """Whether anything is done that would have to be done again."""
+        return self.done > 0 or self.dataset.exists()
+
+    def begin(self, job: Job, *, resume: bool) -> int:
+        """Begin ``job``, or go on with it; how many of its episodes are done.
+
+        Raises:
+            StorageError: something unfinished is here, and it is not to be resumed or is another.
+        """
+        then, done = self.begun, self.done
+        if then is None or not self.worth_keeping:
+            if resume:
+                print(f"no unfinished conversion to {self.output}; beginning one", file=sys.stderr)
+            self.clear()
+            self.episodes.mkdir()
+            durable.write_text(self._job, json.dumps(job, indent=1) + "\n")
+            return 0
+        afresh = f"begin anew after `rm -r {self.directory}`"
+        if not resume:
+            raise StorageError(
+                f"there is an unfinished conversion to {self.output}, {done} of"
+                f" {len(then['episodes'])} episodes done: go on with --resume=True, or {afresh}"
+            )
+        found = differences(then, job)
+        if found:
+            raise StorageError(
+                f"the unfinished conversion to {self.output} was begun otherwise (then against"
+                f" now): {'; '.join(found)}. Give it the same again, or {afresh}"
+            )
+        stored_episode.clear_unfinished(self.episodes)
+        shutil.rmtree(self.assembling, ignore_errors=True)
+        return done
+
+    def clear(self) -> None:
+        """Delete all but the lock; the job first, so that the rest is never taken for its own."""
+        self._job.unlink(missing_ok=True)
+        for entry in list(self.directory.iterdir()):
+            if entry.is_dir():
+                shutil.rmtree(entry)

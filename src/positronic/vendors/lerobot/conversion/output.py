@@ -1,0 +1,84 @@
+"""Where a conversion's result goes: a local directory, or ``s3://bucket/key``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from getiaction.storage import Location
+from getiaction.storage.cache import cache_home, place_of
+from positronic import storage
+from positronic.errors import StorageError
+from positronic.vendors.lerobot.conversion import durable
+from positronic.vendors.lerobot.conversion.job import Workplace
+
+PROVENANCE = "meta/provenance.json"
+
+
+class Output:
+    """The dataset's place, and the directory in which it is prepared.
+
+    A local one is prepared beside its place, one on S3 in the cache of this machine.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.is_remote = storage.is_remote(path)
+        # Beside the directory itself, not beside a link to it, which may be on another disk.
+        self.uri = storage.join(path) if self.is_remote else str(storage.local(path).resolve())
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def workplace(self) -> Workplace:
+        """The directory in which a dataset for this place is prepared."""
+        if self.is_remote:
+            name = place_of(Location.parse(self.uri)).name
+            return Workplace(cache_home().parent / "conversions" / name, self.uri)
+        place = Path(self.uri)
+        return Workplace(place.parent / f".{place.name}.partial", self.uri)
+
+    def exists(self) -> bool:
+        """Whether anything is there."""
+        return storage.exists(self.uri)
+
+    def is_whole(self) -> bool:
+        """Whether what is there can be read: not one whose publication was stopped."""
+        return storage.is_whole(self.uri)
+
+    def provenance(self) -> dict[str, Any] | None:
+        """The provenance of the dataset that is there; None if it is not one of ours."""
+        try:
+            text = storage.read_bytes(storage.join(self.uri, PROVENANCE))
+            return dict(json.loads(text))
+        except (StorageError, OSError, ValueError):
+            return None
+
+    def put(self, dataset: Path) -> None:
+        """Give the finished directory ``dataset`` its place, whole or not at all."""
+        if self.is_remote:
+            storage.publish(dataset, self.uri)
+        else:
+            self._require_free()
+            durable.rename(dataset, Path(self.uri))
+
+    def swap(self, workplace: Workplace) -> None:
+        """Put the workplace's dataset in the place of the one that is there.
+
+        A reader finds the one or the other. Where the system cannot swap directories, there is a
+        moment without either, after which a kill would be mended by `mend_swap`.
+        """
+        place = Path(self.uri)
+        if self.is_remote:
+            storage.publish(workplace.dataset, self.uri, replace=True)
+        elif not durable.exchange(workplace.dataset, place):
+            durable.rename(place, workplace.replaced)
+            durable.rename(workplace.dataset, place)
+
+    def mend_swap(self, workplace: Workplace) -> None:
+        """Finish a swap that was killed between its two renames."""
+        place = Path(self.uri)
+        if not self.is_remote and workplace.replaced.exists() and not place.exists():
+            durable.rename(workplace.dataset, place)
+
+    def _require_free(self) -> None:
+        if self.exists():
+            raise StorageError(f"{self} appeared meanwhile; nothing was written into it")

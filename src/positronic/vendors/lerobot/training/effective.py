@@ -1,0 +1,87 @@
+"""The settings of a run as they take effect, with what made it."""
+
+import datetime
+import json
+import os
+import platform
+import shlex
+import socket
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import draccus
+from lerobot.configs import PreTrainedConfig
+
+from getiaction.policies.lerobot import policy_config
+from positronic.codec.contract import versions
+from positronic.vendors.lerobot.training import config_file
+from positronic.vendors.lerobot.training.job import TrainingJob
+from positronic.vendors.lerobot.training.options import Options
+from positronic.vendors.lerobot.training.policy_fields import NOT_FLAGS
+
+
+def settings(options: Options, config: PreTrainedConfig | None = None) -> dict[str, Any]:
+    """Return all settings as plain data, the fields of the policy's LeRobot config included."""
+    config = config or policy_config(options.policy.name, options.policy.fields)
+    # Through JSON, as LeRobot saves it: it leaves members of its enums as they are.
+    fields = json.loads(json.dumps(draccus.encode(config, PreTrainedConfig)))
+    unset = NOT_FLAGS | {config_file.TYPE}
+    return config_file.document(options, {k: v for k, v in fields.items() if k not in unset})
+
+
+def provenance(
+    job: TrainingJob, meta: Any, step: int, device: str, precision: str
+) -> dict[str, Any]:
+    """Return what is trained on, and by what, as plain data.
+
+    Args:
+        job: The run.
+        meta: LeRobot's metadata of the dataset.
+        step: Where this start begins.
+        device: What it computes on.
+        precision: In which numbers.
+    """
+    dataset = {
+        "root": job.options.dataset_root,
+        "episodes": meta.total_episodes,
+        "frames": meta.total_frames,
+        "fps": meta.fps,
+    }
+    if job.contract is not None:
+        dataset |= {
+            "codec": job.contract.codec["name"],
+            "stats_digest": job.contract.stats_digest,
+            "versions": job.contract.versions,
+        }
+    start = {
+        "step": step,
+        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "command": shlex.join(sys.argv),
+        "device": device,
+        "precision": precision,
+        "python": platform.python_version(),
+        "versions": {**versions(), "lightning": version("lightning")},
+    }
+    return {"dataset": dataset, "starts": [start]}
+
+
+def keep(run_dir: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Write the settings into the run's directory, at once or not at all.
+
+    Args:
+        run_dir: The run's directory.
+        kept: The settings.
+        now: Provenance of this start; earlier ones stay listed.
+    """
+    file = run_dir / config_file.FILE_NAME
+    before = config_file.read(file).get(config_file.PROVENANCE) if file.is_file() else None
+    starts = [*(before or {}).get("starts", []), *now["starts"]]
+    run_dir.mkdir(parents=True, exist_ok=True)
+    staged = file.with_name(f".{file.name}.{os.getpid()}")
+    text = config_file.dump({**kept, config_file.PROVENANCE: {**now, "starts": starts}})
+    staged.write_text(text, encoding="utf-8")
+    staged.replace(file)

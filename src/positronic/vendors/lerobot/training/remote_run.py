@@ -1,0 +1,208 @@
+"""A training run in S3, and the local directory that it is written in first."""
+
+import datetime
+import json
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from getiaction.manifest import MANIFEST, remove_unfinished
+from getiaction.storage.cache import cache_home, place_of
+from getiaction.storage.patience import Garbled, NotThere, Overtaken
+from positronic import storage
+from positronic.errors import CheckpointError, StorageError
+from positronic.storage.uri import remote
+from positronic.vendors.lerobot.training.config_file import FILE_NAME as CONFIG
+from positronic.vendors.lerobot.training.publisher import Publisher
+from positronic.vendors.lerobot.training.run_directory import (
+    CHECKPOINTS,
+    RunDirectory,
+    fault_of,
+    say,
+    say_passed_over,
+    set_aside,
+    sorted_steps,
+    steps_in,
+)
+
+# Claims the name in S3; a copy of it says which run the local directory belongs to.
+RUN = "run.json"
+
+
+class Unfinished(Exception):
+    """A checkpoint is not in S3 yet, and never will be."""
+
+
+class RemoteRunDirectory(RunDirectory):
+    """A run in S3. What is there counts; the local directory only runs ahead of it."""
+
+    def __init__(self, place: str) -> None:
+        location = remote(place)
+        name = location.key.rpartition("/")[2]
+        super().__init__(place, cache_home().parent / "runs" / place_of(location).name / name)
+        self._publisher = Publisher(place, self.path)
+
+    def begin(self) -> None:
+        """Take the name in S3; of two who try at once, one gets it."""
+        self.require_fresh()
+        claim = _claim()
+        self._write_claim(claim)
+        self._begin_locally(claim)
+
+    def resume(self) -> Path | None:
+        """Publish what a killed run had not, and return the newest whole checkpoint.
+
+        It is fetched unless the local directory has the very same. See :class:`RunDirectory`.
+        """
+        claim = self._read_claim()
+        if not (self.path / RUN).is_file() or (self.path / RUN).read_bytes() != claim:
+            self._begin_locally(claim)
+        self._lock()
+        remove_unfinished(self.checkpoints)
+        self._publish_leftovers()
+        found = self.newest()
+        self._set_aside_after(found)
+        if found is not None:
+            self._point_to(found)
+            self._publisher.point_to(found.name)
+        if storage.exists(config := storage.join(self.place, CONFIG)):
+            (self.path / CONFIG).write_bytes(storage.read_bytes(config))
+        return found
+
+    def newest(self) -> Path | None:
+        """Return the newest whole checkpoint, in S3 or not yet there."""
+        wrong = []
+        there = self._names()
+        for name in reversed(sorted_steps(sorted({*there, *steps_in(self.checkpoints)}))):
+            try:
+                return self._whole(name, name in there)
+            except CheckpointError as error:
+                wrong.append(say_passed_over(self._uri(name), str(error)))
+                self._publisher.replaceable.add(name)
+            except Unfinished as error:
+                say_passed_over(self._uri(name), str(error))
+        if wrong:
+            raise CheckpointError(f"{self.place} has no whole checkpoint: {'; '.join(wrong)}")
+        return None
+
+    def saved(self, checkpoint: Path) -> None:
+        """Have a new checkpoint published, in the background."""
+        self._publisher.add(checkpoint.name)
+
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Publish in the background; at the end wait until all is done.
+
+        Raises:
+            StorageError: something could not be published; says where it is.
+        """
+        self._publisher.start()
+        try:
+            yield
+        except Exception:
+            if failure := self._publisher.close():
+                say(failure)
+            raise
+        except BaseException:
+            self._finish()
+            raise
+        self._finish()
+
+    def _finish(self) -> None:
+        if failure := self._publisher.close():
+            raise StorageError(failure)
+
+    def _whole(self, name: str, is_there: bool) -> Path:
+        """The checkpoint ``name`` on this machine, proven whole.
+
+        Raises:
+            Unfinished: its publication was stopped, which is no damage.
+            CheckpointError: it is not whole.
+            StorageError: S3 does not answer.
+        """
+        local, uri = self.checkpoints / name, self._uri(name)
+        fault = fault_of(local)
+        if not is_there or not storage.is_whole(uri):
+            if fault is None:
+                return local
+            raise Unfinished("its publication was stopped") if is_there else CheckpointError(fault)
+        try:
+            if MANIFEST not in storage.listing(uri):
+                raise CheckpointError(f"it has no {MANIFEST}")
+            sealed = storage.read_bytes(storage.join(uri, MANIFEST))
+            if fault is None and (local / MANIFEST).read_bytes() == sealed:
+                return local
+            fetched = storage.fetch(uri, required=MANIFEST)
+        except StorageError as error:
+            if _is_damage(error):
+                raise CheckpointError(str(error)) from error
+            raise
+        if fault := fault_of(fetched):
+            raise CheckpointError(fault)
+        return fetched
+
+    def _publish_leftovers(self) -> None:
+        there = self._names()
+        whole = [name for name in there if storage.is_whole(self._uri(name))]
+        newest = max((int(name) for name in whole), default=-1)
+        for name in steps_in(self.checkpoints):
+            if name in whole or fault_of(self.checkpoints / name) is not None:
+                continue
+            say(f"publishing {self._uri(name)}, which an earlier start had not")
+            self._publisher.publish(name, is_last=int(name) > newest)
+
+    def _names(self) -> list[str]:
+        return sorted_steps(storage.children(storage.join(self.place, CHECKPOINTS)))
+
+    def _uri(self, name: str) -> str:
+        return storage.join(self.place, CHECKPOINTS, name)
+
+    def _read_claim(self) -> bytes:
+        place = storage.join(self.place, RUN)
+        if storage.exists(place):
+            return storage.read_bytes(place)
+        if not self._names():
+            raise self._nothing()
+        # Somebody has copied it there.
+        self._write_claim(claim := _claim())
+        return claim
+
+    def _write_claim(self, claim: bytes) -> None:
+        place = storage.join(self.place, RUN)
+        try:
+            storage.write_bytes(place, claim, if_absent=True)
+        except StorageError as error:
+            # An answer that was lost may have said that it was written.
+            if not storage.exists(place):
+                raise
+            if storage.read_bytes(place) != claim:
+                raise self._taken() from error
+
+    def _begin_locally(self, claim: bytes) -> None:
+        """Make the local directory; one that belongs to another run of the name is set aside."""
+        if self.path.exists():
+            say(f"{self.path} is not of this run; it is set aside as {self.path.name}.stale")
+            set_aside(self.path, f"{self.path.name}.stale")
+        self.path.mkdir(parents=True)
+        (self.path / RUN).write_bytes(claim)
+        self._lock()
+
+
+def _claim() -> bytes:
+    document = {
+        "id": uuid.uuid4().hex,
+        "begun": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+    }
+    return f"{json.dumps(document)}\n".encode()
+
+
+def _is_damage(error: BaseException | None) -> bool:
+    """Whether what is there is at fault, not the way there."""
+    while error is not None:
+        if isinstance(error, Garbled | NotThere | Overtaken):
+            return True
+        error = error.__cause__
+    return False

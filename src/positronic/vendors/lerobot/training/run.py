@@ -1,0 +1,256 @@
+"""The training run behind the command line; importing it imports torch, LeRobot and Lightning."""
+
+import logging
+import sys
+import time
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from lerobot.configs import PreTrainedConfig
+from lerobot.optim.schedulers import CosineAnnealingWithWarmupSchedulerConfig, LRSchedulerConfig
+from lerobot.utils.constants import PRETRAINED_MODEL_DIR
+from lerobot.utils.random_utils import set_seed
+from lightning.pytorch import Callback
+from tqdm import tqdm
+
+from getiaction.data import LeRobotDataModule
+from getiaction.data.frame_cache import CacheLimits
+from getiaction.policies.lerobot import LeRobotPolicy, policy_config
+from getiaction.signals import Stopped, StopSignals
+from getiaction.train import NativeCheckpoint, NativeResume, StepReport, Trainer, precision_of
+from getiaction.train.callbacks import GymEvaluation, StopOnSignal
+from positronic.codec import Contract
+from positronic.errors import UsageError
+from positronic.vendors.lerobot.training.effective import keep, provenance, settings
+from positronic.vendors.lerobot.training.evaluation import gym
+from positronic.vendors.lerobot.training.job import TrainingJob, in_first_process
+from positronic.vendors.lerobot.training.loggers import finish, loggers
+from positronic.vendors.lerobot.training.same_run import require_same_run
+
+GIB = 1 << 30
+
+
+def run(job: TrainingJob, signals: StopSignals) -> int:
+    """Train as ``job`` says; returns the exit status when the last checkpoint is published.
+
+    Args:
+        job: The run.
+        signals: What takes SIGTERM and Ctrl-C; after either, the run ends with a checkpoint.
+    """
+    _show_log()
+    options = job.options
+    device = choose_device(options.device)
+    config = policy_config(options.policy.name, options.policy.fields)
+    precision = choose_precision(options.precision, config, device)
+    data = _data(job)
+    set_seed(options.seed)
+    module = LeRobotPolicy(
+        config=config,
+        scheduler=_schedule(options.policy.warmup_steps),
+        total_steps=options.steps,
+    )
+    resume = _resumption(job)
+    step = 0 if resume is None else resume.step
+    pretrained = None if resume is None else resume.checkpoint / PRETRAINED_MODEL_DIR
+    module.create(data.meta, device=device, pretrained=pretrained)
+    if resume is not None:
+        require_same_run(job, resume.checkpoint, config)
+    if options.compile:
+        compile_forward(module.lerobot_policy)
+    contract = complete(job.contract, config)
+    if contract is None:
+        _say(
+            "the dataset has no contract, so its checkpoints will have none; serving them needs "
+            "--codec"
+        )
+    # Before the run's directory is made: a dataset that cannot be read leaves none behind.
+    data.prepare(config)
+    _announce(job, module, data, f"{device}, {precision}")
+    kept = settings(options, config)
+    if in_first_process():
+        if not options.resume:
+            job.run.begin()
+        keep(job.run_dir, kept, provenance(job, data.meta, step, device, precision))
+    stop = StopOnSignal(signals)
+    trainer = Trainer(
+        max_steps=options.steps,
+        max_epochs=-1,
+        accelerator="gpu" if device == "cuda" else "cpu",
+        devices=options.devices,
+        precision=precision,
+        accumulate_grad_batches=options.accumulate,
+        callbacks=[*_callbacks(job, data, resume, contract), stop],
+        logger=loggers(job.run_dir, wandb=options.wandb, step=step, settings=kept),
+        log_every_n_steps=options.log_freq,
+        # Counted in batches, over the borders of epochs.
+        val_check_interval=job.eval_freq * options.accumulate,
+        check_val_every_n_epoch=None,
+        limit_val_batches=1.0 if options.evaluates else 0,
+        # Checkpoints, progress and a summary are those of the callbacks and lines above.
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        default_root_dir=job.run_dir,
+    )
+    begun = time.monotonic()
+    try:
+        with _publishing(job), warnings.catch_warnings():
+            _ignore_foreign_warnings()
+            trainer.fit(module, datamodule=data)
+            finish(trainer.loggers)
+    except Stopped as stopped:
+        if stop.saved is None:
+            raise
+        if trainer.global_step < options.steps:
+            _say(
+                f"{stopped.signal.name}: ended after step {trainer.global_step}, saved as "
+                f"{job.run.place}/checkpoints/{Path(stop.saved).name}; the same command with "
+                "--resume=True goes on"
+            )
+            return 128 + stopped.signal
+    _say(
+        f"trained {options.steps - step} steps in {time.monotonic() - begun:.0f} s: "
+        f"{job.run.place}/checkpoints/last"
+    )
+    return 0
+
+
+def choose_device(asked: str) -> str:
+    """``cuda`` or ``cpu``; refuses CUDA where there is none."""
+    available = torch.cuda.is_available()
+    if asked == "cuda" and not available:
+        raise UsageError("--device=cuda, but torch finds no CUDA device; use --device=cpu")
+    return "cuda" if available and asked != "cpu" else "cpu"
+
+
+def choose_precision(asked: str | None, config: PreTrainedConfig, device: str) -> str:
+    """Lightning's ``precision``: as asked for, or as the policy's config has it."""
+    if asked == "16-mixed" and device == "cpu":
+        raise UsageError("--precision=16-mixed needs a GPU; on a CPU give bf16-mixed or 32-true")
+    return asked or precision_of(config, device)
+
+
+def compile_forward(policy: Any) -> None:
+    """Let the policy compute its loss by compiled code; the names of its weights stay."""
+    # It says at length where LeRobot reads a number out of the middle.
+    logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
+    policy.forward = torch.compile(policy.forward)
+
+
+def complete(contract: Contract | None, config: PreTrainedConfig) -> Contract | None:
+    """Add what only the policy knows to the dataset's contract."""
+    if contract is None:
+        return None
+    return contract.replace(
+        chunk_size=getattr(config, "chunk_size", None),
+        n_action_steps=getattr(config, "n_action_steps", None),
+    )
+
+
+def _data(job: TrainingJob) -> LeRobotDataModule:
+    options = job.options
+    return LeRobotDataModule(
+        root=job.dataset_root,
+        train_batch_size=job.batch_size,
+        num_workers="auto" if options.num_workers is None else options.num_workers,
+        seed=options.seed,
+        cache=options.cache,
+        cache_limits=_limits(options.cache_gib),
+        val_split=options.val_split,
+        val_gyms=None if options.eval_env is None else gym(options.eval_env, job.contract),
+        num_rollouts_val=options.eval_episodes,
+    )
+
+
+def _limits(gib: float | None) -> CacheLimits:
+    return CacheLimits() if gib is None else CacheLimits(int(gib * GIB), int(gib * GIB))
+
+
+def _publishing(job: TrainingJob) -> AbstractContextManager[None]:
+    return job.run.publishing() if in_first_process() else nullcontext()
+
+
+def _resumption(job: TrainingJob) -> NativeResume | None:
+    if job.resume_from is None:
+        return None
+    resume = NativeResume(job.resume_from)
+    if resume.step >= job.options.steps:
+        raise UsageError(f"{job.run.place} is at step {resume.step} already; give a larger --steps")
+    return resume
+
+
+def _callbacks(
+    job: TrainingJob,
+    data: LeRobotDataModule,
+    resume: NativeResume | None,
+    contract: Contract | None,
+) -> list[Callback]:
+    options = job.options
+    found: list[Callback] = [] if resume is None else [resume]
+    found.append(
+        NativeCheckpoint(
+            job.run_dir,
+            total_steps=options.steps,
+            save_freq=options.save_freq,
+            complete=None if contract is None else contract.save,
+            saved=job.run.saved,
+            dataset_root=options.dataset_root,
+        )
+    )
+    if options.eval_env is not None:
+        found.append(GymEvaluation())
+    found.append(
+        StepReport(
+            total_steps=options.steps,
+            log_freq=options.log_freq,
+            remedy=f"raise --num_workers (now {data.num_workers}) or see --cache",
+        )
+    )
+    return found
+
+
+def _schedule(warmup_steps: int | None) -> LRSchedulerConfig | None:
+    if warmup_steps is None:
+        return None
+    return CosineAnnealingWithWarmupSchedulerConfig(num_warmup_steps=warmup_steps)
+
+
+def _announce(job: TrainingJob, module: LeRobotPolicy, data: LeRobotDataModule, how: str) -> None:
+    weights = sum(p.numel() for p in module.lerobot_policy.parameters())
+    threads = f", {torch.get_num_threads()} threads" if how.startswith("cpu") else ""
+    _say(
+        f"training {job.options.policy.name} ({weights / 1e6:.1f} M weights) on "
+        f"{data.meta.total_frames} frames of {data.meta.total_episodes} episodes, "
+        f"batch {job.batch_size}, {how}{threads}"
+    )
+
+
+def _say(line: str) -> None:
+    if in_first_process():
+        print(line, file=sys.stderr, flush=True)
+
+
+class _AboveTheBar(logging.Handler):
+    """Prints to stderr without tearing the progress bar that may be drawn there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line."""
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def _show_log() -> None:
+    """Print what getiaction has to say, once and as it is, whatever the root logger does."""
+    log = logging.getLogger("getiaction")
+    log.setLevel(logging.INFO if in_first_process() else logging.WARNING)
+    if not log.handlers:
+        log.addHandler(_AboveTheBar())
+        log.propagate = False
+
+
+def _ignore_foreign_warnings() -> None:
+    """Nothing that the user of this command could do anything about."""
+    for module in ("lightning", "torch", "lerobot", "tensorboard", "wandb"):
+        warnings.filterwarnings("ignore", module=rf"{module}\b")

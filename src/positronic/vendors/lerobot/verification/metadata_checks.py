@@ -1,0 +1,183 @@
+"""Whether ``meta/`` of a LeRobot dataset agrees with itself and with the files that are there."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from positronic.codec import Contract, stats_digest
+from positronic.codec.contract import FILE_NAME
+from positronic.errors import ContractError, DatasetError
+from positronic.vendors.lerobot.verification import layout, statistics_checks
+from positronic.vendors.lerobot.verification.fault import Fault, listed
+from positronic.vendors.lerobot.verification.layout import Episode, Info, Statistics
+
+CONTRACT = f"meta/{FILE_NAME}"
+PROVENANCE = "meta/provenance.json"
+# Of recordings that were given no identity, whose source has to do.
+NO_UID = (None, "ts-0")
+# Where a file that nothing refers to is read all the same, or was left by an interrupted writer.
+_OWNED = ("data", "videos", "images", "meta")
+
+
+def is_ours(root: Path) -> bool:
+    """Whether the dataset is of `positronic-to-lerobot`, whose promises go further."""
+    return any((root / name).exists() for name in (CONTRACT, PROVENANCE))
+
+
+def info_faults(
+    info: Info, episodes: Sequence[Episode], tasks: Sequence[tuple[int, str]]
+) -> Iterator[Fault]:
+    """Counts and columns of ``info.json``."""
+    counted = {
+        "total_episodes": (info.total_episodes, len(episodes)),
+        "total_frames": (info.total_frames, sum(episode.length for episode in episodes)),
+        "total_tasks": (info.total_tasks, len(tasks)),
+    }
+    for name, (said, there) in counted.items():
+        if said != there:
+            yield Fault(layout.INFO, f"{name} is {said}, the tables hold {there}")
+    for name, dtype in layout.COUNTERS.items():
+        feature = info.features.get(name)
+        if feature is None or feature["dtype"] != dtype or tuple(feature["shape"]) != (1,):
+            yield Fault(layout.INFO, f"feature {name} is not {dtype} of shape (1,)")
+    for name, span in info.splits.items():
+        ends = str(span).split(":")
+        inside = len(ends) == 2 and all(end.isdigit() for end in ends)
+        if not inside or not int(ends[0]) <= int(ends[1]) <= len(episodes):
+            text = f"split {name} is {span!r}, there are {len(episodes)} episodes"
+            yield Fault(layout.INFO, text)
+
+
+def task_faults(tasks: Sequence[tuple[int, str]]) -> Iterator[Fault]:
+    """The tasks' numbers are their places, as LeRobot looks them up; none is there twice."""
+    for place, (index, task) in enumerate(tasks):
+        if index != place:
+            text = f"task_index of {task!r} is {index}, expected {place}"
+            yield Fault(layout.TASKS, text)
+    for task, times in Counter(task for _, task in tasks).items():
+        if times > 1:
+            yield Fault(layout.TASKS, f"{task!r} is there {times} times")
+
+
+def episode_faults(
+    episodes: Sequence[Episode], tasks: Sequence[tuple[int, str]]
+) -> Iterator[Fault]:
+    """Numbers, spans and tasks of the episodes table, in the order of its files."""
+    known = {task for _, task in tasks}
+    expected = 0
+    for place, episode in enumerate(episodes):
+
+        def fault(text: str, episode: Episode = episode) -> Fault:
+            return Fault(episode.table, text, episode.index)
+
+        if episode.index != place:
+            yield fault(f"stands in row {place}, where episode {place} is expected")
+        if episode.length < 1:
+            yield fault(f"its length is {episode.length}, expected at least 1")
+        if episode.stop - episode.start != episode.length:
+            yield fault(
+                f"dataset_from_index {episode.start} to dataset_to_index {episode.stop} are"
+                f" {episode.stop - episode.start} rows, its length is {episode.length}"
+            )
+        if episode.start != expected:
+            yield fault(f"dataset_from_index is {episode.start}, expected {expected}")
+        expected = episode.start + episode.length
+        strangers = set(episode.tasks) - known
+        if strangers or not episode.tasks:
+            said = ", ".join(map(repr, sorted(strangers))) or "none"
+            yield fault(f"its tasks are not in {layout.TASKS}: {said}")
+
+
+def stats_faults(
+    recorded: dict[str, Statistics], info: Info, episodes: Sequence[Episode], ours: bool
+) -> Iterator[Fault]:
+    """``stats.json`` against the episodes' statistics, of which it is LeRobot's sum."""
+    for feature, wrong in statistics_checks.of_dataset(
+        recorded, [e.stats for e in episodes], ours=ours
+    ):
+        yield Fault(layout.STATS, f"{feature}: {wrong}")
+    for feature, stats in recorded.items():
+        if not all(math.isfinite(v) for array in stats.values() for v in array.ravel()):
+            yield Fault(layout.STATS, f"{feature}: holds NaN or infinity")
+    texts = info.keys(*layout.TEXT)
+    missing = [name for name in info.own if name not in recorded and name not in texts]
+    if missing and recorded:
+        yield Fault(layout.STATS, f"there are no statistics of {', '.join(missing)}")
+
+
+def contract_faults(root: Path, info: Info, recorded: dict[str, Statistics]) -> Iterator[Fault]:
+    """The contract says what the dataset is: features, fps, and whose statistics."""
+    try:
+        contract = Contract.load(root / CONTRACT)
+        contract.make_codec()
+    except (ContractError, DatasetError) as error:
+        text = str(error).replace(f"{root / CONTRACT} ", "")
+        yield Fault(CONTRACT, text)
+        return
+    except Exception as error:  # a codec that this version cannot make
+        yield Fault(CONTRACT, f"its codec cannot be made: {layout.one_line(error)}")
+        return
+    plain = json.loads(json.dumps({n: _bare(f) for n, f in info.own.items()}))
+    for name in dict.fromkeys([*contract.features, *plain]):
+        said, there = contract.features.get(name), plain.get(name)
+        if said is None or there is None:
+            where = layout.INFO if there is None else "it"
+            yield Fault(CONTRACT, f"feature {name} is missing in {where}")
+        elif _bare(said) != there:
+            yield Fault(CONTRACT, f"feature {name} is {_bare(said)}, {layout.INFO} says {there}")
+    if contract.fps != info.fps:
+        yield Fault(CONTRACT, f"fps is {contract.fps:g}, {layout.INFO} says {info.fps:g}")
+    if recorded and contract.stats_digest != stats_digest(recorded, contract.features):
+        yield Fault(CONTRACT, f"stats_digest is not that of {layout.STATS}")
+
+
+def _bare(feature: dict[str, Any]) -> dict[str, Any]:
+    """What a contract says of a feature, without what LeRobot notes of its videos."""
+    return {key: feature.get(key) for key in ("dtype", "shape", "names")}
+
+
+def provenance_faults(root: Path, episodes: Sequence[Episode]) -> Iterator[Fault]:
+    """Every episode comes from one recording, and no recording came in twice."""
+    try:
+        document = layout.read_json(root, PROVENANCE)
+        recordings = [(e["uid"], str(e["source"]), e["frames"]) for e in document["episodes"]]
+    except (DatasetError, KeyError, TypeError) as error:
+        text = str(error).removeprefix(f"{PROVENANCE}: ")
+        yield Fault(PROVENANCE, text if isinstance(error, DatasetError) else f"lacks {text}")
+        return
+    if len(recordings) != len(episodes):
+        text = f"names {len(recordings)} recordings, there are {len(episodes)} episodes"
+        yield Fault(PROVENANCE, text)
+        return
+    first: dict[Any, int] = {}
+    for episode, (uid, source, frames) in zip(episodes, recordings, strict=True):
+        if frames != episode.length:
+            text = f"{source} gave {frames} frames, the episode has {episode.length}"
+            yield Fault(PROVENANCE, text, episode.index)
+        identity = source if uid in NO_UID else uid
+        if identity in first:
+            text = f"is the same recording as episode {first[identity]}: {source} (uid {uid})"
+            yield Fault(PROVENANCE, text, episode.index)
+        first.setdefault(identity, episode.index)
+
+
+def file_faults(root: Path, episodes: Sequence[Episode], tables: Sequence[str]) -> Iterator[Fault]:
+    """Files of the episodes that are not there, and files that no episode refers to."""
+    owners: dict[str, list[int]] = {}
+    for episode in episodes:
+        for name in (episode.data, *(clip.file for clip in episode.videos.values())):
+            owners.setdefault(name, []).append(episode.index)
+    for name, indices in owners.items():
+        if not (root / name).is_file():
+            yield Fault(
+                name, f"does not exist; episode {listed(indices)} should be in it", unreadable=True
+            )
+    known = {layout.INFO, layout.STATS, layout.TASKS, CONTRACT, PROVENANCE, *tables, *owners}
+    for folder in _OWNED:
+        for path in sorted((root / folder).rglob("*")):
+            name = path.relative_to(root).as_posix()
+            if path.is_file() and name not in known:
+                yield Fault(name, "no episode refers to it; remove it if nothing else needs it")

@@ -1,0 +1,83 @@
+"""Whether the pictures that a LeRobot dataset keeps in its tables can be read."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.vendors.lerobot.conversion import statistics
+from positronic.vendors.lerobot.verification import statistics_checks
+from positronic.vendors.lerobot.verification.fault import Fault
+from positronic.vendors.lerobot.verification.layout import Episode, Statistics, one_line, size_of
+
+
+@dataclass(frozen=True)
+class PicturesCheck:
+    """Every picture of a camera in one data file, decoded.
+
+    ``kind`` says what the recorded statistics are of; None leaves them alone (depth maps).
+    """
+
+    root: Path
+    key: str
+    file: str
+    feature: dict[str, Any]
+    episodes: Sequence[Episode]
+    kind: statistics_checks.Kind | None
+
+    def run(self) -> list[Fault]:
+        """Decode and say what is wrong."""
+        import pyarrow.parquet as pq
+
+        counted = {episode.index: statistics.ImageStatistics() for episode in self.episodes}
+        numbers = dict.fromkeys(counted, 0)
+        texts: dict[int, str] = {}
+        size = size_of(self.feature)
+        with pq.ParquetFile(self.root / self.file, page_checksum_verification=True) as file:
+            columns = ["episode_index", self.key]
+            for batch in file.iter_batches(batch_size=64, columns=columns, use_threads=False):
+                for row in batch.to_pylist():
+                    episode = row["episode_index"]
+                    if episode not in counted:
+                        continue
+                    try:
+                        image = _picture(row[self.key], size)
+                        if self.kind:
+                            counted[episode].add(image)
+                    except (ValueError, OSError, SyntaxError) as error:  # Pillow raises all three
+                        text = f"{self.key} of frame {numbers[episode]} cannot be decoded"
+                        texts.setdefault(episode, f"{text}: {one_line(error)}")
+                    numbers[episode] += 1
+        faults = [Fault(self.file, text, episode) for episode, text in texts.items()]
+        for episode in self.episodes:
+            whole = episode.index not in texts and numbers[episode.index] == episode.length
+            if self.kind and whole:
+                found = counted[episode.index].result()
+                faults += compared(episode, self.key, self.file, found, self.kind)
+        return faults
+
+
+def compared(
+    episode: Episode, key: str, file: str, counted: Statistics, kind: statistics_checks.Kind
+) -> list[Fault]:
+    """What is wrong with a camera's statistics, given those of its frames."""
+    if key not in episode.stats:
+        text: str | None = f"there are no statistics of {key} in {episode.table}"
+    elif text := statistics_checks.of_images(episode.stats[key], counted, kind):
+        text = f"statistics of {key} in {episode.table}: {text}"
+    return [Fault(file, text, episode.index)] if text else []
+
+
+def _picture(cell: dict[str, Any] | None, size: tuple[int, int]) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    if not cell or cell["bytes"] is None:
+        raise ValueError("it is not inside the table")
+    with Image.open(io.BytesIO(cell["bytes"])) as image:
+        if (image.height, image.width) != size:
+            raise ValueError(f"it is {image.height}x{image.width}, expected {size[0]}x{size[1]}")
+        return np.asarray(image.convert("RGB"))

@@ -1,0 +1,168 @@
+"""Whether a data file of a LeRobot dataset holds the rows that the episodes table promises."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.errors import DatasetError
+from positronic.vendors.lerobot.verification import statistics_checks
+from positronic.vendors.lerobot.verification.fault import Fault, first_of, listed
+from positronic.vendors.lerobot.verification.layout import COUNTERS, TEXT, Episode, read_table
+
+TOLERANCE_S = 1e-4  # LeRobot's, of a row's time
+
+
+@dataclass(frozen=True)
+class RowsCheck:
+    """The rows of one parquet file.
+
+    Attributes:
+        root: of the dataset.
+        file: the data file, relative to it.
+        first: ``index`` that its first row must have, as LeRobot finds rows by their place.
+        features: all of the dataset.
+        fps: rows per second.
+        tasks: by ``task_index``.
+        episodes: whose rows should be in the file.
+        ours: whether the statistics must be exact.
+    """
+
+    root: Path
+    file: str
+    first: int
+    features: dict[str, dict[str, Any]]
+    fps: float
+    tasks: dict[int, str]
+    episodes: Sequence[Episode]
+    ours: bool
+
+    def run(self) -> list[Fault]:
+        """Read the file and say what is wrong."""
+        pictures = [name for name, f in self.features.items() if f["dtype"] == "image"]
+        try:
+            table = read_table(self.root, self.file, lambda t: t, pictures)
+        except DatasetError as error:
+            text = str(error).removeprefix(f"{self.file}: ")
+            return [Fault(self.file, text, unreadable=True)]
+        columns: dict[str, NDArray[Any]] = {}
+        faults = []
+        for name, feature in self.features.items():
+            if feature["dtype"] in ("video", "image", *TEXT):
+                continue
+            try:
+                columns[name] = array_of(table, name, feature)
+            except ValueError as error:
+                faults.append(Fault(self.file, f"column {name}: {error}"))
+        if not COUNTERS.keys() <= columns.keys():
+            return faults
+        faults += self._strangers(columns)
+        for episode in self.episodes:
+            rows = np.flatnonzero(columns["episode_index"] == episode.index)
+            found = {name: column[rows] for name, column in columns.items()}
+            texts = self._miscounted(episode, found) or [
+                *self._counters(episode, found),
+                *self._values(episode, found),
+            ]
+            faults += [Fault(self.file, text, episode.index) for text in texts]
+        return faults or self._out_of_place(columns["index"])
+
+    def _strangers(self, columns: dict[str, NDArray[Any]]) -> list[Fault]:
+        known = [episode.index for episode in self.episodes]
+        others = set(columns["episode_index"].tolist()) - set(known)
+        text = "there are rows of it here, which the episodes table does not say"
+        return [Fault(self.file, text, index) for index in sorted(others)]
+
+    def _miscounted(self, episode: Episode, rows: dict[str, NDArray[Any]]) -> list[str]:
+        count = len(rows["index"])
+        if count == episode.length:
+            return []
+        missing = set(range(episode.length)) - set(rows["frame_index"].tolist())
+        which = f"; missing: frame {listed(missing)}" if missing else ""
+        return [f"has {count} rows, expected {episode.length}{which}"]
+
+    def _counters(self, episode: Episode, rows: dict[str, NDArray[Any]]) -> Iterator[str]:
+        frames = np.arange(episode.length)
+        expected = {"frame_index": frames, "index": episode.start + frames}
+        for name, right in expected.items():
+            if (wrong := rows[name] != right).any():
+                at, more = first_of(wrong)
+                yield f"{name} of frame {at} is {rows[name][at]}, expected {right[at]}{more}"
+        times = frames / self.fps
+        # A float32 cannot be closer than this to a time after half an hour.
+        tolerance = np.maximum(TOLERANCE_S, times * 2.0**-24)
+        if (wrong := ~(np.abs(rows["timestamp"] - times) <= tolerance)).any():
+            at, more = first_of(wrong)
+            found = rows["timestamp"][at]
+            yield f"timestamp of frame {at} is {found:.6g} s, expected {times[at]:.6g} s{more}"
+        own = {index for index, task in self.tasks.items() if task in episode.tasks}
+        if (wrong := ~np.isin(rows["task_index"], list(own))).any():
+            at, more = first_of(wrong)
+            index = int(rows["task_index"][at])
+            task = repr(self.tasks[index]) if index in self.tasks else "no task"
+            said = ", ".join(map(repr, episode.tasks))
+            yield (
+                f"task_index of frame {at} is {index}, {task}, where the episodes table"
+                f" says {said}{more}"
+            )
+
+    def _values(self, episode: Episode, rows: dict[str, NDArray[Any]]) -> Iterator[str]:
+        for name, values in rows.items():
+            if np.issubdtype(values.dtype, np.floating):
+                wrong = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+                if wrong.any():
+                    at, more = first_of(wrong)
+                    yield f"{name} of frame {at} holds NaN or infinity{more}"
+                    continue
+            if name not in episode.stats:
+                if name not in COUNTERS:
+                    yield f"there are no statistics of {name} in {episode.table}"
+                continue
+            fault = statistics_checks.of_vectors(episode.stats[name], values, ours=self.ours)
+            if fault:
+                yield f"statistics of {name} in {episode.table}: {fault}"
+
+    def _out_of_place(self, index: NDArray[Any]) -> list[Fault]:
+        """Rows are each right, but not where LeRobot looks for them."""
+        expected = self.first + np.arange(len(index))
+        wrong = index != expected
+        if not wrong.any():
+            return []
+        at, more = first_of(wrong)
+        text = f"row {at} has index {index[at]}, expected {expected[at]} in this place{more}"
+        return [Fault(self.file, text)]
+
+
+def array_of(table: Any, name: str, feature: dict[str, Any]) -> NDArray[Any]:
+    """A column of a parquet table as an array ``(T,)``, or ``(T, *shape)``.
+
+    Raises:
+        ValueError: it is missing, or its values are not what the feature says.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if name not in table.column_names:
+        raise ValueError("is missing")
+    column = table[name].combine_chunks()
+    array = column.storage if isinstance(column, pa.ExtensionArray) else column
+    shape = feature["shape"] if tuple(feature["shape"]) != (1,) else ()
+    for size in shape:
+        if array.null_count:
+            raise ValueError(f"{array.null_count} values are empty")
+        if not hasattr(array, "flatten") or not hasattr(array.type, "value_type"):
+            raise ValueError(f"its values have fewer dimensions than {tuple(shape)}")
+        lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+        if (wrong := lengths != size).any():
+            at, more = first_of(wrong)
+            raise ValueError(f"row {at} has {lengths[at]} values, expected {size}{more}")
+        array = array.flatten()
+    kind = pa.type_for_alias(feature["dtype"])
+    if array.type != kind:
+        raise ValueError(f"is of type {array.type}, expected {kind}")
+    if array.null_count:
+        raise ValueError(f"{array.null_count} values are empty")
+    return np.asarray(array.to_numpy(zero_copy_only=False)).reshape(len(table), *shape)

@@ -1,0 +1,130 @@
+"""Whether recorded normalisation statistics are those of the data.
+
+How close they have to be depends on who wrote them, and on what is left to compare them with:
+
+- Ours of vectors and pictures are exact: they agree to float32's precision, which is what a
+  policy's normaliser holds.
+- Ours of a video are of the frames before encoding, and only the encoded ones are left. Encoding
+  keeps the mean (a checkerboard of single pixels moves it by 5% of white) and takes detail, and
+  with it deviation: next to nothing from a camera's picture, a third from coloured noise. Extremes
+  and quantiles of a lossy picture prove nothing; they only have to stand in order.
+- LeRobot sums in float32 (its deviation is up to 2% off), takes quantiles from a histogram, and
+  of images looks at some frames, and of those at some pixels.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.vendors.lerobot.conversion import statistics
+from positronic.vendors.lerobot.verification.fault import first_of
+from positronic.vendors.lerobot.verification.layout import Statistics
+
+EXACT = 1e-6  # of the largest value
+SUMMED_MEAN, SUMMED_STD = 1e-3, 0.02  # of the largest value
+ENCODED_MEAN, ENCODED_STD = 0.05, 0.02  # of white
+ENCODED_LOSS = 0.45  # of the deviation
+SAMPLED = 0.1  # of white
+HISTOGRAM = 1e-3  # of the range
+
+MOMENTS = ("min", "max", "mean", "std")
+# What a camera's statistics were computed from, compared with the frames that are there.
+Kind = Literal["same", "encoded", "sampled"]
+
+
+def of_vectors(recorded: Statistics, values: NDArray[Any], *, ours: bool) -> str | None:
+    """What is wrong with the recorded statistics of ``values`` ``(T, ...)``; None if nothing is."""
+    expected = statistics.of_vectors(values)
+    if ours:
+        return _differs(recorded, expected, _tolerances(expected, expected))
+    found = _differs(recorded, expected, _tolerances(expected, MOMENTS, ours=False))
+    return found or _quantiles_outside(recorded, values.reshape(len(values), -1))
+
+
+def of_images(recorded: Statistics, expected: Statistics, kind: Kind) -> str | None:
+    """What is wrong with a camera's statistics; ``expected`` are those of the frames there are."""
+    if kind == "same":
+        return _differs(recorded, expected, dict.fromkeys(expected, EXACT))
+    if kind == "encoded":
+        lost = ENCODED_LOSS * expected["std"].ravel() / (1 - ENCODED_LOSS)
+        close: dict[str, Any] = {"mean": ENCODED_MEAN, "std": ENCODED_STD + lost, "count": 0}
+    else:
+        close = {"mean": SAMPLED, "std": SAMPLED}
+    return _differs(recorded, expected, close) or _disordered(recorded)
+
+
+def of_dataset(
+    recorded: Mapping[str, Statistics], episodes: Sequence[Mapping[str, Statistics]], *, ours: bool
+) -> Iterable[tuple[str, str]]:
+    """Features of ``stats.json`` that are not what LeRobot makes of the episodes', and why."""
+    from lerobot.datasets.compute_stats import aggregate_feature_stats
+
+    for feature in sorted({name for stats in episodes for name in stats} & recorded.keys()):
+        parts = [dict(stats[feature]) for stats in episodes if feature in stats]
+        try:
+            expected = aggregate_feature_stats(parts)
+        except (KeyError, ValueError) as error:
+            yield feature, f"does not follow from the episodes' statistics: {error}"
+            continue
+        names = expected if ours else MOMENTS
+        found = _differs(recorded[feature], expected, _tolerances(expected, names, ours=ours))
+        if found:
+            yield feature, found
+
+
+def _tolerances(
+    expected: Statistics, names: Iterable[str], *, ours: bool = True
+) -> dict[str, NDArray[Any]]:
+    scale = np.maximum(np.abs(expected["min"]), np.abs(expected["max"])).ravel()
+    shares = {} if ours else {"mean": SUMMED_MEAN, "std": SUMMED_STD}
+    found = {name: shares.get(name, EXACT) * scale + 1e-12 for name in names}
+    return found | {"count": np.zeros(1)}
+
+
+def _differs(
+    recorded: Statistics, expected: Statistics, tolerances: Mapping[str, Any]
+) -> str | None:
+    for name, tolerance in tolerances.items():
+        if name not in recorded:
+            return f"there is no {name}"
+        found, right = recorded[name].ravel(), np.ravel(expected[name])
+        if found.shape != right.shape:
+            return f"{name} has {found.size} values, expected {right.size}"
+        wrong = ~(np.abs(found - right) <= tolerance)  # NaN is wrong
+        if wrong.any():
+            at, more = first_of(wrong)
+            return f"{name}[{at}] is {found[at]:.6g}, the data's is {right[at]:.6g}{more}"
+    return None
+
+
+def _quantiles_outside(recorded: Statistics, values: NDArray[Any]) -> str | None:
+    """The first quantile that is not between the samples beside its place."""
+    ordered = np.sort(values.astype(np.float64), axis=0)
+    count = len(ordered)
+    margin = HISTOGRAM * (ordered[-1] - ordered[0]) + 1e-9 + EXACT * np.abs(ordered).max(axis=0)
+    for name, q in zip(statistics.quantile_names(), statistics.QUANTILES, strict=True):
+        if name in recorded and recorded[name].size == ordered.shape[1]:
+            low = ordered[max(0, int(np.floor(q * count)) - 1)] - margin
+            high = ordered[min(count - 1, int(np.ceil(q * count)))] + margin
+            value = recorded[name].ravel()
+            wrong = ~((low <= value) & (value <= high))
+            if wrong.any():
+                at, more = first_of(wrong)
+                return (
+                    f"{name}[{at}] is {value[at]:.6g}, expected"
+                    f" {low[at]:.6g} to {high[at]:.6g}{more}"
+                )
+    return None
+
+
+def _disordered(recorded: Statistics) -> str | None:
+    names = [name for name in ("min", *statistics.quantile_names(), "max") if name in recorded]
+    low: NDArray[Any] = np.zeros(1)
+    for name in names:
+        value = recorded[name].ravel()
+        if not (low - EXACT <= value).all() or not (value <= 1 + EXACT).all():
+            return f"{', '.join(names)} do not ascend from 0 to 1"
+        low = value
+    return None

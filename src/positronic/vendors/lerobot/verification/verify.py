@@ -1,0 +1,246 @@
+"""``positronic-to-lerobot verify``: proves a LeRobot dataset whole, or names each fault."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import configuronic as cfn
+
+from positronic import storage
+from positronic.errors import DatasetError, UsageError
+from positronic.progress import bar
+from positronic.vendors.lerobot.verification import layout, metadata_checks, statistics_checks
+from positronic.vendors.lerobot.verification.fault import Fault
+from positronic.vendors.lerobot.verification.layout import Episode, Info, is_depth
+from positronic.vendors.lerobot.verification.picture_checks import PicturesCheck
+from positronic.vendors.lerobot.verification.row_checks import RowsCheck
+from positronic.vendors.lerobot.verification.video_checks import FramesCheck, PacketsCheck
+from positronic.worker_pool import worker_pool
+
+FOREIGN = (
+    "it has no contract, so positronic-to-lerobot did not write it: statistics are compared"
+    " only as closely as LeRobot computes them"
+)
+
+
+class Check(Protocol):
+    """A closer look at one file, or at one episode in it, made in any process."""
+
+    def run(self) -> list[Fault]:
+        """What is wrong."""
+
+
+type RunAll = Callable[[Callable[[Check], list[Fault]], Iterable[Check]], Iterable[list[Fault]]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an examination found.
+
+    Attributes:
+        faults: what is wrong, files of ``meta/`` first.
+        notes: what is unusual but not wrong.
+        episodes: number of episodes, by the episodes table.
+        frames: number of rows, by it.
+        cameras: number of cameras.
+        decoded: whether frames were decoded.
+    """
+
+    faults: tuple[Fault, ...]
+    notes: tuple[str, ...]
+    episodes: int
+    frames: int
+    cameras: int
+    decoded: bool
+
+    def summary(self, name: str) -> str:
+        """One line."""
+        held = f"{self.episodes} episodes, {self.frames} frames, {self.cameras} cameras"
+        if self.faults:
+            faults = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+            return f"{name} is damaged: {faults} in {held}"
+        decoded = ", every frame decoded" if self.decoded else ", frames not decoded"
+        return f"{name} is whole: {held}{decoded if self.cameras else ''}"
+
+
+@cfn.config()
+def verify(dataset_root: str, decode: bool = True, workers: int | None = None) -> int:
+    """Prove a LeRobot dataset whole, or name each fault with file and episode.
+
+    Ends with 0 if the dataset is whole, and with 1 if it has faults, each on one line.
+
+    Args:
+        dataset_root: The dataset's directory, or s3://bucket/key.
+        decode: Decode every frame; otherwise only the videos' packets and times are read.
+        workers: Processes that read; by default one per processor.
+    """
+    verdict = verify_dataset(storage.fetch(dataset_root), decode=decode, workers=workers)
+    for fault in verdict.faults:
+        print(f"fault: {fault}")
+    for note in verdict.notes:
+        print(f"note: {note}")
+    print(verdict.summary(dataset_root))
+    return 1 if verdict.faults else 0
+
+
+def verify_dataset(root: Path, *, decode: bool = True, workers: int | None = None) -> Verdict:
+    """Examine the LeRobot dataset in the directory ``root``.
+
+    Raises:
+        DatasetError: there is no dataset, or a process that looked at it was killed.
+    """
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers={workers}: give at least 1")
+    if not (root / layout.INFO).is_file():
+        raise DatasetError(f"{root} is not a LeRobot dataset: it has no {layout.INFO}")
+    return _Examination(root, decode).run(workers or len(os.sched_getaffinity(0)))
+
+
+class _Examination:
+    """Of one dataset: the tables first, then, in processes, what they point to."""
+
+    def __init__(self, root: Path, decode: bool) -> None:
+        self._root = root
+        self._decode = decode
+        self._ours = metadata_checks.is_ours(root)
+        self._faults: list[Fault] = []
+        self._episodes: list[Episode] = []
+
+    def run(self, workers: int) -> Verdict:
+        info = self._read(layout.read_info)
+        if info is None:
+            return self._verdict(0)
+        tables = layout.episode_tables(self._root)
+        for table in tables:
+            self._episodes += self._read(partial(layout.read_episodes, name=table, info=info)) or []
+        tasks = self._read(layout.read_tasks) or []
+        # Without the tables everything else would only seem to be wrong.
+        if not self._faults:
+            stats = self._read(layout.read_stats) or {}
+            self._meta(info, tables, tasks, stats)
+            with _pool(workers) as run_all:
+                checks = [*self._rows(info, dict(tasks)), *self._packets(info)]
+                found = run_all(_run, checks)
+                # LeRobot, which this needs, takes seconds to import: while the processes read.
+                self._faults += metadata_checks.stats_faults(
+                    stats, info, self._episodes, self._ours
+                )
+                self._collect(found, len(checks), "verifying", "file")
+                checks = [*self._pictures(info), *self._frames(info)] if self._decode else []
+                self._collect(run_all(_run, checks), len(checks), "decoding", "video")
+        return self._verdict(len(info.keys("video", "image")))
+
+    def _verdict(self, cameras: int) -> Verdict:
+        frames = sum(episode.length for episode in self._episodes)
+        notes = () if self._ours else (FOREIGN,)
+        faults, episodes = tuple(self._faults), len(self._episodes)
+        return Verdict(faults, notes, episodes, frames, cameras, self._decode)
+
+    def _read[T](self, read: Callable[[Path], T]) -> T | None:
+        try:
+            return read(self._root)
+        except DatasetError as error:
+            file, _, text = str(error).partition(": ")
+            self._faults.append(Fault(file, text, unreadable=True))
+            return None
+
+    def _meta(
+        self,
+        info: Info,
+        tables: Sequence[str],
+        tasks: Sequence[tuple[int, str]],
+        stats: dict[str, layout.Statistics],
+    ) -> None:
+        episodes = self._episodes
+        self._faults += metadata_checks.info_faults(info, episodes, tasks)
+        self._faults += metadata_checks.task_faults(tasks)
+        self._faults += metadata_checks.episode_faults(episodes, tasks)
+        self._faults += metadata_checks.file_faults(self._root, episodes, tables)
+        if self._ours:
+            self._faults += metadata_checks.contract_faults(self._root, info, stats)
+            self._faults += metadata_checks.provenance_faults(self._root, episodes)
+
+    def _collect(self, found: Iterable[list[Fault]], total: int, desc: str, unit: str) -> None:
+        if total == 0:
+            return
+        with bar(total=total, desc=desc, unit=unit) as progress:
+            for faults in found:
+                self._faults += faults
+                progress.update()
+
+    def _by_file(self, file_of: Callable[[Episode], str]) -> Iterator[tuple[str, list[Episode]]]:
+        """Files in LeRobot's order with their episodes, but for those nothing can be read of."""
+        found: dict[str, list[Episode]] = {}
+        for episode in self._episodes:
+            found.setdefault(file_of(episode), []).append(episode)
+        broken = {fault.file for fault in self._faults if fault.unreadable}
+        return ((file, found[file]) for file in sorted(found) if file not in broken)
+
+    def _rows(self, info: Info, tasks: dict[int, str]) -> Iterator[Check]:
+        for file, episodes in self._by_file(lambda episode: episode.data):
+            first = sum(e.length for e in self._episodes if e.data < file)
+            yield RowsCheck(
+                self._root, file, first, info.features, info.fps, tasks, episodes, self._ours
+            )
+
+    def _packets(self, info: Info) -> Iterator[Check]:
+        for key in info.keys("video"):
+            for file, episodes in self._by_file(partial(_video, key=key)):
+                yield PacketsCheck(self._root, key, file, info.features[key], info.fps, episodes)
+
+    def _pictures(self, info: Info) -> Iterator[Check]:
+        for key in info.keys("image"):
+            kind = self._kind(info, key, "same")
+            for file, episodes in self._by_file(lambda episode: episode.data):
+                yield PicturesCheck(self._root, key, file, info.features[key], episodes, kind)
+
+    def _frames(self, info: Info) -> Iterator[Check]:
+        misplaced = {(fault.file, fault.episode) for fault in self._faults}
+        for key in info.keys("video"):
+            kind = self._kind(info, key, "encoded")
+            for file, episodes in self._by_file(partial(_video, key=key)):
+                for episode in episodes:
+                    if (file, episode.index) not in misplaced:
+                        yield FramesCheck(self._root, key, episode, info.fps, kind)
+
+    def _kind(
+        self, info: Info, key: str, ours: statistics_checks.Kind
+    ) -> statistics_checks.Kind | None:
+        if is_depth(info.features[key]):
+            return None
+        return ours if self._ours else "sampled"
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[RunAll]:
+    """A ``map`` over processes, or over none if one is enough."""
+    if workers == 1:
+        yield map
+        return
+    try:
+        with worker_pool(workers, _one_thread) as pool:
+            yield pool.map
+    except BrokenProcessPool as error:
+        raise DatasetError(
+            "a process that read the dataset was killed, probably for want of memory;"
+            " try --workers=1"
+        ) from error
+
+
+def _video(episode: Episode, key: str) -> str:
+    return episode.videos[key].file
+
+
+def _one_thread() -> None:
+    import cv2
+
+    cv2.setNumThreads(1)  # the processes already share out the processors
+
+
+def _run(check: Check) -> list[Fault]:
+    return check.run()

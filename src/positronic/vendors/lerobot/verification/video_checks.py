@@ -1,0 +1,185 @@
+"""Whether the cameras of a LeRobot dataset can be read: packets, times, and every frame.
+
+LeRobot takes frame ``k`` of an episode at ``from_timestamp + timestamp`` of its file, by its
+number at the file's rate (torchcodec) or by seeking (PyAV), and refuses it when the two times, as
+float32, are ``TOLERANCE_S`` or more apart. The same is computed here for every frame.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.vendors.lerobot.conversion import statistics
+from positronic.vendors.lerobot.verification import statistics_checks
+from positronic.vendors.lerobot.verification.fault import Fault, first_of
+from positronic.vendors.lerobot.verification.layout import Clip, Episode, one_line, size_of
+from positronic.vendors.lerobot.verification.picture_checks import compared
+
+TOLERANCE_S = 1e-4
+
+
+@dataclass(frozen=True)
+class PacketsCheck:
+    """One video file without decoding it: its packets, and the episodes' times in it."""
+
+    root: Path
+    key: str
+    file: str
+    feature: dict[str, Any]
+    fps: float
+    episodes: Sequence[Episode]
+
+    def run(self) -> list[Fault]:
+        """Read the packets and say what is wrong."""
+        try:
+            texts, times, rate = self._stream()
+        except _broken() as error:
+            return [Fault(self.file, f"cannot be read: {_said(error)}", unreadable=True)]
+        faults = [Fault(self.file, text) for text in texts]
+        rows = sum(episode.length for episode in self.episodes)
+        if len(times) != rows:
+            faults.append(Fault(self.file, f"holds {len(times)} frames, expected {rows}"))
+        before: Episode | None = None
+        for episode in sorted(self.episodes, key=lambda e: e.videos[self.key].start):
+            texts = [*self._span(episode, before), *self._times(episode, times, rate)]
+            faults += [Fault(self.file, text, episode.index) for text in texts]
+            before = episode
+        return faults
+
+    def _stream(self) -> tuple[list[str], NDArray[np.float64], float]:
+        """What the header says amiss, the packets' times in seconds, ascending, and the rate."""
+        import av
+
+        with av.open(str(self.root / self.file)) as container:
+            stream = container.streams.video[0]
+            size = (stream.height, stream.width)
+            rate = float(stream.average_rate or 0)
+            found = {
+                "a picture": (f"{size[0]}x{size[1]}", "{}x{}".format(*size_of(self.feature))),
+                "video": (stream.codec.canonical_name, self._noted("video.codec")),
+                "video at": (f"{rate:.4g} fps", f"{self.fps:.4g} fps"),
+            }
+            texts = [
+                f"is {what} {is_so}, expected {should}"
+                for what, (is_so, should) in found.items()
+                if should is not None and is_so != should
+            ]
+            packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size]
+            if packets and not packets[0][1]:
+                texts.append("does not begin with a key frame")
+            if any(pts is None for pts, _ in packets):
+                texts.append("has frames without a time")
+            base = stream.time_base or 1
+            times = [float(pts * base) for pts, _ in packets if pts is not None]
+        return texts, np.sort(np.array(times, dtype=np.float64)), rate
+
+    def _noted(self, name: str) -> str | None:
+        info = self.feature.get("info") or self.feature.get("video_info") or {}
+        return info.get(name)
+
+    def _span(self, episode: Episode, before: Episode | None) -> Iterator[str]:
+        clip = episode.videos[self.key]
+        lasts, expected = clip.stop - clip.start, episode.length / self.fps
+        if not abs(lasts - expected) <= TOLERANCE_S:
+            yield (
+                f"from_timestamp {clip.start:.6g} to to_timestamp {clip.stop:.6g} are"
+                f" {lasts:.6g} s, expected {expected:.6g} s"
+            )
+        if before is not None and clip.start < before.videos[self.key].stop - TOLERANCE_S:
+            stop = before.videos[self.key].stop
+            yield (
+                f"begins at {clip.start:.6g} s, before episode {before.index} ends at {stop:.6g} s"
+            )
+
+    def _times(self, episode: Episode, times: NDArray[np.float64], rate: float) -> Iterator[str]:
+        rows = (np.arange(episode.length) / self.fps).astype(np.float32).astype(np.float64)
+        asked = episode.videos[self.key].start + rows
+        numbers = np.rint(asked * rate).astype(np.int64)
+        if (gone := (numbers < 0) | (numbers >= len(times))).any():
+            at, more = first_of(gone)
+            yield f"frame {at} is not in the file{more}"
+            return
+        apart = np.abs(asked.astype(np.float32) - times[numbers].astype(np.float32))
+        if (wrong := apart >= TOLERANCE_S).any():
+            at, more = first_of(wrong)
+            yield (
+                f"frame {at} stands at {times[numbers[at]]:.6f} s, LeRobot looks for it at"
+                f" {asked[at]:.6f} s{more}"
+            )
+
+
+@dataclass(frozen=True)
+class FramesCheck:
+    """Every frame of one episode's camera, decoded from its video.
+
+    ``kind`` says what the recorded statistics are of; None leaves them alone (depth maps).
+    """
+
+    root: Path
+    key: str
+    episode: Episode
+    fps: float
+    kind: statistics_checks.Kind | None
+
+    @property
+    def file(self) -> str:
+        """The video file."""
+        return self.episode.videos[self.key].file
+
+    def run(self) -> list[Fault]:
+        """Decode and say what is wrong."""
+        counted = statistics.ImageStatistics()
+        number = 0
+        try:
+            for frame in _decoded(self.root / self.file, self.episode.videos[self.key], self.fps):
+                if self.kind:
+                    counted.add(frame.to_ndarray(format="rgb24"))
+                number += 1
+                if number == self.episode.length:
+                    break
+            else:
+                raise ValueError("the video ends")
+        except _broken() as error:
+            text = f"frame {number} cannot be decoded: {_said(error)}"
+            return [Fault(self.file, text, self.episode.index)]
+        if not self.kind:
+            return []
+        return compared(self.episode, self.key, self.file, counted.result(), self.kind)
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """What a damaged video raises."""
+    import av
+
+    return av.FFmpegError, OSError, ValueError, IndexError
+
+
+def _said(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or one_line(error))
+
+
+def _decoded(path: Path, clip: Clip, fps: float) -> Iterator[Any]:
+    """Frames from the clip's first on; ValueError where one is damaged or at another time."""
+    import av
+
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        stream.codec_context.options = {"err_detect": "explode"}  # say it, do not paint over it
+        base = stream.time_base or 1
+        container.seek(round(clip.start / base), stream=stream)
+        number = 0
+        for frame in container.decode(stream):
+            if frame.pts is None or float(frame.pts * base) < clip.start - 0.5 / fps:
+                continue
+            if frame.is_corrupt:
+                raise ValueError("it is damaged")
+            time, expected = float(frame.pts * base), clip.start + number / fps
+            if abs(time - expected) > 0.5 / fps:
+                raise ValueError(f"the next frame stands at {time:.6g} s, not {expected:.6g} s")
+            yield frame
+            number += 1

@@ -1,0 +1,96 @@
+"""Recordings of other versions are converted by what they say of themselves."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+
+from positronic.codec import FlipGrip
+from positronic.dataset import Dataset, LocalDataset
+from positronic.dataset.conventions import OPEN_0, Declared
+from positronic.dataset.transforms import DerivedDataset
+from positronic.errors import StorageError
+from positronic.vendors.lerobot import codecs
+from positronic.vendors.lerobot.conversion import assembly
+from positronic.vendors.lerobot.conversion.encode_episode import Recipe
+from positronic.vendors.lerobot.conversion.job import describe, differences
+from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
+from tests.positronic.vendors.lerobot.raw import FPS, record
+
+FLIPPED = {"grip_convention": {"open": 0.0, "closed": 1.0}}
+
+
+def rows(dataset: Dataset, out: Path, codec: Any = None) -> tuple[NDArray[Any], NDArray[Any]]:
+    """States and actions of all rows of the converted dataset."""
+    convert_dataset(dataset, codec or codecs.eepose_state(), out, FPS)
+    (file,) = (out / "data").rglob("*.parquet")
+    table = pq.read_table(file)
+    columns = ("observation.state", "action")
+    state, action = (np.stack(table[name].to_numpy()) for name in columns)
+    return state, action
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    record(tmp_path / "plain", 0, size=None)
+    return rows(LocalDataset(tmp_path / "plain"), tmp_path / "plain-out")
+
+
+def turned(values: NDArray[Any]) -> NDArray[Any]:
+    """The same rows with the grip, their last number, counted the other way."""
+    return np.concatenate([values[:, :-1], 1 - values[:, -1:]], axis=1)
+
+
+def test_a_flipped_grip_is_turned_to_what_the_codec_says(tmp_path: Path, plain: Any) -> None:
+    record(tmp_path / "raw", 0, size=None, statics=FLIPPED)
+    dataset = LocalDataset(tmp_path / "raw")
+    for ours, theirs in zip(rows(dataset, tmp_path / "out"), plain, strict=True):
+        np.testing.assert_allclose(ours, turned(theirs), atol=1e-7)
+    flip = FlipGrip() | codecs.eepose_state()
+    for ours, theirs in zip(rows(dataset, tmp_path / "flip", flip), plain, strict=True):
+        np.testing.assert_allclose(ours, turned(theirs), atol=1e-7)
+
+
+def test_commands_under_their_later_name_are_found(tmp_path: Path, plain: Any) -> None:
+    path = record(tmp_path / "raw", 0, size=None)
+    os.rename(path / "robot_commands.pose.parquet", path / "robot_command.pose.parquet")
+    found = rows(LocalDataset(tmp_path / "raw"), tmp_path / "out")
+    for ours, theirs in zip(found, plain, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_what_says_nothing_is_left_and_told_once(tmp_path: Path, plain: Any) -> None:
+    for index in range(2):
+        path = record(tmp_path / "raw", index, size=None)
+        (path / "static.json").write_text('{"task": "t"}')
+    silent = LocalDataset(tmp_path / "raw")
+    report = convert_dataset(silent, codecs.eepose_state(), tmp_path / "out", FPS)
+    (line,) = report.warnings()
+    assert line.startswith("note: 2 of 2 episodes do not say what their grip counts")
+    assert "--dataset.dataset.grip_open=0 (or 1)" in line
+    first = rows(silent[:1], tmp_path / "first")
+    for ours, theirs in zip(first, plain, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    declared = DerivedDataset(silent[:1], Declared(OPEN_0), keep=True)
+    for ours, theirs in zip(rows(declared, tmp_path / "declared"), plain, strict=True):
+        np.testing.assert_allclose(ours, turned(theirs), atol=1e-7)
+    said = convert_dataset(declared, codecs.eepose_state(), tmp_path / "said", FPS)
+    assert said.warnings() == []
+
+
+def test_what_was_said_since_is_not_mixed_with_what_was_said_then(tmp_path: Path) -> None:
+    (record(tmp_path / "raw", 0, size=None) / "static.json").write_text("{}")
+    silent, codec = LocalDataset(tmp_path / "raw"), codecs.eepose_state()
+    declared = DerivedDataset(silent, Declared(OPEN_0), keep=True)
+    convert_dataset(silent, codec, tmp_path / "out", FPS)
+    with pytest.raises(StorageError, match="converted otherwise .*: the raw episodes"):
+        convert_dataset(declared, codec, tmp_path / "out", FPS, Options(resume=True))
+    contract = assembly.contract_of(codec, FPS, video=True)
+    recipe = Recipe(codec, FPS, None)
+    jobs = (describe(data, contract, recipe, {}) for data in (silent, declared))
+    (difference,) = differences(*jobs)
+    assert difference.startswith(f"the static values of raw episode 0, {tmp_path}")
