@@ -51,23 +51,24 @@ class FastAutocast(CachedAutocast):
     """bfloat16 as :class:`CachedAutocast` has it, in the forms that processors compute fastest.
 
     Images are laid out channels last, batch norm that is frozen stays in bfloat16 instead of going
-    through float32, and the optimizer goes over each weight once. Sums are then rounded otherwise
-    than LeRobot's; weights and what is stored of them have the same layout as ever.
+    through float32, dropout draws no more bits than it needs, and the optimizer goes over each
+    weight once. Sums are then rounded otherwise than LeRobot's, and other values dropped; weights
+    and what is stored of them have the same layout as ever.
     """
 
     def __init__(self, device: str) -> None:
         super().__init__("bf16-mixed", device)
         self._hooks: list[RemovableHandle] = []
-        self._frozen: list[FrozenBatchNorm2d] = []
+        self._replaced: list[tuple[Module, type[Module]]] = []
 
     def convert_module(self, module: Module) -> Module:
         """Let the images of ``module`` be laid out channels last while it is trained."""
         for part in module.modules():
             if isinstance(part, torch.nn.Conv2d):
                 self._hooks.append(part.register_forward_pre_hook(_channels_last))
-            elif type(part) is FrozenBatchNorm2d:
-                part.__class__ = _FrozenInPlace
-                self._frozen.append(part)
+            elif type(part) in _FASTER:
+                self._replaced.append((part, type(part)))
+                part.__class__ = _FASTER[type(part)]
         return module
 
     def connect(self, model: Any, optimizers: Any, lr_schedulers: Any) -> Any:
@@ -82,9 +83,9 @@ class FastAutocast(CachedAutocast):
         """Leave the module as it was."""
         for hook in self._hooks:
             hook.remove()
-        for part in self._frozen:
-            part.__class__ = FrozenBatchNorm2d
-        self._hooks, self._frozen = [], []
+        for part, kind in self._replaced:
+            part.__class__ = kind
+        self._hooks, self._replaced = [], []
         super().teardown()
 
 
@@ -98,6 +99,29 @@ class _FrozenInPlace(FrozenBatchNorm2d):  # type: ignore[misc]
         return batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
         )
+
+
+class _BitwiseDropout(torch.nn.Dropout):
+    """Dropout by 16 random bits a value, which holds its probability to 1 in 65536.
+
+    On a CPU torch draws each value by itself and in one thread, a seventh of ACT's step.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        dropped = round(self.p * 65536)
+        on_cpu = input.dtype == torch.bfloat16 and input.device.type == "cpu"
+        if not (self.training and on_cpu and 0 < dropped < 65536):
+            return super().forward(input)
+        words = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[: input.numel()].view(input.shape)
+        keep = (bits >= dropped - 32768).to(input.dtype)
+        return input * keep.mul_(65536 / (65536 - dropped))
+
+
+_FASTER: dict[type[Module], type[Module]] = {
+    FrozenBatchNorm2d: _FrozenInPlace,
+    torch.nn.Dropout: _BitwiseDropout,
+}
 
 
 def _channels_last(module: Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -93,3 +93,43 @@ def test_only_mixed_precision_differs_from_lightnings() -> None:
     assert precision_plugin("32-true", "cpu") is None
     assert isinstance(precision_plugin("bf16-mixed", "cpu"), FastAutocast)
     assert type(precision_plugin("16-mixed", "cpu")) is CachedAutocast
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_dropout_drops_its_share_and_keeps_the_mean(p: float) -> None:
+    layer = nn.Sequential(nn.Dropout(p))
+    FastAutocast("cpu").convert_module(layer)
+    ones = torch.ones(1001, 999, dtype=torch.bfloat16, requires_grad=True)
+    torch.manual_seed(3)
+    found = layer(ones)
+    # Five standard deviations of a million draws.
+    assert (found == 0).float().mean().item() == pytest.approx(
+        p, abs=5 * (p * (1 - p) / 1e6) ** 0.5
+    )
+    # In bfloat16 the factor itself is rounded.
+    assert found.float().mean().item() == pytest.approx(1, abs=0.006)
+    found.sum().backward()
+    assert torch.equal(ones.grad, found)
+    # Neither the same values each time, nor along either axis.
+    again = layer(ones.detach())
+    assert not torch.equal(again, found)
+    for axis in (0, 1):
+        share = (found == 0).float().mean(axis)
+        assert share.std().item() == pytest.approx((p * (1 - p) / 1000) ** 0.5, rel=0.2)
+    torch.manual_seed(3)
+    assert torch.equal(layer(ones), found)
+
+
+def test_dropout_leaves_the_rest_to_torch() -> None:
+    values = torch.rand(50, 50)
+    plain, fast = nn.Dropout(0.3), nn.Sequential(nn.Dropout(0.3))
+    plugin = FastAutocast("cpu")
+    plugin.convert_module(fast)
+    torch.manual_seed(4)
+    expected = plain(values)
+    torch.manual_seed(4)
+    assert torch.equal(fast(values), expected)
+    half = values.bfloat16()
+    assert torch.equal(fast.eval()(half), half)
+    plugin.teardown()
+    assert type(fast[0]) is nn.Dropout
