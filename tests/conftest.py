@@ -12,3 +12,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.s3"]
+
+
+def pytest_runtest_call() -> None:
+    """Where LeRobot's own writer made the tests real-time, they would starve what they start."""
+    if os.sched_getscheduler(0) == os.SCHED_FIFO:
+        from positronic.vendors.lerobot.conversion.video import end_real_time
+
+        end_real_time()
+
+
+pytest_runtest_teardown = pytest_runtest_call

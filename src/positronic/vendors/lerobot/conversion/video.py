@@ -52,7 +52,10 @@ class VideoWriter:
         # The encoder converts the pixels before it returns, so the array itself can be lent.
         frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24")
         frame.pts, frame.time_base = self.frames, self._tick
+        urgent = os.sched_getscheduler(0) == os.SCHED_FIFO
         self._container.mux(self._stream.encode(frame))
+        if self.frames == 0 and not urgent:
+            end_real_time()
         self.frames += 1
 
     def __enter__(self) -> Self:
@@ -69,6 +72,17 @@ class VideoWriter:
                 self._container.mux(self._stream.encode(None))
         finally:
             self._container.close()
+
+
+def end_real_time() -> None:
+    """Take back what SVT-AV1 does to a process of root's when it opens an encoder.
+
+    It makes the calling thread real-time, above everything else on the machine, and all threads
+    and processes that it starts from then on.
+    """
+    for thread in map(int, os.listdir("/proc/self/task")):
+        if os.sched_getscheduler(thread) == os.SCHED_FIFO:
+            os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
 
 
 def join(parts: Sequence[Path], output: Path, fps: int) -> int:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import av
@@ -62,3 +63,13 @@ def test_lerobot_reads_the_right_frames_at_random(
         shown = decode_video_frames(joined, times, 1e-4, "pyav", return_uint8=True)
         for number, image in zip(both, shown.permute(0, 2, 3, 1).numpy(), strict=True):
             assert np.abs(image.astype(int) - wanted[number]).mean() < 4, number
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="SVT-AV1 takes the right only where it is root's")
+def test_encoding_makes_nothing_real_time(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "x.mp4", 15, ENCODERS["libsvtav1"]) as video:
+        for _ in range(3):
+            video.add(np.zeros((64, 64, 3), np.uint8))
+        threads = os.listdir("/proc/self/task")
+        assert len(threads) > 1
+        assert {os.sched_getscheduler(int(thread)) for thread in threads} == {os.SCHED_OTHER}
