@@ -163,7 +163,7 @@ def test_a_policy_that_lerobot_never_had(
 def test_what_a_class_refuses_comes_out_whole(capsys: pytest.CaptureFixture[str]) -> None:
     # jsonargparse wraps it in the alternatives of the type that it was trying.
     said = complaint(capsys, ACT, "--data.train_batch_size=0", status=EXIT_ERROR)
-    assert said == "the batch size is 0; expected at least 1"
+    assert said == "batch_size is 0; expected at least 1"
 
 
 def test_a_class_name_that_two_have(capsys: pytest.CaptureFixture[str]) -> None:

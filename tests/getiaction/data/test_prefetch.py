@@ -113,6 +113,10 @@ def test_a_loader_knows_what_was_taken_not_what_was_decoded(
     taken = [next(batches)["index"].tolist() for _ in range(2)]
     state = first.state_dict()
     assert state == {"epoch": 0, "taken": 2, "first_epoch": 0}
+    # It decodes ahead by itself, in its own time.
+    until = time.monotonic() + 30
+    while len(decoded) <= 2 and time.monotonic() < until:
+        time.sleep(0.01)
     batches.close()
     assert 2 < len(decoded) <= 2 + AHEAD
     fresh = loader(image_root, "off")
