@@ -109,6 +109,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(p: float) -> None:
     # In bfloat16 the factor itself is rounded.
     assert found.float().mean().item() == pytest.approx(1, abs=0.006)
     found.sum().backward()
+    assert ones.grad is not None
     assert torch.equal(ones.grad, found)
     # Neither the same values each time, nor along either axis.
     again = layer(ones.detach())
