@@ -52,7 +52,7 @@ def native(raw: Path, streaming: bool) -> Convert:
 
 def ours(raw: Path, vcodec: str, workers: int) -> Convert:
     """``positronic-to-lerobot convert``; LeRobot is imported already, as on the other sides."""
-    import lerobot.datasets  # noqa: F401
+    import lerobot.datasets  # noqa: F401 - it is not to be imported while time is taken
 
     from positronic.dataset import LocalDataset
     from positronic.vendors.lerobot import codecs

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has gone (`| head`): nobody is left to tell, so die as other programs do.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lives until the process ends
         return 128 + signal.SIGPIPE
-    except Exception as error:
+    except Exception as error:  # the last place where a traceback can be kept from people
         known = next((cause for cause in _causes(error) if _is_meant_for_people(cause)), None)
         if known is None or os.environ.get(TRACEBACK_VARIABLE):
             traceback.print_exc()

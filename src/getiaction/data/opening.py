@@ -30,7 +30,7 @@ NOT_FETCHED = (OSError, ValueError, RuntimeError, HTTPError, CompatibilityError)
 UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, DatasetsError)
 
 
-class LocalMetadata(LeRobotDatasetMetadata):  # type: ignore[misc]
+class LocalMetadata(LeRobotDatasetMetadata):
     """Metadata on disk; what is missing is not fetched from the hub behind one's back."""
 
     def _pull_from_repo(self, *args: Any, **kwargs: Any) -> None:
@@ -40,7 +40,7 @@ class LocalMetadata(LeRobotDatasetMetadata):  # type: ignore[misc]
         )
 
 
-class LocalDataset(LeRobotDataset):  # type: ignore[misc]
+class LocalDataset(LeRobotDataset):
     """A dataset on disk; see :class:`LocalMetadata`."""
 
     def _download(self, *args: Any, **kwargs: Any) -> None:

@@ -9,7 +9,7 @@ from getiaction.data.gather import GatheredDataset
 from getiaction.errors import GetiactionError
 
 
-class ResumableSampler(EpisodeAwareSampler):  # type: ignore[misc]
+class ResumableSampler(EpisodeAwareSampler):
     """LeRobot's sampler, whose order is a function of (seed, epoch), under Lightning's epochs.
 
     Lightning counts epochs from 0 in every ``fit`` and tells the sampler so; after a resume that

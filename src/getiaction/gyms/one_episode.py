@@ -47,7 +47,7 @@ class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
         try:
             with self._randomness.active():
                 self._last, _ = self.env.reset(seed=seed, options=options)
-        except Exception as error:
+        except Exception as error:  # anyone's environment; the others' episodes go on
             return self.observation_space.sample(), self._failed(error)
         return self._last, {"task": told_task(self.env)}
 
@@ -59,7 +59,7 @@ class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
         try:
             with self._randomness.active():
                 self._last, reward, terminated, truncated, info = self.env.step(action)
-        except Exception as error:
+        except Exception as error:  # as above
             return self._last, 0.0, False, False, self._failed(error)
         self._moving = not (terminated or truncated)
         told = {

@@ -89,7 +89,7 @@ class FastAutocast(CachedAutocast):
         super().teardown()
 
 
-class _FrozenInPlace(FrozenBatchNorm2d):  # type: ignore[misc]
+class _FrozenInPlace(FrozenBatchNorm2d):
     """Batch norm as bfloat16 came; torchvision's own makes all up to the next layer float32."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -30,6 +30,8 @@ def fetch(
     if is_remote(uri):
         return storage.fetch(str(remote(uri)), only=only, required=required)
     directory = local(uri)
+    if directory.is_file():
+        raise StorageError(f"{directory} is a file; expected a directory")
     if not directory.is_dir():
         raise StorageError(f"there is no directory {directory}")
     if required is not None and not (directory / required).is_file():

@@ -50,7 +50,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-class NarrowResNet(ResNet):  # type: ignore[misc]
+class NarrowResNet(ResNet):
     """ResNet-18 with an eighth of its channels; most of a step would go into its 11M weights."""
 
     def __init__(self, **options: Any) -> None:

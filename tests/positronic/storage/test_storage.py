@@ -7,6 +7,7 @@ import pytest
 
 from positronic import storage
 from positronic.errors import StorageError
+from tests.getiaction.storage.files import held, made
 from tests.s3 import Faulty
 
 FILES = {"a.txt": b"first", "deep/b.bin": bytes(range(256)) * 40, "empty": b""}
@@ -24,22 +25,6 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return made(tmp_path / "source", FILES)
-
-
-def made(directory: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return directory
-
-
-def held(directory: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(directory).as_posix(): path.read_bytes()
-        for path in directory.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_what_is_published_is_found_again(base: str, source: Path) -> None:

@@ -7,7 +7,7 @@ from lerobot.utils.constants import OBS_IMAGE
 from torch import Tensor
 
 
-class AnyCamera(TDMPCTOLD):  # type: ignore[misc]
+class AnyCamera(TDMPCTOLD):
     """LeRobot's model, whose encoder looks for the camera under the dataset's name.
 
     Acting, LeRobot 0.6.1 hands the frame over as ``observation.image``, and fails if the dataset
