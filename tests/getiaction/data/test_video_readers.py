@@ -144,10 +144,15 @@ def test_torchcodec_gives_what_lerobot_gives_with_it(tmp_path: Path) -> None:
         name, version = path.name.split(".so.")
         link = tmp_path / f"{name.split('-')[0]}.so.{version.split('.')[0]}"
         link.symlink_to(path)
+    # pytest comes first: what is imported before it, it cannot watch, and says so.
     program = (
-        "import sys, pytest; from getiaction.data.frames import video_backend; "
-        "assert video_backend() == 'torchcodec'; "
-        "sys.exit(pytest.main(['-n', '0', '-q', 'tests/getiaction/data/test_gather.py']))"
+        "import sys, pytest\n"
+        "class Backend:\n"
+        "    def pytest_sessionfinish(self):\n"
+        "        from getiaction.data.frames import video_backend\n"
+        "        assert video_backend() == 'torchcodec'\n"
+        "tests = ['-n', '0', '-q', 'tests/getiaction/data/test_gather.py']\n"
+        "sys.exit(pytest.main(tests, plugins=[Backend()]))"
     )
     env = {**os.environ, "LD_LIBRARY_PATH": f"{tmp_path}:{libraries}"}
     assert subprocess.run([sys.executable, "-c", program], env=env).returncode == 0
