@@ -16,6 +16,7 @@ Every message is one line for a person: what was wrong, what was expected, how t
     ├── CheckpointError       a checkpoint that is missing, incomplete or unreadable
     ├── SimulationError       a scene, asset or renderer that cannot be made
     └── SessionError          the inference session: protocol, server gone, refused
+        ├── Busy              the server takes no more now; it may later
         └── ServerGone        the connection ended while a reply was due
 """
 
@@ -62,6 +63,10 @@ class SimulationError(PositronicError):
 
 class SessionError(PositronicError):
     """The inference session failed: protocol violation, refusal or error reply."""
+
+
+class Busy(SessionError):
+    """The server is full, in sessions or in waiting requests; trying again later may succeed."""
 
 
 class ServerGone(SessionError):
