@@ -49,15 +49,10 @@ class TorchBackend:
                 f"checkpoint {checkpoint.label} cannot be loaded:"
                 f" {lines[0] if lines else type(error).__name__}"
             ) from error
-        self.precision = precision
+        self.precision, self.tolerance = precision, TOLERANCES[precision]
         self._takes_task = checkpoint.takes_task
         tensors = [*self.policy.parameters(), *self.policy.buffers()]
         self.nbytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-    @property
-    def tolerance(self) -> float:
-        """See `Backend`."""
-        return TOLERANCES[self.precision]
 
     def predict_chunk(
         self, batch: Mapping[str, NDArray[Any]], tasks: Sequence[str] | None = None
