@@ -6,8 +6,11 @@ b"shape": [..]}`` and a numpy scalar is ``{b"__npgeneric__": True, b"data": <pyt
 b"dtype": "<f4"}``, with keys of the msgpack *bin* type.
 """
 
+import contextlib
 import math
+import re
 from collections.abc import Mapping
+from reprlib import repr  # what it quotes may be long
 from typing import Any
 
 import msgpack
@@ -17,6 +20,8 @@ from positronic.errors import SessionError
 
 # Objects, structs and complex numbers: no robot sends them, and the first would need pickle.
 _REFUSED_KINDS = "OVc"
+# What numpy itself calls a dtype; it would also take, and partly evaluate, a language of lists.
+_DTYPE = re.compile(r"[<>|=]?[biufmMSU][0-9]+(\[[a-z]+\])?", re.ASCII)
 
 
 def pack(message: Any) -> bytes:
@@ -41,9 +46,17 @@ def unpack(data: bytes) -> Any:
         return msgpack.unpackb(data, object_hook=_decode, strict_map_key=False)
     except SessionError:
         raise
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        detail = str(error) or type(error).__name__
-        raise SessionError(f"malformed frame, expected a msgpack map: {detail}") from error
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        MemoryError,
+        RecursionError,
+        msgpack.UnpackException,
+    ) as error:
+        # The error of a frame may quote all of it.
+        detail = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SessionError(f"malformed frame, expected a msgpack map: {detail:.200}") from error
 
 
 def _encode(value: Any) -> Any:
@@ -67,7 +80,7 @@ def _decode(value: dict[Any, Any]) -> Any:
     if b"__ndarray__" in value:
         dtype, shape, data = _dtype(value), value.get(b"shape"), value.get(b"data")
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-            raise SessionError(f"malformed array: its shape is {shape!r}")
+            raise SessionError(f"malformed array: its shape is {repr(shape)}")
         expected = math.prod(shape) * dtype.itemsize
         if not isinstance(data, bytes) or len(data) != expected:
             size = len(data) if isinstance(data, bytes) else "no"
@@ -76,17 +89,14 @@ def _decode(value: dict[Any, Any]) -> Any:
             )
         return np.ndarray(shape, dtype=dtype, buffer=data)
     if b"__npgeneric__" in value:
-        return _dtype(value).type(value.get(b"data"))
+        with np.errstate(over="ignore"):
+            return _dtype(value).type(value.get(b"data"))
     return value
 
 
 def _dtype(value: dict[Any, Any]) -> np.dtype[Any]:
     name = value.get(b"dtype")
-    if isinstance(name, str):
-        try:
-            dtype = np.dtype(name)
-        except TypeError:
-            dtype = None
-        if dtype is not None and dtype.kind not in _REFUSED_KINDS:
-            return dtype
-    raise SessionError(f"malformed array: its dtype is {name!r}")
+    if isinstance(name, str) and _DTYPE.fullmatch(name):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            return np.dtype(name)
+    raise SessionError(f"malformed array: its dtype is {repr(name)}")
