@@ -2,5 +2,18 @@
 
 from positronic.policy.base import Action, Policy, Session
 from positronic.policy.chunk_player import ChunkPlayer
+from positronic.policy.player import Delay, Jump, MakePlayer, Player, fixed, measured, no_delay
 
-__all__ = ["Action", "ChunkPlayer", "Policy", "Session"]
+__all__ = [
+    "Action",
+    "ChunkPlayer",
+    "Delay",
+    "Jump",
+    "MakePlayer",
+    "Player",
+    "Policy",
+    "Session",
+    "fixed",
+    "measured",
+    "no_delay",
+]
