@@ -1,11 +1,13 @@
 """What a policy and a session are, and how chunks of actions are played in time."""
 
+from positronic.policy.asynchronous_player import AsynchronousPlayer
 from positronic.policy.base import Action, Policy, Session
 from positronic.policy.chunk_player import ChunkPlayer
 from positronic.policy.player import Delay, Jump, MakePlayer, Player, fixed, measured, no_delay
 
 __all__ = [
     "Action",
+    "AsynchronousPlayer",
     "ChunkPlayer",
     "Delay",
     "Jump",
