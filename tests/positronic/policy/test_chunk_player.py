@@ -1,10 +1,13 @@
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from positronic.errors import SessionError
-from positronic.policy import Action, ChunkPlayer, Session
+from positronic.policy import Action, ChunkPlayer, Player, Session, fixed, measured, no_delay
+from tests.positronic.policy.sessions import Timekeeper, grips
+from tests.positronic.policy.sessions import play as steps
 
 
 class Counting:
@@ -105,3 +108,35 @@ def test_timestamps_out_of_order_are_refused() -> None:
     chunk = [{"target_grip": 0, "timestamp": 0.2}, {"target_grip": 0, "timestamp": 0.1}]
     with pytest.raises(SessionError, match="in order"):
         ChunkPlayer(Counting(chunk)).action({"t": 0.0}, 0.0)
+
+
+def test_a_charged_delay_holds_the_last_action_and_then_plays_the_whole_chunk() -> None:
+    session = Timekeeper(5)
+    player: Player = ChunkPlayer(session, delay=fixed(0.2))
+    actions = grips(steps(player, 21))
+    # The first chunk is free: the robot stands still until it has one anyway.
+    assert actions == [0, 1, 2, 3, 4, 4, 4, 4, 5, 6, 7, 8, 9, 9, 9, 9, 13, 14, 15, 16, 17]
+    assert session.asked == [0, 5, 13]
+    assert (player.asked, player.inferences, player.starved) == (3, 3, 6)
+    assert [jump.grip for jump in player.jumps] == [1, 4]
+    player.reset()
+    assert (player.asked, player.starved, player.jumps) == (0, 0, [])
+    assert grips(steps(player, 5)) == [0, 1, 2, 3, 4]
+
+
+def test_a_delay_that_is_no_multiple_of_the_control_step_costs_the_whole_step() -> None:
+    player = ChunkPlayer(Timekeeper(5), delay=fixed(0.14))
+    assert grips(steps(player, 10)) == [0, 1, 2, 3, 4, 4, 4, 4, 5, 6]
+
+
+def test_the_measured_delay_is_what_the_inference_took() -> None:
+    player = ChunkPlayer(Timekeeper(2, lambda n: time.sleep(0.07)), delay=measured)
+    steps(player, 6)
+    assert player.latencies[1] >= 0.07
+    assert player.starved >= 2
+
+
+def test_without_a_charge_time_stands_still_and_nothing_starves() -> None:
+    player = ChunkPlayer(Timekeeper(2, lambda n: time.sleep(0.01)), delay=no_delay)
+    assert grips(steps(player, 6)) == [0, 1, 2, 3, 4, 5]
+    assert player.starved == 0
