@@ -12,6 +12,7 @@ Codecs compose: ``a & b`` reads side by side and merges the features, ``stage | 
 from positronic.codec.action import AbsolutePose
 from positronic.codec.base import Codec, Parallel, Sequential, Stage, from_spec
 from positronic.codec.contract import Contract, stats_digest
+from positronic.codec.limits import Limits
 from positronic.codec.observation import Image, ObjectPoses, Vector
 from positronic.codec.stages import FlipGrip, Rename
 
@@ -21,6 +22,7 @@ __all__ = [
     "Contract",
     "FlipGrip",
     "Image",
+    "Limits",
     "ObjectPoses",
     "Parallel",
     "Rename",

@@ -62,12 +62,21 @@ class AbsolutePose(Codec):
 
     @override
     def decode(self, action: Any) -> dict[str, Any]:
+        vector = read({"action": action}, "action", 8, rows=False)
+        return self._commands(vector[np.newaxis])[0]
+
+    @override
+    def decode_rows(self, actions: Any) -> list[dict[str, Any]]:
+        return self._commands(read({"action": actions}, "action", 8, rows=True))
+
+    def _commands(self, vectors: NDArray[np.float64]) -> list[dict[str, Any]]:
         from positronic.geom import pose_to_wire  # SciPy takes half a second, --help needs none
 
-        vector = read({"action": action}, "action", 8, rows=False)
         try:
-            pose = pose_to_wire(vector[:7])
+            poses = pose_to_wire(vectors[:, :7])
         except ValueError as error:
             raise CodecError(f"the action holds no rotation: {error}") from error
-        command = {"type": "cartesian_pos", "pose": pose}
-        return {"robot_command": command, "target_grip": float(vector[7])}
+        return [
+            {"robot_command": {"type": "cartesian_pos", "pose": pose}, "target_grip": grip}
+            for pose, grip in zip(poses, vectors[:, 7].tolist(), strict=True)
+        ]

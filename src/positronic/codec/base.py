@@ -67,11 +67,17 @@ class Codec(_Described):
         """Facts for whoever connects: ``pose``, ``grip`` and ``image_sizes`` where they apply."""
         return {}
 
+    @property
+    def origins(self) -> dict[str, tuple[str, ...]]:
+        """The raw signal that each element of each encoded vector comes from."""
+        return {}
+
     def encode(self, obs: Row) -> dict[str, NDArray[Any]]:
         """Encode one observation: vectors float32 ``(n,)``, images uint8 ``(H, W, 3)``.
 
         Raises:
-            CodecError: a signal is missing, has another shape or type, or is not finite.
+            CodecError: a signal is missing, has another shape or type, is not finite, or is a
+                pose whose quaternion is not of unit length.
         """
         return {}
 
@@ -99,6 +105,10 @@ class Codec(_Described):
             CodecError: the action has another shape, is not finite, or holds no rotation.
         """
         raise CodecError(f"codec '{self.name}' encodes observations only; it has no action")
+
+    def decode_rows(self, actions: Any) -> list[dict[str, Any]]:
+        """Many actions ``(T, n)``, equal, bit for bit, to `decode` row by row."""
+        return [self.decode(action) for action in actions]
 
     def __and__(self, other: "Codec") -> "Parallel":
         """Both codecs on the same observation; their features must not clash."""
@@ -169,6 +179,11 @@ class Parallel(Codec):
 
     @property
     @override
+    def origins(self) -> dict[str, tuple[str, ...]]:
+        return {name: origin for part in self.parts for name, origin in part.origins.items()}
+
+    @property
+    @override
     def meta(self) -> dict[str, Any]:
         sizes = [part.meta.get("image_sizes", {}) for part in self.parts]
         rest = (
@@ -203,6 +218,10 @@ class Parallel(Codec):
     @override
     def decode(self, action: Any) -> dict[str, Any]:
         return self._actor.decode(action)
+
+    @override
+    def decode_rows(self, actions: Any) -> list[dict[str, Any]]:
+        return self._actor.decode_rows(actions)
 
     @property
     def _actor(self) -> Codec:
@@ -246,6 +265,11 @@ class Sequential(Codec):
 
     @property
     @override
+    def origins(self) -> dict[str, tuple[str, ...]]:
+        return {name: self.stage.sources(origin) for name, origin in self.codec.origins.items()}
+
+    @property
+    @override
     def meta(self) -> dict[str, Any]:
         return self.stage.describe(self.codec.meta)
 
@@ -272,6 +296,10 @@ class Sequential(Codec):
     @override
     def decode(self, action: Any) -> dict[str, Any]:
         return self.stage.decode(self.codec.decode(action))
+
+    @override
+    def decode_rows(self, actions: Any) -> list[dict[str, Any]]:
+        return [self.stage.decode(command) for command in self.codec.decode_rows(actions)]
 
 
 def from_spec(spec: Mapping[str, Any]) -> Codec:

@@ -18,7 +18,7 @@ from positronic.errors import ContractError
 FILE_NAME = "contract.json"
 
 # Left open in a dataset, which knows nothing of the policy; where one side has None, it agrees.
-_OPEN = ("chunk_size", "n_action_steps", "stats_digest")
+_OPEN = ("chunk_size", "n_action_steps", "stats_digest", "feature_digests")
 # Not what was trained, but who wrote it down.
 _INFORMATIVE = ("versions",)
 # What follows from the codec.
@@ -39,6 +39,8 @@ class Contract:
         pose: how poses are written.
         grip: which numbers mean open and closed on the raw side and on the wire.
         stats_digest: `stats_digest` of the normalisation statistics.
+        feature_digests: the same of each feature alone; training may put ImageNet's statistics in
+            place of an image's own, and the others can be told to be untouched all the same.
         versions: packages that wrote it; informative, never a reason to refuse.
     """
 
@@ -51,12 +53,13 @@ class Contract:
     pose: dict[str, Any] = field(default_factory=dict)
     grip: dict[str, Any] = field(default_factory=dict)
     stats_digest: str | None = None
+    feature_digests: dict[str, str] | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, codec: Codec, *, fps: float, stats: Mapping[str, Any] | None = None) -> Self:
         """The contract of a dataset made by ``codec`` at ``fps``, with LeRobot's ``stats``."""
-        return cls.from_json(
+        contract = cls.from_json(
             {
                 "codec": {"name": codec.name, "spec": codec.to_spec()},
                 "inputs": codec.inputs,
@@ -64,10 +67,10 @@ class Contract:
                 "fps": fps,
                 "pose": codec.meta.get("pose", {}),
                 "grip": codec.meta.get("grip", {}),
-                "stats_digest": None if stats is None else stats_digest(stats, codec.features),
                 "versions": versions(),
             }
         )
+        return contract if stats is None else contract.with_statistics(stats)
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -120,6 +123,13 @@ class Contract:
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+    def with_statistics(self, stats: Mapping[str, Any]) -> Self:
+        """A copy with the digests of LeRobot's ``stats``."""
+        return self.replace(
+            stats_digest=stats_digest(stats, self.features),
+            feature_digests={n: stats_digest(stats, [n]) for n in self.features if n in stats},
+        )
 
     def make_codec(self) -> Codec:
         """The codec this contract was made with."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from positronic.codec.base import Codec, Features, Row
 from positronic.codec.images import resize_with_pad
-from positronic.codec.vectors import read
+from positronic.codec.vectors import read, require_rotations
 from positronic.errors import CodecError
 
 
@@ -38,17 +38,27 @@ class Vector(Codec):
         size = sum(size for _, size in self.signals)
         return {self.key: {"dtype": "float32", "shape": (size,), "names": list(self.inputs)}}
 
+    @property
+    @override
+    def origins(self) -> dict[str, tuple[str, ...]]:
+        return {self.key: tuple(name for name, size in self.signals for _ in range(size))}
+
     @override
     def encode(self, obs: Row) -> dict[str, NDArray[Any]]:
-        return {self.key: self._join(obs, rows=False)}
+        parts = [read(obs, name, size, rows=False) for name, size in self.signals]
+        for (name, size), part in zip(self.signals, parts, strict=True):
+            if size == 7 and name.endswith("pose"):
+                require_rotations(name, part)
+        return {self.key: _joined(parts)}
 
     @override
     def encode_rows(self, columns: Row) -> dict[str, Iterable[NDArray[Any]]]:
-        return {self.key: self._join(columns, rows=True)}
+        parts = [read(columns, name, size, rows=True) for name, size in self.signals]
+        return {self.key: _joined(parts)}
 
-    def _join(self, source: Row, *, rows: bool) -> NDArray[np.float32]:
-        parts = [read(source, name, size, rows=rows) for name, size in self.signals]
-        return np.concatenate(parts, axis=-1).astype(np.float32)
+
+def _joined(parts: list[NDArray[np.float64]]) -> NDArray[np.float32]:
+    return np.concatenate(parts, axis=-1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -109,8 +119,12 @@ class Image(Codec):
             yield before[1]  # again, where a slow camera's picture stands in several rows
 
     def _resize(self, frame: Any) -> NDArray[np.uint8]:
-        image = np.asarray(frame)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        try:
+            image = np.asarray(frame)
+        except ValueError:  # lists of unequal length
+            image = np.empty(0, object)
+        fits = image.ndim == 3 and image.shape[2] == 3 and image.size > 0
+        if not fits or image.dtype != np.uint8:
             raise CodecError(
                 f"image '{self.source}' is {image.dtype} {image.shape}, expected uint8 (H, W, 3)"
             )
@@ -149,9 +163,16 @@ class ObjectPoses(Codec):
         names = [f"object{i}.{part}" for i in range(self.n_objects) for part in parts]
         return {self.key: {"dtype": "float32", "shape": (len(names),), "names": names}}
 
+    @property
+    @override
+    def origins(self) -> dict[str, tuple[str, ...]]:
+        return {self.key: (self.source,) * (5 * self.n_objects)}
+
     @override
     def encode(self, obs: Row) -> dict[str, NDArray[Any]]:
-        return {self.key: self._features(read(obs, self.source, 7 * self.n_objects, rows=False))}
+        poses = read(obs, self.source, 7 * self.n_objects, rows=False)
+        require_rotations(self.source, poses)
+        return {self.key: self._features(poses)}
 
     @override
     def encode_rows(self, columns: Row) -> dict[str, Iterable[NDArray[Any]]]:

@@ -10,19 +10,39 @@ as it is. In S3, steps are listed there, and of the chosen one only this folder 
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from positronic import storage
 from positronic.codec import Codec, Contract
 from positronic.errors import CheckpointError, ContractError
+from positronic.vendors.lerobot.normalisation import (
+    Statistics,
+    changed_features,
+    read_statistics,
+)
 
 MODEL = "pretrained_model"
 CONFIG, WEIGHTS, CONTRACT = "config.json", "model.safetensors", "contract.json"
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 # LeRobot writes no rate into a checkpoint; a contract does. This is for those without one.
 DEFAULT_FPS = 15.0
-
+# These act without words; LeRobot's loop hands every other policy its task, and so does a session.
+WORDLESS = frozenset({"act", "diffusion", "vqbet", "tdmpc"})
+# What LeRobot puts before every policy, none of which reads words.
+_PLAIN_STEPS = frozenset(
+    {
+        "rename_observations_processor",
+        "to_batch_processor",
+        "device_processor",
+        "normalizer_processor",
+    }
+)
+_NORMALISERS = (
+    (PREPROCESSOR, "normalizer_processor", "input_features"),
+    (POSTPROCESSOR, "unnormalizer_processor", "output_features"),
+)
 _STATISTICS = {
     "MEAN_STD": ("mean", "std"),
     "MIN_MAX": ("min", "max"),
@@ -150,13 +170,24 @@ class Checkpoint:
         contract = self._contract(codec)
         self._check_features(config, contract)
         self._check_statistics(config)
+        self._check_digests(contract)
         return contract
 
     @property
     def takes_task(self) -> bool:
-        """Whether the policy is told its task in words; ACT is not."""
+        """Whether the policy is told its task in words; ACT, by itself, is not."""
         steps = self._json(PREPROCESSOR).get("steps", [])
-        return any("tokenizer" in str(step.get("registry_name")) for step in steps)
+        plain = all(step.get("registry_name") in _PLAIN_STEPS for step in steps)
+        return not plain or self._json(CONFIG).get("type") not in WORDLESS
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """What observations are normalised by: feature, then ``mean``, ``std``, ``min`` and so on.
+
+        Raises:
+            CheckpointError: They are missing or damaged.
+        """
+        return self._statistics_of(*_NORMALISERS[0][:2])
 
     def _contract(self, codec: Codec | None) -> Contract:
         if not (self.path / CONTRACT).is_file():
@@ -193,15 +224,15 @@ class Checkpoint:
                 )
 
     def _check_statistics(self, config: dict[str, Any]) -> None:
-        for file, step_name, which in (
-            (PREPROCESSOR, "normalizer_processor", "input_features"),
-            (POSTPROCESSOR, "unnormalizer_processor", "output_features"),
-        ):
-            steps = [s for s in self._json(file)["steps"] if s.get("registry_name") == step_name]
-            step = steps[0] if steps else {}
+        for file, step_name, which in _NORMALISERS:
+            step = self._step(file, step_name)
             modes = step.get("config", {}).get("norm_map", config.get("normalization_mapping", {}))
             known = step.get("config", {}).get("features", {})
-            present = self._tensor_names(step.get("state_file"))
+            present = {
+                f"{name}.{statistic}"
+                for name, values in self._statistics_of(file, step_name).items()
+                for statistic in values
+            }
             for key, feature in (config.get(which) or {}).items():
                 mode = modes.get(feature["type"], "IDENTITY")
                 needed = [f"{key}.{name}" for name in _STATISTICS.get(mode, ())]
@@ -213,15 +244,28 @@ class Checkpoint:
                         " train on a dataset with complete meta/stats.json"
                     )
 
-    def _tensor_names(self, name: str | None) -> frozenset[str]:
-        """Names in a safetensors file: eight bytes of length, then a JSON header."""
+    def _check_digests(self, contract: Contract) -> None:
+        """What is normalised by must be what the contract was signed with."""
+        for file, step_name, _ in _NORMALISERS:
+            changed = list(changed_features(contract, self._statistics_of(file, step_name)))
+            if changed:
+                raise ContractError(
+                    f"checkpoint {self.label} was changed: its normalisation statistics of"
+                    f" {', '.join(changed)} ({file}) are not those that contract.json was signed"
+                    " with, so actions would be wrong; take the checkpoint from its training run"
+                )
+
+    def _step(self, file: str, name: str) -> dict[str, Any]:
+        steps = [step for step in self._json(file).get("steps", [])]
+        return next((step for step in steps if step.get("registry_name") == name), {})
+
+    def _statistics_of(self, file: str, step_name: str) -> Statistics:
+        name = self._step(file, step_name).get("state_file")
         if name is None:
-            return frozenset()
+            return {}
         try:
-            with (self.path / name).open("rb") as file:
-                size = int.from_bytes(file.read(8), "little")
-                return frozenset(json.loads(file.read(size))) - {"__metadata__"}
-        except (OSError, ValueError, MemoryError, OverflowError) as error:
+            return read_statistics(self.path / name)
+        except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"checkpoint {self.label} is incomplete: pretrained_model/{name} with the"
                 " normalisation statistics is missing or damaged"

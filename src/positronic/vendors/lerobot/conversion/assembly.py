@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from positronic.codec import Codec, Contract, stats_digest
+from positronic.codec import Codec, Contract
 from positronic.codec.base import Features
 from positronic.codec.contract import versions
 from positronic.dataset import Dataset
@@ -106,8 +106,7 @@ def sign(
     workplace: Workplace, contract: Contract, stats: dict[str, Any], provenance: dict[str, Any]
 ) -> None:
     """Add contract and provenance to what was assembled; it is whole and durable after this."""
-    digest = stats_digest(stats, contract.features)
-    contract.replace(stats_digest=digest).save(workplace.assembling / "meta" / "contract.json")
+    contract.with_statistics(stats).save(workplace.assembling / "meta" / "contract.json")
     text = json.dumps(provenance, indent=2) + "\n"
     (workplace.assembling / PROVENANCE).write_text(text, encoding="utf-8")
     durable.sync_tree(workplace.assembling)

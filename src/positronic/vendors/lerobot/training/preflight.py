@@ -37,7 +37,7 @@ def dataset_contract(root: Path, codec: Codec | None) -> Contract | None:
             f"{root}/meta/stats.json is not what the conversion wrote: its digest differs from the "
             "one in meta/contract.json; convert again"
         )
-    return contract.replace(stats_digest=digest)
+    return contract.with_statistics(stats)
 
 
 def _statistics(root: Path) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""Which numbers only another unit explains: refused before a policy answers nonsense to them."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.codec.base import Codec
+from positronic.errors import CodecError
+
+# A wrong unit multiplies a signal by 57 (degrees for radians), 100 (centimetres, per cent), 255 or
+# 1000 (millimetres); a robot that goes astray stays within ten times what training saw.
+MARGIN = 10.0
+# Where a signal hardly moved in training, as if it had: metres, radians, or parts of a grip.
+SMALLEST = 0.1
+
+
+class Limits:
+    """The largest magnitude of each element that is let through.
+
+    It is `MARGIN` times the largest one that training saw anywhere in the same signal (the three
+    axes of a position share a unit, as seven joints do), and `SMALLEST` counts as seen. So a
+    robot may be where training never was; only magnitudes are looked at, no ranges.
+    """
+
+    def __init__(self, limits: Mapping[str, NDArray[Any]], origins: Mapping[str, Any]) -> None:
+        """Take the limits, float32 ``(n,)`` for each feature, and the codec's ``origins``."""
+        self._limits = dict(limits)
+        self._origins = origins
+
+    @classmethod
+    def of(cls, codec: Codec, stats: Mapping[str, Mapping[str, Any]]) -> Self:
+        """From the statistics of a dataset or checkpoint; features without min and max are free."""
+        limits: dict[str, NDArray[Any]] = {}
+        for feature, origins in codec.origins.items():
+            known = stats.get(feature, {})
+            if "min" in known and "max" in known:
+                seen = np.maximum(np.abs(known["min"]), np.abs(known["max"])).ravel()
+                largest = {name: max(seen[np.array(origins) == name]) for name in set(origins)}
+                seen = np.array([max(largest[name], SMALLEST) for name in origins], np.float32)
+                limits[feature] = seen * np.float32(MARGIN)
+        return cls(limits, codec.origins)
+
+    def check(self, encoded: Mapping[str, NDArray[Any]]) -> None:
+        """Refuse one encoded observation that is beyond the limits.
+
+        Raises:
+            CodecError: naming the raw signal, what it holds, and what training saw.
+        """
+        for feature, limit in self._limits.items():
+            if (np.abs(encoded[feature]) > limit).any():
+                self._refuse(feature, encoded[feature])
+
+    def _refuse(self, feature: str, value: NDArray[Any]) -> None:
+        limit = self._limits[feature]
+        worst = int(np.argmax(np.abs(value) / limit))
+        name = self._origins[feature][worst]
+        raise CodecError(
+            f"signal '{name}' gives {value[worst]:.4g} ({feature}, element {worst}), expected at"
+            f" most {limit[worst]:.3g}: training saw nothing beyond {limit[worst] / MARGIN:.3g};"
+            " send it in the unit of the recordings"
+        )

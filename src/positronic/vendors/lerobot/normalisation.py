@@ -1,0 +1,61 @@
+"""The statistics in a checkpoint by which LeRobot normalises, and whether they were changed."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.codec import Contract, stats_digest
+
+# Of a feature: ``mean``, ``std``, ``min``, ``max`` and so on.
+Statistics = dict[str, dict[str, NDArray[Any]]]
+
+# LeRobot's, in place of an image's own mean and deviation.
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def read_statistics(file: Path) -> Statistics:
+    """Read a normaliser's safetensors file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It holds something else.
+    """
+    # Late: it takes some ten milliseconds, and a wrong path is to be refused at once.
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        tensors = load(file.read_bytes())
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    found: Statistics = {}
+    for key, tensor in tensors.items():
+        feature, _, statistic = key.rpartition(".")
+        found.setdefault(feature, {})[statistic] = tensor
+    return found
+
+
+def changed_features(contract: Contract, stats: Statistics) -> Iterator[str]:
+    """Yield the features whose statistics are not those of the contract, as far as it says.
+
+    An image that is normalised by ImageNet's statistics has lost its own to them.
+    """
+    replaced = {name for name, values in stats.items() if _is_imagenet(values)}
+    if contract.feature_digests is not None:
+        for name, digest in contract.feature_digests.items():
+            if name not in replaced and stats_digest(stats, [name]) != digest:
+                yield name
+        return
+    whole = None if replaced else contract.stats_digest
+    if whole not in (None, stats_digest(stats, contract.features)):
+        yield f"one of {', '.join(contract.features)}"
+
+
+def _is_imagenet(values: Mapping[str, NDArray[Any]]) -> bool:
+    return all(
+        np.array_equal(values.get(name, np.empty(0)).ravel(), np.float32(expected))
+        for name, expected in _IMAGENET.items()
+    )
