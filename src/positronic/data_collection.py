@@ -4,10 +4,9 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -17,7 +16,7 @@ import configuronic as cfn
 from positronic import cli, storage
 from positronic.cli.values import names
 from positronic.errors import DatasetError, SimulationError, UsageError
-from positronic.worker_pool import worker_pool
+from positronic.worker_pool import environment, worker_pool
 
 if TYPE_CHECKING:
     from positronic.simulator.demonstrations import Attempt, Recorder, Scenario
@@ -60,9 +59,8 @@ def record(
 
     writer = DatasetWriter(output_dir)
     tally = Tally()
-    # The children inherit the environment; set here, it is in time for every library they load.
     with (
-        _environment(OMP_NUM_THREADS="1", LP_NUM_THREADS="1"),
+        environment(OMP_NUM_THREADS="1", LP_NUM_THREADS="1"),
         bar(total=episodes, desc="recording", unit="ep") as progress,
     ):
         attempts = _attempts(scenario, writer.root, seed, workers, keep_failures)
@@ -237,15 +235,3 @@ def _checked_counts(episodes: int, workers: int, seed: int) -> int:
     if seed < 0:
         raise UsageError(f"--seed is {seed}; expected 0 or more")
     return min(workers or len(os.sched_getaffinity(0)), episodes)
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Set environment variables that are not set yet, for the time of the block."""
-    added = [name for name in values if name not in os.environ]
-    os.environ.update({name: values[name] for name in added})
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)

@@ -39,6 +39,21 @@ def worker_pool(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """Set environment variables that are not set yet, for the time of the block.
+
+    Child processes inherit them, in time for every library that they load.
+    """
+    added = [name for name in values if name not in os.environ]
+    os.environ.update({name: values[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
 def _start(initializer: Callable[..., None], *initargs: Any) -> None:
     # Ctrl-C reaches the whole group; the parent decides, the workers finish what they have begun.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,16 +1,13 @@
 """``positronic-inference``: let a policy act, and see what comes of it."""
 
-import shlex
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import configuronic as cfn
 
 import positronic.cfg.driver
+import positronic.cfg.player
 import positronic.cfg.policy
 from positronic import storage
 from positronic.cli import run as run_command_line
@@ -18,7 +15,7 @@ from positronic.cli.values import names
 from positronic.errors import UsageError
 
 if TYPE_CHECKING:
-    from positronic.inference.results import RunResult
+    from positronic.inference.setting import Setting
 
 # Demonstrations are recorded from seed 0 upwards; a policy is to be tried on other ones.
 DEFAULT_SEED = 100_000
@@ -28,22 +25,24 @@ CAMERAS = ("image.wrist", "image.exterior")
 @cfn.config(
     policy=positronic.cfg.policy.placeholder,
     driver=positronic.cfg.driver.timed,
-    env="stack_cubes",
-    output_dir=None,
-    seed=DEFAULT_SEED,
+    player=positronic.cfg.player.synchronous,
     cameras=CAMERAS,
     image_size=(240, 320),
-    report_videos=8,
 )
 def sim(
     policy: Any,
     driver: Any,
-    env: str,
-    output_dir: str | None,
-    seed: int,
-    cameras: Any,
-    image_size: Any,
-    report_videos: int,
+    player: Any,
+    env: str = "stack_cubes",
+    output_dir: str | None = None,
+    seed: int = DEFAULT_SEED,
+    num_envs: int = 1,
+    cameras: Any = CAMERAS,
+    image_size: Any = (240, 320),
+    charge_inference_time: bool = False,
+    inference_delay: Any = None,
+    video: bool | str = False,
+    report_videos: int = 8,
 ) -> int:
     """Roll out a policy in simulation: record, count, report.
 
@@ -55,23 +54,39 @@ def sim(
     Args:
         policy: What acts; ``.remote`` is a policy on a server.
         driver: How many rollouts, how long, and who watches.
+        player: How chunks of actions are played; ``.asynchronous`` asks for the next one early.
         env: The environment, ``stack_cubes`` or ``pick_place``.
         output_dir: Where to record, local or s3://bucket/key; nothing is kept if not given.
         seed: Seed of the first rollout.
-        cameras: Image signals to render and record, separated by commas.
+        num_envs: So many rollouts at once, each in a process of its own; the results stay the same.
+        cameras: Image signals to render and record, separated by commas; none renders nothing.
         image_size: Height and width of the images.
+        charge_inference_time: Let simulated time go on while the policy infers, as on a robot.
+        inference_delay: Seconds of simulated time to charge for each inference instead; a list such
+            as [0,0.1,0.2,0.4] plays all rollouts at each, and the report shows the curve.
+        video: True for a film of each rollout in videos/ beside the report, or a directory for
+            them, local or s3://bucket/key.
         report_videos: How many rollouts the report shows in full, failures first.
     """
-    from positronic.inference.run import REPORT, write_files
+    from positronic.inference.evaluation import Evaluation
+    from positronic.inference.run import REPORT, summary_lines
 
+    setting = _setting(
+        driver, player, env, cameras, image_size, charge_inference_time, inference_delay
+    )
+    evaluation = Evaluation(
+        setting, seed, driver.num_iterations, num_envs, driver.show_gui, video, report_videos
+    )
     kept = (
         nullcontext() if output_dir is None else storage.output_directory(output_dir, append=True)
     )
-    with kept as root:
-        result, cause = _roll_out(root, policy, driver, env, seed, cameras, image_size)
-        if root is not None and output_dir is not None:
-            result.published = (root, storage.join(output_dir))
-            write_files(result, root, report_videos)
+    try:
+        evaluation.check(policy, output_dir)
+        with kept as root:
+            result, cause = evaluation.run(policy, output_dir, root)
+            print("\n".join(summary_lines(result)))
+    finally:
+        policy.close()
     if output_dir is None:
         print("nothing was recorded; give --output_dir=DIR to keep episodes and a report")
     else:
@@ -81,75 +96,28 @@ def sim(
     return 0
 
 
-def _roll_out(
-    root: Path | None,
-    policy: Any,
+def _setting(
     driver: Any,
+    player: Any,
     env: str,
-    seed: int,
     cameras: Any,
     image_size: Any,
-) -> "tuple[RunResult, BaseException | None]":
-    """Play all rollouts; return what came of them, and what ended the run early."""
+    charge_inference_time: bool,
+    inference_delay: Any,
+) -> "Setting":
     from positronic import simulator
-    from positronic.inference.interrupts import Interrupts
-    from positronic.inference.live_view import open_live_view
-    from positronic.inference.results import RunResult
-    from positronic.inference.rollout import Harness
-    from positronic.inference.run import now, play_all, summary_lines, versions
+    from positronic.inference.setting import Setting, read_delays
 
-    env_id = simulator.env_id(env)
-    writer = None
-    if root is not None:
-        from positronic.dataset import DatasetWriter
-
-        writer = DatasetWriter(root)
-    # The driver's clock ends a rollout, not the environment's own limit.
-    world = simulator.make(
-        env_id,
+    return Setting(
+        env=simulator.env_id(env),
+        simulation_time=driver.simulation_time,
+        task=driver.task,
         cameras=names(cameras),
         image_size=_size(image_size),
-        max_episode_steps=-1,
+        player=player,
+        charge_inference_time=charge_inference_time,
+        delays=read_delays(inference_delay),
     )
-    view = None
-    if driver.show_gui:
-        view, why = open_live_view()
-        if view is None:
-            print(f"no camera window: {why}; going on without", flush=True)
-    inner: Any = world.unwrapped
-    result = RunResult(
-        env=env_id,
-        task=driver.task or inner.task,
-        seed=seed,
-        num_iterations=driver.num_iterations,
-        simulation_time=driver.simulation_time,
-        control_fps=inner.control_fps,
-        cameras=inner.cameras,
-        image_size=inner.image_size,
-        started=now(),
-        command=tuple(_command_line()),
-        versions=versions(),
-    )
-    try:
-        with Interrupts() as interrupts:
-            harness = Harness(
-                env=world,
-                policy=policy,
-                simulation_time=driver.simulation_time,
-                task=driver.task,
-                writer=writer,
-                watch=None if view is None else view.show,
-                interrupts=interrupts,
-            )
-            # Flushed, so that a log or a pipe shows each rollout when it is done.
-            cause = play_all(harness, result, partial(print, flush=True))
-    finally:
-        if view is not None:
-            view.close()
-        world.close()
-        policy.close()
-    print("\n".join(summary_lines(result)))
-    return result, cause
 
 
 def _size(size: Any) -> tuple[int, int]:
@@ -157,11 +125,6 @@ def _size(size: Any) -> tuple[int, int]:
     if isinstance(values, Sequence) and len(values) == 2 and all(type(v) is int for v in values):
         return values[0], values[1]
     raise UsageError(f"--image_size={size}: expected HEIGHT,WIDTH such as 240,320")
-
-
-def _command_line() -> list[str]:
-    program, *words = sys.argv
-    return [Path(program).name, *(shlex.quote(word) for word in words)]
 
 
 def main() -> NoReturn:

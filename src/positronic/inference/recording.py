@@ -1,6 +1,7 @@
 """Writes rollouts down as raw episodes, in the same layout as demonstrations have."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from positronic.geom import pose_from_wire
-from positronic.inference.results import flatten
+from positronic.inference.results import EpisodeResult, flatten
+from positronic.inference.video import FilmDirectory, RolloutFilm
 
 if TYPE_CHECKING:
     from positronic.dataset import DatasetWriter
@@ -17,7 +19,7 @@ SIM_STATE = "sim_state.mjSTATE_INTEGRATION"
 
 
 class EpisodeRecorder:
-    """One rollout on its way to the disk; nothing is visible there before :meth:`publish`."""
+    """One rollout on its way to the disk; nothing is visible there before :meth:`finish`."""
 
     def __init__(self, writer: "DatasetWriter", fps: int) -> None:
         self._episode = writer.new_episode()
@@ -45,11 +47,11 @@ class EpisodeRecorder:
             self._episode.append("robot_commands.joints", joints, ts)
         self._episode.append("target_grip", float(target_grip), ts)
 
-    def publish(self, statics: Mapping[str, Any]) -> Path:
-        """Finish the episode and return its directory."""
+    def finish(self, statics: Mapping[str, Any], *, publish: bool = True) -> Path:
+        """Finish the episode and return its directory, which is hidden unless it is published."""
         for name, value in statics.items():
             self._episode.set_static(name, value)
-        return self._episode.publish()
+        return self._episode.publish() if publish else self._episode.stage()
 
     def abort(self) -> None:
         """Throw the recording away."""
@@ -57,6 +59,55 @@ class EpisodeRecorder:
 
     def _time(self, step: int) -> int:
         return (step * 10**9) // self._fps
+
+
+class Tape:
+    """What is kept of a rollout: its recording and its film, each where it is wanted."""
+
+    def __init__(self) -> None:
+        """Keep nothing yet."""
+        self._recorder: EpisodeRecorder | None = None
+        self._film: RolloutFilm | None = None
+        self._filmed = -1
+
+    def open(
+        self, writer: "DatasetWriter | None", films: FilmDirectory | None, index: int, fps: int
+    ) -> None:
+        """Begin to keep rollout ``index``, where there is a place for it."""
+        if writer is not None:
+            self._recorder = EpisodeRecorder(writer, fps)
+        if films is not None:
+            self._film = films.begin(index, fps)
+
+    def observe(self, step: int, obs: Mapping[str, Any], sim_state: NDArray[np.float64]) -> None:
+        """Keep the observation before the command of ``step``; a second time does nothing."""
+        if self._recorder is not None:
+            self._recorder.observe(step, obs, sim_state)
+        if self._film is not None and step > self._filmed:
+            self._filmed = step
+            self._film.add(obs)
+
+    def command(self, step: int, robot_command: Mapping[str, Any], target_grip: float) -> None:
+        """Keep the command given on the observation of ``step``."""
+        if self._recorder is not None:
+            self._recorder.command(step, robot_command, target_grip)
+
+    def finish(
+        self, result: EpisodeResult, statics: Mapping[str, Any], *, publish: bool
+    ) -> EpisodeResult:
+        """Finish recording and film; return the result with the places of both."""
+        video = None if self._film is None else self._film.finish(result.ended_by)
+        path = None
+        if self._recorder is not None:
+            path = self._recorder.finish(statics, publish=publish)
+        return replace(result, path=path, video=video)
+
+    def abort(self) -> None:
+        """Throw away what was kept."""
+        if self._recorder is not None:
+            self._recorder.abort()
+        if self._film is not None:
+            self._film.abort()
 
 
 def storable(value: Any) -> Any:

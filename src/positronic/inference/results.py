@@ -1,15 +1,17 @@
 """What came out of a run, as plain values: one ``EpisodeResult`` per rollout, one ``RunResult``."""
 
 import json
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from positronic.inference.statistics import Latency, Rate
+from positronic.policy import Jump
 
-FORMAT = 1
+FORMAT = 2
 # Why a rollout ended. The first three are the policy's doing and count; the others are not.
 FINISHED = ("success", "timeout", "terminated")
 UNFINISHED = ("server_gone", "interrupted", "error")
@@ -22,8 +24,11 @@ class EpisodeResult:
     ``steps`` counts the commands that were executed, ``total_reward`` sums the rewards of the
     environment, ``inference_steps`` are the steps at which the policy was asked for new actions,
     ``inference_ms`` how long each such call took. ``initial_state`` and ``final_state`` are short
-    digests of the simulator's state: equal digests mean bit-equal states. ``path`` is where the
-    recording lies, None when nothing is recorded.
+    digests of the simulator's state: equal digests mean bit-equal states. ``delay`` are the seconds
+    of control time that each inference was charged, None where they were not fixed. ``starved``
+    counts the steps for which no action was there in time, ``jumps`` has one entry for each change
+    of chunks. ``path`` is where the recording lies and ``video`` where the film does, None when
+    there is none.
     """
 
     seed: int
@@ -35,7 +40,11 @@ class EpisodeResult:
     inference_steps: tuple[int, ...] = ()
     inference_ms: tuple[float, ...] = ()
     wall_s: float = 0.0
+    delay: float | None = None
+    starved: int = 0
+    jumps: tuple[Jump, ...] = ()
     path: Path | None = None
+    video: Path | None = None
     error: str | None = None
 
     def __post_init__(self) -> None:
@@ -72,6 +81,9 @@ class EpisodeResult:
             "steps": self.steps,
             "return": self.total_reward,
             "inference_steps": list(self.inference_steps),
+            "inference_delay": self.delay,
+            "starved_steps": self.starved,
+            "chunk_jumps": jump_summary(self.jumps),
             "initial_state": self.initial_state,
             "final_state": self.final_state,
         }
@@ -83,8 +95,10 @@ class RunResult:
 
     ``policy`` is the metadata that the policy gave (for a served one: the server's ready message),
     ``started`` an ISO 8601 time with offset, ``versions`` maps distributions to their versions,
-    ``error`` says why the run stopped before all rollouts were done. What lies below the first of
-    ``published`` is to be found below the second, an address in S3, when the run is over.
+    ``error`` says why the run stopped before all rollouts were done. ``delays`` are the seconds of
+    control time that an inference was charged, one set of ``num_iterations`` rollouts for each;
+    none where they were not fixed. What lies below the first of ``published`` is to be found below
+    the second, an address in S3, when the run is over.
     """
 
     env: str
@@ -98,6 +112,9 @@ class RunResult:
     started: str
     command: tuple[str, ...]
     versions: Mapping[str, str]
+    player: str = "synchronous"
+    charge_inference_time: bool = False
+    delays: tuple[float, ...] = ()
     policy: Mapping[str, Any] = field(default_factory=dict)
     episodes: list[EpisodeResult] = field(default_factory=list)
     wall_s: float = 0.0
@@ -105,10 +122,21 @@ class RunResult:
     published: tuple[Path, str] | None = None
 
     @property
+    def count(self) -> int:
+        """How many rollouts were to be played, at all delays together."""
+        return self.num_iterations * max(1, len(self.delays))
+
+    @property
     def rate(self) -> Rate:
         """Successes among the rollouts that were finished."""
-        finished = [episode for episode in self.episodes if episode.finished]
-        return Rate(sum(episode.success for episode in finished), len(finished))
+        return rate_of(self.episodes)
+
+    @property
+    def by_delay(self) -> dict[float, list[EpisodeResult]]:
+        """The rollouts at each delay; empty unless there are several delays to tell apart."""
+        if len(self.delays) < 2:
+            return {}
+        return {delay: [e for e in self.episodes if e.delay == delay] for delay in self.delays}
 
     @property
     def mean_steps(self) -> float | None:
@@ -145,6 +173,9 @@ class RunResult:
             "control_fps": self.control_fps,
             "cameras": list(self.cameras),
             "image_size": list(self.image_size),
+            "player": self.player,
+            "charge_inference_time": self.charge_inference_time,
+            "inference_delays": list(self.delays),
             "contract": self.contract,
             "summary": {
                 "successes": rate.successes,
@@ -153,6 +184,10 @@ class RunResult:
                 "wilson_95": [interval.low, interval.high],
                 "mean_steps": self.mean_steps,
                 "ended_by": dict(sorted(Counter(e.ended_by for e in self.episodes).items())),
+                "starved_steps": sum(episode.starved for episode in self.episodes),
+                "by_delay": [
+                    _at_delay(delay, episodes) for delay, episodes in self.by_delay.items()
+                ],
             },
             "episodes": [episode.to_json() for episode in self.episodes],
             "run": {
@@ -171,6 +206,7 @@ class RunResult:
                 "episodes": [
                     {
                         "path": self._place(episode.path),
+                        "video": self._place(episode.video),
                         "wall_s": episode.wall_s,
                         "inference_ms_mean": episode.latency.mean,
                         "inference_ms_max": episode.latency.max,
@@ -189,6 +225,39 @@ class RunResult:
     def dumps(self) -> str:
         """Return the JSON text of ``results.json``."""
         return json.dumps(self.to_json(), indent=2, default=str, ensure_ascii=False) + "\n"
+
+
+def rate_of(episodes: Sequence[EpisodeResult]) -> Rate:
+    """Successes among those of ``episodes`` that were finished."""
+    finished = [episode for episode in episodes if episode.finished]
+    return Rate(sum(episode.success for episode in finished), len(finished))
+
+
+def jump_summary(jumps: Sequence[Jump]) -> dict[str, Any]:
+    """Say how far the commands jumped where one chunk followed another, in mm and degrees."""
+    metres = [jump.metres for jump in jumps]
+    radians = [jump.radians for jump in jumps]
+    return {
+        "count": len(jumps),
+        "mean_mm": 1000 * sum(metres) / len(metres) if jumps else None,
+        "max_mm": 1000 * max(metres) if jumps else None,
+        "mean_deg": math.degrees(sum(radians) / len(radians)) if jumps else None,
+        "max_deg": math.degrees(max(radians)) if jumps else None,
+    }
+
+
+def _at_delay(delay: float, episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
+    rate = rate_of(episodes)
+    return {
+        "inference_delay": delay,
+        "successes": rate.successes,
+        "finished": rate.trials,
+        "success_rate": rate.value,
+        "wilson_95": [rate.interval.low, rate.interval.high],
+        "steps": sum(episode.steps for episode in episodes),
+        "starved_steps": sum(episode.starved for episode in episodes),
+        "chunk_jumps": jump_summary([jump for episode in episodes for jump in episode.jumps]),
+    }
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from positronic.errors import ContractError, ServerGone, SessionError
 from positronic.inference.interrupts import Interrupts
-from positronic.inference.recording import EpisodeRecorder, policy_statics
-from positronic.inference.results import EpisodeResult
-from positronic.policy import Action, ChunkPlayer, Policy, Session
+from positronic.inference.recording import Tape, policy_statics
+from positronic.inference.results import EpisodeResult, jump_summary
+from positronic.inference.setting import Rollout, Setting
+from positronic.inference.video import FilmDirectory
+from positronic.policy import Action, Player, Policy, Session
 
 if TYPE_CHECKING:
     import gymnasium
@@ -28,30 +30,33 @@ Observation = Mapping[str, Any]
 class Harness:
     """Plays rollouts of ``policy`` in ``env`` (one of ``positronic.simulator``).
 
-    Simulated time stands still while the policy thinks. Each rollout has a session of its own, so
-    nothing but its seed and the policy decides how it goes. ``watch`` gets every observation.
+    Simulated time stands still while the policy thinks, unless the setting charges for it. Each
+    rollout has a session of its own, so nothing but its seed, the policy and what inference is
+    charged decides how it goes. ``watch`` gets every observation, ``films`` is where a film of each
+    rollout goes. With ``publish=False`` recordings stay hidden until ``DatasetWriter.publish``.
     """
 
     env: "gymnasium.Env[Any, Any]"
     policy: Policy
-    simulation_time: float
-    task: str | None = None
+    setting: Setting
     writer: "DatasetWriter | None" = None
+    films: FilmDirectory | None = None
     watch: Callable[[Observation, str], None] | None = None
     interrupts: Interrupts = field(default_factory=Interrupts)
+    publish: bool = True
 
     def __post_init__(self) -> None:
         world: Any = self.env.unwrapped
         self._world = world
         self._fps = int(world.control_fps)
         # A limit of 20 s at 15 Hz is 300 commands, whatever the binary fractions say.
-        self._max_steps = max(1, int(np.floor(self.simulation_time * self._fps + 1e-6)))
-        self._task = self.task or str(world.task)
+        self._max_steps = max(1, int(np.floor(self.setting.simulation_time * self._fps + 1e-6)))
+        self._task = self.setting.task or str(world.task)
+        self.meta: Mapping[str, Any] = {}
+        """What the policy said of itself in the last session."""
 
-    def play(
-        self, seed: int, index: int = 0, count: int = 1
-    ) -> tuple[EpisodeResult, BaseException | None]:
-        """Play rollout ``index`` of ``count`` from the initial state that ``seed`` gives.
+    def play(self, rollout: Rollout, count: int = 1) -> tuple[EpisodeResult, BaseException | None]:
+        """Play ``rollout``, one of ``count``, from the initial state that its seed gives.
 
         Returns the result, and what cut the rollout short, if anything did; what was recorded up
         to then is kept.
@@ -63,26 +68,25 @@ class Harness:
         """
         began = time.perf_counter()
         self.interrupts.check()
-        obs, _ = self.env.reset(seed=seed)
+        obs, _ = self.env.reset(seed=rollout.seed)
         initial = _digest(self._world.sim_state())
         with self.interrupts.allowed():
             session = self.policy.new_session({"task": self._task})
-        recorder = None
+        self.meta = session.meta
+        tape, player = Tape(), None
         try:
             _require_inputs(session.meta, obs, self._world.cameras)
-            player = ChunkPlayer(session)
-            if self.writer is not None:
-                recorder = EpisodeRecorder(self.writer, self._fps)
+            player = self.setting.player(session, delay=self.setting.charged(rollout.delay))
+            tape.open(self.writer, self.films, rollout.index, self._fps)
             episode = _Progress(obs)
-            cause = self._loop(episode, player, recorder, f"rollout {index + 1} of {count}")
+            cause = self._loop(episode, player, tape, f"rollout {rollout.index + 1} of {count}")
         except BaseException:
-            if recorder is not None:
-                recorder.abort()
+            tape.abort()
             raise
         finally:
-            _close(session)
+            _close(session, player)
         result = EpisodeResult(
-            seed=seed,
+            seed=rollout.seed,
             ended_by=episode.ended_by,
             steps=episode.steps,
             total_reward=episode.total_reward,
@@ -91,26 +95,23 @@ class Harness:
             inference_steps=tuple(episode.asked),
             inference_ms=tuple(1000 * seconds for seconds in player.latencies),
             wall_s=time.perf_counter() - began,
+            delay=rollout.delay,
+            starved=player.starved,
+            jumps=tuple(player.jumps),
             error=None if cause is None else str(cause) or type(cause).__name__,
         )
-        if recorder is None:
-            return result, cause
-        statics = self._statics(result, index, count, session.meta)
-        return result.recorded_at(recorder.publish(statics)), cause
+        statics = self._statics(result, rollout.index, count, session.meta)
+        return tape.finish(result, statics, publish=self.publish), cause
 
     def _loop(
-        self,
-        episode: "_Progress",
-        player: ChunkPlayer,
-        recorder: EpisodeRecorder | None,
-        label: str,
+        self, episode: "_Progress", player: Player, tape: Tape, label: str
     ) -> BaseException | None:
         """Play until success, the time limit or trouble; return the trouble."""
         cause: BaseException | None = None
         try:
             self._show(episode, label)
             while episode.steps < self._max_steps and episode.ended_by == "timeout":
-                self._step(episode, player, recorder)
+                self._step(episode, player, tape)
                 self._show(episode, label)
         except KeyboardInterrupt as error:
             episode.ended_by, cause = "interrupted", error
@@ -118,31 +119,24 @@ class Harness:
             episode.ended_by, cause = "server_gone", error
         except Exception as error:
             episode.ended_by, cause = "error", error
-        if recorder is not None:
-            recorder.observe(episode.steps, episode.obs, self._world.sim_state())
+        tape.observe(episode.steps, episode.obs, self._world.sim_state())
         return cause
 
     def _show(self, episode: "_Progress", label: str) -> None:
         if self.watch is not None:
             self.watch(episode.obs, f"{label} · {episode.steps / self._fps:.1f} s")
 
-    def _step(
-        self,
-        episode: "_Progress",
-        player: ChunkPlayer,
-        recorder: EpisodeRecorder | None,
-    ) -> None:
+    def _step(self, episode: "_Progress", player: Player, tape: Tape) -> None:
         step, obs = episode.steps, episode.obs
-        asked = player.inferences
+        asked = player.asked
         with self.interrupts.allowed():
             action = player.action(obs, step / self._fps)
-        if player.inferences > asked:
+        if player.asked > asked:
             episode.asked.append(step)
         robot_command, target_grip = _command(action)
         command = self._world.command_to_action(robot_command, target_grip)
-        if recorder is not None:
-            recorder.observe(step, obs, self._world.sim_state())
-            recorder.command(step, robot_command, target_grip)
+        tape.observe(step, obs, self._world.sim_state())
+        tape.command(step, robot_command, target_grip)
         episode.obs, reward, terminated, _, info = self.env.step(command)
         episode.steps += 1
         episode.total_reward += float(reward)
@@ -154,6 +148,7 @@ class Harness:
     def _statics(
         self, result: EpisodeResult, index: int, count: int, meta: Mapping[str, Any]
     ) -> dict[str, Any]:
+        jumps = jump_summary(result.jumps)
         statics = {
             **self._world.statics,
             "task": self._task,
@@ -165,9 +160,17 @@ class Harness:
             "eval.seed": result.seed,
             "eval.episode_length": result.steps,
             "eval.return": result.total_reward,
-            "eval.timeout": self.simulation_time,
+            "eval.timeout": self.setting.simulation_time,
+            "eval.player": self.setting.player_name,
+            "eval.charge_inference_time": self.setting.charge_inference_time,
+            "eval.starved_steps": result.starved,
+            "eval.chunk_changes": jumps["count"],
             **policy_statics(meta),
         }
+        if result.jumps:
+            statics |= {f"eval.chunk_jump_{name}": jumps[name] for name in ("mean_mm", "max_mm")}
+        if result.delay is not None:
+            statics["eval.inference_delay"] = result.delay
         return statics if result.error is None else {**statics, "eval.error": result.error}
 
 
@@ -213,7 +216,9 @@ def _digest(state: NDArray[np.float64]) -> str:
     return hashlib.sha256(np.ascontiguousarray(state).tobytes()).hexdigest()[:16]
 
 
-def _close(session: Session) -> None:
+def _close(session: Session, player: Player | None) -> None:
     # Whatever the rollout came to is known by now; a connection that dies on goodbye is no news.
     with suppress(OSError, SessionError):
         session.close()
+    if player is not None:
+        player.close()

@@ -3,47 +3,104 @@
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from positronic.errors import PositronicError
 from positronic.inference.replay import load_replay
 from positronic.inference.report import choose_shown, render_report
-from positronic.inference.results import EpisodeResult, RunResult
+from positronic.inference.results import EpisodeResult, RunResult, rate_of
 from positronic.inference.rollout import Harness
+from positronic.inference.setting import Rollout
 
-RESULTS, REPORT = "results.json", "report.html"
+if TYPE_CHECKING:
+    from positronic.dataset import DatasetWriter
+
+RESULTS, REPORT, FILMS = "results.json", "report.html", "videos"
 DISTRIBUTIONS = ("positronic-lightning", "mujoco", "gym-hil", "gymnasium", "numpy")
 
 
-def play_all(
-    harness: Harness, run: RunResult, say: Callable[[str], None] = print
-) -> BaseException | None:
-    """Play the rollouts of ``run`` one after the other and add their results to it.
+class Played(NamedTuple):
+    """A rollout that is over: its result, what cut it short, and what the policy said of itself."""
 
-    Returns what ended the run early, None when all were played. An error before the first rollout
-    has begun is raised: there is nothing to report then.
+    rollout: Rollout
+    result: EpisodeResult
+    cause: BaseException | None
+    meta: Mapping[str, Any]
+
+
+def in_turn(harness: Harness, plan: Sequence[Rollout]) -> Iterator[Played]:
+    """Play rollouts one after the other, until one is cut short."""
+    for rollout in plan:
+        result, cause = harness.play(rollout, len(plan))
+        yield Played(rollout, result, cause, harness.meta)
+        if cause is not None:
+            return
+
+
+def play_all(
+    run: RunResult,
+    rollouts: Iterator[Played],
+    writer: "DatasetWriter | None" = None,
+    say: Callable[[str], None] = print,
+) -> BaseException | None:
+    """Take ``rollouts`` as they end, in any order, and add their results to ``run`` in theirs.
+
+    With a ``writer`` the recordings are staged ones, which it publishes in order as well. Returns
+    what ended the run early, None when all were played. An error before the first rollout has begun
+    is raised: there is nothing to report then.
     """
     began = time.perf_counter()
     cause: BaseException | None = None
-    for index in range(run.num_iterations):
-        try:
-            result, cause = harness.play(run.seed + index, index, run.num_iterations)
-        except (KeyboardInterrupt, PositronicError, OSError) as error:
-            if not run.episodes:
-                raise
-            cause = error
-        else:
-            run.episodes.append(result)
-            run.policy = run.policy or harness.policy.meta
-            say(episode_line(result, index, run.num_iterations))
-        if cause is not None:
-            run.error = str(cause) or "interrupted"
-            break
+    shelf = _Shelf(writer)
+    try:
+        for played in rollouts:
+            shelf.put(played)
+            run.policy = run.policy or played.meta
+            cause = cause or played.cause
+            say(episode_line(played.result, played.rollout.index, run.count))
+    except (KeyboardInterrupt, PositronicError, OSError) as error:
+        if not shelf:
+            raise
+        cause = cause or error
+    run.episodes += shelf.clear()
+    run.error = None if cause is None else str(cause) or "interrupted"
     run.wall_s = time.perf_counter() - began
     return cause
+
+
+class _Shelf:
+    """Rollouts that are over, some of which wait for one before them to be published."""
+
+    def __init__(self, writer: "DatasetWriter | None") -> None:
+        self._writer = writer
+        self._results: dict[int, EpisodeResult] = {}
+        self._next = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._results)
+
+    def put(self, played: Played) -> None:
+        self._results[played.rollout.index] = played.result
+        while self._next in self._results:
+            self._publish(self._next)
+            self._next += 1
+
+    def clear(self) -> list[EpisodeResult]:
+        """Publish what still waits, and return all results in order."""
+        for index in sorted(self._results):
+            if index > self._next:
+                self._publish(index)
+        return [self._results[index] for index in sorted(self._results)]
+
+    def _publish(self, index: int) -> None:
+        result = self._results[index]
+        if self._writer is not None and result.path is not None:
+            self._results[index] = result.recorded_at(self._writer.publish(result.path))
 
 
 def episode_line(result: EpisodeResult, index: int, count: int) -> str:
@@ -55,15 +112,21 @@ def episode_line(result: EpisodeResult, index: int, count: int) -> str:
         else f"inference {latency.mean:.1f} ms mean, {latency.max:.1f} ms max"
     )
     width = len(str(count))
+    delay = "" if result.delay is None else f"delay {result.delay:g} s  "
+    starved = f"  starved {result.starved} steps" if result.starved else ""
     return (
-        f"{index + 1:{width}}/{count}  seed {result.seed}  {result.ended_by:<11}  "
-        f"{result.steps:3} steps  return {result.total_reward:.2f}  {timing}"
+        f"{index + 1:{width}}/{count}  seed {result.seed}  {delay}{result.ended_by:<11}  "
+        f"{result.steps:3} steps  return {result.total_reward:.2f}  {timing}{starved}"
     )
 
 
 def summary_lines(run: RunResult) -> list[str]:
     """Say what all rollouts together show."""
-    lines = [f"success rate {run.rate}"]
+    lines = [
+        f"delay {delay:g} s: success rate {rate_of(episodes)}, "
+        f"starved {sum(e.starved for e in episodes)} of {sum(e.steps for e in episodes)} steps"
+        for delay, episodes in run.by_delay.items()
+    ] or [f"success rate {run.rate}"]
     unfinished = sum(not episode.finished for episode in run.episodes)
     if unfinished:
         lines.append(f"not finished, so not counted: {unfinished}")
@@ -74,24 +137,44 @@ def summary_lines(run: RunResult) -> list[str]:
     latency = run.latency
     if latency.median is not None:
         parts.append(f"inference median {latency.median:.1f} ms, p95 {latency.p95:.1f} ms")
+    starved = sum(episode.starved for episode in run.episodes)
+    if starved and not run.by_delay:
+        parts.append(f"starved {starved} steps")
     return [*lines, ", ".join(parts)] if parts else lines
+
+
+def staged_films(output_dir: Path) -> Path:
+    """Where the films of this run are while it lasts: those of an earlier one stay in place."""
+    return output_dir / f".{FILMS}-{os.getpid()}"
 
 
 def write_files(run: RunResult, output_dir: Path, videos: int) -> Path:
     """Write ``results.json`` and ``report.html`` of ``run``; return the report's path.
 
-    Those of an earlier run in the same directory are kept under the time of that run.
+    Those of an earlier run in the same directory, and its films, are kept under the time of that
+    run. Films in ``staged_films(output_dir)`` go to ``FILMS``.
     """
-    _keep_earlier(output_dir)
-    _write(output_dir / RESULTS, run.dumps())
+    keep_earlier(output_dir, RESULTS, REPORT, FILMS)
+    _place_films(run, staged_films(output_dir), output_dir / FILMS)
+    write_text(output_dir / RESULTS, run.dumps())
     shown = [i for i in choose_shown(run.episodes, videos) if run.episodes[i].path is not None]
     replays = {}
     for i in shown:
         path = run.episodes[i].path
         assert path is not None
         replays[i] = load_replay(path)
-    _write(output_dir / REPORT, render_report(run, replays))
+    write_text(output_dir / REPORT, render_report(run, replays))
     return output_dir / REPORT
+
+
+def _place_films(run: RunResult, staged: Path, films: Path) -> None:
+    if not staged.is_dir():
+        return
+    staged.rename(films)
+    run.episodes[:] = [
+        episode if episode.video is None else replace(episode, video=films / episode.video.name)
+        for episode in run.episodes
+    ]
 
 
 def now() -> str:
@@ -110,10 +193,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _keep_earlier(directory: Path) -> None:
-    results = directory / RESULTS
-    report = directory / REPORT
-    present = [path for path in (results, report) if path.exists()]
+def keep_earlier(directory: Path, *names: str) -> None:
+    """Rename what an earlier run left under ``names`` after the time of the first of them."""
+    present = [directory / name for name in names if (directory / name).exists()]
     if not present:
         return
     stamp = datetime.fromtimestamp(present[0].stat().st_mtime).strftime("%Y%m%d_%H%M%S")
@@ -128,7 +210,7 @@ def _keep_earlier(directory: Path) -> None:
         path.rename(target)
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write all of the file or nothing of it."""
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     staged.write_text(text, encoding="utf-8")

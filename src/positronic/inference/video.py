@@ -1,8 +1,12 @@
-"""Short H.264 videos for a page: cameras side by side, at the speed at which it happened."""
+"""Short H.264 videos: cameras side by side, at the speed at which it happened."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,33 +29,109 @@ def side_by_side(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return canvas
 
 
+class Film:
+    """An MP4 in the making, of the kind that browsers play (H.264, yuv420p)."""
+
+    def __init__(self, target: Path | BinaryIO, fps: float, *, crf: int = 25) -> None:
+        """Write to ``target``, a file or a seekable stream."""
+        import av
+
+        self._av = av
+        self._container = av.open(
+            str(target) if isinstance(target, Path) else target, "w", format="mp4"
+        )
+        rate = Fraction(fps).limit_denominator(1001)
+        # A short GOP makes dragging the playhead smooth; one thread leaves the rest alone.
+        options = {"crf": str(crf), "preset": "veryfast", "g": "15"}
+        self._stream = self._container.add_stream("libx264", rate=rate, options=options)
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.thread_count = 1
+        self.frames = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, those of the first frame."""
+        return self._stream.width, self._stream.height
+
+    def add(self, frame: NDArray[np.uint8]) -> None:
+        """Append a uint8 HWC frame; all have the same even size."""
+        if not self.frames:
+            self._stream.height, self._stream.width = frame.shape[:2]
+        self.frames += 1
+        picture = self._av.VideoFrame.from_ndarray(frame, format="rgb24")
+        self._container.mux(self._stream.encode(picture))
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self.frames:
+            self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+
 def encode_mp4(
     frames: Iterable[NDArray[np.uint8]], fps: float, *, crf: int = 25
 ) -> tuple[bytes, tuple[int, int]]:
-    """Encode uint8 HWC frames of one even size as an MP4 that browsers play (H.264, yuv420p).
+    """Encode uint8 HWC frames of one even size as an MP4.
 
     Returns the file and its (width, height).
 
     Raises:
         ValueError: there are no frames.
     """
-    import av
-
     buffer = io.BytesIO()
-    rate = Fraction(fps).limit_denominator(1001)
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = None
+    film = Film(buffer, fps, crf=crf)
+    try:
         for frame in frames:
-            if stream is None:
-                # A short GOP makes dragging the playhead smooth; one thread leaves the rest alone.
-                options = {"crf": str(crf), "preset": "veryfast", "g": "15"}
-                stream = container.add_stream("libx264", rate=rate, options=options)
-                stream.height, stream.width = frame.shape[:2]
-                stream.pix_fmt = "yuv420p"
-                stream.codec_context.thread_count = 1
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        if stream is None:
+            film.add(frame)
+        if not film.frames:
             raise ValueError("no frames to encode")
-        container.mux(stream.encode(None))
-        size = (stream.width, stream.height)
-    return buffer.getvalue(), size
+    finally:
+        film.close()
+    return buffer.getvalue(), film.size
+
+
+@dataclass(frozen=True)
+class FilmDirectory:
+    """Where the films of rollouts go; ``count`` of them, so that their names sort."""
+
+    root: Path
+    count: int
+
+    def begin(self, index: int, fps: float) -> "RolloutFilm":
+        """Begin the film of rollout ``index``, counted from 0."""
+        return RolloutFilm(self._staged(index), fps)
+
+    def discard(self, index: int) -> None:
+        """Remove what a process that died has left of the film of rollout ``index``."""
+        self._staged(index).unlink(missing_ok=True)
+
+    def _staged(self, index: int) -> Path:
+        return self.root / f".{index:0{len(str(self.count - 1))}d}.mp4"
+
+
+class RolloutFilm:
+    """The film of one rollout; it has no name before it is known how the rollout ended."""
+
+    def __init__(self, staged: Path, fps: float) -> None:
+        """Film into a hidden file, whose directory is made if need be."""
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        self._staged = staged
+        self._film = Film(staged, fps)
+
+    def add(self, obs: Mapping[str, Any]) -> None:
+        """Append the camera images of an observation."""
+        images = [value for name, value in obs.items() if name.startswith("image.")]
+        self._film.add(side_by_side(images))
+
+    def finish(self, ended_by: str) -> Path:
+        """Name the film after its end, ``003-success.mp4``, and return where it is."""
+        self._film.close()
+        number = self._staged.stem.removeprefix(".")
+        return self._staged.rename(self._staged.with_name(f"{number}-{ended_by}.mp4"))
+
+    def abort(self) -> None:
+        """Throw the film away."""
+        self._film.close()
+        self._staged.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._staged.parent.rmdir()  # if it was made for this film

@@ -12,11 +12,16 @@ from positronic.errors import ContractError, ServerGone, SessionError
 from positronic.geom import pose_from_wire
 from positronic.inference.interrupts import Interrupts
 from positronic.inference.rollout import Harness
+from positronic.inference.setting import Rollout, Setting
 from positronic.policy import Action
 from tests.positronic.inference.conftest import IMAGE_SIZE
 from tests.positronic.inference.policies import ExpertPolicy, HoldPolicy, HoldSession
 
 FPS = 15
+
+
+def limit(seconds: float) -> Setting:
+    return Setting("stack_cubes", seconds)
 
 
 class Troubled(HoldPolicy):
@@ -45,8 +50,8 @@ def gone() -> Any:
 
 def test_a_solved_task_is_recorded_as_an_episode(env: Any, tmp_path: Path) -> None:
     policy = ExpertPolicy()
-    harness = Harness(env, policy, simulation_time=20.0, writer=DatasetWriter(tmp_path))
-    result, cause = harness.play(seed=3, index=1, count=5)
+    harness = Harness(env, policy, limit(20.0), writer=DatasetWriter(tmp_path))
+    result, cause = harness.play(Rollout(1, 3), count=5)
     assert cause is None
     assert result.ended_by == "success"
     assert result.success
@@ -79,8 +84,8 @@ def test_a_solved_task_is_recorded_as_an_episode(env: Any, tmp_path: Path) -> No
 
 
 def test_the_recording_can_be_replayed_to_the_same_end(env: Any, tmp_path: Path) -> None:
-    harness = Harness(env, ExpertPolicy(), 20.0, writer=DatasetWriter(tmp_path))
-    result, _ = harness.play(seed=11)
+    harness = Harness(env, ExpertPolicy(), limit(20.0), writer=DatasetWriter(tmp_path))
+    result, _ = harness.play(Rollout(0, 11))
     assert result.path is not None
     episode = DiskEpisode(result.path)
     poses = np.asarray(episode.signals["robot_commands.pose"].values())
@@ -105,7 +110,7 @@ def test_the_recording_can_be_replayed_to_the_same_end(env: Any, tmp_path: Path)
 
 
 def test_the_time_limit_ends_a_rollout_and_chunks_are_played_out(env: Any) -> None:
-    result, cause = Harness(env, HoldPolicy(), simulation_time=2.0).play(seed=0)
+    result, cause = Harness(env, HoldPolicy(), limit(2.0)).play(Rollout(0, 0))
     assert cause is None
     assert result.ended_by == "timeout"
     assert result.finished
@@ -116,17 +121,17 @@ def test_the_time_limit_ends_a_rollout_and_chunks_are_played_out(env: Any) -> No
 
 
 def test_a_seed_decides_the_rollout_whatever_was_played_before(env: Any) -> None:
-    harness = Harness(env, ExpertPolicy(), 20.0)
-    first = [harness.play(seed)[0] for seed in (5, 6)]
-    second = [harness.play(seed)[0] for seed in (6, 5)][::-1]
+    harness = Harness(env, ExpertPolicy(), limit(20.0))
+    first = [harness.play(Rollout(0, seed))[0] for seed in (5, 6)]
+    second = [harness.play(Rollout(0, seed))[0] for seed in (6, 5)][::-1]
     assert [e.to_json() for e in first] == [e.to_json() for e in second]
     assert first[0].initial_state != first[1].initial_state
     assert first[0].final_state != first[1].final_state
 
 
 def test_a_server_that_goes_away_leaves_the_part_that_was_played(env: Any, tmp_path: Path) -> None:
-    harness = Harness(env, Troubled(gone), 20.0, writer=DatasetWriter(tmp_path))
-    result, cause = harness.play(seed=0)
+    harness = Harness(env, Troubled(gone), limit(20.0), writer=DatasetWriter(tmp_path))
+    result, cause = harness.play(Rollout(0, 0))
     assert isinstance(cause, ServerGone)
     assert result.ended_by == "server_gone"
     assert not result.finished
@@ -150,9 +155,13 @@ def test_an_interrupt_leaves_the_part_that_was_played(
     before = signal.getsignal(number)
     with Interrupts() as interrupts:
         harness = Harness(
-            env, Troubled(interrupt), 20.0, writer=DatasetWriter(tmp_path), interrupts=interrupts
+            env,
+            Troubled(interrupt),
+            limit(20.0),
+            writer=DatasetWriter(tmp_path),
+            interrupts=interrupts,
         )
-        result, cause = harness.play(seed=0)
+        result, cause = harness.play(Rollout(0, 0))
     assert signal.getsignal(number) is before
     assert isinstance(cause, KeyboardInterrupt)
     assert result.ended_by == "interrupted"
@@ -163,16 +172,16 @@ def test_an_interrupt_leaves_the_part_that_was_played(
 def test_an_interrupt_while_writing_waits_until_it_is_safe(env: Any) -> None:
     with Interrupts() as interrupts:
         os.kill(os.getpid(), signal.SIGINT)
-        harness = Harness(env, HoldPolicy(), 20.0, interrupts=interrupts)
+        harness = Harness(env, HoldPolicy(), limit(20.0), interrupts=interrupts)
         with pytest.raises(KeyboardInterrupt):
-            harness.play(seed=0)
+            harness.play(Rollout(0, 0))
 
 
 def test_a_wrong_answer_is_named_and_what_was_played_is_kept(env: Any, tmp_path: Path) -> None:
     harness = Harness(
-        env, Troubled(lambda: [{"target_grip": 1.0}]), 20.0, writer=DatasetWriter(tmp_path)
+        env, Troubled(lambda: [{"target_grip": 1.0}]), limit(20.0), writer=DatasetWriter(tmp_path)
     )
-    result, cause = harness.play(seed=0)
+    result, cause = harness.play(Rollout(0, 0))
     assert isinstance(cause, SessionError)
     assert "expected 'robot_command' and 'target_grip'" in str(cause)
     assert result.ended_by == "error"
@@ -183,8 +192,8 @@ def test_joint_commands_are_recorded_as_joints(env: Any, tmp_path: Path) -> None
     goal = np.array(env.reset(seed=0)[0]["robot_state.q"], dtype=np.float64)
     command = {"type": "joint_pos", "positions": goal}
     policy = Troubled(lambda: [{"robot_command": command, "target_grip": 1.0}] * 3)
-    harness = Harness(env, policy, 13 / FPS, writer=DatasetWriter(tmp_path))
-    harness.play(seed=0)
+    harness = Harness(env, policy, limit(13 / FPS), writer=DatasetWriter(tmp_path))
+    harness.play(Rollout(0, 0))
     (episode,) = LocalDataset(tmp_path)
     np.testing.assert_allclose(episode.signals["robot_commands.joints"].values()[0], goal)
     first = (10 * 10**9) // FPS
@@ -194,11 +203,11 @@ def test_joint_commands_are_recorded_as_joints(env: Any, tmp_path: Path) -> None
 def test_a_camera_that_the_policy_needs_is_asked_for_by_flag(env: Any, tmp_path: Path) -> None:
     policy = HoldPolicy()
     policy.meta = {"contract": {"inputs": ["grip", "image.agent_view"]}}
-    harness = Harness(env, policy, 1.0, writer=DatasetWriter(tmp_path))
+    harness = Harness(env, policy, limit(1.0), writer=DatasetWriter(tmp_path))
     with pytest.raises(
         ContractError, match="--cameras=image.wrist,image.exterior,image.agent_view"
     ):
-        harness.play(seed=0)
+        harness.play(Rollout(0, 0))
     assert not list(tmp_path.iterdir())
 
 
@@ -209,7 +218,7 @@ def test_what_a_server_says_is_recorded_flat(env: Any, tmp_path: Path) -> None:
         "type": "act",
         "contract": {"inputs": ["grip"], "n_action_steps": None, "stats": {"names": [None, "x"]}},
     }
-    Harness(env, policy, 0.2, writer=DatasetWriter(tmp_path)).play(seed=0)
+    Harness(env, policy, limit(0.2), writer=DatasetWriter(tmp_path)).play(Rollout(0, 0))
     static = LocalDataset(tmp_path)[0].static
     assert static["inference.policy.type"] == "remote"
     assert static["inference.policy.server.type"] == "act"
@@ -219,14 +228,14 @@ def test_what_a_server_says_is_recorded_flat(env: Any, tmp_path: Path) -> None:
 
 def test_every_observation_is_shown(env: Any) -> None:
     shown: list[str] = []
-    harness = Harness(env, HoldPolicy(), 0.2, watch=lambda obs, title: shown.append(title))
-    harness.play(seed=0, index=2, count=9)
+    harness = Harness(env, HoldPolicy(), limit(0.2), watch=lambda obs, title: shown.append(title))
+    harness.play(Rollout(2, 0), count=9)
     assert len(shown) == 4
     assert shown[-1] == "rollout 3 of 9 · 0.2 s"
 
 
 def test_the_pose_that_was_sent_is_the_pose_that_is_recorded(env: Any, tmp_path: Path) -> None:
-    Harness(env, HoldPolicy(), 0.2, writer=DatasetWriter(tmp_path)).play(seed=4)
+    Harness(env, HoldPolicy(), limit(0.2), writer=DatasetWriter(tmp_path)).play(Rollout(0, 4))
     obs = env.reset(seed=4)[0]
     answer = HoldPolicy().new_session().infer(obs)[0]
     (episode,) = LocalDataset(tmp_path)

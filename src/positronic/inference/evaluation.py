@@ -1,0 +1,166 @@
+"""A whole evaluation of one policy: open what it needs, play, write down what came of it."""
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from positronic import storage
+from positronic.errors import StorageError, UsageError
+from positronic.inference.interrupts import Interrupts
+from positronic.inference.live_view import open_live_view
+from positronic.inference.results import RunResult
+from positronic.inference.rollout import Harness
+from positronic.inference.run import (
+    Played,
+    in_turn,
+    now,
+    play_all,
+    staged_films,
+    versions,
+    write_files,
+)
+from positronic.inference.setting import Setting
+from positronic.inference.video import FilmDirectory
+from positronic.inference.workers import Job, play_at_once, require_sendable
+from positronic.policy import Policy
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Rollouts from ``seed`` to ``seed + num_iterations - 1``, at each delay of the setting.
+
+    ``video`` is False, True (films beside the report) or the directory of the films, local or in
+    S3; ``report_videos`` is how many rollouts the report shows in full.
+    """
+
+    setting: Setting
+    seed: int
+    num_iterations: int
+    num_envs: int = 1
+    show_gui: bool = False
+    video: bool | str = False
+    report_videos: int = 8
+
+    def check(self, policy: Policy, output_dir: str | None) -> None:
+        """Refuse what cannot go together.
+
+        Raises:
+            UsageError: says what to change.
+        """
+        if self.num_envs < 1:
+            raise UsageError(f"--num_envs={self.num_envs}: expected 1 or more")
+        if self.num_envs > 1:
+            require_sendable(policy)
+        if self.num_envs > 1 and self.show_gui:
+            raise UsageError("--driver.show_gui=True shows one rollout; leave out --num_envs")
+        if self.video and not self.setting.cameras:
+            raise UsageError("--video films what the cameras see, and there are no --cameras")
+        if self.video is True and output_dir is None:
+            raise UsageError(
+                "--video=True puts films beside the report: give --output_dir=DIR or --video=DIR"
+            )
+
+    def run(
+        self, policy: Policy, output_dir: str | None, root: Path | None
+    ) -> tuple[RunResult, BaseException | None]:
+        """Play all rollouts and, with an output directory, write everything there.
+
+        ``root`` is where ``output_dir`` is on this machine. Returns what came of the rollouts, and
+        what ended them early.
+        """
+        with ExitStack() as stack:
+            films = stack.enter_context(self._films(root))
+            result, cause = self._play(policy, root, films)
+            if root is not None and output_dir is not None:
+                result.published = (root, storage.join(output_dir))
+                write_files(result, root, self.report_videos)
+        return result, cause
+
+    def _play(
+        self, policy: Policy, root: Path | None, films: FilmDirectory | None
+    ) -> tuple[RunResult, BaseException | None]:
+        setting = self.setting
+        writer = None
+        if root is not None:
+            from positronic.dataset import DatasetWriter
+
+            writer = DatasetWriter(root)
+        with ExitStack() as stack:
+            # Says what is wrong with the arguments or the machine before any worker starts, and
+            # leaves the compiled scene in the cache for all of them.
+            world = setting.open_env()
+            stack.callback(world.close)
+            result = self._result(world.unwrapped)
+            interrupts = stack.enter_context(Interrupts())
+            plan = setting.plan(self.seed, self.num_iterations)
+            rollouts: Iterator[Played]
+            if self.num_envs > 1:
+                job = Job(policy, setting, len(plan), root, films)
+                rollouts = play_at_once(job, plan, self.num_envs, interrupts)
+            else:
+                harness = Harness(world, policy, setting, writer, films, interrupts=interrupts)
+                if self.show_gui:
+                    stack.enter_context(_shown(harness))
+                rollouts = in_turn(harness, plan)
+            # Flushed, so that a log or a pipe shows each rollout when it is done.
+            say = partial(print, flush=True)
+            cause = play_all(result, rollouts, writer if self.num_envs > 1 else None, say)
+        return result, cause
+
+    def _result(self, world: Any) -> RunResult:
+        setting = self.setting
+        return RunResult(
+            env=setting.env,
+            task=setting.task or world.task,
+            seed=self.seed,
+            num_iterations=self.num_iterations,
+            simulation_time=setting.simulation_time,
+            control_fps=world.control_fps,
+            cameras=world.cameras,
+            image_size=world.image_size,
+            started=now(),
+            command=tuple(_command_line()),
+            versions=versions(),
+            player=setting.player_name,
+            charge_inference_time=setting.charge_inference_time,
+            delays=setting.delays,
+        )
+
+    @contextmanager
+    def _films(self, root: Path | None) -> Iterator[FilmDirectory | None]:
+        count = len(self.setting.plan(self.seed, self.num_iterations))
+        if not self.video:
+            yield None
+        elif self.video is True:
+            assert root is not None
+            yield FilmDirectory(staged_films(root), count)
+        else:
+            with storage.output_directory(self.video) as place:
+                if place.is_dir() and any(place.iterdir()):
+                    raise StorageError(f"--video={self.video} is not empty; give a new directory")
+                yield FilmDirectory(place, count)
+
+
+@contextmanager
+def _shown(harness: Harness) -> Iterator[None]:
+    """Show what the harness plays in a window, if there is a display."""
+    view, why = open_live_view()
+    if view is None:
+        print(f"no camera window: {why}; going on without", flush=True)
+        yield
+        return
+    harness.watch = view.show
+    try:
+        yield
+    finally:
+        view.close()
+
+
+def _command_line() -> list[str]:
+    program, *words = sys.argv
+    return [Path(program).name, *(shlex.quote(word) for word in words)]
