@@ -11,16 +11,13 @@ The raw episodes are rendered by MuJoCo and recorded with the project's own writ
 """
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ import episodes
 import numpy as np
 import psutil
 from conversion_codecs import compare_codecs
+from turns import Child
 
 HERE = Path(__file__).parent
 EPISODES = 8
@@ -35,52 +33,26 @@ MANY = 200
 MIB = 1 << 20
 
 
-@dataclass
-class Side:
+class Side(Child):
     """A contender in another process, and what it measured."""
 
-    name: str
-    process: subprocess.Popen[str]
-    log: Path
-    seconds: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    peak: int = 0
-
-    @classmethod
-    def start(cls, name: str, side: str, raw: Path, vcodec: str = "", workers: int = 2) -> "Side":
+    def __init__(self, name: str, side: str, raw: Path, vcodec: str = "", workers: int = 2) -> None:
         """Start it and wait until it has imported what it needs."""
-        log = raw.parent / f"{name}.log"
-        command = [sys.executable, str(HERE / "conversion_sides.py"), side, str(raw), vcodec]
-        process = subprocess.Popen(
-            [*command, str(workers)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log.open("w"),
-            text=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        )
-        started = cls(name, process, log)
-        started._answer()
-        return started
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"error: {self.name} ended:\n{self.log.read_text()[-3000:]}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        script = str(HERE / "conversion_sides.py")
+        command = [sys.executable, script, side, str(raw), vcodec, str(workers)]
+        super().__init__(name, command, raw.parent / f"{name}.log")
+        self.seconds: list[float] = []
+        self.cpu: list[float] = []
+        self.peak = 0
+        self.answer()
 
     def convert(self, output: Path) -> None:
         """Let it convert the raw episodes once, and watch its memory."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{output}\n")
-        self.process.stdin.flush()
         done = threading.Event()
         watch = threading.Thread(target=self._watch, args=(done,))
         watch.start()
         try:
-            answer = self._answer()
+            answer = self.ask(str(output))
         finally:
             done.set()
             watch.join()
@@ -97,12 +69,6 @@ class Side:
                 except psutil.Error:
                     continue  # it has ended meanwhile
             self.peak = max(self.peak, resident)
-
-    def end(self) -> None:
-        """Let it go."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def pictures(files: list[Path]) -> Iterator[np.ndarray[Any, Any]]:
@@ -134,12 +100,12 @@ def compare_sides(raw: Path, rounds: int) -> None:
     """Print the table of the contenders."""
     av1, h264 = "libsvtav1", "h264"
     sides = [
-        Side.start("LeRobot, default", "default", raw),
-        Side.start("LeRobot, streaming", "streaming", raw),
-        Side.start("here, LeRobot's AV1", "ours", raw, av1),
-        Side.start("here, own default", "ours", raw, h264),
-        Side.start("bare PyAV, LeRobot's AV1", "bare", raw, av1),
-        Side.start("bare PyAV, own default", "bare", raw, h264),
+        Side("LeRobot, default", "default", raw),
+        Side("LeRobot, streaming", "streaming", raw),
+        Side("here, LeRobot's AV1", "ours", raw, av1),
+        Side("here, own default", "ours", raw, h264),
+        Side("bare PyAV, LeRobot's AV1", "bare", raw, av1),
+        Side("bare PyAV, own default", "bare", raw, h264),
     ]
     outputs = {}
     for number in range(rounds):
@@ -191,7 +157,7 @@ def compare_scale(raw: Path, rounds: int) -> None:
         (raw, EPISODES, 2, rounds),
         (many, MANY, 2, 1),
     ):
-        side = Side.start(f"{count}-{workers}", "ours", source, "h264", workers)
+        side = Side(f"{count}-{workers}", "ours", source, "h264", workers)
         for number in range(times):
             side.convert(raw.parent / f"{side.name} {number}")
         side.end()

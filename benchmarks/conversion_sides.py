@@ -126,7 +126,7 @@ def main() -> None:
     print(json.dumps({}), file=answers, flush=True)
     for line in sys.stdin:
         wall, cpu = time.perf_counter(), sum(os.times()[:4])
-        convert(Path(line.strip()))
+        convert(Path(json.loads(line)))
         answer = {"seconds": time.perf_counter() - wall, "cpu": sum(os.times()[:4]) - cpu}
         print(json.dumps(answer), file=answers, flush=True)
 

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from turns import cpu_seconds
+
 EVER = 10**9
 LOG_EVERY = 200  # lerobot-train's default
 
@@ -48,17 +50,6 @@ class Blocks:
         self.length = int(line)
         self.cpu = cpu_seconds()
         self.times = [time.perf_counter()]
-
-
-def cpu_seconds() -> float:
-    """Processor seconds of this process and of the loader's workers, living ones included."""
-    import psutil
-
-    spent = time.process_time()
-    for child in psutil.Process().children(recursive=True):
-        used = child.cpu_times()
-        spent += used.user + used.system
-    return spent
 
 
 def again_and_again(loader: Any) -> Iterator[Any]:

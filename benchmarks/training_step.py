@@ -13,14 +13,14 @@ A ratio is ours over theirs in one round, of the medians of the steps; below 1 w
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from turns import Child
 
 from getiaction.data.frames import video_backend
 
@@ -66,57 +66,23 @@ MADE_BEFORE = Block(steps=25, uncounted=3)
 END_TO_END = Block(steps=44, uncounted=24)
 
 
-@dataclass
-class Contender:
+class Contender(Child):
     """A training run in another process, and what it measured."""
 
-    name: str
-    process: subprocess.Popen[str]
-    log: Path
-    medians: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-
-    @classmethod
-    def start(cls, python: str, side: str, name: str, threads: int, **job: Any) -> "Contender":
+    def __init__(self, python: str, side: str, name: str, threads: int, **job: Any) -> None:
         """Start it; it waits before its first measured step."""
+        command = [python, str(SIDES), side, json.dumps(job)]
         log = Path(f"{job['folder']}.log")
-        process = subprocess.Popen(
-            [python, str(SIDES), side, json.dumps(job)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log.open("w"),
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"},
-        )
-        return cls(name, process, log)
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"error: {self.name} ended:\n{self.log.read_text()[-3000:]}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def wait_until_ready(self) -> None:
-        """Wait for its first step."""
-        self._answer()
+        super().__init__(name, command, log, {"OMP_NUM_THREADS": str(threads)})
+        self.medians: list[float] = []
+        self.cpu: list[float] = []
 
     def take_turn(self, block: Block, *, counts: bool) -> None:
         """Let it do a block of steps."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{block.steps}\n")
-        self.process.stdin.flush()
-        answer = self._answer()
+        answer = self.ask(block.steps)
         if counts:
             self.medians.append(statistics.median(answer["steps"][block.uncounted :]))
             self.cpu.append(answer["cpu"])
-
-    def end(self) -> None:
-        """Let it go."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def write_dataset(root: Path, cameras: tuple[str, ...]) -> None:
@@ -182,7 +148,7 @@ def compare(label: str, kind: Kind, made: bool, options: argparse.Namespace) -> 
     contenders = []
     for number, (python, side, name, workers) in enumerate(runs):
         contenders.append(
-            Contender.start(
+            Contender(
                 python,
                 side,
                 name,
@@ -199,7 +165,7 @@ def compare(label: str, kind: Kind, made: bool, options: argparse.Namespace) -> 
             )
         )
         # One after the other, because starting is the heaviest that they do.
-        contenders[-1].wait_until_ready()
+        contenders[-1].answer()
     for turn in range(options.rounds + 1):
         for contender in contenders if turn % 2 else contenders[::-1]:
             contender.take_turn(block, counts=turn > 0)

@@ -11,24 +11,83 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 
 def cpu_seconds() -> float:
     """Processor seconds of this process and of its living children."""
+    import psutil  # the processes of other environments, which import this too, may lack it
+
     used = [psutil.Process().cpu_times()]
     for child in psutil.Process().children(recursive=True):
         used.append(child.cpu_times())
     return float(sum(times.user + times.system for times in used))
 
 
-class Side:
-    """A process that answers each line with a line, both JSON, and is stopped between them.
+class Child:
+    """A process that answers each line with a line, both JSON.
+
+    Args:
+        name: What it is called in tables.
+        command: Its program and arguments.
+        log: Where it prints.
+        env: Variables besides this process's own.
+        group: Whether it and its workers are a group that signals go to.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        *,
+        group: bool = False,
+    ) -> None:
+        self.name = name
+        self._log = log
+        with log.open("w") as stderr:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env={**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})},
+                start_new_session=group,
+            )
+
+    def ask(self, question: Any) -> Any:
+        """Let it answer a question."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def line(self) -> str:
+        """Wait for a line, whatever is in it."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"error: {self.name} ended:\n{self._log.read_text()[-3000:]}")
+        return line
+
+    def answer(self) -> Any:
+        """Wait for an answer."""
+        return json.loads(self.line())
+
+    def end(self) -> None:
+        """Ask nothing more, and wait until it has ended."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Side(Child):
+    """A child that is stopped between questions.
 
     Args:
         name: What it is called in tables.
@@ -41,48 +100,30 @@ class Side:
     def __init__(
         self, name: str, script: Path, job: dict[str, Any], log: Path, env: dict[str, str]
     ) -> None:
-        self.name = name
-        self._log = log
-        self._process = subprocess.Popen(
-            [sys.executable, str(script), "--side", json.dumps(job)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log.open("w"),
-            text=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", **env},
-            start_new_session=True,
-        )
+        command = [sys.executable, str(script), "--side", json.dumps(job)]
+        super().__init__(name, command, log, env, group=True)
         # It is stopped most of the time, and would not see that nobody asks any more.
         atexit.register(self.end)
-        self._answer()
-        self._signal(signal.SIGSTOP)
+        self.answer()
+        self.signal(signal.SIGSTOP)
 
     def ask(self, question: Any) -> Any:
         """Let it run until it has answered."""
-        assert self._process.stdin is not None
-        self._signal(signal.SIGCONT)
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        answer = self._answer()
-        self._signal(signal.SIGSTOP)
+        self.signal(signal.SIGCONT)
+        answer = super().ask(question)
+        self.signal(signal.SIGSTOP)
         return answer
 
     def end(self) -> None:
         """End it and its workers."""
-        if self._process.poll() is None:
-            self._signal(signal.SIGKILL)
-            self._process.wait()
+        if self.process.poll() is None:
+            self.signal(signal.SIGKILL)
+            self.process.wait()
         atexit.unregister(self.end)
 
-    def _signal(self, number: signal.Signals) -> None:
-        os.killpg(self._process.pid, number)
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            sys.exit(f"error: {self.name} ended:\n{self._log.read_text()[-3000:]}")
-        return json.loads(line)
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to it and its workers."""
+        os.killpg(self.process.pid, number)
 
 
 class Line:
