@@ -33,7 +33,7 @@ export function percentiles(all) {
 /** Put the requests into slices of equal time; a slice without any is left out. */
 function slices(all, count) {
   const first = Math.min(...all.map((r) => r.at)), last = Math.max(...all.map((r) => r.at));
-  const width = Math.max((last - first) / count, 1e-3);
+  const width = Math.max((last - first) / count, 0.1);
   const found = new Map();
   for (const request of all) {
     const index = Math.min(count - 1, Math.floor((request.at - first) / width));
@@ -44,7 +44,9 @@ function slices(all, count) {
   const bins = [...found].sort(([a], [b]) => a - b).map(([index, members]) => ({
     index, at: first + (index + 0.5) * width, n: members.length,
     slowest: Math.max(...members.map((r) => r.total)),
-    ...Object.fromEntries([...PARTS, "total", "batch"].map((key) => [key, mean(members, key)])),
+    ...Object.fromEntries([...PARTS, "total"].map((key) => [key, mean(members, key)])),
+    // Nothing is predicted for a session that still has actions; its batch size is 0.
+    batch: mean(members.filter((r) => r.batch), "batch") || 0,
   }));
   return { bins, first, last, width };
 }
@@ -95,7 +97,7 @@ export class LatencyChart {
     const clock = (at) => new Date(at * 1000).toLocaleTimeString();
     this.text(LEFT, height - 4, clock(first), "start");
     this.text(width - RIGHT, height - 4, clock(last), "end");
-    this.text(LEFT + inner / 2, height - 4, `ms, mean of each ${milliseconds(slice)} s`, "middle");
+    this.slice = slice;
     this.bins = bins;
     this.columns = bins.map((bin) => {
       const x = LEFT + (bin.index / count) * inner, w = inner / count;
@@ -149,8 +151,8 @@ export class LatencyChart {
     this.readout.textContent = bin
       ? `${new Date(bin.at * 1000).toLocaleTimeString()}: ` +
         PARTS.map((part) => `${part} ${milliseconds(bin[part])}`).join(", ") +
-        ` ms; slowest ${milliseconds(bin.slowest)} ms; ${bin.n} ${bin.n === 1 ? "request" : "requests"}` +
-        ` in batches of ${bin.batch.toFixed(1)}`
-      : "";
+        ` ms on average; slowest ${milliseconds(bin.slowest)} ms;` +
+        ` ${bin.n} ${bin.n === 1 ? "request" : "requests"}, batches of ${bin.batch.toFixed(1)}`
+      : `Milliseconds, mean of each ${milliseconds(this.slice ?? 0)} s. Point at a bar, or use the arrow keys, to read it.`;
   }
 }

@@ -32,19 +32,19 @@ const COLUMNS = {
   ],
   sessions: [
     ["Session", (s) => s.name, "text"],
-    ["Client", (s) => s.client, "text"],
+    ["Client", (s) => s.client, "text wide"],
     ["Checkpoint", (s) => s.model, "text"],
     ["State", (s) => s.state, "text"],
     ["Open for", (s) => duration(s.age_s)],
     ["Idle", (s) => duration(s.idle_s)],
     ["Inferences", (s) => count(s.inferences)],
     ["Errors", (s) => count(s.errors)],
-    ["Task", (s) => s.task, "text"],
+    ["Task", (s) => s.task, "text wide"],
   ],
   failures: [
     ["Reason", ([reason]) => reason, "text"],
     ["Count", ([, n]) => count(n), "number"],
-    ["Which means", ([reason]) => REASONS[reason], "text"],
+    ["Which means", ([reason]) => REASONS[reason], "text wide"],
   ],
 };
 
@@ -52,8 +52,8 @@ const count = (n) => n.toLocaleString("en").replaceAll(",", "\u202f");
 const clock = (date) => date.toLocaleTimeString();
 
 function duration(seconds) {
-  const s = Math.floor(seconds), pair = (a, b, ...names) => `${a} ${names[0]} ${b} ${names[1]}`;
-  if (s < 60) return `${s} s`;
+  const s = Math.floor(seconds), pair = (a, b, ...names) => `${a}\u00a0${names[0]} ${b}\u00a0${names[1]}`;
+  if (s < 60) return `${s}\u00a0s`;
   if (s < 3600) return pair(Math.floor(s / 60), s % 60, "min", "s");
   if (s < 86400) return pair(Math.floor(s / 3600), Math.floor((s % 3600) / 60), "h", "min");
   return pair(Math.floor(s / 86400), Math.floor((s % 86400) / 3600), "d", "h");
@@ -62,7 +62,7 @@ function duration(seconds) {
 function bytes(n) {
   if (n == null) return "";
   const [unit, name] = [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"]].find(([unit]) => n >= unit) ?? [1, "B"];
-  return `${unit === 1 ? n : (n / unit).toFixed(1)} ${name}`;
+  return `${unit === 1 ? n : (n / unit).toFixed(1)}\u00a0${name}`;
 }
 
 /** Change a text only where it differs: what someone has selected stays selected. */
@@ -70,7 +70,7 @@ function say(node, text, small = "") {
   text = text == null ? "" : String(text);
   if (node.dataset.said === `${text}|${small}`) return;
   node.dataset.said = `${text}|${small}`;
-  node.textContent = text;
+  node.textContent = small ? `${text} ` : text;
   if (small) node.appendChild(document.createElement("small")).textContent = small;
 }
 
@@ -133,7 +133,8 @@ function show({ server, models, sessions, latency, failures }) {
     server.last_cost_ms == null ? "" : "ms");
   say($("waiting"), count(total("waiting")), total("waiting") === 1 ? "request" : "requests");
   say($("memory"), bytes(total("nbytes")), server.memory_bytes ? `of ${bytes(server.memory_bytes)}` : "");
-  say($("models-note"), models.length ? `${models.length} in memory` : "");
+  const loading = models.filter((model) => model.state !== "ready").length;
+  say($("models-note"), `${models.length - loading} in memory${loading ? `, ${loading} on the way` : ""}`);
   say($("sessions-note"), sessions.length ? `${sessions.length} open` : "");
   table("models", models);
   table("sessions", sessions);
