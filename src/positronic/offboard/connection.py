@@ -1,173 +1,123 @@
-"""One WebSocket connection to the server, from its acceptance to its end."""
+"""The session protocol over one WebSocket: binary msgpack maps in both directions."""
 
-import asyncio
-import itertools
-import logging
-import time
 from collections.abc import Mapping
-from concurrent.futures import Executor
+from reprlib import repr  # what it quotes may be long
 from typing import Any
 
+import msgpack
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from positronic.errors import PositronicError, SessionError
+from positronic.errors import SessionError
 from positronic.offboard import wire
-from positronic.offboard.session import SessionMachine, SessionState
-from positronic.offboard.store import ModelStore
-from positronic.policy.base import Policy, Session
+from positronic.offboard.answer import Answer
+from positronic.offboard.channel import REFUSED, ClientGone
 
-logger = logging.getLogger(__name__)
-
-# Public clients give up after 30 s without a status frame.
-STATUS_INTERVAL_S = 5.0
-CLOSE_REFUSED, CLOSE_INTERNAL_ERROR = 1008, 1011
-
-_numbers = itertools.count(1)
+ENVELOPE = {"request_id", "observation"}
+# RFC 6455 leaves 123 bytes for the reason of a close frame.
+MAX_REASON = 123
 
 
-class Connection:
-    """Serves one session: handshake, then one reply for each observation, in order."""
+class WebSocketChannel:
+    """One client."""
 
-    def __init__(
-        self,
-        websocket: WebSocket,
-        store: ModelStore,
-        executor: Executor,
-        server_meta: Mapping[str, Any],
-    ) -> None:
-        """Serve ``websocket``.
-
-        Args:
-            websocket: Not accepted yet.
-            store: Where models come from.
-            executor: Where inference runs, off the event loop.
-            server_meta: What every ready message says beside the model's own facts.
-        """
+    def __init__(self, websocket: WebSocket) -> None:
+        """Speak with the client of ``websocket``, which is accepted already."""
         self._websocket = websocket
-        self._store, self._executor, self._server_meta = store, executor, server_meta
-        self._machine = SessionMachine()
-        self._name = f"session {next(_numbers)}"
+        address = websocket.client
+        self.client = f"{address.host}:{address.port}" if address else "unknown"
 
-    async def run(self, requested: str | None) -> None:
-        """Serve until the client leaves; ``requested`` is the checkpoint it asked for."""
-        await self._websocket.accept()
-        session: Session | None = None
-        try:
-            policy = await self._model(requested)
-            if policy is None:
-                return
-            session = policy.new_session()
-            await self._say_ready(session)
-            while True:
-                message = await self._websocket.receive()
-                if message["type"] == "websocket.disconnect":
-                    break
-                await self._send(await self._reply(session, message))
-        except WebSocketDisconnect:
-            pass
-        finally:
-            if session is not None:
-                session.close()
-            self._machine.to(SessionState.CLOSED)
-            logger.info("%s closed", self._name)
+    async def status(self, status: str, message: str) -> None:
+        """Send a status frame."""
+        await self.send(wire.pack({"status": status, "message": message}))
 
-    async def _model(self, requested: str | None) -> Policy | None:
-        """Get the model, keeping the client informed; None if the session was refused."""
-        model_id = self._store.default
-        if requested is not None:
-            try:
-                model_id = await asyncio.to_thread(self._store.source.resolve, requested)
-            except PositronicError as error:
-                await self._refuse(str(error), CLOSE_REFUSED)
-                return None
-        logger.info("%s opened on %s by %s", self._name, model_id, self._client())
-        loading = asyncio.ensure_future(self._store.get(model_id))
-        began = time.monotonic()
+    async def ready(self, meta: Mapping[str, Any]) -> None:
+        """Send the ready frame."""
+        await self.send(wire.pack({"status": "ready", "meta": meta}))
+
+    async def receive(self) -> "FrameRequest | None":
+        """Wait for the next frame."""
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            return None
+        return FrameRequest(message.get("bytes"))
+
+    async def send(self, reply: bytes) -> None:
+        """Send one frame."""
         try:
-            while not (self._store.ready(model_id) or loading.done()):
-                self._machine.to(SessionState.LOADING)
-                await self._send(self._status(model_id, time.monotonic() - began))
-                await asyncio.wait({loading}, timeout=STATUS_INTERVAL_S)
-            return await loading
-        except PositronicError as error:
-            await self._refuse(str(error), CLOSE_INTERNAL_ERROR)
-        except WebSocketDisconnect:
-            raise
+            await self._websocket.send_bytes(reply)
+        except WebSocketDisconnect as error:
+            raise ClientGone from error
+
+    async def refuse(self, error: str, code: int) -> None:
+        """Send an error frame and close."""
+        await self.send(wire.pack({"status": "error", "error": error}))
+        reason = error.split(":")[0].split(" in ")[0] if code == REFUSED else error.split(";")[0]
+        await self.close(code, reason)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close; the reason is cut where the protocol ends it."""
+        short = reason.encode()[:MAX_REASON].decode(errors="ignore")
+        try:
+            await self._websocket.close(code, short)
+        except (WebSocketDisconnect, RuntimeError) as error:
+            raise ClientGone from error
+
+
+class FrameRequest:
+    """One frame: an observation, alone or in an envelope with a request id."""
+
+    def __init__(self, data: bytes | None) -> None:
+        """Take the bytes of a binary frame; None is a text frame."""
+        self._data = data
+        self._enveloped = False
+        self._id: Any = None
+
+    def decode(self) -> Mapping[str, Any]:
+        """Return the observation.
+
+        Raises:
+            SessionError: The frame is none.
+        """
+        if self._data is None:
+            raise SessionError("expected a binary frame with a msgpack map, got text")
+        obs = self._unwrap(wire.unpack(self._data))
+        if not isinstance(obs, dict):
+            raise SessionError(f"expected a map of observations, got a {type(obs).__name__}")
+        strange = [key for key in obs if not isinstance(key, str)]
+        if strange:
+            raise SessionError(f"the keys of an observation are strings, got {repr(strange[0])}")
+        return obs
+
+    def encode(self, answer: Answer) -> bytes:
+        """Make the reply: in an envelope if the request was in one, else as public clients know."""
+        outcome = {"error": answer.error} if answer.reason else {"result": answer.result}
+        if not self._enveloped and answer.reason and self._data is not None:
+            self._peek(self._data)
+        if not self._enveloped:
+            return wire.pack(outcome)
+        reply = {"request_id": self._id, **outcome}
+        if answer.reason:
+            reply["code"] = answer.reason.value
+        if answer.retry_after_ms is not None:
+            reply["retry_after_ms"] = answer.retry_after_ms
+        if answer.timing is not None:
+            timing = answer.timing
+            reply["timing"] = {name: getattr(timing, name) for name in timing.__slots__}
+        return wire.pack(reply)
+
+    def _unwrap(self, message: Any) -> Any:
+        if not (isinstance(message, dict) and message.keys() == ENVELOPE):
+            return message
+        self._enveloped = True
+        number = message["request_id"]
+        if type(number) is not int:
+            raise SessionError(f"a request_id is an integer, got {repr(number)}")
+        self._id = number
+        return message["observation"]
+
+    def _peek(self, data: bytes) -> None:
+        """Find the request id of a frame whose images are damaged, or that was not looked at."""
+        try:
+            self._unwrap(msgpack.unpackb(data, strict_map_key=False))
         except Exception:
-            logger.exception("%s: checkpoint %s failed to load", self._name, model_id)
-            await self._refuse(f"Checkpoint {model_id} failed to load", CLOSE_INTERNAL_ERROR)
-        finally:
-            loading.cancel()
-        return None
-
-    def _status(self, model_id: str, seconds: float) -> dict[str, str]:
-        other = self._store.loading
-        if other not in (None, model_id):
-            message = f"Waiting for checkpoint {other} to finish loading... ({seconds:.0f} s)"
-            return {"status": "waiting", "message": message}
-        message = f"Loading checkpoint {model_id}... ({seconds:.0f} s)"
-        return {"status": "loading", "message": message}
-
-    async def _say_ready(self, session: Session) -> None:
-        stack = local_stack(session.meta.get("image_sizes") or {})
-        meta = {**session.meta, **self._server_meta, "local_stack": stack}
-        await self._send({"status": "ready", "meta": meta})
-        self._machine.to(SessionState.READY)
-
-    async def _reply(self, session: Session, message: Mapping[str, Any]) -> dict[str, Any]:
-        self._machine.require(SessionState.READY)
-        try:
-            obs = _observation(message)
-        except SessionError as error:
-            return {"error": str(error)}
-        self._machine.to(SessionState.INFERRING)
-        try:
-            loop = asyncio.get_running_loop()
-            return {"result": await loop.run_in_executor(self._executor, session.infer, obs)}
-        except PositronicError as error:
-            return {"error": str(error)}
-        except Exception as error:
-            # Its text may hold paths of this machine; those who run the server see all of it.
-            logger.exception("%s: inference failed", self._name)
-            return {"error": f"internal error ({type(error).__name__}); see the server's log"}
-        finally:
-            self._machine.to(SessionState.READY)
-
-    async def _send(self, message: Mapping[str, Any]) -> None:
-        await self._websocket.send_bytes(wire.pack(message))
-
-    async def _refuse(self, error: str, code: int) -> None:
-        logger.info("%s refused: %s", self._name, error)
-        await self._send({"status": "error", "error": error})
-        reason = error.split(":")[0].split(" in ")[0]
-        await self._websocket.close(code, reason[:100] if code == CLOSE_REFUSED else "")
-
-    def _client(self) -> str:
-        client = self._websocket.client
-        return f"{client.host}:{client.port}" if client else "unknown"
-
-
-def local_stack(image_sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what a client should do on its side; public ones refuse a server that does not.
-
-    Play chunks by their timestamps, and shrink images to ``image_sizes`` (``[width, height]`` by
-    key) where the model takes any.
-    """
-    stack: list[dict[str, Any]] = [{"name": "chunked_schedule"}]
-    if image_sizes:
-        width, height = (max(size[i] for size in image_sizes.values()) for i in (0, 1))
-        stack.append({"name": "restrict_image_size", "args": {"width": width, "height": height}})
-    return {"seq": stack}
-
-
-def _observation(message: Mapping[str, Any]) -> dict[str, Any]:
-    data = message.get("bytes")
-    if data is None:
-        raise SessionError("expected a binary frame with a msgpack map, got text")
-    obs = wire.unpack(data)
-    if not isinstance(obs, dict):
-        raise SessionError(f"expected a map of observations, got a {type(obs).__name__}")
-    strange = [key for key in obs if not isinstance(key, str)]
-    if strange:
-        raise SessionError(f"the keys of an observation are strings, got {strange[0]!r}")
-    return obs
+            return

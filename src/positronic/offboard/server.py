@@ -1,4 +1,4 @@
-"""The inference server: ``GET /api/v1/models`` and ``WS /api/v1/session[/{checkpoint_id}]``.
+"""The inference server in a process: its port, its signals, its beginning and its end.
 
 It knows nothing of what a model is; :class:`~positronic.offboard.store.ModelSource` does.
 """
@@ -9,130 +9,161 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, WebSocket
+from starlette.types import ASGIApp
 
-from positronic.offboard.connection import Connection
+from positronic.offboard.app import make_app
+from positronic.offboard.handshake import server_meta
+from positronic.offboard.logs import log
+from positronic.offboard.model import Model
+from positronic.offboard.options import ServerOptions
+from positronic.offboard.service import Service
 from positronic.offboard.store import ModelStore
-from positronic.policy.base import Policy
+from positronic.offboard.transport import protocols
+from positronic.offboard.watch import watch
 
 logger = logging.getLogger(__name__)
 
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 SHUTDOWN_S = 5
-
-
-def make_app(store: ModelStore, server_meta: Mapping[str, Any]) -> FastAPI:
-    """Build the ASGI application.
-
-    Args:
-        store: The models.
-        server_meta: Added to the meta of every ready message.
-    """
-    app = FastAPI(title="positronic inference", openapi_url=None)
-    # One thread: inference of all sessions takes turns, in the order in which it was asked for.
-    executor = ThreadPoolExecutor(1, "inference")
-
-    @app.get("/api/v1/models")
-    def models() -> dict[str, list[str]]:
-        try:
-            return {"models": store.source.ids()}
-        except OSError:
-            logger.exception("cannot list the checkpoints")
-            return {"models": []}
-
-    @app.websocket("/api/v1/session")
-    async def default_session(websocket: WebSocket) -> None:
-        await Connection(websocket, store, executor, server_meta).run(None)
-
-    @app.websocket("/api/v1/session/{checkpoint_id:path}")
-    async def session(websocket: WebSocket, checkpoint_id: str) -> None:
-        await Connection(websocket, store, executor, server_meta).run(checkpoint_id)
-
-    return app
-
-
-def server_meta(host: str, port: int) -> dict[str, Any]:
-    """Describe the server, for the ready message: the ``host`` as given, and the real ``port``."""
-    return {
-        "host": host,
-        "port": port,
-        "compress_images": False,
-        "positronic_version": version("positronic-lightning"),
-    }
-
-
-class Server(uvicorn.Server):
-    """Ends with status 0 on SIGTERM and Ctrl-C, which is how a server is meant to be stopped."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Stop on a signal without raising it again afterwards."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+Extra = Callable[[Service], ASGIApp]
 
 
 async def serve_forever(
-    store: ModelStore, listener: socket.socket, host: str, on_ready: Callable[[Policy], None]
-) -> bool:
+    store: ModelStore,
+    listener: socket.socket,
+    host: str,
+    on_ready: Callable[[Model], None],
+    *,
+    options: ServerOptions = ServerOptions(),  # noqa: B008
+    watch_interval_s: float = 0.0,
+    extras: Sequence[tuple[socket.socket, Extra]] = (),
+) -> None:
     """Serve until a signal comes; clients that connect while the default model loads are told so.
+
+    The first SIGTERM or SIGINT drains the server, unless it is not ready yet; the second ends it.
 
     Args:
         store: The models.
         listener: Where it listens; see `positronic.offboard.listen.bind`.
         host: The host to tell clients.
         on_ready: Called with the default model once it is warm.
-
-    Returns:
-        Whether all work has ended; False if a load still runs in its thread.
+        options: The limits.
+        watch_interval_s: Seconds between two looks for a newer default model; 0: never.
+        extras: Other applications on the same sessions, each with where it listens.
 
     Raises:
         PositronicError: The default model cannot be loaded.
     """
-    app = make_app(store, server_meta(host, listener.getsockname()[1]))
-    server = Server(
-        uvicorn.Config(
-            app,
-            ws="websockets-sansio",
-            ws_max_size=MAX_MESSAGE_BYTES,
-            # Images do not compress; deflate costs eleven times the round trip.
-            ws_per_message_deflate=False,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=SHUTDOWN_S,
-        )
-    )
-    loading = asyncio.create_task(store.get(store.default))
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    # Not asyncio's own, for which the end of the loop would wait: a bucket may not answer.
+    listing = ThreadPoolExecutor(4, "listing")
+    asyncio.get_running_loop().set_default_executor(listing)
+    service = Service(store, options, server_meta(host, listener.getsockname()[1]))
+    apps: list[tuple[socket.socket, ASGIApp]] = [(listener, make_app(service))]
+    apps += [(where, make(service)) for where, make in extras]
+    servers = [(_Server(_config(app, options)), where) for where, app in apps]
+    with _signals() as (stop, end_now):
+        serving = asyncio.gather(*(server.serve(sockets=[where]) for server, where in servers))
+        warming, stopped = asyncio.create_task(_warm(store)), asyncio.create_task(stop.wait())
+        try:
+            await _first(warming, stopped, serving)
+            if warming.done():
+                on_ready(warming.result())
+                with _watching(store, watch_interval_s):
+                    await _first(stopped, serving)
+                    draining = asyncio.create_task(service.drain(options.drain_timeout_s))
+                    ending = asyncio.create_task(end_now.wait())
+                    await _first(draining, ending)
+                    draining.cancel()
+                    ending.cancel()
+        finally:
+            # Whoever cancels this gets an orderly end too: sessions told, port closed.
+            await service.drain(0)
+            warming.cancel()
+            stopped.cancel()
+            for server, _ in servers:
+                server.should_exit, server.force_exit = True, end_now.is_set()
+            await serving
+            store.close()
+            service.close()
+            listing.shutdown(wait=False, cancel_futures=True)
+            for where, _ in apps:
+                where.close()
+
+
+async def _first(*work: "asyncio.Future[Any]") -> None:
+    await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _warm(store: ModelStore) -> Model:
+    lease = await store.acquire(store.default)
+    lease.release()
+    return lease.model
+
+
+@contextlib.contextmanager
+def _watching(store: ModelStore, interval_s: float) -> Iterator[None]:
+    """Take up new models meanwhile."""
+    task = asyncio.create_task(watch(store, interval_s, _changed)) if interval_s else None
     try:
-        await asyncio.wait({loading, serving}, return_when=asyncio.FIRST_COMPLETED)
-        if loading.done() and not loading.exception():
-            on_ready(loading.result())
-        elif loading.done():
-            server.should_exit = True
-        # Shielded, so that whoever cancels this gets an orderly end: connections told, port closed.
-        await asyncio.shield(serving)
-        if loading.done():
-            loading.result()
+        yield
     finally:
-        server.should_exit = True
-        loading.cancel()
-        store.close()
-        await serving
-        listener.close()
-    return store.loading is None
+        if task is not None:
+            task.cancel()
+
+
+def _changed(model_id: str | None, error: Exception | None) -> None:
+    if error is None:
+        log(logger, "new default", model=model_id)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to those who know of the sessions."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def _config(app: ASGIApp, options: ServerOptions) -> uvicorn.Config:
+    http, websocket = protocols(options)
+    return uvicorn.Config(
+        app,
+        http=http,
+        ws=websocket,
+        ws_max_size=options.max_message_bytes,
+        ws_ping_interval=options.ping_interval_s,
+        ws_ping_timeout=options.ping_timeout_s,
+        # Images do not compress; deflate costs eleven times the round trip.
+        ws_per_message_deflate=False,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
+    """Yield two events: the first signal to stop, and the second."""
+    first, second = asyncio.Event(), asyncio.Event()
+
+    def received() -> None:
+        (second if first.is_set() else first).set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield first, second
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, received)
+    try:
+        yield first, second
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

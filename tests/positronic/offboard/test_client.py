@@ -17,7 +17,8 @@ from positronic.offboard.listen import bind
 from positronic.offboard.remote_session import RemoteSession
 from positronic.offboard.session import SessionState
 from positronic.policy import ChunkPlayer, Policy, Session
-from tests.positronic.offboard.serving import Source, serving
+from tests.positronic.offboard.models import Source
+from tests.positronic.offboard.serving import serving
 
 READY = {"status": "ready", "meta": {"type": "old", "port": 1}}
 

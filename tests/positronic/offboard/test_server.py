@@ -1,6 +1,4 @@
 import contextlib
-import http.client
-import json
 import random
 import socket
 import threading
@@ -12,9 +10,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from positronic.errors import CheckpointError
-from positronic.offboard import connection as connection_module
-from positronic.offboard import wire
-from tests.positronic.offboard.serving import Source, ask, raw, ready, receive, serving
+from positronic.offboard import handshake, wire
+from tests.positronic.offboard.models import NBYTES, Source
+from tests.positronic.offboard.serving import ask, get, raw, ready, receive, serving
 
 
 @pytest.fixture
@@ -26,15 +24,6 @@ def source() -> Source:
 def port(source: Source) -> Iterator[int]:
     with serving(source) as port:
         yield port
-
-
-def get(port: int, path: str) -> tuple[int, object]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    with contextlib.closing(connection):
-        connection.request("GET", path)
-        response = connection.getresponse()
-        body = response.read()
-        return response.status, json.loads(body) if response.status == 200 else body
 
 
 def test_models_are_listed_anew_for_each_request(source: Source, port: int) -> None:
@@ -63,7 +52,7 @@ def test_the_ready_message_says_what_every_public_client_needs(port: int) -> Non
 
 
 def test_a_model_without_images_asks_for_no_resizing() -> None:
-    assert connection_module.local_stack({}) == {"seq": [{"name": "chunked_schedule"}]}
+    assert handshake.local_stack({}) == {"seq": [{"name": "chunked_schedule"}]}
 
 
 def test_a_client_that_ignores_timestamps_is_served(port: int) -> None:
@@ -116,7 +105,7 @@ def test_an_unknown_checkpoint_is_refused_by_name(port: int, path: str) -> None:
 def test_while_a_checkpoint_loads_the_client_is_told_and_others_go_on(
     source: Source, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "STATUS_INTERVAL_S", 0.05)
+    monkeypatch.setattr(handshake, "STATUS_INTERVAL_S", 0.05)
     source.names.append("030000")
     gate = source.hold("020000")
     with raw(port) as first, raw(port, "/api/v1/session/020000") as second:
@@ -138,7 +127,7 @@ def test_while_a_checkpoint_loads_the_client_is_told_and_others_go_on(
 def test_sessions_that_wait_for_one_checkpoint_load_it_once(
     source: Source, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "STATUS_INTERVAL_S", 0.02)
+    monkeypatch.setattr(handshake, "STATUS_INTERVAL_S", 0.02)
     gate = source.hold("020000")
     with contextlib.ExitStack() as stack:
         opened = [raw(port, "/api/v1/session/020000") for _ in range(4)]
@@ -178,19 +167,19 @@ def test_a_checkpoint_that_cannot_be_loaded_refuses_its_session_only(
         assert ready(mended)["checkpoint_id"] == "020000"
 
 
-def test_idle_models_are_forgotten_but_never_the_default_nor_those_in_use(
-    source: Source, port: int
-) -> None:
-    source.names += ["030000", "040000"]
-    with raw(port, "/api/v1/session/020000") as held:
-        ready(held)
-        for name in ("030000", "040000", "010000"):
+def test_idle_models_are_forgotten_but_never_the_default_nor_those_in_use() -> None:
+    source = Source(["010000", "020000", "030000", "040000"])
+    with serving(source, memory_bytes=3 * NBYTES) as port:
+        with raw(port, "/api/v1/session/020000") as held:
+            ready(held)
+            for name in ("030000", "040000", "010000"):
+                with raw(port, f"/api/v1/session/{name}") as session:
+                    ready(session)
+            assert ask(held, grip=0)["result"]
+        for name in ("020000", "040000", "030000"):
             with raw(port, f"/api/v1/session/{name}") as session:
                 ready(session)
-        assert ask(held, grip=0)["result"]
-    with raw(port, "/api/v1/session/020000") as session:
-        ready(session)
-    assert source.loads == ["010000", "020000", "030000", "040000", "020000"]
+    assert source.loads == ["010000", "020000", "030000", "040000", "030000"]
 
 
 def test_an_error_keeps_the_session_open_and_says_what_was_missing(port: int) -> None:
