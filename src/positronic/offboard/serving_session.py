@@ -126,7 +126,8 @@ class ServingSession:
             obs = request.decode()
         except SessionError as error:
             raise Malformed(str(error)) from error
-        self.task = str(obs.get("task") or "")[:TASK_CHARACTERS]
+        task = obs.get("task")
+        self.task = task[:TASK_CHARACTERS] if isinstance(task, str) else ""
         return self._session.prepare(obs)
 
     async def _in_pool[T](self, step: Callable[..., T], *args: object) -> T:
