@@ -119,7 +119,7 @@ class Batcher:
                 self._queue.remove(waiting)
             raise
         finally:
-            # The traceback of an error holds this frame, which would hold the error in turn.
+            # As in `_finish`.
             del waiting
 
     def close(self) -> None:
@@ -151,35 +151,43 @@ class Batcher:
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         """Predict, in the inference thread, for those who wait when their turn has come."""
-        batch: list[_Waiting] = []
-        with contextlib.suppress(IndexError):
-            while len(batch) < self._batching.max_batch:
-                batch.append(self._queue.popleft())
+        batch = self._take()
         outcomes: list[Predicted | Exception] = []
         try:
-            outcomes = self._predict(batch) if batch else []
+            outcomes = self._predict([(waiting.request, waiting.since) for waiting in batch])
         finally:
             loop.call_soon_threadsafe(self._finish, loop, batch, outcomes)
 
-    def _predict(self, batch: list[_Waiting]) -> list[Predicted | Exception]:
+    def _take(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        with contextlib.suppress(IndexError):
+            while len(batch) < self._batching.max_batch:
+                waiting = self._queue.popleft()
+                if not waiting.answer.done():
+                    batch.append(waiting)
+        return batch
+
+    def _predict(self, requests: list[tuple[Any, float]]) -> list[Predicted | Exception]:
+        if not requests:
+            return []
         began = time.perf_counter()
         try:
-            values = self.model.predict([waiting.request for waiting in batch])
-            if len(values) != len(batch):
-                raise RuntimeError(f"{len(batch)} requests got {len(values)} predictions")
+            values = self.model.predict([request for request, _ in requests])
+            if len(values) != len(requests):
+                raise RuntimeError(f"{len(requests)} requests got {len(values)} predictions")
         except Exception as error:
-            if len(batch) == 1:
+            if len(requests) == 1:
                 return [error]
             # One of them spoils it; alone, each has what it asked for.
             logger.warning(
                 "a batch of %d failed (%s: %s); its requests are predicted one by one",
-                *(len(batch), type(error).__name__, error),
+                *(len(requests), type(error).__name__, error),
             )
-            return [outcome for waiting in batch for outcome in self._predict([waiting])]
+            return [outcome for request in requests for outcome in self._predict([request])]
         infer_s = time.perf_counter() - began
         return [
-            Predicted(value, began - waiting.since, infer_s, len(batch))
-            for waiting, value in zip(batch, values, strict=True)
+            Predicted(value, began - since, infer_s, len(requests))
+            for value, (_, since) in zip(values, requests, strict=True)
         ]
 
     def _finish(
@@ -196,4 +204,7 @@ class Batcher:
                 waiting.answer.set_result(outcome)
             else:
                 waiting.answer.set_exception(outcome)
+        # The traceback of an error holds a frame that holds these, and they would hold the error.
+        batch.clear()
+        outcomes.clear()
         self._consider(loop)
