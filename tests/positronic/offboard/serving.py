@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import http.client
 import json
+import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
@@ -14,7 +15,7 @@ from positronic.offboard import wire
 from positronic.offboard.batching import Batching
 from positronic.offboard.listen import bind
 from positronic.offboard.options import ServerOptions
-from positronic.offboard.server import serve_forever
+from positronic.offboard.server import Extra, serve_forever
 from positronic.offboard.store import ModelStore
 from tests.positronic.offboard.models import NBYTES, Source
 
@@ -27,10 +28,12 @@ def serving(
     memory_bytes: int = 10 * NBYTES,
     batching: Batching = Batching(),  # noqa: B008
     wait: bool = False,
+    port: int = 0,
+    extras: Sequence[tuple[socket.socket, Extra]] = (),
     **options: Any,
 ) -> Iterator[int]:
     """Yield the port of a server of ``source``; ``wait`` until it is ready."""
-    listener = bind("127.0.0.1", 0)
+    listener = bind("127.0.0.1", port)
     port = listener.getsockname()[1]
     box: dict[str, Any] = {}
     started, is_ready = threading.Event(), threading.Event()
@@ -46,6 +49,7 @@ def serving(
                 "127.0.0.1",
                 lambda model: is_ready.set(),
                 options=ServerOptions(**{"rate_limit": 0, **options}),
+                extras=extras,
             )
 
     thread = threading.Thread(target=asyncio.run, args=(main(),))
