@@ -15,13 +15,29 @@ from typing import Any
 
 import msgpack
 import numpy as np
+from numpy.typing import NDArray
 
 from positronic.errors import SessionError
+from positronic.offboard import jpeg
 
 # Objects, structs and complex numbers: no robot sends them, and the first would need pickle.
 _REFUSED_KINDS = "OVc"
 # What numpy itself calls a dtype; it would also take, and partly evaluate, a language of lists.
 _DTYPE = re.compile(r"[<>|=]?[biufmMSU][0-9]+(\[[a-z]+\])?", re.ASCII)
+# What a scalar's Python value may be, by the kind of its dtype. NumPy itself would take more: a
+# number given as bytes_ is a buffer of so many zeros.
+_SCALARS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys("biuf", (bool, int, float)),
+    "S": (bytes,),
+    "U": (str,),
+}
+
+MAX_CONTAINER = 4096
+"""Elements of one list, entries of one map. Memory for a list is taken when its length is read,
+before its elements are, and lists may be nested: more would let a few bytes ask for gigabytes."""
+MAX_ELEMENTS = 100_000
+"""Elements of all lists and maps of a message together. An empty list is 1 byte here and 56 in
+Python; numbers belong in arrays, which cost nothing."""
 
 
 def pack(message: Any) -> bytes:
@@ -40,10 +56,22 @@ def unpack(data: bytes) -> Any:
     """Decode one frame. Arrays are read-only views into ``data``; tuples come back as lists.
 
     Raises:
-        SessionError: ``data`` is not one whole msgpack message of this encoding.
+        SessionError: ``data`` is not one whole msgpack message of this encoding, or is one that
+            would grow out of proportion (see ``MAX_CONTAINER``, ``MAX_ELEMENTS`` and
+            `positronic.offboard.jpeg.MAX_PIXELS`).
     """
+    decoder = _Decoder()
     try:
-        return msgpack.unpackb(data, object_hook=_decode, strict_map_key=False)
+        return msgpack.unpackb(
+            data,
+            object_hook=decoder.map,
+            list_hook=decoder.list,
+            ext_hook=_no_extension,
+            strict_map_key=False,
+            max_array_len=MAX_CONTAINER,
+            max_map_len=MAX_CONTAINER,
+            max_ext_len=0,  # for time stamps, of which the hook is not told
+        )
     except SessionError:
         raise
     except (
@@ -76,22 +104,59 @@ def _encode(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} has no wire form")
 
 
-def _decode(value: dict[Any, Any]) -> Any:
-    if b"__ndarray__" in value:
-        dtype, shape, data = _dtype(value), value.get(b"shape"), value.get(b"data")
-        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-            raise SessionError(f"malformed array: its shape is {repr(shape)}")
-        expected = math.prod(shape) * dtype.itemsize
-        if not isinstance(data, bytes) or len(data) != expected:
-            size = len(data) if isinstance(data, bytes) else "no"
+class _Decoder:
+    """Turns maps into what they stand for, and counts."""
+
+    def __init__(self) -> None:
+        self._elements = 0
+        self._jpeg = jpeg.JpegReader()
+
+    def list(self, value: list[Any]) -> list[Any]:
+        self._count(len(value))
+        return value
+
+    def map(self, value: dict[Any, Any]) -> Any:
+        self._count(len(value))
+        if b"__ndarray__" in value:
+            return _array(value)
+        if b"__npgeneric__" in value:
+            return _scalar(value)
+        if jpeg.MARKER in value:
+            return self._jpeg.decode(value)
+        return value
+
+    def _count(self, elements: int) -> None:
+        self._elements += 1 + elements
+        if self._elements > MAX_ELEMENTS:
             raise SessionError(
-                f"malformed array: {size} bytes where {dtype.str} {shape} takes {expected}"
+                f"malformed frame: more than {MAX_ELEMENTS} elements in lists and maps;"
+                " send numbers as arrays"
             )
-        return np.ndarray(shape, dtype=dtype, buffer=data)
-    if b"__npgeneric__" in value:
-        with np.errstate(over="ignore"):
-            return _dtype(value).type(value.get(b"data"))
-    return value
+
+
+def _no_extension(code: int, data: bytes) -> Any:
+    raise SessionError(f"malformed frame: a msgpack extension (type {code}), expected none")
+
+
+def _array(value: dict[Any, Any]) -> NDArray[Any]:
+    dtype, shape, data = _dtype(value), value.get(b"shape"), value.get(b"data")
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+        raise SessionError(f"malformed array: its shape is {repr(shape)}")
+    expected = math.prod(shape) * dtype.itemsize
+    if not isinstance(data, bytes) or len(data) != expected:
+        size = len(data) if isinstance(data, bytes) else "no"
+        raise SessionError(
+            f"malformed array: {size} bytes where {dtype.str} {repr(shape)} takes {expected}"
+        )
+    return np.ndarray(shape, dtype=dtype, buffer=data)
+
+
+def _scalar(value: dict[Any, Any]) -> Any:
+    dtype, data = _dtype(value), value.get(b"data")
+    if not isinstance(data, _SCALARS.get(dtype.kind, ())):
+        raise SessionError(f"malformed scalar: {repr(data)} is no {dtype.str}")
+    with np.errstate(over="ignore"):
+        return dtype.type(data)
 
 
 def _dtype(value: dict[Any, Any]) -> np.dtype[Any]:

@@ -1,4 +1,5 @@
 import random
+import tracemalloc
 from types import MappingProxyType
 from typing import Any
 
@@ -98,3 +99,53 @@ def test_no_frame_raises_anything_else() -> None:
             refused.append(str(error))
     assert len(refused) > 1000
     assert not any("\n" in message for message in refused)
+
+
+def generic(dtype: str, data: Any) -> bytes:
+    return wire.pack({"x": {b"__npgeneric__": True, b"data": data, b"dtype": dtype}})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "data"),
+    [("|S1", 10**9), ("<U1", [1, 2]), ("<f4", [1.0]), ("<f4", "1"), ("<M8[s]", 1), ("|b1", None)],
+)
+def test_a_scalar_of_another_kind_than_its_dtype_is_refused(dtype: str, data: Any) -> None:
+    with pytest.raises(SessionError, match="malformed scalar"):
+        wire.unpack(generic(dtype, data))
+
+
+def nested(header: bytes, depth: int) -> bytes:
+    return header * depth
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param(nested(b"\xdd\x00\x10\x00\x00", 1000), id="lists that say they are long"),
+        pytest.param(nested(b"\xdc\x10\x00", 1000), id="nested lists that say they are long"),
+        pytest.param(b"\xdf\xff\xff\xff\xff" * 100, id="maps that say they are long"),
+        pytest.param(b"\xc6\xff\xff\xff\xff", id="bytes that say they are long"),
+        pytest.param(b"\xc9\xff\xff\xff\xff\x05", id="an extension that says it is long"),
+        pytest.param(b"\x91\xd6\xff\x00\x00\x00\x00", id="a time stamp extension"),
+        pytest.param(b"\xdc\x10\x00" + 4096 * (b"\xdc\x10\x00" + b"\x90" * 4096), id="empty lists"),
+        pytest.param(b"\xdc\x10\x00" + 4096 * (b"\xdc\x10\x00" + b"\x80" * 4096), id="empty maps"),
+        pytest.param(wire.pack({"x": [0.5] * 5000}), id="numbers in a list"),
+        pytest.param(generic("|S1", 2**31), id="a scalar of zeros"),
+    ],
+)
+def test_no_frame_takes_more_memory_than_a_small_multiple_of_its_size(frame: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(SessionError, match="malformed"):
+            wire.unpack(frame)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * len(frame) + 40 * 2**20
+
+
+def test_what_is_quoted_of_a_strange_frame_is_short() -> None:
+    for frame in (array_map(shape="x" * 10**5), array_map(dtype="x" * 10**5)):
+        with pytest.raises(SessionError) as error:
+            wire.unpack(frame)
+        assert len(str(error.value)) < 200
