@@ -10,6 +10,7 @@ import contextlib
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from reprlib import repr  # what it quotes may be long
 from typing import Any
 
@@ -112,11 +113,15 @@ class _Decoder:
         self._jpeg = jpeg.JpegReader()
 
     def list(self, value: list[Any]) -> list[Any]:
-        self._count(len(value))
+        self._elements += 1 + len(value)
+        if self._elements > MAX_ELEMENTS:
+            raise _too_many()
         return value
 
     def map(self, value: dict[Any, Any]) -> Any:
-        self._count(len(value))
+        self._elements += 1 + len(value)
+        if self._elements > MAX_ELEMENTS:
+            raise _too_many()
         if b"__ndarray__" in value:
             return _array(value)
         if b"__npgeneric__" in value:
@@ -125,13 +130,12 @@ class _Decoder:
             return self._jpeg.decode(value)
         return value
 
-    def _count(self, elements: int) -> None:
-        self._elements += 1 + elements
-        if self._elements > MAX_ELEMENTS:
-            raise SessionError(
-                f"malformed frame: more than {MAX_ELEMENTS} elements in lists and maps;"
-                " send numbers as arrays"
-            )
+
+def _too_many() -> SessionError:
+    return SessionError(
+        f"malformed frame: more than {MAX_ELEMENTS} elements in lists and maps;"
+        " send numbers as arrays"
+    )
 
 
 def _no_extension(code: int, data: bytes) -> Any:
@@ -161,7 +165,15 @@ def _scalar(value: dict[Any, Any]) -> Any:
 
 def _dtype(value: dict[Any, Any]) -> np.dtype[Any]:
     name = value.get(b"dtype")
-    if isinstance(name, str) and _DTYPE.fullmatch(name):
+    if isinstance(name, str):
         with contextlib.suppress(TypeError, ValueError, OverflowError):
-            return np.dtype(name)
+            return _named(name)
     raise SessionError(f"malformed array: its dtype is {repr(name)}")
+
+
+@lru_cache(maxsize=64)
+def _named(name: str) -> np.dtype[Any]:
+    """Find a dtype; remembered, since a chunk of 100 actions has 100 arrays of the same."""
+    if not _DTYPE.fullmatch(name):
+        raise ValueError(name)
+    return np.dtype(name)
