@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # A shell that starts the tests in the background lets them ignore SIGINT, and all their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["tests.s3"]
+pytest_plugins = ["tests.chromium", "tests.s3"]
 
 
 def pytest_runtest_call() -> None:

@@ -1,45 +1,15 @@
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from positronic.inference.report import render_report
+from tests.chromium import needs_chromium
 from tests.positronic.inference.sample import FPS, sample_replay, sample_run
 
 STEPS = 60
 
-pytestmark = [
-    pytest.mark.xdist_group("chromium"),  # one browser for all of them
-    pytest.mark.skipif(
-        shutil.which("chromium") is None or shutil.which("chromedriver") is None,
-        reason="Chromium is not installed (apt-get install chromium chromium-driver)",
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(shutil.which("chromium"))
-    profile = tmp_path_factory.mktemp("profile")
-    for flag in (
-        *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
-        *("disable-background-networking", "disable-component-update", "disable-sync"),
-        *("disable-dev-shm-usage", "window-size=1280,1000", f"user-data-dir={profile}"),
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = Service(str(shutil.which("chromedriver")), log_output=os.devnull)
-    driver = webdriver.Chrome(options=options, service=service)
-    driver.set_script_timeout(60)
-    yield driver
-    driver.quit()
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
