@@ -33,7 +33,10 @@ class ModelSource(Protocol):
         """Find the id that a client's words mean; CheckpointError lists what there is."""
 
     def nbytes(self, model_id: str) -> int:
-        """Estimate, before it is loaded, how many bytes the model will hold."""
+        """Estimate, before it is loaded, how many bytes the model will hold.
+
+        PositronicError for one that is gone: nothing is evicted for it.
+        """
 
     def load(self, model_id: str, say: Callable[[str], None]) -> Model:
         """Load one and warm it up; PositronicError says why it cannot be used.
@@ -69,6 +72,7 @@ class ModelStore:
         self.source, self.memory_bytes, self._batching = source, memory_bytes, batching
         self._default = default
         self._entries: dict[str, Entry] = {}
+        # What was measured, which is better than an estimate.
         self._sizes: dict[str, int] = {}
         self._turn = asyncio.Lock()
         self._current: Entry | None = None
@@ -174,10 +178,8 @@ class ModelStore:
 
     async def _load_in_turn(self, entry: Entry) -> None:
         loop = asyncio.get_running_loop()
-        nbytes = self._sizes.get(entry.id)
-        if nbytes is None:
-            nbytes = await loop.run_in_executor(self._loader, self.source.nbytes, entry.id)
-        await self._make_room(entry, nbytes)
+        nbytes = await loop.run_in_executor(self._loader, self.source.nbytes, entry.id)
+        await self._make_room(entry, self._sizes.get(entry.id, nbytes))
 
         def say(sentence: str) -> None:
             entry.said = sentence

@@ -110,6 +110,7 @@ class Source:
         raise CheckpointError(f"Checkpoint not found: {requested}. Available: {self.names}")
 
     def nbytes(self, model_id: str) -> int:
+        self.resolve(model_id)
         return self.estimates.get(model_id, self.sizes.get(model_id, NBYTES))
 
     def load(self, model_id: str, say: Callable[[str], None]) -> CountingPolicy:
