@@ -28,6 +28,7 @@ def export(
     overwrite: bool = False,
     image_dtype: str = "float32",
     fps: float | None = None,
+    source: str | None = None,
 ) -> Path:
     """Write a policy as one graph, from raw observations to actions in the dataset's units.
 
@@ -47,6 +48,7 @@ def export(
         image_dtype: What the graph takes: ``float32`` in [0, 1], or ``uint8``.
             :class:`InferenceModel` turns uint8 into float32, not the other way round.
         fps: Actions per second; that of the trainer's dataset unless given.
+        source: Put into the manifest, to know the export again by: a digest of the checkpoint, say.
 
     Returns:
         ``path``.
@@ -69,7 +71,7 @@ def export(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        _write(policy, unfinished, backend, opset, check, image_dtype, fps)
+        _write(policy, unfinished, backend, opset, check, image_dtype, fps, source)
         _put(unfinished, final)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -84,6 +86,7 @@ def _write(
     check: bool,
     image_dtype: str,
     fps: float | None,
+    source: str | None,
 ) -> None:
     twin = on_cpu(policy)
     inputs = inputs_of(twin, image_dtype)
@@ -104,6 +107,7 @@ def _write(
         check=None,
         versions=_versions(backend),
         files={name: sha256(directory / name) for name in FILES[backend]},
+        source=source,
     )
     manifest.write(directory)
     if check:

@@ -19,11 +19,8 @@ from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from getiaction.errors import GetiactionError
-from getiaction.export.manifest import Spec
+from getiaction.export.manifest import EXPORTABLE, Spec
 from getiaction.policies.lerobot import LeRobotPolicy
-
-# Their chunk is one pass through a network, without noise: LeRobot's names of them.
-EXPORTABLE = ("act",)
 
 # What a graph need not do: it is given batches, and runs where its runtime says.
 _LEFT_OUT = (AddBatchDimensionProcessorStep, DeviceProcessorStep)

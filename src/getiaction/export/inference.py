@@ -27,13 +27,25 @@ class InferenceModel:
         backend: ``auto``, or the one that the export is expected to be for.
         device: ``auto``, which is an accelerator where the runtime has one and else the CPU; or the
             runtime's own name of a device, e.g. ``cpu`` or ``cuda``.
+        threads: Of a pass on the CPU, where the runtime is not torch; one for each core unless
+            given.
+        precision: ``float32``, or ``bf16`` with OpenVINO, whose actions then differ by about a
+            hundredth of their scale.
 
     Raises:
         GetiactionError: it is no export, a newer or a damaged one or one for another backend; or
-            the runtime or the device is not there.
+            the runtime, the device or the precision is not there.
     """
 
-    def __init__(self, export_dir: str | Path, backend: str = "auto", device: str = "auto") -> None:
+    def __init__(
+        self,
+        export_dir: str | Path,
+        backend: str = "auto",
+        device: str = "auto",
+        *,
+        threads: int | None = None,
+        precision: str = "float32",
+    ) -> None:
         directory = Path(export_dir)
         self.manifest = Manifest.read(directory)
         if backend not in ("auto", self.manifest.backend):
@@ -42,7 +54,7 @@ class InferenceModel:
                 "leave backend='auto', or export again"
             )
         self.manifest.verify(directory)
-        self._runtime = RUNTIMES[self.manifest.backend](directory, device)
+        self._runtime = RUNTIMES[self.manifest.backend](directory, device, threads, precision)
         self.reset()
 
     @classmethod

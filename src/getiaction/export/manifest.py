@@ -20,6 +20,9 @@ FILES = {
 }
 OUTPUT = "action"
 
+# Policies whose chunk is one pass through a network, without noise: LeRobot's names of them.
+EXPORTABLE = ("act",)
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -68,7 +71,7 @@ class Spec:
             if self.range is not None and self.dtype == "float32":
                 expected = "float32 in [0, 1] or uint8 in 0..255"
             raise GetiactionError(f"{self.key} has the dtype {array.dtype}; expected {expected}")
-        if self.range is not None:
+        if self.range is not None and array.dtype != np.uint8:  # which has no values out of it
             self._check_range(array)
         return array
 
@@ -116,6 +119,7 @@ class Manifest:
         check: ``None`` if the export was not compared with the policy.
         versions: The packages that made it.
         files: sha256 of each file.
+        source: What ``export`` was told that it was made of.
         format_version: Of the layout that this describes.
     """
 
@@ -130,6 +134,7 @@ class Manifest:
     check: Check | None
     versions: dict[str, str]
     files: dict[str, str]
+    source: str | None = None
     format_version: int = FORMAT_VERSION
 
     def write(self, directory: Path) -> None:

@@ -22,8 +22,18 @@ class Runtime(ABC):
     """A loaded graph."""
 
     @abstractmethod
-    def __init__(self, directory: Path, device: str) -> None:
-        """Load the export in ``directory``; ``device`` is ``auto`` or the runtime's own name."""
+    def __init__(
+        self,
+        directory: Path,
+        device: str,
+        threads: int | None = None,
+        precision: str = "float32",
+    ) -> None:
+        """Load the export in ``directory``; ``device`` is ``auto`` or the runtime's own name.
+
+        Raises:
+            GetiactionError: it has no such device, precision or setting.
+        """
 
     @abstractmethod
     def run(self, inputs: Arrays) -> NDArray[np.float32]:
@@ -33,8 +43,15 @@ class Runtime(ABC):
 class OnnxRuntime(Runtime):
     """``device``: ``auto`` (CUDA where onnxruntime has it), ``cpu`` or ``cuda``."""
 
-    def __init__(self, directory: Path, device: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        device: str,
+        threads: int | None = None,
+        precision: str = "float32",
+    ) -> None:
         """Load ``model.onnx``."""
+        _only_float32("onnx", precision)
         onnxruntime = require("onnxruntime", "onnx")
         there = onnxruntime.get_available_providers()
         offered = {"cpu": "CPUExecutionProvider"}
@@ -43,6 +60,7 @@ class OnnxRuntime(Runtime):
         chosen = _choose(device, offered, "onnx", best="cuda")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
+        options.intra_op_num_threads = threads or 0  # 0 is one for each core
         # TensorFloat-32 would round products to ten bits.
         settings = {"use_tf32": "0"} if chosen == "cuda" else {}
         self.session: Any = onnxruntime.InferenceSession(
@@ -64,16 +82,31 @@ class OnnxRuntime(Runtime):
 class OpenVinoRuntime(Runtime):
     """``device``: ``auto`` (GPU where there is one), or a device of OpenVINO such as ``cpu``."""
 
-    def __init__(self, directory: Path, device: str) -> None:
-        """Load ``model.xml`` and compile it for float32."""
+    def __init__(
+        self,
+        directory: Path,
+        device: str,
+        threads: int | None = None,
+        precision: str = "float32",
+    ) -> None:
+        """Load ``model.xml`` and compile it for ``precision``, float32 or bf16."""
+        hint = {"float32": "f32", "bf16": "bf16"}.get(precision)
+        if hint is None:
+            raise GetiactionError(f"precision is {precision!r}; expected 'float32' or 'bf16'")
         core = openvino().Core()
         offered = {name.lower(): name for name in core.available_devices}
         chosen = _choose(device, offered, "openvino", best="gpu")
         self.model: Any = core.compile_model(
             directory / FILES["openvino"][0],
             offered[chosen],
-            # Otherwise processors that have bfloat16 use it, without a word.
-            {"INFERENCE_PRECISION_HINT": "f32"},
+            {
+                # Otherwise processors that have bfloat16 use it, without a word.
+                "INFERENCE_PRECISION_HINT": hint,
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_NUM_THREADS": threads or 0,  # 0 is one for each core
+                # Beside other busy processes, threads that are bound to cores wait for them.
+                "ENABLE_CPU_PINNING": False,
+            },
         )
 
     def run(self, inputs: Arrays) -> NDArray[np.float32]:
@@ -85,8 +118,15 @@ class OpenVinoRuntime(Runtime):
 class TorchRuntime(Runtime):
     """``device``: ``auto`` (CUDA where torch has it), or a device of torch such as ``cpu``."""
 
-    def __init__(self, directory: Path, device: str) -> None:
-        """Load ``model.pt2``."""
+    def __init__(
+        self,
+        directory: Path,
+        device: str,
+        threads: int | None = None,
+        precision: str = "float32",
+    ) -> None:
+        """Load ``model.pt2``; its threads are those of torch."""
+        _only_float32("torch", precision)
         self.torch = require("torch", "torch")
         passes = importlib.import_module("torch.export.passes")
         offered = {"cpu": "cpu"}
@@ -154,6 +194,13 @@ def _missing(package: str) -> Iterator[None]:
     finally:
         del sys.modules[package]
         sys.modules.update(there)
+
+
+def _only_float32(backend: str, precision: str) -> None:
+    if precision != "float32":
+        raise GetiactionError(
+            f"backend {backend!r} computes exports in float32, not in {precision!r}; OpenVINO can"
+        )
 
 
 def _choose(device: str, offered: Mapping[str, str], backend: str, *, best: str) -> str:

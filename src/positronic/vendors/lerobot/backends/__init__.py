@@ -7,13 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from positronic.codec import Contract
+from positronic.errors import UsageError
 from positronic.vendors.lerobot.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
     from positronic.vendors.lerobot.backends.torch_backend import TorchBackend
 
+NAMES = ("auto", "torch", "onnx", "openvino")
+
 # Of an action dimension's scale: its standard deviation in the dataset, or its largest magnitude,
 # whichever is more. Sums in another order differ by 1e-6; 1e-4 is far below what a robot repeats.
+# With eight bits of mantissa they differ by 0.01 to 0.02.
 TOLERANCES = {"float32": 1e-4, "bf16": 5e-2}
 
 
@@ -44,6 +48,28 @@ class Backend(Protocol):
         """
 
 
+def require_options(backend: str, precision: str, compile: bool) -> None:
+    """Refuse what no checkpoint could be served with; imports nothing, so that it is quick.
+
+    Raises:
+        UsageError: A name is unknown, or they do not go together.
+    """
+    if backend not in NAMES:
+        raise UsageError(f"--backend={backend} is unknown; choose one of {', '.join(NAMES)}")
+    if precision not in TOLERANCES:
+        known = ", ".join(TOLERANCES)
+        raise UsageError(f"--precision={precision} is unknown; choose one of {known}")
+    if compile and backend in ("onnx", "openvino"):
+        raise UsageError(
+            f"--compile compiles torch's policy; leave it, or --backend={backend}, away"
+        )
+    if precision == "bf16" and backend == "onnx":
+        raise UsageError(
+            "--precision=bf16 is nothing that ONNX Runtime has on a CPU; use --backend=openvino,"
+            " --backend=torch or --precision=float32"
+        )
+
+
 def choose_backend(
     checkpoint: Checkpoint,
     contract: Contract,
@@ -54,15 +80,33 @@ def choose_backend(
     compile: bool = False,
     say: Callable[[str], None] = print,
 ) -> Backend:
-    """Choose what computes the actions of a checkpoint.
+    """Choose what computes the actions of a checkpoint; what is chosen was compared with ``eager``.
 
     Args:
         checkpoint: Where it is.
         contract: What it was trained for.
-        eager: It, loaded.
-        backend: ``auto``, ``torch``, ``onnx`` or ``openvino``.
+        eager: It, loaded, in float32. Where an export is chosen, it is not needed any more.
+        backend: ``torch``; ``onnx`` or ``openvino``, which are made once for each checkpoint and
+            compute ACT on the CPU; or ``auto``, the fastest that is installed and equal.
         precision: ``float32`` or ``bf16``.
         compile: Let torch compile the policy; takes minutes on a CPU.
         say: Told what takes long, and what was chosen.
+
+    Raises:
+        UsageError: The options do not go together, or not with this policy.
+        MissingDependency: The backend is not installed.
+        CheckpointError: It cannot be exported, or its actions are not equal.
     """
-    return eager
+    require_options(backend, precision, compile)
+    if (backend, precision, compile) == ("torch", "float32", False):
+        return eager
+    from positronic.vendors.lerobot.backends.selection import Selection
+
+    selection = Selection(checkpoint, contract.features, eager, precision, say)
+    if backend == "torch" or compile:
+        return selection.torch(compiled=compile)
+    if backend == "auto":
+        return selection.fastest()
+    if reason := selection.why_not_exported():
+        raise UsageError(f"--backend={backend}: {reason}; use --backend=torch")
+    return selection.exported(backend)

@@ -1,8 +1,9 @@
 """LeRobot's own policy and processors; all other backends are measured against this one."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -25,15 +26,12 @@ class TorchBackend:
 
     name = "torch"
 
-    def __init__(
-        self, checkpoint: Checkpoint, device: str = "auto", precision: str = "float32"
-    ) -> None:
-        """Load weights and processors; takes seconds, most of them imports.
+    def __init__(self, checkpoint: Checkpoint, device: str = "auto") -> None:
+        """Load weights and processors for float32; takes seconds, most of them imports.
 
         Args:
             checkpoint: Where they are.
             device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-            precision: ``float32``, or ``bf16`` for torch's autocast.
 
         Raises:
             CheckpointError: LeRobot cannot load it.
@@ -49,10 +47,21 @@ class TorchBackend:
                 f"checkpoint {checkpoint.label} cannot be loaded:"
                 f" {lines[0] if lines else type(error).__name__}"
             ) from error
-        self.precision, self.tolerance = precision, TOLERANCES[precision]
+        self.precision, self.tolerance = "float32", TOLERANCES["float32"]
         self._takes_task = checkpoint.takes_task
         tensors = [*self.policy.parameters(), *self.policy.buffers()]
         self.nbytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def at(self, precision: str) -> Self:
+        """The same weights, computed with in ``float32``, or ``bf16`` by torch's autocast."""
+        twin = copy.copy(self)
+        twin.precision, twin.tolerance = precision, TOLERANCES[precision]
+        return twin
+
+    def compile(self) -> None:
+        """Let torch compile the network when it is used next, for batches of any size."""
+        for network in self.policy.children():
+            network.compile(dynamic=True)
 
     def predict_chunk(
         self, batch: Mapping[str, NDArray[Any]], tasks: Sequence[str] | None = None

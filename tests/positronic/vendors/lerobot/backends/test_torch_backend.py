@@ -89,8 +89,8 @@ def test_it_knows_what_its_weights_weigh(backend: TorchBackend, checkpoint: Chec
     assert backend.nbytes == pytest.approx(size, rel=0.02)
 
 
-def test_bf16_is_computed_and_is_not_far(checkpoint: Checkpoint, backend: TorchBackend) -> None:
-    rough = TorchBackend(checkpoint, "cpu", "bf16")
+def test_bf16_is_computed_and_is_not_far(backend: TorchBackend) -> None:
+    rough = backend.at("bf16")
     batch = encoded(0, 1)
     expected, found = backend.predict_chunk(batch), rough.predict_chunk(batch)
     assert found.dtype == np.float32

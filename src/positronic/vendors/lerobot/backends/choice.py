@@ -1,0 +1,63 @@
+"""What ``auto`` chose, kept beside the exports, so that it measures once on each machine."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The backend that was fastest.
+
+    Args:
+        backend: Its name.
+        milliseconds: By backend, what a batch of 1 and one of 8 took.
+    """
+
+    backend: str
+    milliseconds: dict[str, list[float]]
+
+    @classmethod
+    def load(cls, places: Sequence[Path], conditions: Sequence[Any]) -> Self | None:
+        """Read what was chosen under the same conditions; None if nothing was."""
+        for place in places:
+            try:
+                document = json.loads((place / _name(conditions)).read_text(encoding="utf-8"))
+                if document.pop("conditions") == list(conditions):
+                    return cls(**document)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+        return None
+
+    def save(self, places: Sequence[Path], conditions: Sequence[Any]) -> None:
+        """Write it to the first of ``places`` that can be written; else it is measured again."""
+        document = {**asdict(self), "conditions": list(conditions)}
+        for place in places:
+            file = place / _name(conditions)
+            staged = file.with_name(f".{file.name}.{os.getpid()}")
+            try:
+                place.mkdir(parents=True, exist_ok=True)
+                staged.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+                staged.replace(file)
+                return
+            except OSError:
+                continue
+
+
+def processor() -> str:
+    """The CPU's name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return "unknown"
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "unknown"
+
+
+def _name(conditions: Sequence[Any]) -> str:
+    digest = hashlib.sha256(json.dumps(list(conditions)).encode()).hexdigest()
+    return f"choice-{digest[:12]}.json"
