@@ -256,7 +256,7 @@ class Checkpoint:
                 )
 
     def _step(self, file: str, name: str) -> dict[str, Any]:
-        steps = [step for step in self._json(file).get("steps", [])]
+        steps = self._json(file).get("steps", [])
         return next((step for step in steps if step.get("registry_name") == name), {})
 
     def _statistics_of(self, file: str, step_name: str) -> Statistics:

@@ -13,7 +13,10 @@ from positronic.codec import Contract, stats_digest
 Statistics = dict[str, dict[str, NDArray[Any]]]
 
 # LeRobot's, in place of an image's own mean and deviation.
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_IMAGENET = {
+    "mean": np.array([0.485, 0.456, 0.406], np.float32),
+    "std": np.array([0.229, 0.224, 0.225], np.float32),
+}
 
 
 def read_statistics(file: Path) -> Statistics:
@@ -56,6 +59,6 @@ def changed_features(contract: Contract, stats: Statistics) -> Iterator[str]:
 
 def _is_imagenet(values: Mapping[str, NDArray[Any]]) -> bool:
     return all(
-        np.array_equal(values.get(name, np.empty(0)).ravel(), np.float32(expected))
+        np.array_equal(values.get(name, np.empty(0)).ravel(), expected)
         for name, expected in _IMAGENET.items()
     )

@@ -1,68 +1,95 @@
 """A trained LeRobot checkpoint as a policy, in this process.
 
-What native LeRobot would do with the same observation is done with LeRobot's own classes; added
-are the codec on both sides, a lock so that sessions in several threads can share the weights, and
+What native LeRobot would do with the same observations is done with LeRobot's own classes; added
+are the codec on both sides, memories of their own for sessions that share the weights, and
 refusals instead of silent nonsense.
 """
 
+import itertools
 import threading
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import configuronic as cfn
 import numpy as np
 from numpy.typing import NDArray
 
-from positronic.codec import Codec, Contract
-from positronic.errors import CheckpointError, CodecError, UsageError
+from positronic.codec import Codec, Contract, Limits
+from positronic.errors import CodecError
 from positronic.policy.base import Action
+from positronic.vendors.lerobot.acting import Observation, Prediction, Request, choose_acting
 from positronic.vendors.lerobot.checkpoints import Checkpoint, CheckpointDirectory
+from positronic.vendors.lerobot.sessions import LeRobotSession
+
+# Largest difference between an action that was predicted in a batch and the same one predicted
+# alone, in parts of each action dimension's scale: the sums of a matrix product are in another
+# order, which changes float32 by 1e-6, and a diffusion policy goes on from there a hundred times.
+BATCH_TOLERANCE = 1e-4
 
 
 class LeRobotPolicy:
     """One loaded checkpoint; any number of sessions may use it at once."""
 
-    def __init__(self, checkpoint: Checkpoint, contract: Contract, device: str = "auto") -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        contract: Contract,
+        device: str = "auto",
+        *,
+        backend: str = "torch",
+        precision: str = "float32",
+        compile: bool = False,
+        say: Callable[[str], None] = print,
+    ) -> None:
         """Load the weights and processors; takes seconds, most of them imports.
 
         Args:
             checkpoint: Where they are.
             contract: What `Checkpoint.verify` returned.
             device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+            backend: ``auto``, ``torch``, ``onnx`` or ``openvino``.
+            precision: ``float32`` or ``bf16``.
+            compile: Let torch compile the policy.
+            say: Told what takes long, and what was chosen.
 
         Raises:
-            CheckpointError: LeRobot cannot load it, or it needs what a session does not give.
-            UsageError: There is no such device.
+            CheckpointError: LeRobot cannot load it.
+            UsageError: There is no such device or backend, or not for this policy.
         """
+        from positronic.vendors.lerobot.backends.torch_backend import TorchBackend
+
         self.checkpoint, self.contract = checkpoint, contract
         self._codec = contract.make_codec()
+        self._limits = Limits.of(self._codec, checkpoint.statistics)
         self._lock = threading.Lock()
-        device = choose_device(device)
-        try:
-            self._policy, self._pre, self._post = _load(checkpoint.path, device)
-        except Exception as error:
-            # Whatever LeRobot, torch and safetensors raise; one line, without this machine's paths.
-            lines = str(error).replace(str(checkpoint.path), checkpoint.label).splitlines()
-            raise CheckpointError(
-                f"checkpoint {checkpoint.label} cannot be loaded:"
-                f" {lines[0] if lines else type(error).__name__}"
-            ) from error
-        config = self._policy.config
-        if getattr(config, "n_obs_steps", 1) > 1 or getattr(
-            config, "temporal_ensemble_coeff", None
-        ):
-            raise CheckpointError(
-                f"checkpoint {checkpoint.label} ({config.type}) needs the history of its session"
-                " (n_obs_steps above 1, or temporal ensembling), which is not supported yet"
-            )
-        self._steps: int = config.n_action_steps
-        self._takes_task = checkpoint.takes_task
+        self._seeds = itertools.count()
+        eager = TorchBackend(checkpoint, device)
+        self.takes_task = checkpoint.takes_task
+        self._acting, self._backend = choose_acting(
+            checkpoint,
+            contract,
+            eager,
+            backend=backend,
+            precision=precision,
+            compile=compile,
+            say=say,
+        )
+        config = eager.policy.config
+        self.every_step = self._acting.every_step
+        self.n_obs_steps: int = config.n_obs_steps
+        self._expected = {
+            key: tuple(contract.features[key]["shape"]) for key in config.input_features
+        }
+        horizon = 1 if self.every_step else self._acting.n_actions
         self._meta = {
             "type": config.type,
-            "device": device,
+            "device": eager.device,
+            "backend": self._backend.name,
+            "precision": self._backend.precision,
+            "every_step": self.every_step,
+            "n_obs_steps": self.n_obs_steps,
             "action_fps": float(contract.fps),
-            "action_horizon_sec": self._steps / contract.fps,
+            "action_horizon_sec": horizon / contract.fps,
             "image_sizes": self._codec.meta.get("image_sizes", {}),
             "contract": contract.to_json(),
             "checkpoint_id": checkpoint.id,
@@ -74,121 +101,55 @@ class LeRobotPolicy:
         """What the ready message says of the checkpoint."""
         return self._meta
 
-    def new_session(self, context: Mapping[str, Any] | None = None) -> "LeRobotSession":
-        """Start an episode; sessions share the weights and nothing else."""
-        return LeRobotSession(self, context or {})
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that its weights hold."""
+        return self._backend.nbytes
 
-    def infer(self, obs: Mapping[str, Any]) -> list[Action]:
-        """Encode one observation, predict, and decode the actions that are to be played.
+    def new_session(self, context: Mapping[str, Any] | None = None) -> LeRobotSession:
+        """Start an episode; sessions share the weights and nothing else.
+
+        The n-th one draws from the n-th random stream, whatever the others do.
+        """
+        return LeRobotSession(self, context or {}, next(self._seeds))
+
+    def encode(self, obs: Mapping[str, Any]) -> Observation:
+        """Turn raw signals into what the policy was trained on, or say why that cannot be.
 
         Raises:
-            CodecError: The observation does not fit; names the key and what was expected.
+            CodecError: A signal is missing, or has another shape, type or unit than in training.
         """
-        task = str(obs.get("task") or "")
-        actions = self.predict(self._codec.encode(obs), task)
-        return [
-            {**self._codec.decode(action), "timestamp": i / self.contract.fps}
-            for i, action in enumerate(actions)
-        ]
+        encoded = self._codec.encode(obs)
+        self._limits.check(encoded)
+        return {key: encoded[key] for key in self._expected}
 
-    def predict(self, encoded: Mapping[str, NDArray[Any]], task: str = "") -> NDArray[np.float32]:
-        """Predict ``(n_action_steps, action_dim)`` in the units of the dataset.
+    def decode(self, actions: NDArray[np.float32]) -> list[Action]:
+        """Turn actions (T, A) into commands, the first of them due at once."""
+        commands = self._codec.decode_rows(actions)
+        fps = self.contract.fps
+        return [{**command, "timestamp": i / fps} for i, command in enumerate(commands)]
 
-        Args:
-            encoded: Codec output: float vectors ``(n,)`` and images uint8 ``(H, W, 3)``.
-            task: Used only where the policy has a tokenizer; ACT never sees it.
-        """
-        import torch
-        from lerobot.policies.utils import prepare_observation_for_inference
-
-        for key in self._policy.config.input_features:
-            expected = tuple(self.contract.features[key]["shape"])
-            if key not in encoded or encoded[key].shape != expected:
-                got = encoded[key].shape if key in encoded else "nothing"
-                raise CodecError(f"{key} has shape {got}, expected {expected}")
-        # LeRobot's function writes into the mapping, and torch warns about read-only arrays.
-        arrays = {
-            key: value if value.flags.writeable else value.copy() for key, value in encoded.items()
-        }
-        with self._lock, torch.inference_mode():
-            batch = prepare_observation_for_inference(
-                arrays, torch.device(self._meta["device"]), task
-            )
-            if not self._takes_task:
-                del batch["task"]
-            del batch["robot_type"]
-            chunk = self._policy.predict_action_chunk(self._pre(batch))[:, : self._steps]
-            actions: NDArray[np.float32] = self._post(chunk)[0].cpu().numpy()
-        if not np.isfinite(actions).all():
-            raise CodecError("the policy predicted actions that are not finite numbers")
-        return actions
+    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+        """See `positronic.offboard.model.Model.predict`; rows agree to `BATCH_TOLERANCE`."""
+        with self._lock:
+            return self._acting.predict(requests)
 
     def warm_up(self) -> None:
-        """Predict once from zeros, so that the first real observation waits for nothing."""
+        """Predict once from zeros, so that the first real observation waits for nothing.
+
+        Raises:
+            CodecError: What came out are no numbers.
+        """
         zeros: dict[str, NDArray[Any]] = {
-            key: np.zeros(feature["shape"], np.uint8 if len(feature["shape"]) == 3 else np.float32)
-            for key, feature in self.contract.features.items()
-            if key in self._policy.config.input_features
+            key: np.zeros(shape, np.uint8 if len(shape) == 3 else np.float32)
+            for key, shape in self._expected.items()
         }
-        self.predict(zeros)
+        (prediction,) = self.predict([Request(zeros)])
+        if not np.isfinite(prediction.actions).all():
+            raise CodecError("the policy predicted actions that are not finite numbers")
 
     def close(self) -> None:
         """Nothing to give back: weights go when the last session that uses them does."""
-
-
-class LeRobotSession:
-    """One episode with a `LeRobotPolicy`."""
-
-    def __init__(self, policy: LeRobotPolicy, context: Mapping[str, Any]) -> None:
-        self._policy = policy
-        self._context = dict(context)
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        """The policy's."""
-        return self._policy.meta
-
-    def infer(self, obs: Mapping[str, Any]) -> list[Action]:
-        """See `LeRobotPolicy.infer`."""
-        return self._policy.infer({**self._context, **obs} if self._context else obs)
-
-    def close(self) -> None:
-        """Nothing to give back."""
-
-
-def choose_device(device: str) -> str:
-    """Turn ``auto`` into what this machine has; refuse a device that it does not have."""
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"--device={device} cannot be used here; choose auto, cpu or a device that is there"
-        ) from error
-    return device
-
-
-def _load(path: Path, device: str) -> tuple[Any, Any, Any]:
-    from lerobot.configs import PreTrainedConfig
-    from lerobot.policies.factory import get_policy_class, make_pre_post_processors
-
-    config = PreTrainedConfig.from_pretrained(path, local_files_only=True)
-    config.device = device
-    if hasattr(config, "pretrained_backbone_weights"):
-        # The checkpoint overwrites them; without this they would be downloaded first.
-        config.pretrained_backbone_weights = None
-    policy = get_policy_class(config.type).from_pretrained(
-        path, config=config, local_files_only=True
-    )
-    pre, post = make_pre_post_processors(
-        config,
-        pretrained_path=str(path),
-        preprocessor_overrides={"device_processor": {"device": device}},
-    )
-    return policy, pre, post
 
 
 @cfn.config()
@@ -197,6 +158,9 @@ def act_absolute(
     checkpoint: str | int | None = None,
     codec: Codec | None = None,
     device: str = "auto",
+    backend: str = "torch",
+    precision: str = "float32",
+    compile: bool = False,
 ) -> LeRobotPolicy:
     """A trained checkpoint in this process, without a server.
 
@@ -206,7 +170,17 @@ def act_absolute(
         checkpoint: Step of the checkpoint; the newest if not given.
         codec: Codec of the training; the checkpoint knows it.
         device: auto, cpu, cuda or another one of torch.
+        backend: auto, torch, onnx or openvino.
+        precision: float32 or bf16.
+        compile: Let torch compile the policy.
     """
     directory = CheckpointDirectory(checkpoints_dir)
     found = directory.checkpoint(directory.resolve(checkpoint))
-    return LeRobotPolicy(found, found.verify(codec), device)
+    return LeRobotPolicy(
+        found,
+        found.verify(codec),
+        device,
+        backend=backend,
+        precision=precision,
+        compile=compile,
+    )

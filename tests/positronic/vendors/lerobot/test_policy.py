@@ -105,7 +105,7 @@ def test_the_task_never_reaches_act(runs: dict[str, Path], monkeypatch: pytest.M
     assert len(seen) == 2
     assert not any("task" in batch for batch in seen)
     policy._takes_task = True
-    policy.infer(observation())
+    policy.new_session().infer(observation())
     assert seen[-1]["task"] == [observation()["task"]]
 
 
@@ -115,12 +115,12 @@ def test_the_same_observation_gives_the_same_bits_in_every_session(runs: dict[st
     session = policy.new_session()
     session.infer(observation(2))
     assert str(session.infer(observation(1))) == first
-    assert str(load(runs["images"]).infer(observation(1))) == first
+    assert str(load(runs["images"]).new_session().infer(observation(1))) == first
 
 
 def test_sessions_in_several_threads_get_their_own_answers(runs: dict[str, Path]) -> None:
     policy = load(runs["state"])
-    expected = {seed: str(policy.infer(observation(seed))) for seed in range(4)}
+    expected = {seed: str(policy.new_session().infer(observation(seed))) for seed in range(4)}
     wrong: list[int] = []
 
     def robot(seed: int) -> None:
@@ -144,7 +144,7 @@ def test_read_only_arrays_from_the_wire_are_taken_and_left_alone(runs: dict[str,
         if isinstance(value, np.ndarray):
             value.flags.writeable = False
     before = obs["image.wrist"].copy()
-    policy.infer(obs)
+    policy.new_session().infer(obs)
     np.testing.assert_array_equal(obs["image.wrist"], before)
 
 
@@ -195,7 +195,7 @@ def test_the_backbone_is_not_downloaded(
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
     monkeypatch.setattr("torchvision._internally_replaced_utils.load_state_dict_from_url", refuse)
     try:
-        assert load(runs["joints"]).infer(observation())
+        assert load(runs["joints"]).new_session().infer(observation())
     finally:
         config.write_text(text)
 
@@ -236,5 +236,5 @@ def test_a_checkpoint_in_s3_acts_as_the_local_one(s3: Any, runs: dict[str, Path]
     policy: LeRobotPolicy = act_absolute(checkpoints_dir="s3://bucket/runs/state", device="cpu")
     local = load(runs["state"])
     assert policy.meta == local.meta
-    for ours, theirs in zip(policy.infer(observation(0)), local.infer(observation(0)), strict=True):
+    for ours, theirs in zip(policy.new_session().infer(observation(0)), local.infer(observation(0)), strict=True):
         np.testing.assert_equal(ours, theirs)
