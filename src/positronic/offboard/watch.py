@@ -82,7 +82,7 @@ class Watcher:
             lease = await self._store.acquire(model_id)
         except Exception as error:
             self._failed = model_id
-            pause = min(MAX_PAUSE_S, self._interval_s * 2**self._failures)
+            pause = min(MAX_PAUSE_S, self._interval_s * 2 ** min(self._failures, 20))
             self._failures += 1
             self._not_before = self._clock() + pause
             self._report(model_id, error)
