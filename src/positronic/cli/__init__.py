@@ -26,7 +26,7 @@ TRACEBACK_VARIABLE = "POSITRONIC_TRACEBACK"
 EXTRAS = {
     **dict.fromkeys(("av", "h5py", "pyarrow"), "data"),
     **dict.fromkeys(("gymnasium", "mujoco"), "sim"),
-    **dict.fromkeys(("fastapi", "uvicorn"), "server"),
+    **dict.fromkeys(("prometheus_client", "starlette", "uvicorn"), "server"),
 }
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 

@@ -2,8 +2,21 @@
 
 import errno
 import socket
+from typing import Any
 
 from positronic.errors import SessionError
+
+
+def resolve(host: str) -> str:
+    """Return the address that `bind` would listen on, such as ``127.0.0.1``.
+
+    Raises:
+        SessionError: The host is unknown.
+    """
+    try:
+        return str(_resolve(host, 0)[1][0])
+    except (OSError, UnicodeError) as error:
+        raise SessionError(f"cannot listen on {host}: {error}; see --host") from error
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -12,11 +25,8 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         SessionError: The port is in use, or the host is no address of this machine.
     """
-    where = f"{host}:{port}"
     try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        family, address = _resolve(host, port)
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -26,10 +36,18 @@ def bind(host: str, port: int) -> socket.socket:
             listener.close()
             raise
         return listener
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             raise SessionError(
                 f"port {port} of {host} is in use; stop what runs there, or choose another one"
                 " with --port (0 takes a free one)"
             ) from error
-        raise SessionError(f"cannot listen on {where}: {error}; see --host and --port") from error
+        raise SessionError(
+            f"cannot listen on {host}:{port}: {error}; see --host and --port"
+        ) from error
+
+
+def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
+    return family, address

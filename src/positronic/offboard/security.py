@@ -37,6 +37,18 @@ def read_token(environ: Mapping[str, str]) -> str | None:
     return token
 
 
+def is_insecure(environ: Mapping[str, str]) -> bool:
+    """Whether the environment says ``--insecure``, as a container's does whose ports are mapped.
+
+    Raises:
+        UsageError: It says something else.
+    """
+    value = environ.get(INSECURE_VARIABLE, "")
+    if value not in ("", "0", "1"):
+        raise UsageError(f"{INSECURE_VARIABLE}={value} is neither 1, which lets others in, nor 0")
+    return value == "1"
+
+
 def is_loopback(address: str) -> bool:
     """Whether only this machine can reach ``address``, which is one of a socket and no name."""
     ip = ipaddress.ip_address(address)

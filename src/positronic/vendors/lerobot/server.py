@@ -2,46 +2,33 @@
 
 import asyncio
 import contextlib
-import logging
+import math
 import os
+import socket
 import sys
+import threading
 import time
+from collections.abc import Iterator
 
 import configuronic as cfn
 
 from positronic.cli import run
 from positronic.codec import Codec
-from positronic.offboard.listen import bind
-from positronic.policy.base import Policy
+from positronic.errors import UsageError
+from positronic.offboard.batching import Batching
+from positronic.offboard.listen import bind, resolve
+from positronic.offboard.logs import configure
+from positronic.offboard.memory import memory_limit
+from positronic.offboard.model import Model
+from positronic.offboard.options import MIB, ServerOptions
+from positronic.offboard.security import is_insecure, read_token, require_token
+from positronic.vendors.lerobot.backends import require_options
+from positronic.vendors.lerobot.checkpoint_source import CheckpointSource
 from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
 
 MAX_THREADS = 8
-
-
-class CheckpointSource:
-    """The checkpoints of one run as a source of models."""
-
-    def __init__(self, directory: CheckpointDirectory, codec: Codec | None, device: str) -> None:
-        self._directory, self._codec, self._device = directory, codec, device
-
-    def ids(self) -> list[str]:
-        """List the steps that are there at this moment."""
-        return self._directory.ids()
-
-    def resolve(self, requested: str) -> str:
-        """See `CheckpointDirectory.resolve`."""
-        return self._directory.resolve(requested)
-
-    def load(self, model_id: str) -> Policy:
-        """Check, load and warm one checkpoint."""
-        from positronic.vendors.lerobot.policy import LeRobotPolicy
-
-        checkpoint = self._directory.checkpoint(model_id)
-        # LeRobot prints as it loads; stdout is for those who wait for the line that says ready.
-        with contextlib.redirect_stdout(sys.stderr):
-            policy = LeRobotPolicy(checkpoint, checkpoint.verify(self._codec), self._device)
-        policy.warm_up()
-        return policy
+PATIENCE_S = 1.0
+GB = 1e9
 
 
 @cfn.config()
@@ -52,8 +39,29 @@ def serve(
     port: int = 8000,
     host: str = "127.0.0.1",
     device: str = "auto",
+    backend: str = "torch",
+    precision: str = "float32",
+    compile: bool = False,
+    max_batch: int = 16,
+    batch_window_ms: float = 2.0,
+    max_queue: int = 128,
+    max_sessions: int = 64,
+    model_memory_gb: float | None = None,
+    watch: bool = False,
+    watch_interval: float = 10.0,
+    request_timeout: float = 60.0,
+    idle_timeout: float = 3600.0,
+    drain_timeout: float = 30.0,
+    rate_limit: float = 200.0,
+    max_message_mb: float = 16.0,
+    insecure: bool = False,
+    log_format: str = "text",
+    openpi_port: int | None = None,
 ) -> int:
-    """Serve the checkpoints of a training run over WebSocket.
+    """Serve the checkpoints of a training run over WebSocket, to many robots at once.
+
+    http://HOST:PORT/ is a page for people; /livez, /readyz and /metrics are for machines. SIGTERM
+    lets open sessions end first. Where the variable AUTH_TOKEN is set, clients have to know it.
 
     Args:
         checkpoints_dir: Directory of the training run, or the checkpoints folder in it; local or
@@ -61,42 +69,151 @@ def serve(
         checkpoint: Step that sessions get by default, such as 10000; the newest if not given.
         codec: Codec of the training; not needed, and refused if it is another one.
         port: TCP port; 0 takes a free one.
-        host: Address to listen on; 0.0.0.0 lets other machines connect.
+        host: Address to listen on; 0.0.0.0 lets other machines connect, which takes AUTH_TOKEN.
         device: auto, cpu, cuda or another one of torch.
+        backend: What predicts: torch, onnx, openvino, or auto for the fastest that is equal.
+        precision: float32 or bf16.
+        compile: Let torch compile the policy, which takes minutes and makes it faster.
+        max_batch: The most observations of concurrent sessions that are predicted together.
+        batch_window_ms: How long one waits for others to join it; a session alone never waits.
+        max_queue: Observations that may wait for a checkpoint; more are answered with "busy".
+        max_sessions: Sessions at once; more are refused.
+        model_memory_gb: The most that checkpoints in memory may take together, in GB; half of what
+            this machine or container has if not given.
+        watch: Take up checkpoints that training publishes meanwhile, as the new default.
+        watch_interval: Seconds between two looks.
+        request_timeout: Seconds after which an observation is answered with "timeout".
+        idle_timeout: Seconds after which a session that asks for nothing is closed; 0: never.
+        drain_timeout: Seconds that open sessions may go on after SIGTERM.
+        rate_limit: Observations a second that one session may send; 0: any number.
+        max_message_mb: The largest message in MiB; a larger one ends its session.
+        insecure: Let other machines connect without a token, where the network keeps others out.
+        log_format: text or json.
+        openpi_port: Serve openpi's clients, too, on this port; 0 takes a free one.
     """
     began = time.monotonic()
     # All that can be refused is refused before seconds go into imports.
+    _require(
+        max_sessions=(max_sessions, 1),
+        max_batch=(max_batch, 1),
+        max_queue=(max_queue, 1),
+        batch_window_ms=(batch_window_ms, 0),
+        idle_timeout=(idle_timeout, 0),
+        drain_timeout=(drain_timeout, 0),
+        rate_limit=(rate_limit, 0),
+    )
+    _require_positive(
+        model_memory_gb=model_memory_gb,
+        watch_interval=watch_interval,
+        request_timeout=request_timeout,
+        max_message_mb=max_message_mb,
+    )
+    if watch and checkpoint is not None:
+        raise UsageError(
+            f"--watch serves the newest checkpoint and --checkpoint={checkpoint} another one;"
+            " choose one of the two"
+        )
+    require_options(backend, precision, compile)
+    configure(log_format)
+    options = ServerOptions(
+        max_sessions=max_sessions,
+        idle_timeout_s=idle_timeout,
+        request_timeout_s=request_timeout,
+        max_message_bytes=int(max_message_mb * MIB),
+        rate_limit=rate_limit,
+        drain_timeout_s=drain_timeout,
+        token=read_token(os.environ),
+    )
+    insecure = insecure or is_insecure(os.environ)
+    require_token(resolve(host), host, options.token, insecure)
+
     directory = CheckpointDirectory(checkpoints_dir)
     default = directory.resolve(checkpoint)
     contract = directory.checkpoint(default).verify(codec)
-    image_sizes = contract.make_codec().meta.get("image_sizes", {})
+    _set_threads(bool(contract.make_codec().meta.get("image_sizes")))
+    with contextlib.ExitStack() as stack:
+        listener, *others = [
+            stack.enter_context(_listen(host, number, options.token, insecure))
+            for number in (port, openpi_port)
+            if number is not None
+        ]
+        address = _address(host, listener)
+        for other in others:
+            print(f"openpi's clients connect to {_address(host, other)}", flush=True)
+        print(f"loading checkpoint {default} of {directory.name} for {address}", flush=True)
 
-    listener = bind(host, port)
-    _set_threads(bool(image_sizes))
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-    logging.getLogger("positronic").setLevel(logging.INFO)
-    address = f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-    print(f"loading checkpoint {default} of {directory.name} for {address}", flush=True)
+        from positronic.offboard.openpi import make_openpi_app
+        from positronic.offboard.server import serve_forever
+        from positronic.offboard.store import ModelStore
 
-    from positronic.offboard.server import serve_forever
-    from positronic.offboard.store import ModelStore
+        def on_ready(model: Model) -> None:
+            meta, seconds = model.meta, time.monotonic() - began
+            what = f"serving {meta['type']} {default} on http://{address}"
+            how = f"with {meta['backend']} {meta['precision']} (ready in {seconds:.1f} s)"
+            print(what, how, flush=True)
 
-    def on_ready(policy: Policy) -> None:
-        seconds = time.monotonic() - began
-        kind = policy.meta["type"]
-        print(
-            f"serving {kind} {default} on http://{address} (ready in {seconds:.1f} s)", flush=True
-        )
+        async def main() -> None:
+            store = ModelStore(
+                CheckpointSource(
+                    directory, codec, device, backend=backend, precision=precision, compile=compile
+                ),
+                default,
+                memory_bytes=int(model_memory_gb * GB if model_memory_gb else memory_limit() / 2),
+                batching=Batching(max_batch, batch_window_ms / 1000, max_queue),
+            )
+            await serve_forever(
+                store,
+                listener,
+                host,
+                on_ready,
+                options=options,
+                watch_interval_s=watch_interval if watch else 0.0,
+                extras=[(other, make_openpi_app) for other in others],
+            )
+            _leave_busy_threads()
 
-    source = CheckpointSource(directory, codec, device)
-    finished = asyncio.run(serve_forever(ModelStore(source, default), listener, host, on_ready))
-    if not finished:
-        # Stopped while loading: the thread that imports torch cannot be interrupted, and an
-        # interpreter that ends around it would wait for it or crash.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+        asyncio.run(main())
     return 0
+
+
+@contextlib.contextmanager
+def _listen(host: str, port: int, token: str | None, insecure: bool) -> Iterator[socket.socket]:
+    with contextlib.closing(bind(host, port)) as listener:
+        # The address itself, since a name can be another one by now.
+        require_token(listener.getsockname()[0], host, token, insecure)
+        yield listener
+
+
+def _address(host: str, listener: socket.socket) -> str:
+    return f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+
+def _require(**flags: tuple[float | None, float]) -> None:
+    """Refuse numbers below their minimum; one that is None was not given."""
+    for name, (value, least) in flags.items():
+        if value is not None and not least <= value < math.inf:
+            raise UsageError(f"--{name} is {value}; expected {least:g} or more")
+
+
+def _require_positive(**flags: float | None) -> None:
+    for name, value in flags.items():
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"--{name} is {value}; expected more than 0")
+
+
+def _leave_busy_threads() -> None:
+    """End the process if a thread still works: one that imports torch cannot be interrupted.
+
+    An interpreter that ends around it would wait for it or crash.
+    """
+    until = time.monotonic() + PATIENCE_S
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)
 
 
 def _set_threads(images: bool) -> None:
