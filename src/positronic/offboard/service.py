@@ -56,12 +56,13 @@ class _Served:
             when = asyncio.get_running_loop().time() + seconds if seconds else None
             self.until.reschedule(when)
 
-    def end(self, why: str) -> None:
-        """End the session now."""
-        if not self._ending:
-            self._ending = True
+    def end(self, why: str) -> bool:
+        """End the session now; says whether it was not ending already."""
+        first, self._ending = not self._ending, True
+        if first:
             self.why = why
             self.until.reschedule(asyncio.get_running_loop().time())
+        return first
 
 
 class Service:
@@ -151,10 +152,10 @@ class Service:
                 served.end(DRAINING)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._empty.wait(), timeout_s)
-        for served in list(self._served.values()):
-            served.end("the server is shutting down")
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._empty.wait(), CLOSE_TIMEOUT_S)
+        told = [served.end("the server is shutting down") for served in self._served.values()]
+        if any(told):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), CLOSE_TIMEOUT_S)
         return not self._served
 
     def close(self) -> None:
