@@ -145,7 +145,8 @@ def test_percentiles_and_bars_are_those_of_the_requests(busy: int, page: Page) -
         const numbers = (e, ...names) => names.map((name) => +e.getAttribute(name));
         const all = (selector) => [...document.querySelectorAll(`#chart ${selector}`)];
         return [
-          arguments[0].map((part) => all(`rect.${part}`).map((e) => numbers(e, "width", "height", "y"))),
+          arguments[0].map((part) => all(`rect.${part}`)
+            .map((e) => numbers(e, "width", "height", "y"))),
           all("line").map((e) => numbers(e, "x1", "x2", "y1")),
           +all("text")[all("line").length - 1].textContent,
         ];
