@@ -1,12 +1,9 @@
 """Serve trained checkpoints: ``python -m positronic.vendors.lerobot.server``."""
 
-import asyncio
 import contextlib
 import math
 import os
 import socket
-import sys
-import threading
 import time
 from collections.abc import Iterator
 
@@ -16,6 +13,7 @@ from positronic.cli import run
 from positronic.codec import Codec
 from positronic.errors import UsageError
 from positronic.offboard.batching import Batching
+from positronic.offboard.ending import run_to_the_end
 from positronic.offboard.listen import bind, resolve
 from positronic.offboard.logs import configure
 from positronic.offboard.memory import memory_limit
@@ -27,7 +25,6 @@ from positronic.vendors.lerobot.checkpoint_source import CheckpointSource
 from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
 
 MAX_THREADS = 8
-PATIENCE_S = 1.0
 GB = 1e9
 
 
@@ -152,16 +149,16 @@ def serve(
             how = f"with {meta['backend']} {meta['precision']} (ready in {seconds:.1f} s)"
             print(what, how, flush=True)
 
-        async def main() -> None:
-            store = ModelStore(
-                CheckpointSource(
-                    directory, codec, device, backend=backend, precision=precision, compile=compile
-                ),
-                default,
-                memory_bytes=int(model_memory_gb * GB if model_memory_gb else memory_limit() / 2),
-                batching=Batching(max_batch, batch_window_ms / 1000, max_queue),
-            )
-            await serve_forever(
+        store = ModelStore(
+            CheckpointSource(
+                directory, codec, device, backend=backend, precision=precision, compile=compile
+            ),
+            default,
+            memory_bytes=int(model_memory_gb * GB if model_memory_gb else memory_limit() / 2),
+            batching=Batching(max_batch, batch_window_ms / 1000, max_queue),
+        )
+        run_to_the_end(
+            serve_forever(
                 store,
                 listener,
                 host,
@@ -170,9 +167,7 @@ def serve(
                 watch_interval_s=watch_interval if watch else 0.0,
                 extras=[(other, make_openpi_app) for other in others],
             )
-            _leave_busy_threads()
-
-        asyncio.run(main())
+        )
     return 0
 
 
@@ -199,21 +194,6 @@ def _require_positive(**flags: float | None) -> None:
     for name, value in flags.items():
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"--{name} is {value}; expected more than 0")
-
-
-def _leave_busy_threads() -> None:
-    """End the process if a thread still works: one that imports torch cannot be interrupted.
-
-    An interpreter that ends around it would wait for it or crash.
-    """
-    until = time.monotonic() + PATIENCE_S
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join(max(0.0, until - time.monotonic()))
-            if thread.is_alive():
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(0)
 
 
 def _set_threads(images: bool) -> None:
