@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from getiaction.train import NativeCheckpoint, NativeResume, StepReport, Trainer
 from getiaction.train.callbacks import GymEvaluation, StopOnSignal
 from positronic.codec import Contract
 from positronic.errors import UsageError
+from positronic.vendors.lerobot.backends import examples
 from positronic.vendors.lerobot.training.effective import keep, provenance, settings
 from positronic.vendors.lerobot.training.evaluation import gym
 from positronic.vendors.lerobot.training.job import TrainingJob, in_first_process
@@ -82,7 +84,7 @@ def run(job: TrainingJob, signals: StopSignals) -> int:
         devices=options.devices,
         precision=precision,
         accumulate_grad_batches=options.accumulate,
-        callbacks=[*_callbacks(job, data, resume, contract), stop],
+        callbacks=[*_callbacks(job, data, resume, _additions(contract, data, config)), stop],
         logger=loggers(job.run_dir, wandb=options.wandb, step=step, settings=kept),
         log_every_n_steps=options.log_freq,
         # Counted in batches, over the borders of epochs.
@@ -186,7 +188,7 @@ def _callbacks(
     job: TrainingJob,
     data: LeRobotDataModule,
     resume: NativeResume | None,
-    contract: Contract | None,
+    complete: Callable[[Path], None],
 ) -> list[Callback]:
     options = job.options
     found: list[Callback] = [] if resume is None else [resume]
@@ -195,7 +197,7 @@ def _callbacks(
             job.run_dir,
             total_steps=options.steps,
             save_freq=options.save_freq,
-            complete=None if contract is None else contract.save,
+            complete=complete,
             saved=job.run.saved,
             dataset_root=options.dataset_root,
         )
@@ -210,6 +212,19 @@ def _callbacks(
         )
     )
     return found
+
+
+def _additions(
+    contract: Contract | None, data: LeRobotDataModule, config: PreTrainedConfig
+) -> Callable[[Path], None]:
+    """What a checkpoint gets beside LeRobot's own files."""
+
+    def add(pretrained_model: Path) -> None:
+        if contract is not None:
+            contract.save(pretrained_model)
+        examples.save(pretrained_model, data.train_dataset, config.input_features)
+
+    return add
 
 
 def _schedule(warmup_steps: int | None) -> LRSchedulerConfig | None:
