@@ -1,5 +1,7 @@
 """The session protocol over one WebSocket: binary msgpack maps in both directions."""
 
+import asyncio
+import contextlib
 from collections.abc import Mapping
 from reprlib import repr  # what it quotes may be long
 from typing import Any
@@ -13,6 +15,9 @@ from positronic.offboard.answer import Answer
 from positronic.offboard.channel import REFUSED, ClientGone
 
 ENVELOPE = {"request_id", "observation"}
+# Clients may take so long to read why they were refused. Positronic 0.2.1 sets a time-out on its
+# socket before it reads, and fails with "bad file descriptor" where that is closed already.
+READ_S = 0.25
 # RFC 6455 leaves 123 bytes for the reason of a close frame.
 MAX_REASON = 123
 
@@ -51,6 +56,9 @@ class WebSocketChannel:
     async def refuse(self, error: str, code: int) -> None:
         """Send an error frame and close."""
         await self.send(wire.pack({"status": "error", "error": error}))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READ_S):
+                await self._websocket.receive()
         reason = error.split(":")[0].split(" in ")[0] if code == REFUSED else error.split(";")[0]
         await self.close(code, reason)
 

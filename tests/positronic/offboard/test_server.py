@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from positronic.errors import CheckpointError
-from positronic.offboard import handshake, wire
+from positronic.offboard import connection, handshake, wire
 from tests.positronic.offboard.models import NBYTES, Source
 from tests.positronic.offboard.serving import ask, get, raw, ready, receive, serving
 
@@ -141,6 +141,15 @@ def test_sessions_that_wait_for_one_checkpoint_load_it_once(
         for session in sessions:
             assert ready(session)["checkpoint_id"] == "020000"
     assert source.loads.count("020000") == 1
+
+
+def test_a_refused_client_has_time_to_read_why(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Positronic 0.2.1 uses its socket before it reads; see tests/interop.
+    monkeypatch.setattr(connection, "READ_S", 20.0)
+    with raw(port, "/api/v1/session/030000") as session:
+        assert receive(session)["status"] == "error"
+        with pytest.raises(TimeoutError):
+            session.recv(timeout=0.1)
 
 
 def test_a_checkpoint_that_cannot_be_loaded_refuses_its_session_only(
