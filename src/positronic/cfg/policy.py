@@ -20,21 +20,41 @@ def placeholder() -> Any:
 def remote(
     host: str = "localhost",
     port: int = 8000,
+    url: str | None = None,
     checkpoint: str | int | None = None,
     token: str | None = None,
     connect_timeout: float = 5.0,
     request_timeout: float = 60.0,
+    reconnect_timeout: float = 2.0,
+    allow_history_loss: bool = False,
+    jpeg_quality: int | None = None,
 ) -> Any:
     """A policy on an inference server.
 
     Args:
         host: Name or address of the server.
         port: Its TCP port.
+        url: Instead of both: ws://HOST:PORT, or wss://, http:// or https://.
         checkpoint: Which checkpoint to ask for; the server's default if not given.
-        token: Bearer token, where the server wants one.
-        connect_timeout: Seconds to go on trying while nothing listens there.
+        token: Bearer token, where the server wants one; better in the environment as AUTH_TOKEN.
+        connect_timeout: Seconds to go on trying while nothing listens there or the server is full.
         request_timeout: Seconds to wait for the reply to one observation.
+        reconnect_timeout: Seconds to try to go on when the connection is lost; 0: not at all.
+        allow_history_loss: Go on also where the policy looks back at what the old connection saw.
+        jpeg_quality: 1 to 95 sends images as JPEG, a twentieth of the bytes; all pixels if not
+            given.
     """
     from positronic.offboard.client import RemotePolicy
 
-    return RemotePolicy(host, port, checkpoint, token, connect_timeout, request_timeout)
+    return RemotePolicy(
+        host,
+        port,
+        checkpoint,
+        url=url,
+        token=token,
+        connect_timeout=connect_timeout,
+        request_timeout=request_timeout,
+        reconnect_timeout=reconnect_timeout,
+        allow_history_loss=allow_history_loss,
+        jpeg_quality=jpeg_quality,
+    )

@@ -1,26 +1,25 @@
 """The client of an inference server: small, synchronous, no torch.
 
 It talks to this project's server and to the public Positronic ones: what only ours sends
-(the contract) is used where it is there and not missed where it is not.
+(the contract, the numbers of requests) is used where it is there and not missed where it is not.
 """
 
+import http
 import http.client
 import json
-import socket
+import os
 import sys
-import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import Any
-from urllib.parse import quote
-
-import websockets.exceptions
-from websockets.sync.client import ClientConnection, connect
 
 from positronic.errors import SessionError, UsageError
-from positronic.offboard.remote_session import RemoteSession, StatusCallback
+from positronic.offboard.address import Address
+from positronic.offboard.dialing import Dialer
+from positronic.offboard.link import StatusCallback
+from positronic.offboard.remote_session import RemoteSession, SessionOptions
 
-RETRY_S = 0.25
+TOKEN_VARIABLE = "AUTH_TOKEN"
+DEFAULT_HOST, DEFAULT_PORT = "localhost", 8000
 
 
 def print_status(message: str) -> None:
@@ -33,12 +32,16 @@ class InferenceClient:
 
     def __init__(
         self,
-        host: str = "localhost",
-        port: int = 8000,
+        host: str = DEFAULT_HOST,
+        port: int = DEFAULT_PORT,
         *,
+        url: str | None = None,
         token: str | None = None,
         connect_timeout: float = 5.0,
         request_timeout: float = 60.0,
+        reconnect_timeout: float = 2.0,
+        allow_history_loss: bool = False,
+        jpeg_quality: int | None = None,
         on_status: StatusCallback = print_status,
     ) -> None:
         """Remember where the server is; nothing is connected yet.
@@ -46,23 +49,42 @@ class InferenceClient:
         Args:
             host: Name or address of the server.
             port: Its TCP port.
-            token: Bearer token, where the server wants one.
-            connect_timeout: Seconds to go on trying while nothing listens there.
+            url: Instead of both: ``ws://``, ``wss://``, ``http://`` or ``https://``
+                ``HOST[:PORT][/PATH]``.
+            token: Bearer token, where the server wants one; that of the environment variable
+                ``AUTH_TOKEN`` if not given.
+            connect_timeout: Seconds to go on trying while nothing listens there or it is full.
             request_timeout: Seconds to wait for the reply to one observation.
+            reconnect_timeout: Seconds to try to go on when the connection is lost; 0: not at all.
+            allow_history_loss: Also where the policy looks back at earlier observations.
+            jpeg_quality: 1 to 95 sends images as JPEG, where the server takes them, which is less
+                exact; None sends all pixels.
             on_status: Called with each message of the server while it loads a checkpoint.
+
+        Raises:
+            UsageError: No address, no time or no quality can be made of these.
         """
-        if not 0 < int(port) < 65536:
-            raise UsageError(f"--port={port} is no TCP port; expected 1 to 65535")
-        self.host, self.port = str(host), int(port)
-        self.connect_timeout, self.request_timeout = connect_timeout, request_timeout
-        self._on_status = on_status
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if url is not None and (host, int(port)) != (DEFAULT_HOST, DEFAULT_PORT):
+            raise UsageError(f"url={url} and host={host}, port={port}: give one or the other")
+        for name, seconds in (
+            ("connect_timeout", connect_timeout),
+            ("request_timeout", request_timeout),
+            ("reconnect_timeout", reconnect_timeout),
+        ):
+            if not seconds >= 0 or (name == "request_timeout" and not seconds):
+                raise UsageError(f"{name}={seconds}: expected a number of seconds")
+        if jpeg_quality is not None and not 1 <= jpeg_quality <= 95:
+            raise UsageError(f"jpeg_quality={jpeg_quality}: expected 1 to 95, such as 90")
+        self.address = Address.of(host, port) if url is None else Address.parse(url)
+        self.options = SessionOptions(
+            connect_timeout, request_timeout, reconnect_timeout, allow_history_loss, jpeg_quality
+        )
+        self._dialer = Dialer(self.address, _token(token), request_timeout, on_status)
 
     @property
     def url(self) -> str:
         """Where sessions are opened, ``ws://host:port``."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"ws://{host}:{self.port}"
+        return self.address.url
 
     def models(self) -> list[str]:
         """List the ids of the server's checkpoints, oldest first.
@@ -70,24 +92,27 @@ class InferenceClient:
         Raises:
             SessionError: No server, or one that does not list models.
         """
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=self.connect_timeout)
+        connection = self.address.http_connection(self.options.connect_timeout)
         try:
-            connection.request("GET", "/api/v1/models", headers=self._headers)
+            path = f"{self.address.path}/api/v1/models"
+            connection.request("GET", path, headers=self._dialer.headers)
             response = connection.getresponse()
             body = response.read()
-            if response.status != 200:
+            if response.status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
+                raise self._dialer.refusal(response.status)
+            if response.status != http.HTTPStatus.OK:
                 raise SessionError(f"{self.url} does not list its models (HTTP {response.status})")
             return [str(name) for name in json.loads(body)["models"]]
-        except (ValueError, KeyError, http.client.HTTPException) as error:
+        except (ValueError, KeyError, TypeError, http.client.HTTPException) as error:
             raise SessionError(f"{self.url} is no inference server: {error}") from error
         except OSError as error:
-            raise self._nobody(error) from error
+            raise self._dialer.nobody(error) from error
         finally:
             connection.close()
 
     def new_session(
         self, checkpoint: str | int | None = None, context: Mapping[str, Any] | None = None
-    ) -> "RemoteSession":
+    ) -> RemoteSession:
         """Connect, and wait until the server has the checkpoint ready.
 
         Args:
@@ -97,55 +122,7 @@ class InferenceClient:
         Raises:
             SessionError: No server, or it refuses; the message says what to do.
         """
-        path = "/api/v1/session"
-        if checkpoint is not None:
-            path += "/" + quote(str(checkpoint), safe="/")
-        stack, connection = self._connect(path)
-        return RemoteSession(
-            connection,
-            stack,
-            self.url,
-            context=context or {},
-            request_timeout=self.request_timeout,
-            on_status=self._on_status,
-        )
-
-    def _connect(self, path: str) -> tuple[ExitStack, ClientConnection]:
-        stack = ExitStack()
-        deadline = time.monotonic() + self.connect_timeout
-        while True:
-            try:
-                opening = connect(
-                    self.url + path,
-                    # Images do not compress: deflate costs ten times the round trip.
-                    compression=None,
-                    max_size=None,
-                    # A server that hangs must not hold up the report of it.
-                    close_timeout=1.0,
-                    open_timeout=max(1.0, deadline - time.monotonic()),
-                    additional_headers=self._headers,
-                    proxy=None,
-                )
-                return stack, stack.enter_context(opening)
-            except socket.gaierror as error:
-                raise self._nobody(error) from error
-            except websockets.exceptions.InvalidStatus as error:
-                status = error.response.status_code
-                raise SessionError(
-                    f"{self.url} refused the session (HTTP {status});"
-                    " check the token, and that it is an inference server"
-                ) from error
-            except (OSError, websockets.exceptions.InvalidHandshake) as error:
-                if time.monotonic() + RETRY_S > deadline:
-                    raise self._nobody(error) from error
-                time.sleep(RETRY_S)
-
-    def _nobody(self, error: Exception) -> SessionError:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return SessionError(
-            f"no inference server at {self.url} ({why}): start one with"
-            " `python -m positronic.vendors.lerobot.server --checkpoints_dir=...`"
-        )
+        return RemoteSession(self._dialer, checkpoint, context or {}, self.options)
 
 
 class RemotePolicy:
@@ -153,21 +130,13 @@ class RemotePolicy:
 
     def __init__(
         self,
-        host: str = "localhost",
-        port: int = 8000,
+        host: str = DEFAULT_HOST,
+        port: int = DEFAULT_PORT,
         checkpoint: str | int | None = None,
-        token: str | None = None,
-        connect_timeout: float = 5.0,
-        request_timeout: float = 60.0,
+        **options: Any,
     ) -> None:
-        """Remember where the policy is; see :class:`InferenceClient` for the arguments."""
-        self.client = InferenceClient(
-            host,
-            port,
-            token=token,
-            connect_timeout=connect_timeout,
-            request_timeout=request_timeout,
-        )
+        """Remember where the policy is; see :class:`InferenceClient` for the other arguments."""
+        self.client = InferenceClient(host, port, **options)
         self.checkpoint = checkpoint
         self._meta: dict[str, Any] | None = None
 
@@ -187,3 +156,11 @@ class RemotePolicy:
 
     def close(self) -> None:
         """Nothing is held between sessions."""
+
+
+def _token(given: str | None) -> str | None:
+    """The token given, or that of the environment; what is empty is none."""
+    token = (os.environ.get(TOKEN_VARIABLE, "") if given is None else str(given)).strip()
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise UsageError(f"the token ({TOKEN_VARIABLE}) has characters that no header can carry")
+    return token or None

@@ -1,94 +1,105 @@
-"""A session as the client sees it."""
+"""A session as the client sees it: one episode, which may outlast its connection."""
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import itertools
+import random
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import websockets.exceptions
-from websockets.sync.client import ClientConnection
-
-from positronic.errors import ServerGone, SessionError
-from positronic.offboard import wire
+from positronic.errors import Busy, ServerGone, SessionError
+from positronic.offboard.dialing import Dialer
 from positronic.offboard.request import RequestFilter
-from positronic.offboard.session import SessionMachine, SessionState
+from positronic.offboard.session import SessionState
 from positronic.policy.base import Action
 
-# Servers send a status frame every 5 to 10 s while they load.
-STATUS_TIMEOUT_S = 30.0
+LONGEST_PAUSE_S = 1.0
+# Answers after which the same request may succeed.
+_TRY_AGAIN = ("busy", "rate")
 
-StatusCallback = Callable[[str], None]
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a client behaves; see `positronic.offboard.client.InferenceClient`."""
+
+    connect_timeout: float = 5.0
+    request_timeout: float = 60.0
+    reconnect_timeout: float = 2.0
+    allow_history_loss: bool = False
+    jpeg_quality: int | None = None
 
 
 class RemoteSession:
-    """One connection, which is one session: it ends with the connection."""
+    """A session on a server.
+
+    Where the connection is lost, it goes on with a new one on the same checkpoint if the policy
+    remembers nothing between observations, and if the server is one that says so: then nobody can
+    tell the difference.
+    """
 
     def __init__(
         self,
-        connection: ClientConnection,
-        stack: ExitStack,
-        url: str,
-        *,
+        dialer: Dialer,
+        checkpoint: str | int | None,
         context: Mapping[str, Any],
-        request_timeout: float,
-        on_status: StatusCallback,
+        options: SessionOptions,
     ) -> None:
-        """Wait until the server is ready.
+        """Connect, and wait until the server is ready.
 
         Args:
-            connection: Just opened.
-            stack: Closes the connection.
-            url: Of the server, for messages.
+            dialer: Opens connections.
+            checkpoint: Id of the checkpoint; None for the server's default.
             context: Added to every observation.
-            request_timeout: Seconds to wait for a reply.
-            on_status: Called with what the server says before it is ready.
+            options: Time-outs and the like.
+
+        Raises:
+            SessionError: No server, or it refuses; the message says what to do.
         """
-        self._connection, self._stack = connection, stack
-        self._url, self._context = url, dict(context)
-        self._request_timeout, self._on_status = request_timeout, on_status
-        self._machine = SessionMachine()
-        self._meta: dict[str, Any] = {}
-        try:
-            self._handshake()
-        except BaseException:
-            self.close()
-            raise
-        self._request = RequestFilter(self._meta.get("contract"))
+        self._dialer, self._context, self._options = dialer, dict(context), options
+        self._numbers = itertools.count(1)
+        self._closed = threading.Event()
+        self.reconnects = 0
+        """How often the connection was lost and replaced."""
+        self.timing: dict[str, Any] = {}
+        """What the server said of its last answer: milliseconds by step, and the batch size."""
+        self._link = dialer.open(checkpoint, options.connect_timeout)
+        self._meta = self._link.meta
+        quality = options.jpeg_quality if self._meta.get("jpeg") is True else None
+        self._request = RequestFilter(self._meta.get("contract"), quality)
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What the server said when it was ready."""
-        return self._meta
+        """What the server said when it was ready; and ``reconnects``, if there were any."""
+        return {**self._meta, "reconnects": self.reconnects} if self.reconnects else self._meta
 
     @property
     def state(self) -> SessionState:
         """Where the session is."""
-        return self._machine.state
+        return self._link.machine.state
 
     def infer(self, obs: Mapping[str, Any]) -> list[Action]:
         """Send one observation and wait for the chunk of actions.
 
         Raises:
-            SessionError: The server could not answer this one; the session can go on. Or it
-                took longer than the request time-out; the session is over, because a late
-                answer must not be taken for the answer to a later observation.
-            ServerGone: The connection ended.
+            Busy: The server was too busy all the time; the session can go on.
+            SessionError: The server could not answer this one; the session can go on. Or it took
+                longer than the request time-out: with this project's servers the session can go
+                on, with others it is over.
+            ServerGone: The connection ended, and there is no going on.
         """
-        if self._machine.closed:
-            raise ServerGone(f"the session with {self._url} is over; open a new one")
-        frame = wire.pack(self._request({**self._context, **obs}))
-        self._machine.to(SessionState.INFERRING)
+        if self._link.machine.closed:
+            raise ServerGone(f"the session with {self._dialer.url} is over; open a new one")
+        request = self._request({**self._context, **obs})
         try:
-            self._connection.send(frame)
-            reply = self._receive(self._request_timeout, "a reply was due")
-        except SessionError:
-            self.close()
-            raise
-        except websockets.exceptions.ConnectionClosed as error:
-            self.close()
-            raise self._gone(error, "an observation was sent") from error
-        self._machine.to(SessionState.READY)
+            reply = self._ask(request)
+        except ServerGone as error:
+            self._reconnect(error)
+            reply = self._ask(request)
+        self.timing = dict(reply.get("timing") or {})
         if "error" in reply:
-            raise SessionError(f"the server could not infer: {reply['error']}")
+            kind = Busy if reply.get("code") in _TRY_AGAIN else SessionError
+            raise kind(f"the server could not infer: {reply['error']}")
         if "result" not in reply:
             raise SessionError(f"a reply without result or error, only {sorted(map(str, reply))}")
         result = reply["result"]
@@ -97,9 +108,9 @@ class RemoteSession:
         return list(result) if isinstance(result, list) else [result]
 
     def close(self) -> None:
-        """End the session."""
-        self._machine.to(SessionState.CLOSED)
-        self._stack.close()
+        """End the session; from another thread, an inference under way as well."""
+        self._closed.set()
+        self._link.close()
 
     def __enter__(self) -> "RemoteSession":
         return self
@@ -107,38 +118,42 @@ class RemoteSession:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _handshake(self) -> None:
-        while True:
-            frame = self._receive(STATUS_TIMEOUT_S, "the server was getting ready")
-            status = frame.get("status")
-            if status == "ready":
-                self._machine.to(SessionState.READY)
-                self._meta = dict(frame.get("meta") or {})
-                return
-            if status == "error" or "error" in frame:
-                raise SessionError(f"{self._url} refused: {frame.get('error')}")
-            if status is None:
-                raise SessionError(f"{self._url} does not speak the session protocol")
-            self._machine.to(SessionState.LOADING)
-            self._on_status(str(frame.get("message") or status))
+    def _ask(self, request: Mapping[str, Any]) -> dict[Any, Any]:
+        """Ask, and ask again while the server is busy and there is time."""
+        deadline = time.monotonic() + self._options.request_timeout
+        for attempt in itertools.count():
+            timeout = deadline - time.monotonic() if attempt else self._options.request_timeout
+            reply = self._link.ask(request, self._numbers, timeout)
+            if reply.get("code") not in _TRY_AGAIN:
+                break
+            hint = float(reply.get("retry_after_ms") or 50) / 1000
+            pause = min(hint * 2 ** min(attempt, 10), LONGEST_PAUSE_S) * random.uniform(1, 1.5)
+            if time.monotonic() + pause >= deadline or self._closed.wait(pause):
+                break
+        return reply
 
-    def _receive(self, timeout: float, moment: str) -> dict[Any, Any]:
+    def _reconnect(self, lost: ServerGone) -> None:
+        """Replace the connection, or raise ``lost`` with the reason why not."""
+        if self._closed.is_set() or self._link.refused_frame or not self._link.numbered:
+            raise lost
+        if self._meta.get("every_step") and not self._options.allow_history_loss:
+            raise ServerGone(
+                f"{lost}; the policy looks back at earlier observations, which are lost with the"
+                " session: begin a new episode, or go on regardless with"
+                " --policy.allow_history_loss"
+            ) from lost
+        if not self._options.reconnect_timeout:
+            raise lost
+        checkpoint = self._meta.get("checkpoint_id")
         try:
-            data = self._connection.recv(timeout=timeout)
-        except TimeoutError as error:
-            raise SessionError(
-                f"{self._url} did not answer within {timeout:g} s while {moment}"
-            ) from error
-        except websockets.exceptions.ConnectionClosed as error:
-            raise self._gone(error, moment) from error
-        if isinstance(data, str):
-            raise SessionError(f"{self._url} sent text, expected a binary frame")
-        message = wire.unpack(data)
-        if not isinstance(message, dict):
-            raise SessionError(f"{self._url} sent a {type(message).__name__}, expected a map")
-        return message
-
-    def _gone(self, error: websockets.exceptions.ConnectionClosed, moment: str) -> ServerGone:
-        close = error.rcvd
-        why = f"closed with {close.code} {close.reason}".strip() if close else "connection lost"
-        return ServerGone(f"the server at {self._url} went away while {moment} ({why})")
+            link = self._dialer.open(checkpoint, self._options.reconnect_timeout)
+        except SessionError as error:
+            raise ServerGone(f"{lost}; and no new session: {error}") from error
+        changed = [
+            k for k in ("checkpoint_id", "contract") if link.meta.get(k) != self._meta.get(k)
+        ]
+        if changed or self._closed.is_set():
+            link.close()
+            raise ServerGone(f"{lost}; it came back with another {' and '.join(changed)}") from lost
+        self._link = link
+        self.reconnects += 1

@@ -6,24 +6,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from positronic.offboard import jpeg
+
+# No signals of the robot: what it is told to do, and the seed of a policy that draws numbers.
+_NO_SIGNALS = ("task", "seed")
+
 
 class RequestFilter:
     """Makes requests for one server; without a contract it lets everything through."""
 
-    def __init__(self, contract: Any = None) -> None:
-        """Learn from the ``contract`` in the ready message; public servers send none."""
+    def __init__(self, contract: Any = None, jpeg_quality: int | None = None) -> None:
+        """Prepare.
+
+        Args:
+            contract: The ``contract`` in the ready message; public servers send none.
+            jpeg_quality: Compress images with it; None sends them as they are.
+        """
         document = contract if isinstance(contract, Mapping) else {}
         self._wanted = frozenset(document.get("inputs") or ())
         self._sizes = image_sizes(document)
+        self._jpeg_quality = jpeg_quality
 
     def __call__(self, obs: Mapping[str, Any]) -> dict[str, Any]:
-        """Leave away what the codec does not read (but for ``task``) and shrink large images."""
+        """Leave away what the codec does not read, shrink large images, and compress them."""
         wanted = self._wanted
-        request = {k: v for k, v in obs.items() if not wanted or k in wanted or k == "task"}
+        request = {k: v for k, v in obs.items() if not wanted or k in wanted or k in _NO_SIGNALS}
         for key, (height, width) in self._sizes.items():
             image = request.get(key)
             if isinstance(image, np.ndarray) and image.size > height * width * 3:
                 request[key] = _shrink(image, height, width)
+        if self._jpeg_quality is not None:
+            for key, value in request.items():
+                if _is_image(value):
+                    request[key] = jpeg.encode(value, self._jpeg_quality)
         return request
 
 
@@ -44,9 +59,19 @@ def image_sizes(contract: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     }
 
 
+def _is_image(value: Any) -> bool:
+    return (
+        isinstance(value, np.ndarray)
+        and value.ndim == 3
+        and value.shape[2] == 3
+        and value.dtype == np.uint8
+        and value.size > 0
+    )
+
+
 def _shrink(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     """Resize as the codec does; what is no image goes as it is, and the server says so."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+    if not _is_image(image):
         return image
     from positronic.codec.images import resize_with_pad
 

@@ -3,7 +3,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,38 +11,14 @@ import pytest
 from websockets.sync.server import ServerConnection, serve
 
 from positronic.errors import ServerGone, SessionError, UsageError
-from positronic.offboard import remote_session, wire
+from positronic.offboard import link, wire
 from positronic.offboard.client import InferenceClient, RemotePolicy
-from positronic.offboard.listen import bind
 from positronic.offboard.remote_session import RemoteSession
 from positronic.offboard.session import SessionState
 from positronic.policy import ChunkPlayer, Policy, Session
 from tests.positronic.offboard.models import Source
+from tests.positronic.offboard.scripted import READY, client, free_port, say, speaking
 from tests.positronic.offboard.serving import serving
-
-READY = {"status": "ready", "meta": {"type": "old", "port": 1}}
-
-
-@contextlib.contextmanager
-def speaking(script: Callable[[ServerConnection], None]) -> Iterator[int]:
-    """Run another server, which says what ``script`` says: public ones, and broken ones."""
-    with serve(script, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.socket.getsockname()[1]
-        finally:
-            server.shutdown()
-            thread.join(10)
-
-
-def say(connection: ServerConnection, *messages: Any) -> None:
-    for message in messages:
-        connection.send(wire.pack(message))
-
-
-def client(port: int, **options: Any) -> InferenceClient:
-    return InferenceClient("127.0.0.1", port, connect_timeout=0.6, **options)
 
 
 @pytest.fixture
@@ -105,11 +81,6 @@ def test_what_the_server_does_meanwhile_is_passed_on() -> None:
     with serving(source) as port, client(port, on_status=on_status).new_session() as session:
         assert session.meta["type"] == "counting"
     assert said == ["Loading checkpoint 010000... (0 s)"]
-
-
-def free_port() -> int:
-    with contextlib.closing(bind("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def test_no_server_gives_one_line_that_says_how_to_start_one() -> None:
@@ -282,7 +253,7 @@ def test_text_and_strange_replies_are_named() -> None:
 
 
 def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_session, "STATUS_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(link, "STATUS_TIMEOUT_S", 0.2)
     release = threading.Event()
 
     def script(connection: ServerConnection) -> None:

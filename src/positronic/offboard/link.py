@@ -1,0 +1,189 @@
+"""One connection to a server, from the client's side: which is one session while it lasts."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import websockets.exceptions
+from websockets.sync.client import ClientConnection
+
+from positronic.errors import Busy, ServerGone, SessionError
+from positronic.offboard import wire
+from positronic.offboard.session import SessionMachine, SessionState
+
+# Servers send a status frame every 5 to 10 s while they load.
+STATUS_TIMEOUT_S = 30.0
+# For the close frame after a refusal, which says whether it is worth trying again.
+REFUSAL_S = 1.0
+TOO_BIG, TRY_AGAIN_LATER = 1009, 1013
+# Protocol error, unsupported or invalid data, policy violation, message too big.
+_OUR_FAULT = frozenset({1002, 1003, 1007, 1008, TOO_BIG})
+
+StatusCallback = Callable[[str], None]
+
+
+class Link:
+    """Sends observations and waits for their replies, one at a time."""
+
+    def __init__(
+        self,
+        connection: ClientConnection,
+        stack: ExitStack,
+        url: str,
+        on_status: StatusCallback,
+        send_timeout: float,
+    ) -> None:
+        """Wait until the server is ready.
+
+        Args:
+            connection: Just opened.
+            stack: Closes the connection.
+            url: Of the server, for messages.
+            on_status: Called with what the server says before it is ready.
+            send_timeout: Seconds after which a server that reads nothing is given up.
+
+        Raises:
+            Busy: The server has no room for a session.
+            SessionError: It refuses, or does not speak the protocol.
+        """
+        self._connection, self._stack = connection, stack
+        self._url, self._on_status = url, on_status
+        self.machine = SessionMachine()
+        self.meta: dict[str, Any] = {}
+        self._late: set[int] = set()
+        with suppress(OSError):  # closed again already, which the handshake will say
+            connection.socket.settimeout(send_timeout)
+        try:
+            self._handshake()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def numbered(self) -> bool:
+        """Whether requests have numbers, so that a late reply is known as such."""
+        return self.meta.get("request_ids") is True
+
+    @property
+    def refused_frame(self) -> bool:
+        """Whether the server closed because of what was sent; it would do so again."""
+        return self._connection.close_code in _OUR_FAULT
+
+    def ask(
+        self, request: Mapping[str, Any], numbers: Iterator[int], timeout: float
+    ) -> dict[Any, Any]:
+        """Send one observation and wait for its reply.
+
+        Args:
+            request: The observation.
+            numbers: Where to take the number of the request from.
+            timeout: Seconds to wait.
+
+        Raises:
+            SessionError: It cannot be sent, or there was no reply in time. If requests have no
+                numbers, the link is closed in the second case, because a late reply must not be
+                taken for that to a later request; so it is if the server breaks the protocol.
+            ServerGone: The connection ended.
+        """
+        number = next(numbers) if self.numbered else None
+        frame = wire.pack(
+            request if number is None else {"request_id": number, "observation": request}
+        )
+        deadline = time.monotonic() + timeout
+        self.machine.to(SessionState.INFERRING)
+        try:
+            self._connection.send(frame)
+            reply = self._reply_to(number, deadline)
+        except TimeoutError as error:
+            if number is None:
+                self.close()
+            else:
+                self._late.add(number)
+                self.machine.to(SessionState.READY)
+            raise SessionError(
+                f"{self._url} did not answer within {timeout:g} s while a reply was due"
+            ) from error
+        except websockets.exceptions.ConnectionClosed as error:
+            lost = self._gone(error, "a reply was due", len(frame))
+            self.close()
+            raise lost from error
+        except BaseException:
+            # A reply that is still to come would be taken for that to the next request.
+            self.close()
+            raise
+        self.machine.to(SessionState.READY)
+        return reply
+
+    def close(self) -> None:
+        """End the session. From another thread it ends the wait for a reply as well."""
+        self.machine.to(SessionState.CLOSED)
+        self._stack.close()
+
+    def _reply_to(self, number: int | None, deadline: float) -> dict[Any, Any]:
+        while True:
+            reply = self._receive(deadline - time.monotonic())
+            if reply.keys() >= {"status", "message"}:
+                # Some public servers say so while a request waits its turn.
+                self._on_status(str(reply["message"]))
+                continue
+            if number is None:
+                return reply
+            got = reply.get("request_id")
+            if got == number:
+                return reply
+            if got not in self._late:
+                raise SessionError(f"{self._url} answered request {got!s:.20}, expected {number}")
+            self._late.remove(got)
+
+    def _handshake(self) -> None:
+        while True:
+            frame = self._greeting()
+            status = frame.get("status")
+            if status == "ready":
+                self.machine.to(SessionState.READY)
+                self.meta = dict(frame.get("meta") or {})
+                return
+            if status == "error" or "error" in frame:
+                message = f"{self._url} refused: {frame.get('error')}"
+                raise (Busy if self._is_busy() else SessionError)(message)
+            if status is None:
+                raise SessionError(f"{self._url} does not speak the session protocol")
+            self.machine.to(SessionState.LOADING)
+            self._on_status(str(frame.get("message") or status))
+
+    def _greeting(self) -> dict[Any, Any]:
+        moment = "the server was getting ready"
+        try:
+            return self._receive(STATUS_TIMEOUT_S)
+        except TimeoutError as error:
+            raise SessionError(
+                f"{self._url} did not answer within {STATUS_TIMEOUT_S:g} s while {moment}"
+            ) from error
+        except websockets.exceptions.ConnectionClosed as error:
+            raise self._gone(error, moment) from error
+
+    def _is_busy(self) -> bool:
+        with suppress(TimeoutError, websockets.exceptions.ConnectionClosed):
+            self._connection.recv(timeout=REFUSAL_S)
+        return self._connection.close_code == TRY_AGAIN_LATER
+
+    def _receive(self, timeout: float) -> dict[Any, Any]:
+        data = self._connection.recv(timeout=max(0.0, timeout))
+        if isinstance(data, str):
+            raise SessionError(f"{self._url} sent text, expected a binary frame")
+        message = wire.unpack(data)
+        if not isinstance(message, dict):
+            raise SessionError(f"{self._url} sent a {type(message).__name__}, expected a map")
+        return message
+
+    def _gone(
+        self, error: websockets.exceptions.ConnectionClosed, moment: str, sent: int = 0
+    ) -> ServerGone:
+        close = error.rcvd
+        why = f"closed with {close.code} {close.reason}".strip() if close else "connection lost"
+        if isinstance(error.__cause__, TimeoutError):
+            why = "it took nothing of what was sent"
+        if close and close.code == TOO_BIG:
+            why += f"; the frame had {sent} bytes: send smaller images, or --policy.jpeg_quality=90"
+        return ServerGone(f"the server at {self._url} went away while {moment} ({why})")
