@@ -1,8 +1,7 @@
 """``positronic-inference``: let a policy act, and see what comes of it."""
 
-from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import configuronic as cfn
 
@@ -11,15 +10,7 @@ import positronic.cfg.player
 import positronic.cfg.policy
 from positronic import storage
 from positronic.cli import run as run_command_line
-from positronic.cli.values import names
-from positronic.errors import UsageError
-
-if TYPE_CHECKING:
-    from positronic.inference.setting import Setting
-
-# Demonstrations are recorded from seed 0 upwards; a policy is to be tried on other ones.
-DEFAULT_SEED = 100_000
-CAMERAS = ("image.wrist", "image.exterior")
+from positronic.inference.flags import CAMERAS, DEFAULT_SEED, make_setting
 
 
 @cfn.config(
@@ -71,7 +62,7 @@ def sim(
     from positronic.inference.evaluation import Evaluation
     from positronic.inference.run import REPORT, summary_lines
 
-    setting = _setting(
+    setting = make_setting(
         driver, player, env, cameras, image_size, charge_inference_time, inference_delay
     )
     evaluation = Evaluation(
@@ -96,39 +87,10 @@ def sim(
     return 0
 
 
-def _setting(
-    driver: Any,
-    player: Any,
-    env: str,
-    cameras: Any,
-    image_size: Any,
-    charge_inference_time: bool,
-    inference_delay: Any,
-) -> "Setting":
-    from positronic import simulator
-    from positronic.inference.setting import Setting, read_delays
-
-    return Setting(
-        env=simulator.env_id(env),
-        simulation_time=driver.simulation_time,
-        task=driver.task,
-        cameras=names(cameras),
-        image_size=_size(image_size),
-        player=player,
-        charge_inference_time=charge_inference_time,
-        delays=read_delays(inference_delay),
-    )
-
-
-def _size(size: Any) -> tuple[int, int]:
-    values = (size, size) if isinstance(size, int) else size
-    if isinstance(values, Sequence) and len(values) == 2 and all(type(v) is int for v in values):
-        return values[0], values[1]
-    raise UsageError(f"--image_size={size}: expected HEIGHT,WIDTH such as 240,320")
-
-
 def main() -> NoReturn:
     """Run the command line."""
+    from positronic.inference.compare import compare, prepare
     from positronic.inference.open_loop import open_loop
 
-    run_command_line({"sim": sim, "open_loop": open_loop}, "positronic-inference")
+    commands = {"sim": sim, "compare": compare, "open_loop": open_loop}
+    run_command_line(commands, "positronic-inference", prepare=prepare)

@@ -124,7 +124,7 @@ class Evaluation:
             cameras=world.cameras,
             image_size=world.image_size,
             started=now(),
-            command=tuple(_command_line()),
+            command=command_line(),
             versions=versions(),
             player=setting.player_name,
             charge_inference_time=setting.charge_inference_time,
@@ -161,6 +161,7 @@ def _shown(harness: Harness) -> Iterator[None]:
         view.close()
 
 
-def _command_line() -> list[str]:
+def command_line() -> tuple[str, ...]:
+    """The words of this program's command line, quoted for a shell."""
     program, *words = sys.argv
-    return [Path(program).name, *(shlex.quote(word) for word in words)]
+    return (Path(program).name, *(shlex.quote(word) for word in words))

@@ -23,8 +23,10 @@ class Pairs:
         """Count the successes and failures of two policies, in the same order of seeds."""
         outcomes = list(zip(first, second, strict=True))
         return cls(
-            *(outcomes.count(kind) for kind in ((True, True), (True, False), (False, True))),
-            outcomes.count((False, False)),
+            both=outcomes.count((True, True)),
+            first_only=outcomes.count((True, False)),
+            second_only=outcomes.count((False, True)),
+            neither=outcomes.count((False, False)),
         )
 
     @property

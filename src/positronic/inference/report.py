@@ -7,9 +7,10 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from positronic.inference.curve import delay_section
 from positronic.inference.panels import WORDS, episode_card, pill
 from positronic.inference.replay import Replay
-from positronic.inference.results import EpisodeResult, RunResult, flatten
+from positronic.inference.results import EpisodeResult, RunResult, flatten, jump_summary
 
 
 def choose_shown(episodes: Sequence[EpisodeResult], videos: int) -> list[int]:
@@ -32,6 +33,7 @@ def render_report(run: RunResult, replays: Mapping[int, Replay]) -> str:
         subtitle="".join(f"<span>{escape(part)}</span>" for part in _subtitle(run)),
         banner=_banner(run),
         summary=_summary(run, replays),
+        delays=delay_section(run),
         shown=_shown(run, replays),
         table=_table(run, replays),
         origin=_origin(run),
@@ -64,28 +66,41 @@ def _banner(run: RunResult) -> str:
     done = len(run.episodes)
     return (
         f'<div class="banner" role="note"><b>This run stopped early</b> in rollout {done} of'
-        f" {run.num_iterations}: {escape(run.error)}. That rollout is shown and does not count;"
-        " the success rate is of those that were finished.</div>"
+        f" {run.count}: {escape(run.error)}. What was not finished does not count;"
+        " the success rate is of the rollouts that were.</div>"
     )
 
 
 def _summary(run: RunResult, replays: Mapping[int, Replay]) -> str:
-    rate, interval = run.rate, run.rate.interval
+    rate = run.rate
     if rate.value is None:
         return '<p class="hero">No result</p><p>No rollout was finished.</p>' + _cells(run, replays)
-    low, high, value = 100 * interval.low, 100 * interval.high, 100 * rate.value
+    at = ", at all delays together" if run.by_delay else ""
+    return (
+        f'<div class="headline"><div><p class="hero">{100 * rate.value:.1f}<small>%</small></p>'
+        f"<p>{rate.successes} of {rate.trials} rollouts succeeded{at}</p></div>"
+        f'<div class="interval">{_interval(run)}</div></div>'
+        + _cells(run, replays)
+        + f'<dl class="tiles">{_tiles(run)}</dl>'
+    )
+
+
+def _interval(run: RunResult) -> str:
+    rate, interval = run.rate, run.rate.interval
+    if run.by_delay:
+        return (
+            "<p>The same seeds were played at each delay, so all rollouts together give no"
+            " confidence interval; each delay has its own below.</p>"
+        )
+    low, high, value = 100 * interval.low, 100 * interval.high, 100 * (rate.value or 0.0)
     ticks = "".join(f'<span style="left:{t}%">{t} %</span>' for t in (0, 25, 50, 75, 100))
     return (
-        f'<div class="headline"><div><p class="hero">{value:.1f}<small>%</small></p>'
-        f"<p>{rate.successes} of {rate.trials} rollouts succeeded</p></div>"
-        f'<div class="interval"><p>The true success rate lies, with 95 % confidence, between'
+        "<p>The true success rate lies, with 95 % confidence, between"
         f" <b>{low:.1f} % and {high:.1f} %</b> (Wilson interval)</p>"
         f'<div class="scale" role="img" aria-label="{escape(str(rate))}">'
         f'<span class="band" style="left:{low:.2f}%;width:{high - low:.2f}%"></span>'
         f'<span class="rate" style="left:{value:.2f}%"></span></div>'
-        f'<div class="ticks">{ticks}</div></div></div>'
-        + _cells(run, replays)
-        + f'<dl class="tiles">{_tiles(run)}</dl>'
+        f'<div class="ticks">{ticks}</div>'
     )
 
 
@@ -93,7 +108,8 @@ def _cells(run: RunResult, replays: Mapping[int, Replay]) -> str:
     cells = []
     for i, episode in enumerate(run.episodes):
         target = f"episode-{i}" if i in replays else f"row-{i}"
-        text = f"Rollout {i + 1}, seed {episode.seed}: {WORDS[episode.ended_by]}"
+        delay = f", delay {episode.delay:g} s" if run.by_delay else ""
+        text = f"Rollout {i + 1}, seed {episode.seed}{delay}: {WORDS[episode.ended_by]}"
         cells.append(
             f'<li><a class="{episode.ended_by}" href="#{target}" title="{text}"'
             f' aria-label="{text}"></a></li>'
@@ -118,8 +134,15 @@ def _tiles(run: RunResult) -> str:
     if latency.median is not None and latency.p95 is not None:
         tiles += [
             ("Inference, median", f"{latency.median:.1f} ms", f"{latency.count} calls"),
-            ("Inference, 95th percentile", f"{latency.p95:.1f} ms", ""),
+            ("Inference, p95", f"{latency.p95:.1f} ms", ""),
         ]
+    steps_played = sum(episode.steps for episode in run.episodes)
+    starved = sum(episode.starved for episode in run.episodes)
+    if starved or run.delays or run.charge_inference_time:
+        tiles.append(("Starved steps", f"{starved}", f"of {steps_played}"))
+    jumps = jump_summary([jump for episode in run.episodes for jump in episode.jumps])
+    if jumps["count"]:
+        tiles.append(("Mean jump", f"{jumps['mean_mm']:.1f} mm", f"{jumps['count']} changes"))
     tiles.append(("Wall time", _duration(run.wall_s), ""))
     return "".join(
         f"<div><dt>{name}</dt><dd>{value}<small>{note}</small></dd></div>"
@@ -147,19 +170,25 @@ def _shown(run: RunResult, replays: Mapping[int, Replay]) -> str:
 
 
 def _table(run: RunResult, replays: Mapping[int, Replay]) -> str:
+    filmed = any(episode.video is not None for episode in run.episodes)
     head = (
-        '<table><thead><tr><th class="text">Rollout</th><th>Seed</th><th class="text">Ended by</th>'
-        "<th>Steps</th><th>Time</th><th>Return</th><th>Inference calls</th><th>Mean</th>"
-        '<th>Max</th><th class="text">Recorded as</th></tr></thead><tbody>'
+        '<table><thead><tr><th class="text">Rollout</th><th>Seed</th>'
+        + ("<th>Delay</th>" if run.by_delay else "")
+        + '<th class="text">Ended by</th><th>Steps</th><th>Time</th><th>Return</th>'
+        "<th>Inference calls</th><th>Mean</th><th>Max</th><th>Starved</th><th>Mean jump</th>"
+        '<th class="text">Recorded as</th>'
+        + ('<th class="text">Film</th>' if filmed else "")
+        + "</tr></thead><tbody>"
     )
     rows = []
     for i, episode in enumerate(run.episodes):
-        latency = episode.latency
+        latency, jump = episode.latency, jump_summary(episode.jumps)["mean_mm"]
         number = f'<a href="#episode-{i}">{i + 1}</a>' if i in replays else f"{i + 1}"
         recorded = "" if episode.path is None else escape(episode.path.name)
         cells = [
             f'<td class="text">{number}</td>',
             f"<td>{episode.seed}</td>",
+            f"<td>{episode.delay:g} s</td>" if run.by_delay else "",
             f'<td class="text">{pill(episode.ended_by)}</td>',
             f"<td>{episode.steps}</td>",
             f"<td>{episode.steps / run.control_fps:.1f} s</td>",
@@ -167,10 +196,23 @@ def _table(run: RunResult, replays: Mapping[int, Replay]) -> str:
             f"<td>{latency.count}</td>",
             f"<td>{_ms(latency.mean)}</td>",
             f"<td>{_ms(latency.max)}</td>",
+            f"<td>{episode.starved}</td>",
+            "<td>–</td>" if jump is None else f"<td>{jump:.1f} mm</td>",
             f'<td class="text soft">{recorded}</td>',
+            f'<td class="text">{_film(run, episode)}</td>' if filmed else "",
         ]
         rows.append(f'<tr id="row-{i}">{"".join(cells)}</tr>')
     return head + "".join(rows) + "</tbody></table>"
+
+
+def _film(run: RunResult, episode: EpisodeResult) -> str:
+    if episode.video is None:
+        return ""
+    name = escape(episode.video.name)
+    if run.published is None or not episode.video.is_relative_to(run.published[0]):
+        return name
+    # The report does not need the films beside it, but leads to them.
+    return f'<a href="{escape(episode.video.relative_to(run.published[0]).as_posix())}">{name}</a>'
 
 
 def _ms(value: float | None) -> str:
@@ -184,6 +226,8 @@ def _origin(run: RunResult) -> str:
         "seeds": f"{run.seed} … {run.seed + run.num_iterations - 1}",
         "cameras": ", ".join(run.cameras) or "none",
         "image size": f"{run.image_size[1]} × {run.image_size[0]}",
+        "player": run.player,
+        "inference is charged": _charge(run),
         "started": run.started,
     }
     parts = [
@@ -201,6 +245,12 @@ def _origin(run: RunResult) -> str:
             "</details>",
         ]
     return "".join([*parts, "<h3>Versions</h3>", _definitions(run.versions)])
+
+
+def _charge(run: RunResult) -> str:
+    if run.delays:
+        return ", ".join(f"{delay:g} s" for delay in run.delays)
+    return "the seconds that it took" if run.charge_inference_time else "nothing"
 
 
 def _definitions(values: Mapping[str, Any]) -> str:

@@ -181,7 +181,8 @@ class RunResult:
                 "successes": rate.successes,
                 "finished": rate.trials,
                 "success_rate": rate.value,
-                "wilson_95": [interval.low, interval.high],
+                # The same seeds at several delays are no independent trials.
+                "wilson_95": None if self.by_delay else [interval.low, interval.high],
                 "mean_steps": self.mean_steps,
                 "ended_by": dict(sorted(Counter(e.ended_by for e in self.episodes).items())),
                 "starved_steps": sum(episode.starved for episode in self.episodes),

@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from positronic import simulator
-from positronic.errors import UsageError
 from positronic.policy import ChunkPlayer, Delay, MakePlayer, fixed, measured, no_delay
 
 if TYPE_CHECKING:
     import gymnasium
 
 
-class Rollout(NamedTuple):
+@dataclass(frozen=True)
+class Rollout:
     """One rollout of many: ``index`` counts them, ``delay`` is what each inference is charged."""
 
     index: int
@@ -64,20 +64,6 @@ class Setting:
             return _name(maker)
         given = [f"{key}={value}" for key, value in maker.keywords.items() if value is not None]
         return _name(maker.func) + (f" ({', '.join(given)})" if given else "")
-
-
-def read_delays(value: Any) -> tuple[float, ...]:
-    """Read ``--inference_delay``: nothing, one number of seconds, or a list of different ones."""
-    if value is None:
-        return ()
-    listed = list(value) if isinstance(value, list | tuple) else [value]
-    right = [type(x) in (int, float) and 0 <= x < float("inf") for x in listed]
-    if not listed or not all(right) or len(set(listed)) < len(listed):
-        raise UsageError(
-            f"--inference_delay={value}: expected seconds such as 0.2, or a list of different ones"
-            " such as [0,0.1,0.2,0.4]"
-        )
-    return tuple(float(x) for x in listed)
 
 
 def _name(maker: Any) -> str:

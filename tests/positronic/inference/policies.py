@@ -6,10 +6,11 @@ from typing import Any
 import configuronic as cfn
 import numpy as np
 
-from positronic.geom import pose_to_wire
+from positronic.geom import align_quat, pose_to_wire, quat_conj, quat_mul
 from positronic.policy import Action
 
 FPS = 15
+PLANNED = ("robot_state.ee_pose", "grip", "object_poses")
 
 
 class ExpertSession:
@@ -44,6 +45,63 @@ class ExpertPolicy:
 
     def close(self) -> None:
         pass
+
+
+class PlanningSession:
+    """Answers with a chunk of the expert's commands, as it foresees what they will do.
+
+    The arm covers half of its lead in a step, the fingers a fifth of theirs, and a held cube comes
+    along: near enough to the simulator for a chunk of a second.
+    """
+
+    def __init__(self, task: str, meta: dict[str, Any], chunk: int) -> None:
+        from positronic.simulator.expert import Expert
+
+        self.meta = meta
+        self._expert = Expert(task, FPS)
+        self._chunk = chunk
+
+    def infer(self, obs: Mapping[str, Any]) -> list[Action]:
+        seen = {name: np.array(obs[name], dtype=np.float64) for name in PLANNED}
+        actions = []
+        for i in range(self._chunk):
+            command = self._expert.act(seen)
+            actions.append(_action(command[:7], float(command[7]), i))
+            seen = _foreseen(seen, command)
+        return actions
+
+    def close(self) -> None:
+        pass
+
+
+class PlanningExpert:
+    """The scripted expert as a policy that answers with chunks."""
+
+    def __init__(self, task: str = "stack_cubes", chunk: int = 15) -> None:
+        inputs = list(PLANNED)
+        self.meta = {"type": "planner", "action_fps": FPS, "contract": {"inputs": inputs}}
+        self._task, self._chunk = task, chunk
+
+    def new_session(self, context: Mapping[str, Any] | None = None) -> PlanningSession:
+        return PlanningSession(self._task, self.meta, self._chunk)
+
+    def close(self) -> None:
+        pass
+
+
+def _foreseen(seen: dict[str, Any], command: np.ndarray[Any, Any]) -> dict[str, Any]:
+    pose, grip, objects = seen["robot_state.ee_pose"], float(seen["grip"]), seen["object_poses"]
+    half = pose[3:] + align_quat(command[3:7], pose[3:])
+    moved = np.concatenate([(pose[:3] + command[:3]) / 2, half / np.linalg.norm(half)])
+    objects = objects.copy()
+    near = np.linalg.norm(pose[:3] - objects[:3]) < 0.022
+    if near and grip < 0.47:
+        turned = quat_mul(moved[3:], quat_conj(pose[3:]))
+        objects[:3] += moved[:3] - pose[:3]
+        objects[3:7] = quat_mul(turned, objects[3:7])
+    least = 0.41 if near else 0.0
+    grip = max(least, grip + 0.2 * (command[7] - grip))
+    return {"robot_state.ee_pose": moved, "grip": np.float64(grip), "object_poses": objects}
 
 
 class HoldSession:
@@ -81,4 +139,5 @@ def _action(pose: np.ndarray[Any, Any], grip: float, index: int) -> Action:
 
 
 expert = cfn.Config(ExpertPolicy, task="stack_cubes")
+planner = cfn.Config(PlanningExpert, task="stack_cubes", chunk=15)
 hold = cfn.Config(HoldPolicy)

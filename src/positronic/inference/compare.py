@@ -1,0 +1,261 @@
+"""``positronic-inference compare``: several policies on the same seeds, seed by seed."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import configuronic as cfn
+
+import positronic.cfg.driver
+import positronic.cfg.player
+import positronic.cfg.policy
+from positronic import storage
+from positronic.cli.flags import Flags, apply_flags
+from positronic.errors import PositronicError, UsageError
+from positronic.inference.flags import CAMERAS, DEFAULT_SEED, make_setting
+
+if TYPE_CHECKING:
+    from positronic.inference.contest import Contest
+    from positronic.inference.entrants import Entrant
+    from positronic.inference.evaluation import Evaluation
+    from positronic.policy import Policy
+
+JSON, HTML = "comparison.json", "comparison.html"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A policy that is to be made later, once for each checkpoint."""
+
+    config: cfn.Config
+
+    @property
+    def chosen(self) -> bool:
+        """Whether the command line says what it is."""
+        return self.config.target is not positronic.cfg.policy.placeholder.target
+
+    def make(self, checkpoint: Any = None) -> "Policy":
+        """Open the policy, at a checkpoint if one is given."""
+        config = self.config
+        if checkpoint is not None:
+            try:
+                config = config.override(checkpoint=checkpoint)
+            except cfn.ConfigError as error:
+                raise UsageError(
+                    f"--checkpoints={checkpoint}: this --policy takes no checkpoint"
+                ) from error
+        policy: Policy = config.instantiate()
+        return policy
+
+
+def prepare(config: cfn.Config, flags: Flags) -> tuple[cfn.Config, Flags]:
+    """Put off making the policies, which are made one after the other and perhaps not at all."""
+    if config is not compare:
+        return config, flags
+    config = apply_flags(config, flags)
+    put_off = {name: _put_off(config.kwargs[name]) for name in ("policy", "against")}
+    return config.override(**put_off), Flags(())
+
+
+def _put_off(config: cfn.Config) -> cfn.Config:
+    """Return the same config, help and all, which makes a `Recipe` of itself."""
+    recipe = Recipe(config.copy())
+
+    @wraps(config.target)
+    def target(**given: Any) -> Recipe:
+        return recipe
+
+    later = config.copy()
+    later.target = target
+    return later
+
+
+@cfn.config(
+    policy=positronic.cfg.policy.placeholder,
+    against=positronic.cfg.policy.placeholder,
+    driver=positronic.cfg.driver.timed,
+    player=positronic.cfg.player.synchronous,
+    cameras=CAMERAS,
+    image_size=(240, 320),
+)
+def compare(
+    policy: Any,
+    against: Any,
+    driver: Any,
+    player: Any,
+    checkpoints: Any = None,
+    runs: Any = None,
+    env: str = "stack_cubes",
+    output_dir: str | None = None,
+    seed: int = DEFAULT_SEED,
+    num_envs: int = 1,
+    cameras: Any = CAMERAS,
+    image_size: Any = (240, 320),
+    charge_inference_time: bool = False,
+    inference_delay: float | None = None,
+    video: bool = False,
+    report_videos: int = 4,
+    fail_on_regression: bool = False,
+) -> int:
+    """Play several policies on the same seeds, and tell which is better.
+
+    Prints, and writes to comparison.html and comparison.json, each policy's success rate and, for
+    each pair of policies, on how many seeds only one of the two succeeded, the exact test of
+    McNemar on those, and the difference of the rates with its interval. With more than two
+    policies the p-values are corrected after Holm. What each policy did is kept as by
+    positronic-inference sim, in a directory of its own below --output_dir.
+
+    Args:
+        policy: The first policy, against which the others are held.
+        against: Another policy: --against=.remote --against.port=8001.
+        checkpoints: Play --policy at each of these checkpoints, such as [5000,10000].
+        runs: Play nothing and compare finished runs, by their output directories: [DIR,DIR].
+        driver: How many rollouts of each policy, and how long.
+        player: How chunks of actions are played.
+        env: The environment, ``stack_cubes`` or ``pick_place``.
+        output_dir: Where to write, local or s3://bucket/key; nothing is kept if not given.
+        seed: Seed of the first rollout.
+        num_envs: So many rollouts at once, each in a process of its own.
+        cameras: Image signals to render and record, separated by commas; none renders nothing.
+        image_size: Height and width of the images.
+        charge_inference_time: Let simulated time go on while a policy infers, as on a robot.
+        inference_delay: Seconds of simulated time to charge for each inference instead.
+        video: Keep a film of each rollout, in videos/ beside the report of its policy.
+        report_videos: How many rollouts the report of each policy shows in full, failures first.
+        fail_on_regression: End with 1 if another policy is significantly worse than the first.
+    """
+    from positronic.inference.entrants import Entrant, require_comparable
+    from positronic.inference.evaluation import Evaluation
+
+    places = _listed(runs, "runs")
+    sides = _sides(policy, against, _listed(checkpoints, "checkpoints"))
+    if places and sides:
+        raise UsageError("give --runs to compare what was played, or --policy to play, not both")
+    if len(places or sides) < 2:
+        raise UsageError(
+            "nothing to compare: give --policy with --checkpoints=[A,B] or with --against, or"
+            " --runs=[DIR,DIR]"
+        )
+    if driver.show_gui:
+        raise UsageError("compare has no camera window; leave out --driver.show_gui")
+    cause: BaseException | None = None
+    kept = (
+        nullcontext() if output_dir is None else storage.output_directory(output_dir, append=True)
+    )
+    with kept as root:
+        if places:
+            labels = _labels(places)
+            entrants = [Entrant.read(p, label) for p, label in zip(places, labels, strict=True)]
+        else:
+            setting = make_setting(
+                driver, player, env, cameras, image_size, charge_inference_time, inference_delay
+            )
+            evaluation = Evaluation(
+                setting, seed, driver.num_iterations, num_envs, False, video, report_videos
+            )
+            entrants = []
+            for played in _play(evaluation, sides, output_dir, root):
+                if isinstance(played, BaseException):
+                    cause = played
+                else:
+                    entrants.append(played)
+        if len(entrants) < 2:
+            assert cause is not None
+            raise cause
+        require_comparable(entrants)
+        worse = _conclude(entrants, root)
+    if output_dir is not None:
+        print(f"comparison {storage.join(output_dir, HTML)}")
+    if cause is not None:
+        raise cause
+    return 1 if worse and fail_on_regression else 0
+
+
+def _sides(policy: Recipe, against: Recipe, checkpoints: Sequence[Any]) -> list[tuple[str, Any]]:
+    """What is to be played: a label for each policy, and how to make it."""
+    if checkpoints and not policy.chosen:
+        raise UsageError("--checkpoints wants a --policy that has them")
+    sides: list[tuple[str, Any]] = [
+        (str(name), lambda name=name: policy.make(name)) for name in checkpoints
+    ]
+    if policy.chosen and not checkpoints:
+        sides.append(("first", policy.make))
+    if against.chosen:
+        sides.append(("other", against.make))
+    return sides
+
+
+def _play(
+    evaluation: "Evaluation",
+    sides: Sequence[tuple[str, Any]],
+    output_dir: str | None,
+    root: Path | None,
+) -> "Iterator[Entrant | BaseException]":
+    """Play one policy after the other; yields what came of each, and what ended it all early."""
+    from positronic.inference.entrants import Entrant
+    from positronic.inference.run import REPORT
+
+    for label, make in sides:
+        print(f"{label}:", flush=True)
+        place = None if output_dir is None else storage.join(output_dir, label)
+        try:
+            policy = make()
+            try:
+                evaluation.check(policy, place)
+                result, cause = evaluation.run(
+                    policy, place, None if root is None else root / label
+                )
+            finally:
+                policy.close()
+        except (KeyboardInterrupt, PositronicError, OSError) as error:
+            yield error
+            return
+        yield Entrant(label, result.to_json(), None if root is None else f"{label}/{REPORT}")
+        if cause is not None:
+            yield cause
+            return
+
+
+def _conclude(entrants: "Sequence[Entrant]", root: Path | None) -> "list[Contest]":
+    """Print and write the comparison; return the contests that the first entrant won."""
+    from positronic.inference import contest
+    from positronic.inference.compare_page import render_page
+    from positronic.inference.evaluation import command_line
+    from positronic.inference.run import keep_earlier, now, write_text
+
+    contests = contest.all_contests(entrants)
+    print("\n".join(contest.summary_lines(entrants, contests)))
+    if root is not None:
+        origin = {"started": now(), "command": command_line()}
+        root.mkdir(parents=True, exist_ok=True)
+        keep_earlier(root, JSON, HTML)
+        write_text(root / JSON, contest.dumps(entrants, contests, origin))
+        write_text(root / HTML, render_page(entrants, contests, origin))
+    return contest.regressions(entrants, contests)
+
+
+def _listed(value: Any, flag: str) -> list[Any]:
+    """Read a list from the command line: ``[a,b]``, ``a,b`` or a list from Python."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        value = [part.strip(" '\"") for part in value.strip("[]()").split(",")]
+    listed = list(value) if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(item, str | int) and str(item) for item in listed):
+        raise UsageError(f"--{flag}={value}: expected a list such as [A,B]")
+    if len({str(item) for item in listed}) < len(listed):
+        raise UsageError(f"--{flag}={value} names one twice")
+    return listed
+
+
+def _labels(places: Sequence[Any]) -> list[str]:
+    """Short names for directories: their last parts, as many as it takes to tell them apart."""
+    parts = [str(place).rstrip("/").split("/") for place in places]
+    for count in range(1, max(map(len, parts)) + 1):
+        labels = ["/".join(part[-count:]) for part in parts]
+        if len(set(labels)) == len(labels):
+            return labels
+    raise UsageError("--runs names one directory twice")

@@ -1,0 +1,157 @@
+"""Policies on the same seeds, pair by pair: which is better, and by how much."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import mean
+from typing import Any
+
+from positronic.inference.entrants import Entrant
+from positronic.inference.paired import SIGNIFICANT, Pairs, holm
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Two entrants on the seeds that both finished.
+
+    ``p_value`` is corrected for the number of contests (Holm); ``joint_steps`` are the mean lengths
+    of the first's and the second's rollouts on the seeds that both solved, None without such seeds;
+    ``left_out`` counts the seeds that one of them did not finish.
+    """
+
+    first: Entrant
+    second: Entrant
+    pairs: Pairs
+    p_value: float
+    joint_steps: tuple[float, float] | None
+    left_out: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether the two differ by more than chance explains."""
+        return self.p_value < SIGNIFICANT
+
+    @property
+    def verdict(self) -> str:
+        """The outcome in words."""
+        if not self.significant or not self.pairs.difference:
+            return "no significant difference"
+        return f"{self.second.label} is {'better' if self.pairs.difference > 0 else 'worse'}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        pairs = self.pairs
+        return {
+            "first": self.first.label,
+            "second": self.second.label,
+            "seeds": pairs.count,
+            "left_out": self.left_out,
+            "both_succeeded": pairs.both,
+            "first_only": pairs.first_only,
+            "second_only": pairs.second_only,
+            "both_failed": pairs.neither,
+            "difference": pairs.difference,
+            "newcombe_95": list(pairs.interval),
+            "mcnemar_exact_p": pairs.p_value,
+            "holm_p": self.p_value,
+            "verdict": self.verdict,
+            "mean_steps_where_both_succeeded": self.joint_steps and list(self.joint_steps),
+        }
+
+
+def all_contests(entrants: Sequence[Entrant]) -> list[Contest]:
+    """Let each entrant meet each later one."""
+    met = []
+    for first, second in combinations(entrants, 2):
+        mine, theirs = first.finished, second.finished
+        seeds = sorted(mine.keys() & theirs.keys())
+        pairs = Pairs.of(
+            [mine[seed]["success"] for seed in seeds], [theirs[seed]["success"] for seed in seeds]
+        )
+        solved = [seed for seed in seeds if mine[seed]["success"] and theirs[seed]["success"]]
+        steps = None
+        if solved:
+            steps = (
+                mean(mine[seed]["steps"] for seed in solved),
+                mean(theirs[seed]["steps"] for seed in solved),
+            )
+        left_out = len(first.episodes.keys() | second.episodes.keys()) - len(seeds)
+        met.append((first, second, pairs, steps, left_out))
+    corrected = holm([pairs.p_value for _, _, pairs, _, _ in met])
+    return [
+        Contest(first, second, pairs, p, steps, left_out)
+        for (first, second, pairs, steps, left_out), p in zip(met, corrected, strict=True)
+    ]
+
+
+def regressions(entrants: Sequence[Entrant], contests: Sequence[Contest]) -> list[Contest]:
+    """Contests in which one is significantly worse than the first entrant."""
+    return [
+        contest
+        for contest in contests
+        if contest.first is entrants[0]
+        and contest.significant
+        and (contest.pairs.difference or 0) < 0
+    ]
+
+
+def seeds_of(entrants: Sequence[Entrant]) -> list[int]:
+    """All seeds that any entrant played, in order."""
+    return sorted({seed for entrant in entrants for seed in entrant.episodes})
+
+
+def dumps(
+    entrants: Sequence[Entrant], contests: Sequence[Contest], origin: Mapping[str, Any]
+) -> str:
+    """Return the JSON text of ``comparison.json``; ``origin`` is what may differ between runs."""
+    by_seed = [entrant.episodes for entrant in entrants]
+    document = {
+        "format": FORMAT,
+        **{k: entrants[0].document[k] for k in ("env", "task", "control_fps", "simulation_time")},
+        "entrants": [
+            {
+                "label": entrant.label,
+                "description": entrant.description,
+                "player": entrant.document["player"],
+                "summary": entrant.document["summary"],
+            }
+            for entrant in entrants
+        ],
+        "contests": [contest.to_json() for contest in contests],
+        "seeds": [
+            {
+                "seed": seed,
+                "ended_by": [episodes.get(seed, {}).get("ended_by") for episodes in by_seed],
+                "steps": [episodes.get(seed, {}).get("steps") for episodes in by_seed],
+            }
+            for seed in seeds_of(entrants)
+        ],
+        "run": {
+            **origin,
+            "inference_ms": [entrant.document["run"]["inference_ms"] for entrant in entrants],
+        },
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def summary_lines(entrants: Sequence[Entrant], contests: Sequence[Contest]) -> list[str]:
+    """Say for the terminal how each did and how each pair compares."""
+    width = max(len(entrant.label) for entrant in entrants)
+    lines = [f"{entrant.label:<{width}}  {entrant.rate}" for entrant in entrants]
+    several = f", Holm's correction for {len(contests)} pairs" if len(contests) > 1 else ""
+    for contest in contests:
+        pairs = contest.pairs
+        if pairs.difference is None:
+            lines.append(f"{contest.second.label} against {contest.first.label}: nothing in common")
+            continue
+        low, high = pairs.interval
+        lines.append(
+            f"{contest.second.label} against {contest.first.label}: "
+            f"{100 * pairs.difference:+.1f} points (95 % interval {100 * low:+.1f} … "
+            f"{100 * high:+.1f}), {pairs.second_only} seeds won and {pairs.first_only} lost of "
+            f"{pairs.count}, exact McNemar p = {contest.p_value:.3g}{several}: {contest.verdict}"
+        )
+    return lines
