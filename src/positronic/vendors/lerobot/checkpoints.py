@@ -197,7 +197,12 @@ class Checkpoint:
                     " --codec=@positronic.vendors.lerobot.codecs.NAME"
                 )
             return Contract.of(codec, fps=DEFAULT_FPS)
-        contract = Contract.load(self.path / CONTRACT)
+        try:
+            contract = Contract.load(self.path / CONTRACT)
+        except ContractError as error:
+            # It goes to clients, who are not to learn the paths of this machine.
+            text = str(error).replace(str(self.path), f"{self.label}/{MODEL}")
+            raise ContractError(f"checkpoint {self.label} is damaged: {text}") from error
         if codec is not None:
             _require_codec(contract, codec, self.label)
         return contract

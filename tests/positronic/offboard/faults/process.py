@@ -124,23 +124,30 @@ class Neighbour:
 
     PAUSE_S = 0.004
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, path: str = "/api/v1/session") -> None:
         self.asked = 0
         self.wrong: list[Any] = []
         self._stop = threading.Event()
         self._answered = threading.Condition()
         self._stack = contextlib.ExitStack()
-        self._connection: ClientConnection = self._stack.enter_context(raw(port))
+        self._connection: ClientConnection = self._stack.enter_context(raw(port, path))
         ready(self._connection)
         self._thread = threading.Thread(target=self._run)
+
+    def observation(self, number: int) -> dict[str, Any]:
+        return {"grip": number}
+
+    def is_right(self, number: int, reply: dict[str, Any]) -> bool:
+        action = reply["result"][0]
+        return bool((action["target_grip"], action["count"]) == (number, number))
 
     def _run(self) -> None:
         try:
             while not self._stop.wait(self.PAUSE_S):
                 number = self.asked + 1
-                action = ask(self._connection, grip=number)["result"][0]
-                if (action["target_grip"], action["count"]) != (number, number):
-                    self.wrong.append(action)
+                reply = ask(self._connection, **self.observation(number))
+                if not self.is_right(number, reply):
+                    self.wrong.append(reply)
                 with self._answered:
                     self.asked = number
                     self._answered.notify()
