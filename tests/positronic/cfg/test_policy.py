@@ -6,6 +6,7 @@ import pytest
 from positronic import cli
 from positronic.cfg.policy import placeholder, remote
 from positronic.offboard.client import RemotePolicy
+from positronic.offboard.remote_session import SessionOptions
 
 seen: list[Any] = []
 
@@ -29,6 +30,21 @@ def test_the_remote_policy_is_chosen_by_its_short_name() -> None:
     assert isinstance(policy, RemotePolicy)
     assert policy.client.url == "ws://desktop:8123"
     assert policy.checkpoint == "010000"
+
+
+def test_a_url_and_the_other_flags_reach_the_client() -> None:
+    flags = ["--policy=.remote", "--policy.url=wss://desktop/robots", "--policy.jpeg_quality=90"]
+    flags += ["--policy.connect_timeout=1", "--policy.request_timeout=2"]
+    flags += ["--policy.reconnect_timeout=3", "--policy.allow_history_loss"]
+    assert cli.status(command, "command", flags) == 0
+    client = seen.pop().client
+    assert client.url == "wss://desktop:443/robots"
+    assert client.options == SessionOptions(1, 2, 3, allow_history_loss=True, jpeg_quality=90)
+
+
+def test_an_address_that_is_none_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.status(command, "command", ["--policy=.remote", "--policy.url=desktop:8000"]) == 2
+    assert "expected ws://HOST:PORT" in capsys.readouterr().err
 
 
 def test_it_defaults_to_this_machine_and_the_servers_default_port() -> None:

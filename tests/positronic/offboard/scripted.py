@@ -1,6 +1,7 @@
 """Servers that say what a test wants: public ones, broken ones, and those that come and go."""
 
 import contextlib
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from positronic.offboard import wire
 from positronic.offboard.client import InferenceClient
 from positronic.offboard.listen import bind
 
+Refusal = tuple[int, str, dict[str, str]]
 Script = Callable[[ServerConnection], None]
 
 READY = {"status": "ready", "meta": {"type": "old", "port": 1}}
@@ -22,7 +24,8 @@ OURS: dict[str, Any] = {"type": "act", "checkpoint_id": "010000", "request_ids":
 def speaking(
     *scripts: Script,
     port: int = 0,
-    answers: Sequence[tuple[int, str, dict[str, str]]] = (),
+    answers: Sequence[Refusal] = (),
+    context: ssl.SSLContext | None = None,
 ) -> Iterator[int]:
     """Run a server whose n-th connection goes by the n-th script, later ones by the last.
 
@@ -30,6 +33,7 @@ def speaking(
         scripts: What it says.
         port: Where it listens.
         answers: HTTP statuses, reasons and headers that the first connections get instead.
+        context: Makes it speak TLS.
     """
     connections = iter(range(10**6))
     handshakes = iter(answers)
@@ -47,7 +51,7 @@ def speaking(
             response.headers[name] = value
         return response
 
-    with serve(handler, "127.0.0.1", port, process_request=process_request) as server:
+    with serve(handler, "127.0.0.1", port, ssl=context, process_request=process_request) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from positronic.codec import Codec, Contract, FlipGrip, Image
+from positronic.offboard import wire
 from positronic.offboard.request import RequestFilter, image_sizes
 from positronic.vendors.lerobot import codecs
 
@@ -82,3 +83,28 @@ def test_images_that_something_else_reads_first_are_not_touched() -> None:
     assert image_sizes(contract(one & other)) == {}
     assert image_sizes(contract(FlipGrip() | small_cameras())) == {}
     assert image_sizes(contract(codecs.eepose_state())) == {}
+
+
+def test_the_seed_of_a_policy_that_draws_numbers_is_sent() -> None:
+    request = RequestFilter(contract(small_cameras()))({**observation((48, 64)), "seed": 7})
+    assert request["seed"] == 7
+
+
+def test_images_are_compressed_after_they_are_shrunk_and_nothing_else_is() -> None:
+    smooth = np.stack([np.add.outer(np.arange(240), np.arange(320)) // 4] * 3, -1).astype(np.uint8)
+    obs = {**observation((240, 320)), "image.wrist": smooth}
+    plain = RequestFilter(contract(small_cameras()))(obs)
+    request = RequestFilter(contract(small_cameras()), jpeg_quality=95)(obs)
+    back = wire.unpack(wire.pack(request))
+    assert back["image.wrist"].shape == (48, 64, 3)
+    assert np.abs(back["image.wrist"].astype(int) - plain["image.wrist"]).max() <= 4
+    for key in ("robot_state.ee_pose", "grip", "task"):
+        np.testing.assert_array_equal(back[key], obs[key])
+    assert obs["image.wrist"] is smooth
+
+
+@pytest.mark.parametrize(
+    "value", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), [1]]
+)
+def test_what_is_no_image_is_not_compressed(value: Any) -> None:
+    assert RequestFilter(None, jpeg_quality=90)({"x": value})["x"] is value
