@@ -3,6 +3,7 @@
 import io
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -51,25 +52,23 @@ def resized_header(height: int, width: int) -> bytes:
     return bytes(data)
 
 
-def observation() -> dict[str, Any]:
-    """What a robot sends, with small images so that most mutations meet what is around them."""
-    return {
-        "robot_state.q": np.linspace(0, 1, 7, dtype=np.float32),
-        "robot_state.ee_pose": np.linspace(0, 1, 7),
-        "grip": 0.5,
-        "gain": np.float32(0.25),
-        "image.wrist": np.zeros((6, 8, 3), np.uint8),
-        "task": "stack the red cube",
-    }
+# What a robot sends, with small images so that most mutations meet what is around them.
+OBSERVATION: dict[str, Any] = {
+    "robot_state.q": np.linspace(0, 1, 7, dtype=np.float32),
+    "robot_state.ee_pose": np.array([0.4, 0.1, 0.3, 0.5, 0.5, 0.5, 0.5]),
+    "grip": 0.5,
+    "gain": np.float32(0.25),
+    "image.wrist": np.zeros((6, 8, 3), np.uint8),
+    "task": "stack the red cube",
+}
 
 
 def marker(frames: Any, ndim: Any = 3) -> dict[bytes, Any]:
     return {b"__jpeg__": True, b"frames": frames, b"ndim": ndim}
 
 
-def real_frames() -> list[bytes]:
+def real_frames(obs: dict[str, Any]) -> list[bytes]:
     """Frames of honest clients: public ones, and ours with and without JPEG."""
-    obs = observation()
     compressed = {**obs, "image.wrist": marker([JPEG]), "image.side": marker([JPEG, JPEG], 4)}
     return [
         wire.pack(obs),
@@ -80,37 +79,45 @@ def real_frames() -> list[bytes]:
     ]
 
 
-def _flip(rng: random.Random, frame: bytearray, frames: list[bytes]) -> bytes:
+@dataclass(frozen=True)
+class Honest:
+    """What mutations begin with."""
+
+    obs: dict[str, Any]
+    frames: list[bytes]
+
+
+def _flip(rng: random.Random, frame: bytearray, honest: Honest) -> bytes:
     for _ in range(rng.randrange(1, 5)):
         frame[rng.randrange(len(frame))] ^= 1 << rng.randrange(8)
     return bytes(frame)
 
 
-def _overwrite(rng: random.Random, frame: bytearray, frames: list[bytes]) -> bytes:
+def _overwrite(rng: random.Random, frame: bytearray, honest: Honest) -> bytes:
     for _ in range(rng.randrange(1, 4)):
         frame[rng.randrange(len(frame))] = rng.randrange(256)
     return bytes(frame)
 
 
-def _truncate(rng: random.Random, frame: bytearray, frames: list[bytes]) -> bytes:
+def _truncate(rng: random.Random, frame: bytearray, honest: Honest) -> bytes:
     return bytes(frame[: rng.randrange(len(frame))])
 
 
-def _splice(rng: random.Random, frame: bytearray, frames: list[bytes]) -> bytes:
-    other = rng.choice(frames)
+def _splice(rng: random.Random, frame: bytearray, honest: Honest) -> bytes:
+    other = rng.choice(honest.frames)
     return bytes(frame[: rng.randrange(len(frame))]) + other[rng.randrange(len(other)) :]
 
 
-def _repeat(rng: random.Random, frame: bytearray, frames: list[bytes]) -> bytes:
+def _repeat(rng: random.Random, frame: bytearray, honest: Honest) -> bytes:
     start, end = sorted(rng.randrange(len(frame)) for _ in range(2))
     return bytes(frame[:end] + frame[start:])
 
 
-def _noise(rng: random.Random, frame: bytearray, frames: list[bytes]) -> bytes:
+def _noise(rng: random.Random, frame: bytearray, honest: Honest) -> bytes:
     return rng.randbytes(rng.randrange(200))
 
 
-def _long(rng: random.Random, frame: bytearray, frames: list[bytes]) -> bytes:
+def _long(rng: random.Random, frame: bytearray, honest: Honest) -> bytes:
     """Declare up to four billion elements."""
     at = rng.randrange(len(frame))
     count = rng.choice([2**32 - 1, 2**31, 2**24, 70000])
@@ -118,24 +125,24 @@ def _long(rng: random.Random, frame: bytearray, frames: list[bytes]) -> bytes:
     return bytes(frame)
 
 
-def _deep(rng: random.Random, frame: bytearray, frames: list[bytes]) -> bytes:
+def _deep(rng: random.Random, frame: bytearray, honest: Honest) -> bytes:
     depth = rng.choice([100, 500, 1000, 5000, 20000])
     shell = rng.choice([b"\x91", b"\x81\xa1a", b"\x81\xc4\x0b__ndarray__"])
     return shell * depth + rng.choice([b"\xc0", b"", bytes(frame)])
 
 
-def _typed(rng: random.Random, frame: bytearray, frames: list[bytes]) -> bytes:
+def _typed(rng: random.Random, frame: bytearray, honest: Honest) -> bytes:
     """Well-formed maps in which one value is of a wrong type, or no map at all."""
     strange: list[Any] = [None, True, -1, 2**63, float("nan"), float("inf"), "x" * 3000, b"\0" * 9]
     strange += [[], [1, "a"], {}, {"grip": 0}, msgpack.ExtType(5, b"xyz"), msgpack.Timestamp(1, 2)]
     strange += [1e308, -0.0, "\ud7ff", {1: 2}, {b"a": 1}, [[[[]]]], np.zeros((0, 3)), np.array("a")]
     value = rng.choice(strange)
-    obs: Any = observation()
+    obs: Any = dict(honest.obs)
     obs[rng.choice([*obs, "image.side", "", 5, b"grip", None, "é" * 200])] = value
     return wire.pack(rng.choice([obs, {"request_id": 3, "observation": obs}, value]))
 
 
-def _array(rng: random.Random, frame: bytearray, frames: list[bytes]) -> bytes:
+def _array(rng: random.Random, frame: bytearray, honest: Honest) -> bytes:
     """Arrays and scalars whose dtype, shape and data do not fit each other."""
     dtype = rng.choice([*DTYPES, None, 5])
     data = rng.choice([b"", b"\0" * 8, b"\0" * 96, "text", None, 2**40, -5, 1.5, [1], True])
@@ -147,11 +154,11 @@ def _array(rng: random.Random, frame: bytearray, frames: list[bytes]) -> bytes:
     if rng.random() < 0.2:
         del value[rng.choice([b"data", b"dtype"])]
     key = rng.choice(["robot_state.q", "grip", "image.wrist", "gain"])
-    packed: bytes = msgpack.packb({**msgpack.unpackb(wire.pack(observation())), key: value})
+    packed: bytes = msgpack.packb({**msgpack.unpackb(wire.pack(honest.obs)), key: value})
     return packed
 
 
-def _jpeg(rng: random.Random, frame: bytearray, frames: list[bytes]) -> bytes:
+def _jpeg(rng: random.Random, frame: bytearray, honest: Honest) -> bytes:
     """Images that are none, are damaged, or claim to be of a gigapixel."""
     damaged = bytearray(JPEG)
     for _ in range(rng.randrange(1, 9)):
@@ -165,17 +172,17 @@ def _jpeg(rng: random.Random, frame: bytearray, frames: list[bytes]) -> bytes:
     value = marker(frames_value, ndim)
     if rng.random() < 0.1:
         del value[rng.choice([b"frames", b"ndim"])]
-    return wire.pack({**observation(), "image.wrist": value})
+    return wire.pack({**honest.obs, "image.wrist": value})
 
 
-def _envelope(rng: random.Random, frame: bytearray, frames: list[bytes]) -> bytes:
+def _envelope(rng: random.Random, frame: bytearray, honest: Honest) -> bytes:
     """Requests with ids that are no numbers, and observations that are no maps."""
-    obs: Any = rng.choice([observation(), {}, None, [], 5, "x", {"request_id": 1}, {1: 2}])
+    obs: Any = rng.choice([honest.obs, {}, None, [], 5, "x", {"request_id": 1}, {1: 2}])
     extra = {"more": 1} if rng.random() < 0.2 else {}
     return wire.pack({"request_id": rng.choice(REQUEST_IDS), "observation": obs, **extra})
 
 
-MUTATORS: list[Callable[[random.Random, bytearray, list[bytes]], bytes]] = [
+MUTATORS: list[Callable[[random.Random, bytearray, Honest], bytes]] = [
     _flip,
     _overwrite,
     _truncate,
@@ -191,10 +198,11 @@ MUTATORS: list[Callable[[random.Random, bytearray, list[bytes]], bytes]] = [
 ]
 
 
-def mutations(seed: int, count: int) -> Iterator[bytes]:
-    """Yield ``count`` frames; the same for the same seed."""
+def mutations(seed: int, count: int, obs: dict[str, Any] | None = None) -> Iterator[bytes]:
+    """Yield ``count`` frames, made of the observation ``obs``; the same for the same seed."""
     rng = random.Random(seed)
-    frames = real_frames()
+    obs = OBSERVATION if obs is None else obs
+    honest = Honest(obs, real_frames(obs))
     for _ in range(count):
         mutate = rng.choice(MUTATORS)
-        yield mutate(rng, bytearray(rng.choice(frames)), frames)
+        yield mutate(rng, bytearray(rng.choice(honest.frames)), honest)

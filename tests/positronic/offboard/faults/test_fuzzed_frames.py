@@ -8,7 +8,12 @@ from websockets.sync.client import ClientConnection
 
 from positronic.errors import SessionError
 from positronic.offboard import wire
-from tests.positronic.offboard.faults.mutations import mutations, real_frames, resized_header
+from tests.positronic.offboard.faults.mutations import (
+    OBSERVATION,
+    mutations,
+    real_frames,
+    resized_header,
+)
 from tests.positronic.offboard.faults.process import (
     FEW_OBJECTS,
     MIB,
@@ -86,7 +91,7 @@ def test_decoding_fuzzed_frames_raises_session_errors_only(seed: int) -> None:
 def test_the_frames_are_real_ones_until_they_are_mutated(server: ServerProcess) -> None:
     with raw(server.port) as session:
         ready(session)
-        for frame in real_frames():
+        for frame in real_frames(OBSERVATION):
             session.send(frame)
             assert "result" in receive(session), frame
 
