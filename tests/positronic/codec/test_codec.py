@@ -118,11 +118,34 @@ def test_missing_signals_are_named_with_what_is_present() -> None:
         ("robot_state.ee_pose", np.zeros(6), r"'robot_state.ee_pose' has shape \(6,\), expected 7"),
         ("robot_state.ee_pose", np.zeros((1, 7)), r"'robot_state.ee_pose' has shape \(1, 7\)"),
         ("grip", [0.0, 1.0], r"'grip' has shape \(2,\), expected one number"),
-        ("grip", "open", "'grip' is not numeric"),
+        ("grip", "0.5", "'grip' is not numeric: got str, expected one number"),
+        ("grip", b"1", "'grip' is not numeric: got bytes, expected one number"),
+        ("grip", True, "'grip' is not numeric: got bool, expected one number"),
+        ("grip", None, "'grip' is not numeric: got NoneType, expected one number"),
+        ("grip", 1j, "'grip' is not numeric: got complex"),
+        ("grip", np.array([True]), "'grip' is not numeric: got bool, expected one number"),
+        ("robot_state.ee_pose", [[0.0], [0.0, 1.0]], "not numeric: got nested sequences, expect"),
+        ("robot_state.ee_pose", {"x": 1.0}, "is not numeric: got dict, expected 7 numbers"),
+        ("robot_state.ee_pose", np.ones(7), r"no rotation at elements 3 to 6: their norm is 2,"),
+        ("robot_state.ee_pose", np.zeros(7), "their norm is 0, expected a unit quaternion, wxyz"),
+        (
+            "object_poses",
+            np.tile([0, 0, 0, 1, 0, 0, 0.5], 2),
+            "'object_poses' holds no rotation at",
+        ),
         ("grip", float("nan"), "'grip' holds a value that is not finite"),
         ("object_poses", np.zeros(7), r"'object_poses' has shape \(7,\), expected 14"),
         ("image.wrist", np.zeros((24, 32), np.uint8), r"'image.wrist' is uint8 \(24, 32\)"),
         ("image.wrist", np.zeros((24, 32, 3)), r"'image.wrist' is float64 \(24, 32, 3\)"),
+        (
+            "image.wrist",
+            np.zeros((3, 24, 32), np.uint8),
+            r"\(3, 24, 32\), expected uint8 \(H, W, 3\)",
+        ),
+        ("image.wrist", np.zeros((24, 0, 3), np.uint8), r"'image.wrist' is uint8 \(24, 0, 3\)"),
+        ("image.wrist", [[0], [0, 1]], "'image.wrist' is object"),
+        ("image.wrist", None, "'image.wrist' is object"),
+        ("image.wrist", b"JFIF", "'image.wrist' is"),
     ],
 )
 def test_a_signal_that_does_not_fit_is_named(name: str, value: Any, message: str) -> None:
@@ -175,6 +198,51 @@ def test_decode_gives_position_and_rotation_matrix() -> None:
     np.testing.assert_allclose(pose, [1, 2, 3, 0, -1, 0, 1, 0, 0, 0, 0, 1], atol=1e-6)
 
 
+def strided(rows: int) -> Any:
+    """A view of every third row of a column-major array, as a policy's output may be one."""
+    return np.asfortranarray(np.random.default_rng(5).normal(size=(3 * rows, 9)))[::3, 1:]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 100])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "codec",
+    [
+        AbsolutePose(),
+        FlipGrip() | AbsolutePose(),
+        Rename((("grip", "g"),)) | (state() & AbsolutePose()),
+    ],
+    ids=["plain", "flipped", "nested"],
+)
+def test_many_actions_are_decoded_to_the_bits_of_each_alone(
+    codec: Codec, rows: int, dtype: Any
+) -> None:
+    actions = strided(rows).astype(dtype, copy=False)
+    together = codec.decode_rows(actions)
+    assert len(together) == rows
+    for action, command in zip(actions, together, strict=True):
+        alone = codec.decode(action)
+        assert command.keys() == alone.keys()
+        assert command["target_grip"] == alone["target_grip"]
+        assert command["robot_command"]["type"] == alone["robot_command"]["type"]
+        pose, expected = command["robot_command"]["pose"], alone["robot_command"]["pose"]
+        assert (pose.dtype, pose.shape) == (expected.dtype, expected.shape)
+        assert pose.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [(np.full(8, np.nan), "not finite"), (np.zeros(8), "holds no rotation")],
+)
+def test_one_action_of_many_that_is_none_is_refused(row: Any, message: str) -> None:
+    actions = np.ones((5, 8))
+    actions[3] = row
+    with pytest.raises(CodecError, match=message):
+        whole().decode_rows(actions)
+    with pytest.raises(CodecError, match=r"shape \(7,\), expected 8"):
+        whole().decode_rows(np.ones((5, 7)))
+
+
 @pytest.mark.parametrize(
     ("action", "message"),
     [
@@ -194,6 +262,16 @@ def test_parts_without_action_say_so() -> None:
         (state() & ObjectPoses()).decode(np.zeros(8))
     with pytest.raises(CodecError, match="encodes observations only"):
         state().encode_action({})
+
+
+def test_every_element_knows_where_it_comes_from() -> None:
+    pose, grip = "robot_state.ee_pose", "grip"
+    assert whole().origins == {
+        "observation.state": (pose,) * 7 + (grip,),
+        "observation.environment_state": ("object_poses",) * 10,
+    }
+    renamed = Rename((("grip", "gripper"),)) | state()
+    assert renamed.origins["observation.state"][-1] == "gripper"
 
 
 def test_parallel_merges_and_refuses_a_clash() -> None:

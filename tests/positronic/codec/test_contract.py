@@ -84,6 +84,7 @@ def test_the_order_of_features_counts() -> None:
         {"grip": {"open": 0.0, "closed": 1.0}},
         {"pose": {}},
         {"stats_digest": "0"},
+        {"feature_digests": {"action": "0"}},
         {"features": {}},
     ],
 )
@@ -127,6 +128,22 @@ def test_digest_is_the_same_however_the_numbers_were_stored(tmp_path: Path) -> N
         swapped["action"],
     )
     assert stats_digest(swapped, names) != digest
+
+
+def test_each_feature_has_a_digest_of_its_own() -> None:
+    changed = stats()
+    changed["action"]["mean"] = changed["action"]["mean"] + 1
+    one, other = contract(), contract().with_statistics(changed)
+    assert one.feature_digests is not None
+    assert other.feature_digests is not None
+    assert set(one.feature_digests) == {"action", "observation.state"}
+    changed_ones = {k for k, v in one.feature_digests.items() if other.feature_digests[k] != v}
+    assert changed_ones == {"action"}
+    assert one.stats_digest != other.stats_digest
+    with pytest.raises(ContractError, match="disagree: stats_digest: .*; feature_digests.action:"):
+        one.require_same(other, "a", "b")
+    # A contract written before they were has none.
+    one.require_same(contract(feature_digests=None), "a", "b")
 
 
 def test_another_codec_is_named_instead_of_all_that_it_makes() -> None:

@@ -3,14 +3,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from lerobot.utils.constants import IMAGENET_STATS
+from safetensors.numpy import load_file, save_file
 
 from positronic import storage
 from positronic.codec import Codec, Contract
 from positronic.errors import CheckpointError, ContractError, PositronicError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
-from tests.positronic.vendors.lerobot.small_policy import FPS, make_run
+from tests.positronic.vendors.lerobot.small_policy import FPS, make_run, statistics
 from tests.s3 import Faulty
 
 pytestmark = pytest.mark.xdist_group("lerobot")
@@ -147,6 +150,64 @@ def test_statistics_that_are_missing_are_refused_not_passed_over(tmp_path: Path,
         CheckpointDirectory(run).checkpoint("000001").verify()
 
 
+def change_statistics(path: Path, name: str, key: str, value: Any) -> None:
+    file = path / name
+    tensors = load_file(file)
+    tensors[key] = np.broadcast_to(np.float32(value), tensors[key].shape).copy()
+    save_file(tensors, file)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("policy_preprocessor_step_3_normalizer_processor", "policy_preprocessor.json"),
+        ("policy_postprocessor_step_0_unnormalizer_processor", "policy_postprocessor.json"),
+    ],
+)
+def test_statistics_that_were_changed_are_refused_by_name(run: Path, name: str, says: str) -> None:
+    checkpoint = CheckpointDirectory(run).checkpoint("020000")
+    change_statistics(checkpoint.path, f"{name}.safetensors", "action.std", 0.21)
+    with pytest.raises(
+        ContractError, match=rf"000 was changed: .* statistics of action \({says}\)"
+    ):
+        checkpoint.verify()
+    # An older contract knows all of them together only.
+    contract = Contract.load(checkpoint.path)
+    contract.replace(feature_digests=None).save(checkpoint.path)
+    with pytest.raises(ContractError, match="statistics of one of observation.state, observ"):
+        checkpoint.verify()
+    contract.replace(feature_digests=None, stats_digest=None).save(checkpoint.path)
+    assert checkpoint.verify()
+
+
+def test_imagenets_statistics_may_stand_for_those_of_images_only(tmp_path: Path) -> None:
+    codec = codecs.eepose_absolute(image_size=32)
+    run = make_run(tmp_path / "run", codec, (1,))
+    checkpoint = CheckpointDirectory(run).checkpoint("000001")
+    for name in ("preprocessor_step_3_normalizer", "postprocessor_step_0_unnormalizer"):
+        for image in ("left", "side"):
+            for statistic, values in IMAGENET_STATS.items():
+                key = f"observation.images.{image}.{statistic}"
+                change_statistics(
+                    checkpoint.path, f"policy_{name}_processor.safetensors", key, values
+                )
+    assert checkpoint.verify()
+    name = "policy_preprocessor_step_3_normalizer_processor.safetensors"
+    change_statistics(checkpoint.path, name, "observation.images.side.mean", 0.5)
+    with pytest.raises(ContractError, match="statistics of observation.images.side"):
+        checkpoint.verify()
+
+
+def test_what_is_normalised_by_can_be_looked_at(trained: Path) -> None:
+    found = CheckpointDirectory(trained).checkpoint("020000").statistics
+    expected = statistics(state_codec())
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert found[name].keys() == values.keys()
+        for statistic, value in values.items():
+            np.testing.assert_array_equal(found[name][statistic], value)
+
+
 def test_another_codec_is_refused_by_both_names(trained: Path) -> None:
     with pytest.raises(
         ContractError,
@@ -191,8 +252,19 @@ def test_a_checkpoint_of_lerobots_own_training_needs_a_codec(run: Path) -> None:
         checkpoint.verify(codecs.joints_absolute())
 
 
+@pytest.mark.parametrize(("kind", "takes"), [("act", False), ("smolvla", True), ("mine", True)])
+def test_a_policy_that_is_not_known_to_need_no_words_is_told_its_task(
+    run: Path, kind: str, takes: bool
+) -> None:
+    checkpoint = CheckpointDirectory(run).checkpoint("020000")
+    file = checkpoint.path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "type": kind}))
+    assert checkpoint.takes_task == takes
+
+
 def test_a_policy_with_a_tokenizer_is_told_its_task(run: Path) -> None:
     checkpoint = CheckpointDirectory(run).checkpoint("020000")
+    assert not checkpoint.takes_task
     file = checkpoint.path / "policy_preprocessor.json"
     document = json.loads(file.read_text())
     document["steps"].append({"registry_name": "tokenizer_processor", "config": {}})

@@ -10,10 +10,18 @@ from positronic import storage
 from positronic.codec import Codec
 from positronic.errors import CheckpointError, CodecError, ContractError, UsageError
 from positronic.geom import pose_to_wire
+from positronic.offboard.model import Model, ModelSession
 from positronic.policy import Policy, Session
 from positronic.vendors.lerobot import codecs
-from positronic.vendors.lerobot.policy import LeRobotPolicy, act_absolute
-from tests.positronic.vendors.lerobot.small_policy import FPS, STEPS, make_run, observation
+from positronic.vendors.lerobot.acting import Request
+from positronic.vendors.lerobot.policy import BATCH_TOLERANCE, LeRobotPolicy, act_absolute
+from tests.positronic.vendors.lerobot.small_policy import (
+    FPS,
+    STEPS,
+    make_run,
+    observation,
+    statistics,
+)
 
 pytestmark = pytest.mark.xdist_group("lerobot")
 
@@ -62,7 +70,7 @@ def test_its_actions_are_those_of_native_lerobot(runs: dict[str, Path], name: st
         expected = native_actions(runs[name], CODECS[name], obs)
         actions = policy.new_session().infer(obs)
         assert len(actions) == STEPS
-        raw = policy.predict(CODECS[name].encode(obs))
+        raw = policy.predict([Request(policy.encode(obs))])[0].actions
         np.testing.assert_allclose(raw, expected, atol=1e-5, rtol=0)
         for i, (action, native) in enumerate(zip(actions, expected, strict=True)):
             command = action["robot_command"]
@@ -75,12 +83,18 @@ def test_its_actions_are_those_of_native_lerobot(runs: dict[str, Path], name: st
 def test_it_says_what_it_is(runs: dict[str, Path]) -> None:
     policy = load(runs["images"])
     assert isinstance(policy, Policy)
+    assert isinstance(policy, Model)
     assert isinstance(policy.new_session(), Session)
+    assert isinstance(policy.new_session(), ModelSession)
     meta = dict(policy.new_session().meta)
     assert meta.pop("contract")["codec"]["name"] == "eepose_absolute"
     assert meta == {
         "type": "act",
         "device": "cpu",
+        "backend": "torch",
+        "precision": "float32",
+        "every_step": False,
+        "n_obs_steps": 1,
         "action_fps": FPS,
         "action_horizon_sec": STEPS / FPS,
         "image_sizes": {"image.wrist": [64, 48], "image.exterior": [64, 48]},
@@ -89,24 +103,25 @@ def test_it_says_what_it_is(runs: dict[str, Path]) -> None:
     }
 
 
-def test_the_task_never_reaches_act(runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    policy = load(runs["state"])
-    seen: list[Any] = []
-    predict = policy._policy.predict_action_chunk
+@pytest.mark.parametrize("name", ["state", "images"])
+def test_each_row_of_a_batch_is_what_it_would_be_alone(runs: dict[str, Path], name: str) -> None:
+    policy = load(runs[name])
+    sessions = [policy.new_session() for _ in range(5)]
+    requests = [session.prepare(observation(seed)) for seed, session in enumerate(sessions)]
+    predictions = policy.predict(requests)
+    assert len(predictions) == 5
+    action = statistics(CODECS[name])["action"]
+    scale = np.maximum(np.abs(action["min"]), np.abs(action["max"]))
+    for seed, (session, together) in enumerate(zip(sessions, predictions, strict=True)):
+        (alone,) = policy.predict([Request(policy.encode(observation(seed)))])
+        assert (np.abs(together.actions - alone.actions) <= BATCH_TOLERANCE * scale).all()
+        np.testing.assert_equal(session.finish(together), policy.decode(together.actions))
 
-    def spy(batch: dict[str, Any]) -> Any:
-        seen.append(batch)
-        return predict(batch)
 
-    monkeypatch.setattr(policy._policy, "predict_action_chunk", spy)
-    one = policy.new_session({"task": "stack"}).infer(observation())
-    other = policy.new_session().infer({**observation(), "task": "something else"})
-    assert str(one) == str(other)
-    assert len(seen) == 2
-    assert not any("task" in batch for batch in seen)
-    policy._takes_task = True
-    policy.new_session().infer(observation())
-    assert seen[-1]["task"] == [observation()["task"]]
+def test_it_says_how_much_memory_its_weights_hold(runs: dict[str, Path]) -> None:
+    weights = runs["state"] / "checkpoints/010000/pretrained_model/model.safetensors"
+    # Its header, and buffers that are not saved.
+    assert load(runs["state"]).nbytes == pytest.approx(weights.stat().st_size, rel=0.2)
 
 
 def test_the_same_observation_gives_the_same_bits_in_every_session(runs: dict[str, Path]) -> None:
@@ -158,6 +173,11 @@ def test_read_only_arrays_from_the_wire_are_taken_and_left_alone(runs: dict[str,
         ),
         ({"image.wrist": np.zeros((4, 4), np.uint8)}, r"expected uint8 \(H, W, 3\)"),
         ({"image.wrist": ...}, "needs image.wrist"),
+        (
+            {"robot_state.ee_pose": np.array([412.0, 0, 306, 0, 1, 0, 0])},
+            r"ee_pose' gives 412 \(observation.state, element 0\), expected at most 15: training",
+        ),
+        ({"grip": 255}, "'grip' gives 255 .*: training saw nothing beyond 1.5; send it in the"),
     ],
 )
 def test_an_observation_that_does_not_fit_is_named(
@@ -175,9 +195,11 @@ def test_actions_that_are_not_finite_are_refused(runs: dict[str, Path]) -> None:
 
     policy = load(runs["state"])
     with torch.no_grad():
-        policy._policy.model.action_head.bias.fill_(float("nan"))
+        policy._backend.policy.model.action_head.bias.fill_(float("nan"))  # type: ignore[attr-defined]
     with pytest.raises(CodecError, match="not finite"):
         policy.warm_up()
+    with pytest.raises(CodecError, match="not finite"):
+        policy.new_session().infer(observation())
 
 
 def test_the_backbone_is_not_downloaded(
@@ -209,19 +231,6 @@ def test_damaged_weights_are_named(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_what_needs_history_is_refused_by_name(tmp_path: Path) -> None:
-    run = make_run(
-        tmp_path / "run",
-        CODECS["state"],
-        (1,),
-        contract=False,
-        n_action_steps=1,
-        temporal_ensemble_coeff=0.01,
-    )
-    with pytest.raises(CheckpointError, match=r"\(act\) needs the history of its session"):
-        load(run, codec=CODECS["state"])
-
-
 def test_another_codec_and_an_absent_device_are_refused(runs: dict[str, Path]) -> None:
     with pytest.raises(ContractError, match="trained with codec 'eepose_state', not with"):
         load(runs["state"], codec=CODECS["joints"])
@@ -236,5 +245,9 @@ def test_a_checkpoint_in_s3_acts_as_the_local_one(s3: Any, runs: dict[str, Path]
     policy: LeRobotPolicy = act_absolute(checkpoints_dir="s3://bucket/runs/state", device="cpu")
     local = load(runs["state"])
     assert policy.meta == local.meta
-    for ours, theirs in zip(policy.new_session().infer(observation(0)), local.infer(observation(0)), strict=True):
+    for ours, theirs in zip(
+        policy.new_session().infer(observation(0)),
+        local.new_session().infer(observation(0)),
+        strict=True,
+    ):
         np.testing.assert_equal(ours, theirs)
