@@ -134,12 +134,11 @@ class Batcher:
     def _consider(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._busy or not self._queue:
             return
-        enough = min(self._open_sessions(), self._batching.max_batch)
-        patience = self._batching.window_s - (time.perf_counter() - self._queue[0].since)
-        if len(self._queue) >= enough or patience <= 0:
+        if len(self._queue) >= min(self._open_sessions(), self._batching.max_batch):
             self._start(loop)
         elif self._window is None:
-            self._window = loop.call_later(patience, self._start, loop)
+            waited = time.perf_counter() - self._queue[0].since
+            self._window = loop.call_later(self._batching.window_s - waited, self._start, loop)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._window is not None:

@@ -134,6 +134,11 @@ async def test_a_failed_one_is_tried_at_once_when_the_list_changes(
     source.names.insert(0, "005000")
     assert await hand.look() == []
     assert source.loads == [B, B, B]
+    # And the pauses begin anew.
+    assert await hand.look(after=9) == []
+    assert source.loads == [B, B, B]
+    assert await hand.look(after=1) == []
+    assert source.loads == [B, B, B, B]
     source.names.append(C)
     assert await hand.look() == [(C, None)]
 
