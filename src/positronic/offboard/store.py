@@ -225,14 +225,14 @@ class ModelStore:
             await self._evict(other)
 
     def _refuse(self, entry: Entry, nbytes: int) -> None:
-        size, bound = _gigabytes(nbytes), _gigabytes(self.memory_bytes)
+        size, bound = _size(nbytes), _size(self.memory_bytes)
         default = self._entries.get(self._default)
         stays = default.nbytes if default is not None and default is not entry else 0
         if nbytes + stays > self.memory_bytes:
-            beside = f" beside the default's {_gigabytes(stays)}" if stays else ""
+            beside = f" beside the default's {_size(stays)}" if stays else ""
             raise CheckpointError(
                 f"checkpoint {entry.id} takes {size}{beside}, more than the {bound} that models"
-                " may take on this server; start it with more memory for models"
+                " may take on this server; start it with a larger --model_memory_gb"
             )
         used = [other.id for other in self._entries.values() if other.ready and other.sessions]
         raise Busy(
@@ -257,5 +257,9 @@ def _give_back(model_id: str, model: Model) -> None:
         logger.exception("checkpoint %s cannot be given back in order", model_id)
 
 
-def _gigabytes(nbytes: int) -> str:
-    return f"{nbytes / 1e9:.2f} GB"
+def _size(nbytes: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if nbytes < 1000:
+            return f"{nbytes:.4g} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.4g} GB"

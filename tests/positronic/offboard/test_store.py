@@ -156,7 +156,7 @@ async def test_a_model_in_use_is_never_evicted_and_what_does_not_fit_is_busy(
     with pytest.raises(Busy) as busy:
         await store.acquire(D)
     assert str(busy.value) == (
-        f"checkpoint {D} takes 0.00 GB and does not fit: of the 0.00 GB that models may take,"
+        f"checkpoint {D} takes 100 B and does not fit: of the 300 B that models may take,"
         f" sessions use {B}, {C}; try again when one has ended, or ask for one of these"
     )
     assert source.loads == [B, C, A]
@@ -190,11 +190,11 @@ async def test_what_can_never_fit_is_refused_as_such(source: Source, make: Any) 
     store: ModelStore = make(2)
     source.sizes |= {B: 2 * NBYTES, C: 3 * NBYTES}
     await use(store, B)
-    with pytest.raises(CheckpointError, match=r"takes 0.00 GB, more than the 0.00 GB that models"):
+    with pytest.raises(CheckpointError, match="takes 300 B, more than the 200 B that models may"):
         await store.acquire(C)
     await use(store, A)
     assert loaded(store) == [A]
-    with pytest.raises(CheckpointError, match=r"takes 0.00 GB beside the default's 0.00 GB, more"):
+    with pytest.raises(CheckpointError, match="takes 200 B beside the default's 100 B, more"):
         await store.acquire(B)
     assert source.loads == [B, A]
 
@@ -480,6 +480,16 @@ async def test_load_and_unload_under_stress(source: Source, make: Any) -> None:
     assert living == loaded(store)
     assert [model.sessions for model in store.status()] == [0] * len(living)
     assert len(source.loads) > 20
+
+
+@in_loop
+async def test_sizes_are_said_for_people(source: Source, make: Any) -> None:
+    source.sizes |= {B: 1_250_000_000, C: 85_400_000}
+    for name, size in ((B, "1.25 GB"), (C, "85.4 MB")):
+        with pytest.raises(
+            CheckpointError, match=f"takes {size}, more .* larger --model_memory_gb"
+        ):
+            await make().acquire(name)
 
 
 @pytest.mark.parametrize("memory_bytes", [0, -1])
