@@ -10,7 +10,7 @@ from typing import Any
 
 from getiaction.errors import GetiactionError
 from getiaction.export.check import compare
-from getiaction.export.graph import Graph, action_spread, exportable, inputs_of, on_cpu, trace
+from getiaction.export.graph import Traced, action_spread, exportable
 from getiaction.export.manifest import FILES, MANIFEST, OUTPUT, Manifest, Spec, sha256
 from getiaction.export.writers import NEEDS, require_all, save
 from getiaction.policies.lerobot import LeRobotPolicy
@@ -57,21 +57,41 @@ def export(
         GetiactionError: the policy cannot be exported, a package is missing, ``path`` is taken, or
             the check failed. Nothing is left behind.
     """
-    final = Path(path)
-    if backend not in FILES:
-        raise GetiactionError(f"unknown backend {backend!r}; export knows: {', '.join(FILES)}")
     if image_dtype not in ("float32", "uint8"):
         raise GetiactionError(f"image_dtype is {image_dtype!r}; expected 'float32' or 'uint8'")
     if opset is not None and backend == "torch":
         raise GetiactionError("opset belongs to ONNX; leave it out for backend 'torch'")
-    _refuse_taken(final, overwrite)
+    final = _target(path, backend, overwrite)
     exportable(policy)
+    require_all(backend)
+    traced = Traced(policy, image_dtype, opset)
+    fps = fps if fps is not None else _fps(policy)
+    return write(traced, final, backend, check=check, overwrite=overwrite, fps=fps, source=source)
+
+
+def write(
+    traced: Traced,
+    path: str | Path,
+    backend: str = "onnx",
+    *,
+    check: bool = True,
+    overwrite: bool = False,
+    fps: float | None = None,
+    source: str | None = None,
+) -> Path:
+    """Write what was traced for one more backend; the rest as :func:`export`.
+
+    Raises:
+        GetiactionError: a package is missing, ``path`` is taken, or the check failed. Nothing is
+            left behind.
+    """
+    final = _target(path, backend, overwrite)
     require_all(backend)
     unfinished = final.with_name(f"{UNFINISHED}{final.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        _write(policy, unfinished, backend, opset, check, image_dtype, fps, source)
+        _write(traced, unfinished, backend, check, fps, source)
         _put(unfinished, final)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -79,31 +99,25 @@ def export(
 
 
 def _write(
-    policy: LeRobotPolicy,
+    traced: Traced,
     directory: Path,
     backend: str,
-    opset: int | None,
     check: bool,
-    image_dtype: str,
     fps: float | None,
     source: str | None,
 ) -> None:
-    twin = on_cpu(policy)
-    inputs = inputs_of(twin, image_dtype)
-    graph = Graph(twin, inputs)
-    program = trace(graph, inputs)
-    save(program, [spec.key for spec in inputs], backend, directory, opset)
-    config = twin.config
+    save(traced, backend, directory)
+    config = traced.twin.config
     (actions,) = config.action_feature.shape
     manifest = Manifest(
         policy_type=config.type,
         backend=backend,
-        inputs=inputs,
+        inputs=traced.inputs,
         outputs=(Spec(OUTPUT, (config.chunk_size, actions)),),
         chunk_size=config.chunk_size,
         n_action_steps=config.n_action_steps,
         temporal_ensemble_coeff=config.temporal_ensemble_coeff,
-        fps=fps if fps is not None else _fps(policy),
+        fps=fps,
         check=None,
         versions=_versions(backend),
         files={name: sha256(directory / name) for name in FILES[backend]},
@@ -111,9 +125,17 @@ def _write(
     )
     manifest.write(directory)
     if check:
-        spread = action_spread(graph, actions).numpy()
-        compared = compare(directory, twin, graph, inputs, spread)
+        spread = action_spread(traced.graph, actions).numpy()
+        compared = compare(directory, traced.twin, traced.graph, traced.inputs, spread)
         replace(manifest, check=compared).write(directory)
+
+
+def _target(path: str | Path, backend: str, overwrite: bool) -> Path:
+    if backend not in FILES:
+        raise GetiactionError(f"unknown backend {backend!r}; export knows: {', '.join(FILES)}")
+    final = Path(path)
+    _refuse_taken(final, overwrite)
+    return final
 
 
 def _refuse_taken(final: Path, overwrite: bool) -> None:

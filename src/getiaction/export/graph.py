@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from getiaction.errors import GetiactionError
 from getiaction.export.manifest import EXPORTABLE, Spec
+from getiaction.export.writers import to_onnx
 from getiaction.policies.lerobot import LeRobotPolicy
 
 # What a graph need not do: it is given batches, and runs where its runtime says.
@@ -58,6 +60,41 @@ class Graph(nn.Module):
             transition = step(transition)
         result: Tensor = transition[TransitionKey.ACTION]
         return result
+
+
+class Traced:
+    """A policy as one program, from which exports for several backends are written.
+
+    The dear part is done once: tracing the policy, and turning that into ONNX where one is asked
+    for that comes from it.
+
+    Args:
+        policy: Is left as it is.
+        image_dtype: What the graph takes: ``float32`` in [0, 1], or ``uint8``.
+        opset: ONNX's; what torch recommends unless given.
+
+    Raises:
+        GetiactionError: the policy cannot be exported.
+    """
+
+    def __init__(
+        self, policy: LeRobotPolicy, image_dtype: str = "float32", opset: int | None = None
+    ) -> None:
+        exportable(policy)
+        self.twin = on_cpu(policy)
+        self.inputs = inputs_of(self.twin, image_dtype)
+        self.graph = Graph(self.twin, self.inputs)
+        self.opset = opset
+
+    @cached_property
+    def program(self) -> torch.export.ExportedProgram:
+        """For any batch size."""
+        return trace(self.graph, self.inputs)
+
+    @cached_property
+    def onnx_program(self) -> Any:
+        """The same as torch's ``ONNXProgram``."""
+        return to_onnx(self.program, [spec.key for spec in self.inputs], self.opset)
 
 
 def exportable(policy: LeRobotPolicy) -> None:

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from torch.export import ExportedProgram
 
 from getiaction.export.manifest import FILES, OUTPUT
 from getiaction.export.runtimes import openvino, require
+
+if TYPE_CHECKING:
+    from getiaction.export.graph import Traced
 
 # What each backend is made with; besides its runtime, which the check needs.
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -32,30 +35,31 @@ def require_all(backend: str) -> None:
         openvino() if package == "openvino" else require(package, backend)
 
 
-def save(
-    program: ExportedProgram, keys: list[str], backend: str, directory: Path, opset: int | None
-) -> None:
-    """Write the files of ``backend``.
+def save(traced: "Traced", backend: str, directory: Path) -> None:
+    """Write the files of ``backend`` into ``directory``."""
+    if backend == "torch":
+        torch.export.save(traced.program, directory / FILES["torch"][0])
+        return
+    onnx_file = directory / FILES["onnx"][0]
+    with _quietly():
+        traced.onnx_program.save(onnx_file, external_data=False)
+    if backend == "openvino":
+        _save_openvino(onnx_file, directory / FILES["openvino"][0])
+        onnx_file.unlink()
+
+
+def to_onnx(program: ExportedProgram, keys: list[str], opset: int | None) -> Any:
+    """Return torch's ``ONNXProgram``.
 
     Args:
         program: From tensors in the order of ``keys`` to the actions.
         keys: The inputs' names.
-        backend: One of ``FILES``.
-        directory: Gets the files.
         opset: ONNX's version of operators; what torch recommends if ``None``.
     """
-    if backend == "torch":
-        torch.export.save(program, directory / FILES["torch"][0])
-        return
-    onnx_file = directory / FILES["onnx"][0]
     with _quietly():
-        made: Any = torch.onnx.export(
+        return torch.onnx.export(
             program, input_names=keys, output_names=[OUTPUT], opset_version=opset, verbose=False
         )
-        made.save(onnx_file, external_data=False)
-    if backend == "openvino":
-        _save_openvino(onnx_file, directory / FILES["openvino"][0])
-        onnx_file.unlink()
 
 
 def _save_openvino(onnx_file: Path, file: Path) -> None:

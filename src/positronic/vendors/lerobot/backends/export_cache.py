@@ -11,8 +11,10 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from getiaction.errors import GetiactionError
 from getiaction.export.inference import InferenceModel
@@ -21,6 +23,9 @@ from getiaction.storage.cache import cache_home
 from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.backends.exported import ExportedBackend
 from positronic.vendors.lerobot.checkpoints import CONFIG, WEIGHTS, Checkpoint
+
+if TYPE_CHECKING:
+    from getiaction.export.graph import Traced
 
 KEPT = 16
 # Packages whose other version may make another export. Their modules take seconds to import.
@@ -45,6 +50,14 @@ class ExportCache:
         ours = common / "exports" / self.digest
         beside = checkpoint.path.parent / "exports"
         self.places = [ours] if checkpoint.path.is_relative_to(common) else [beside, ours]
+
+    @cached_property
+    def _traced(self) -> "Traced":
+        # Lightning comes with it, which takes seconds to import.
+        from getiaction.export.graph import Traced
+        from getiaction.policies.lerobot import LeRobotPolicy
+
+        return Traced(LeRobotPolicy.from_pretrained(self._checkpoint.path), image_dtype="uint8")
 
     def open(self, backend: str, precision: str) -> ExportedBackend | None:
         """Load the export for ``backend``; None where there is none, or one that is not sound."""
@@ -79,20 +92,12 @@ class ExportCache:
         )
 
     def _export(self, place: Path, backend: str, precision: str) -> ExportedBackend:
-        # Lightning comes with it, which takes seconds to import.
-        from getiaction.export.exporter import export
-        from getiaction.policies.lerobot import LeRobotPolicy
+        from getiaction.export.exporter import write
 
         self._say(f"exporting {self._checkpoint.id} to {TITLES[backend]} (once per checkpoint)")
         directory = self._directory(place, backend)
         shutil.rmtree(directory, ignore_errors=True)
-        export(
-            LeRobotPolicy.from_pretrained(self._checkpoint.path),
-            directory,
-            backend,
-            image_dtype="uint8",
-            source=self._source(backend),
-        )
+        write(self._traced, directory, backend, source=self._source(backend))
         _give_up_oldest(place)
         return self._loaded(directory, precision)
 

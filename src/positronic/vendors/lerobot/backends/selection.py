@@ -66,8 +66,6 @@ class Selection:
         config = self._eager.policy.config
         if config.type not in EXPORTABLE:
             return f"{config.type} cannot be exported; only {', '.join(EXPORTABLE)} can"
-        if config.temporal_ensemble_coeff is not None:
-            return f"this {config.type} averages over the chunks of its session"
         if self._eager.device != "cpu":
             return f"exports run on the CPU here, and the policy is on {self._eager.device}"
         return None

@@ -54,6 +54,8 @@ class TorchBackend:
 
     def at(self, precision: str) -> Self:
         """The same weights, computed with in ``float32``, or ``bf16`` by torch's autocast."""
+        if precision == self.precision:
+            return self
         twin = copy.copy(self)
         twin.precision, twin.tolerance = precision, TOLERANCES[precision]
         return twin
