@@ -107,7 +107,7 @@ def test_it_says_what_it_is(runs: dict[str, Path]) -> None:
 def test_each_row_of_a_batch_is_what_it_would_be_alone(runs: dict[str, Path], name: str) -> None:
     policy = load(runs[name])
     sessions = [policy.new_session() for _ in range(5)]
-    requests = [session.prepare(observation(seed)) for seed, session in enumerate(sessions)]
+    requests: Any = [session.prepare(observation(i)) for i, session in enumerate(sessions)]
     predictions = policy.predict(requests)
     assert len(predictions) == 5
     action = statistics(CODECS[name])["action"]

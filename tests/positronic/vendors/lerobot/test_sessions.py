@@ -16,7 +16,7 @@ from tests.positronic.vendors.lerobot.small_policy import make_run, one_camera
 pytestmark = pytest.mark.xdist_group("lerobot")
 
 STEPS = 9
-MEMORY = {"n_obs_steps": 2, "use_separate_rgb_encoder_per_camera": False}
+MEMORY: dict[str, Any] = {"n_obs_steps": 2, "use_separate_rgb_encoder_per_camera": False}
 
 
 @pytest.fixture(scope="module")
