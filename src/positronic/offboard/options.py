@@ -24,10 +24,10 @@ class ServerOptions:
     token: str | None = None
     """What clients have to know; None lets everybody in."""
     send_timeout_s: float = 20.0
-    """A client that takes nothing of what is sent to it for so long is dropped."""
+    """A client that has not taken what was sent to it after so long is dropped."""
     ping_interval_s: float = 20.0
     """Every session is pinged so often, so that one whose client has vanished is noticed."""
     ping_timeout_s: float = 20.0
     """How long a pong may take before the session is dropped."""
     handshake_timeout_s: float = 10.0
-    """How long a connection may take to say what it wants."""
+    """How long a connection may take to say what it wants, and to agree to its end."""

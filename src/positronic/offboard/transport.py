@@ -5,11 +5,10 @@ a close frame that cannot be flushed, and for a request that never comes.
 """
 
 import asyncio
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from positronic.offboard.options import ServerOptions
@@ -21,30 +20,32 @@ LINGER_S = 1.0
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """A WebSocket whose client has to read what it is sent."""
 
-    send_timeout_s: ClassVar[float]
+    options: ClassVar[ServerOptions]
 
+    _stalled: asyncio.TimerHandle | None = None
     _abort: asyncio.TimerHandle | None = None
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection over from HTTP."""
+        self.close_timeout = self.options.handshake_timeout_s
+        super().connection_made(transport)
+
     def pause_writing(self) -> None:
-        """Read nothing while nothing can be sent: each ping of the client makes a pong."""
+        """Wait for the client to take what it was sent, but not for ever.
+
+        Nothing is read meanwhile: each ping of the client would make a pong to keep.
+        """
         super().pause_writing()
         self.transport.pause_reading()
+        self._stalled = self.loop.call_later(self.options.send_timeout_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Read on, unless a message waits to be handled."""
         super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
         if not self.read_paused:
             self.transport.resume_reading()
-
-    async def send(self, message: Any) -> None:
-        """Send, or drop a client that has not taken the last message in all this time."""
-        try:
-            async with asyncio.timeout(self.send_timeout_s):
-                await self.writable.wait()
-        except TimeoutError as error:
-            self.transport.abort()
-            raise ClientDisconnected from error
-        await super().send(message)
 
     def keepalive_timeout(self) -> None:
         """Drop a client that answers no pings; what is still unsent would hold it for ever."""
@@ -64,8 +65,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed on both sides."""
         super().connection_lost(exc)
-        if self._abort is not None:
-            self._abort.cancel()
+        for timer in (self._stalled, self._abort):
+            if timer is not None:
+                timer.cancel()
 
     def _abort_in(self, seconds: float) -> None:
         if self._abort is not None:
@@ -77,14 +79,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 class HttpProtocol(H11Protocol):
     """HTTP whose client has to ask for something."""
 
-    handshake_timeout_s: ClassVar[float]
+    options: ClassVar[ServerOptions]
 
     _silence: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, but not for ever."""
         super().connection_made(transport)
-        self._silence = self.loop.call_later(self.handshake_timeout_s, self._drop)
+        self._silence = self.loop.call_later(self.options.handshake_timeout_s, self._drop)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed."""
@@ -106,8 +108,8 @@ class HttpProtocol(H11Protocol):
 
 
 def protocols(options: ServerOptions) -> tuple[type[HttpProtocol], type[WebSocketProtocol]]:
-    """Make the two classes with the time-outs of ``options``, which uvicorn makes itself."""
+    """Make the two classes with the time-outs of ``options``; uvicorn makes their instances."""
     return (
-        type("Http", (HttpProtocol,), {"handshake_timeout_s": options.handshake_timeout_s}),
-        type("WebSocket", (WebSocketProtocol,), {"send_timeout_s": options.send_timeout_s}),
+        type("Http", (HttpProtocol,), {"options": options}),
+        type("WebSocket", (WebSocketProtocol,), {"options": options}),
     )
