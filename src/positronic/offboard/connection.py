@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from reprlib import repr  # what it quotes may be long
 from typing import Any
 
-import msgpack
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from positronic.errors import SessionError
@@ -125,7 +124,5 @@ class FrameRequest:
 
     def _peek(self, data: bytes) -> None:
         """Find the request id of a frame whose images are damaged, or that was not looked at."""
-        try:
-            self._unwrap(msgpack.unpackb(data, strict_map_key=False))
-        except Exception:
-            return
+        self._id = wire.request_id(data)
+        self._enveloped = self._id is not None

@@ -88,6 +88,21 @@ def unpack(data: bytes) -> Any:
         raise SessionError(f"malformed frame, expected a msgpack map: {detail:.200}") from error
 
 
+def request_id(data: bytes) -> int | None:
+    """Read the number at the head of ``{"request_id": int, "observation": ...}``, and no further.
+
+    For frames that cannot be decoded, or are not to be. None where there is no such head.
+    """
+    head = msgpack.Unpacker(strict_map_key=False)
+    head.feed(data[:64])
+    with contextlib.suppress(ValueError, msgpack.UnpackException):
+        if head.read_map_header() == 2 and head.unpack() == "request_id":
+            number = head.unpack()
+            if type(number) is int and head.unpack() == "observation":
+                return number
+    return None
+
+
 def _encode(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         if value.dtype.kind in _REFUSED_KINDS:

@@ -114,6 +114,12 @@ def test_a_scalar_of_another_kind_than_its_dtype_is_refused(dtype: str, data: An
         wire.unpack(generic(dtype, data))
 
 
+def map_of(count: int) -> bytes:
+    entries = np.zeros(count, dtype=[("mark", "u1"), ("key", ">u4"), ("value", "u1")])
+    entries["mark"], entries["key"] = 0xCE, np.arange(count)
+    return b"\xdf" + count.to_bytes(4, "big") + entries.tobytes()
+
+
 def nested(header: bytes, depth: int) -> bytes:
     return header * depth
 
@@ -124,6 +130,7 @@ def nested(header: bytes, depth: int) -> bytes:
         pytest.param(nested(b"\xdd\x00\x10\x00\x00", 1000), id="lists that say they are long"),
         pytest.param(nested(b"\xdc\x10\x00", 1000), id="nested lists that say they are long"),
         pytest.param(b"\xdf\xff\xff\xff\xff" * 100, id="maps that say they are long"),
+        pytest.param(map_of(10**6), id="a map of a million numbers"),
         pytest.param(b"\xc6\xff\xff\xff\xff", id="bytes that say they are long"),
         pytest.param(b"\xc9\xff\xff\xff\xff\x05", id="an extension that says it is long"),
         pytest.param(b"\x91\xd6\xff\x00\x00\x00\x00", id="a time stamp extension"),
@@ -149,3 +156,23 @@ def test_what_is_quoted_of_a_strange_frame_is_short() -> None:
         with pytest.raises(SessionError) as error:
             wire.unpack(frame)
         assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("frame", "number"),
+    [
+        (wire.pack({"request_id": 7, "observation": {"x": 1}}), 7),
+        (wire.pack({"request_id": 2**40, "observation": {}}) + b"\xc1 damaged", 2**40),
+        (wire.pack({"request_id": 7, "observation": {"x": b"\0" * 1000}})[:-500], 7),
+        (wire.pack({"request_id": 7, "grip": 1}), None),
+        (wire.pack({"request_id": "7", "observation": {}}), None),
+        (wire.pack({"request_id": True, "observation": {}}), None),
+        (wire.pack({"observation": {}, "request_id": 7}), None),
+        (wire.pack({"request_id": 7}), None),
+        (wire.pack([7]), None),
+        (b"\x82\xc1", None),
+        (b"", None),
+    ],
+)
+def test_the_number_of_a_request_is_read_without_the_rest(frame: bytes, number: Any) -> None:
+    assert wire.request_id(frame) == number
