@@ -30,6 +30,7 @@ def serving(
     wait: bool = False,
     port: int = 0,
     extras: Sequence[tuple[socket.socket, Extra]] = (),
+    watch_interval_s: float = 0.0,
     **options: Any,
 ) -> Iterator[int]:
     """Yield the port of a server of ``source``; ``wait`` until it is ready."""
@@ -49,6 +50,7 @@ def serving(
                 "127.0.0.1",
                 lambda model: is_ready.set(),
                 options=ServerOptions(**{"rate_limit": 0, **options}),
+                watch_interval_s=watch_interval_s,
                 extras=extras,
             )
 

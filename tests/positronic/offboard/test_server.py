@@ -191,6 +191,24 @@ def test_idle_models_are_forgotten_but_never_the_default_nor_those_in_use() -> N
     assert source.loads == ["010000", "020000", "030000", "040000", "030000"]
 
 
+def test_a_checkpoint_that_training_publishes_becomes_the_default_of_new_sessions() -> None:
+    source = Source(["010000"])
+    with serving(source, watch_interval_s=0.02, wait=True) as port, raw(port) as old:
+        assert ready(old)["checkpoint_id"] == "010000"
+        gate = source.hold("020000")
+        source.names.append("020000")
+        while "020000" not in source.loads:
+            time.sleep(0.005)
+        with raw(port) as meanwhile:
+            assert ready(meanwhile)["checkpoint_id"] == "010000"
+        gate.set()
+        while get(port, "/readyz")[1]["default"] != "020000":
+            time.sleep(0.005)
+        assert ask(old, grip=0)["result"]
+        with raw(port) as new:
+            assert ready(new)["checkpoint_id"] == "020000"
+
+
 def test_an_error_keeps_the_session_open_and_says_what_was_missing(port: int) -> None:
     with raw(port) as session:
         ready(session)

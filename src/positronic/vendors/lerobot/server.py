@@ -135,9 +135,9 @@ def serve(
             if number is not None
         ]
         address = _address(host, listener)
+        print(f"loading checkpoint {default} of {directory.name} for {address}", flush=True)
         for other in others:
             print(f"openpi's clients connect to {_address(host, other)}", flush=True)
-        print(f"loading checkpoint {default} of {directory.name} for {address}", flush=True)
 
         from positronic.offboard.openpi import make_openpi_app
         from positronic.offboard.server import serve_forever
@@ -187,13 +187,13 @@ def _require(**flags: tuple[float | None, float]) -> None:
     """Refuse numbers below their minimum; one that is None was not given."""
     for name, (value, least) in flags.items():
         if value is not None and not least <= value < math.inf:
-            raise UsageError(f"--{name} is {value}; expected {least:g} or more")
+            raise UsageError(f"--{name} is {value:g}; expected {least:g} or more")
 
 
 def _require_positive(**flags: float | None) -> None:
     for name, value in flags.items():
         if value is not None and not 0 < value < math.inf:
-            raise UsageError(f"--{name} is {value}; expected more than 0")
+            raise UsageError(f"--{name} is {value:g}; expected more than 0")
 
 
 def _set_threads(images: bool) -> None:

@@ -1,25 +1,26 @@
 import contextlib
+import json
+import logging
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from positronic import cli
-from positronic.errors import ServerGone
 from positronic.offboard.client import InferenceClient
 from positronic.offboard.listen import bind
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.policy import act_absolute
 from positronic.vendors.lerobot.server import _set_threads, serve
-from tests.positronic.offboard.serving import ask, raw, ready
+from tests.positronic.offboard.serving import ask, get, raw, ready, receive
 from tests.positronic.vendors.lerobot.small_policy import FPS, STEPS, make_run, observation
 
 pytestmark = pytest.mark.xdist_group("lerobot")
@@ -30,6 +31,19 @@ COMMAND = (sys.executable, "-m", "positronic.vendors.lerobot.server")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("runs") / "stacking", codecs.eepose_state())
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what the command does to this process; begin without what an operator may have set."""
+    for name in ("AUTH_TOKEN", "POSITRONIC_INSECURE"):
+        monkeypatch.delenv(name, raising=False)
+    root, package = logging.getLogger(), logging.getLogger("positronic")
+    handlers, levels = root.handlers[:], (root.level, package.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    package.setLevel(levels[1])
 
 
 class Running:
@@ -77,7 +91,8 @@ def server(run: Path) -> Iterator[Running]:
     ) as server:
         line = server.wait_until_ready()
         assert re.fullmatch(
-            rf"serving act 020000 on http://127\.0\.0\.1:{server.port} \(ready in \d+\.\d s\)\n",
+            rf"serving act 020000 on http://127\.0\.0\.1:{server.port} with torch float32"
+            r" \(ready in \d+\.\d s\)\n",
             line,
         )
         yield server
@@ -97,6 +112,13 @@ def test_it_lists_and_serves_the_newest_checkpoint(server: Running) -> None:
             "host": "127.0.0.1",
             "port": server.port,
             "device": meta["device"],
+            "backend": "torch",
+            "precision": "float32",
+            "every_step": False,
+            "n_obs_steps": 1,
+            "request_ids": True,
+            "jpeg": True,
+            "session": meta["session"],
             "action_fps": FPS,
             "action_horizon_sec": STEPS / FPS,
             "image_sizes": {},
@@ -112,11 +134,12 @@ def test_served_actions_are_those_of_the_policy_in_process(
     server: Running, run: Path, path: str, step: str
 ) -> None:
     policy = act_absolute(checkpoints_dir=str(run), checkpoint=step, device="cpu")
+    native = policy.new_session()
     with raw(server.port, f"/api/v1/session{path}") as session:
         assert ready(session)["checkpoint_id"] == step
         for seed in range(3):
             served = ask(session, **observation(seed))["result"]
-            expected = policy.infer(observation(seed))
+            expected = native.infer(observation(seed))
             assert len(served) == len(expected) == STEPS
             for one, other in zip(served, expected, strict=True):
                 assert one["robot_command"]["type"] == "cartesian_pos"
@@ -140,42 +163,121 @@ def test_a_bad_observation_names_the_key_and_keeps_the_session(server: Running) 
         assert len(ask(session, **obs, grip=grip)["result"]) == STEPS
 
 
-def test_sigterm_ends_it_cleanly_and_its_clients_know(run: Path) -> None:
-    with running(f"--checkpoints_dir={run / 'checkpoints'}", "--checkpoint=10000") as server:
-        assert server.wait_until_ready().startswith("serving act 010000 on ")
-        with InferenceClient("127.0.0.1", server.port).new_session() as session:
-            assert session.infer(observation())
+def test_operators_see_what_it_does(server: Running) -> None:
+    assert get(server.port, "/readyz")[1]["default"] == "020000"
+    assert b"positronic_infer_seconds_bucket" in get(server.port, "/metrics")[1]
+    document = get(server.port, "/api/v1/status")[1]
+    model = document["models"][0]
+    known = (model["id"], model["type"], model["backend"], model["precision"])
+    assert known == ("020000", "act", "torch", "float32")
+    assert model["nbytes"] > 50_000
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < document["server"]["memory_bytes"] <= machine // 2
+
+
+def test_every_flag_reaches_what_it_is_for_and_sigterm_drains(run: Path) -> None:
+    flags = ["--checkpoint=10000", "--max_sessions=1", "--max_batch=2", "--batch_window_ms=1"]
+    flags += ["--max_queue=3", "--model_memory_gb=0.5", "--request_timeout=9", "--rate_limit=2"]
+    flags += ["--idle_timeout=99", "--drain_timeout=0.5", "--max_message_mb=0.1"]
+    flags += ["--log_format=json", "--openpi_port=0", "--host=localhost"]
+    with running(f"--checkpoints_dir={run / 'checkpoints'}", *flags) as server:
+        openpi = server.wait_until_ready()
+        assert re.fullmatch(r"openpi's clients connect to localhost:\d+\n", openpi)
+        assert server.wait_until_ready().startswith("serving act 010000 on http://localhost:")
+        document = get(server.port, "/api/v1/status")[1]["server"]
+        assert (document["max_sessions"], document["memory_bytes"]) == (1, 500_000_000)
+        assert get(int(openpi.rpartition(":")[2]), "/healthz") == (200, b"OK\n")
+        with raw(server.port) as session:
+            assert ready(session)["host"] == "localhost"
+            with raw(server.port) as other:
+                assert "all of its 1 sessions" in receive(other)["error"]
+            errors = [ask(session, **observation()).get("error") for _ in range(3)]
+            assert errors[:2] == [None, None]
+            assert "more than 2 requests a second" in (errors[2] or "")
             code, out, err = server.stop()
-            assert (code, out) == (0, "")
-            assert "Traceback" not in err
-            with pytest.raises(ServerGone, match="closed with 1012"):
-                session.infer(observation())
+            with pytest.raises(ConnectionClosed, match="1001"):
+                session.recv()
+        assert (code, out) == (0, "")
+    events = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    opened = next(event for event in events if event["event"] == "opened")
+    assert (opened["session"], opened["model"]) == ("s1", "010000")
+    assert next(event for event in events if event["event"] == "draining")["timeout_s"] == 0.5
+    assert "Traceback" not in err
 
 
 def test_ctrl_c_while_it_loads_ends_it_at_once(run: Path) -> None:
     with running(f"--checkpoints_dir={run}") as server:
-        said: list[str] = []
-        began = time.monotonic()
-        client = InferenceClient("127.0.0.1", server.port, on_status=said.append)
-        time.sleep(0.2)
-        code, _, err = server.stop(signal.SIGINT)
-        assert code in (0, 130)
-        assert "Traceback" not in err
-        assert time.monotonic() - began < 15
-        assert client.port == server.port
+        while get(server.port, "/livez")[0] != 200:
+            pass
+        assert get(server.port, "/readyz")[1]["reason"] == "loading checkpoint 020000"
+        code, out, err = server.stop(signal.SIGINT)
+    assert (code, out) == (0, "")
+    assert "Traceback" not in err
 
 
-def refused(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *flags: str, status: int = 1) -> str:
     """The one line with which the command refuses."""
-    status = cli.status(
-        serve, "server", [*flags, "--port=0"] if "--port" not in str(flags) else flags
-    )
+    port = () if "--port" in str(flags) else ("--port=0",)
+    assert cli.status(serve, "server", [*flags, *port]) == status
     captured = capsys.readouterr()
-    assert status == 1
-    lines = captured.err.splitlines()
-    assert len(lines) == 1
+    (line,) = captured.err.splitlines()
     assert "serving" not in captured.out
-    return lines[0]
+    return line
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--max_sessions=0", "--max_sessions is 0; expected 1 or more"),
+        ("--max_sessions=many", "--max_sessions=many"),
+        ("--max_batch=0", "--max_batch is 0; expected 1 or more"),
+        ("--max_queue=-1", "--max_queue is -1; expected 1 or more"),
+        ("--batch_window_ms=-1", "--batch_window_ms is -1; expected 0 or more"),
+        ("--batch_window_ms=1e999", "--batch_window_ms is inf; expected 0 or more"),
+        ("--model_memory_gb=0", "--model_memory_gb is 0; expected more than 0"),
+        ("--watch_interval=0", "--watch_interval is 0; expected more than 0"),
+        ("--drain_timeout=-1", "--drain_timeout is -1; expected 0 or more"),
+        ("--idle_timeout=-0.1", "--idle_timeout is -0.1; expected 0 or more"),
+        ("--request_timeout=0", "--request_timeout is 0; expected more than 0"),
+        ("--rate_limit=-2", "--rate_limit is -2; expected 0 or more"),
+        ("--max_message_mb=0", "--max_message_mb is 0; expected more than 0"),
+        ("--log_format=xml", "--log_format=xml is no format; choose text or json"),
+        ("--backend=tensorrt", "--backend=tensorrt is unknown; choose one of auto, torch"),
+        ("--precision=int8", "--precision=int8 is unknown; choose one of"),
+        ("--host=0.0.0.0", "--host=0.0.0.0 lets other machines connect without a token; make one"),
+        ("--host=::", "--host=:: lets other machines connect without a token"),
+        ("--max_session=1", "there is no flag --max_session (did you mean --max_sessions?)"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused_at_once(
+    run: Path, capsys: pytest.CaptureFixture[str], flag: str, says: str
+) -> None:
+    assert says in refused(capsys, f"--checkpoints_dir={run}", flag, status=2)
+
+
+def test_the_newest_and_a_certain_checkpoint_are_not_the_default_at_once(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, f"--checkpoints_dir={run}", "--watch", "--checkpoint=10000", status=2)
+    assert "--watch serves the newest checkpoint and --checkpoint=10000 another one" in line
+
+
+def test_who_may_connect_is_decided_before_anything_else(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere, everyone = "--checkpoints_dir=nowhere", "--host=0.0.0.0"
+    assert "is no directory" in refused(capsys, nowhere)
+    assert "is no directory" in refused(capsys, nowhere, everyone, "--insecure")
+    assert "cannot listen on no-such-host.invalid" in refused(
+        capsys, nowhere, "--host=no-such-host.invalid"
+    )
+    monkeypatch.setenv("POSITRONIC_INSECURE", "1")
+    assert "is no directory" in refused(capsys, nowhere, everyone)
+    monkeypatch.delenv("POSITRONIC_INSECURE")
+    monkeypatch.setenv("AUTH_TOKEN", "correct-horse")
+    assert "is no directory" in refused(capsys, nowhere, everyone)
+    monkeypatch.setenv("AUTH_TOKEN", " ")
+    assert "AUTH_TOKEN is set but empty" in refused(capsys, nowhere, status=2)
 
 
 def test_what_is_wrong_with_the_directory_is_said_in_one_line(
