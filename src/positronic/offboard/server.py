@@ -67,11 +67,14 @@ async def serve_forever(
     servers = [(_Server(_config(app, options)), where) for where, app in apps]
     with _signals() as (stop, end_now):
         serving = asyncio.gather(*(server.serve(sockets=[where]) for server, where in servers))
-        warming, stopped = asyncio.create_task(_warm(store)), asyncio.create_task(stop.wait())
+        warming, stopped = (
+            asyncio.create_task(_warm(store, on_ready)),
+            asyncio.create_task(stop.wait()),
+        )
         try:
             await _first(warming, stopped, serving)
             if warming.done():
-                on_ready(warming.result())
+                warming.result()
                 with _watching(store, watch_interval_s):
                     await _first(stopped, serving)
                     draining = asyncio.create_task(service.drain(options.drain_timeout_s))
@@ -98,10 +101,11 @@ async def _first(*work: "asyncio.Future[Any]") -> None:
     await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _warm(store: ModelStore) -> Model:
+async def _warm(store: ModelStore, on_ready: Callable[[Model], None]) -> None:
+    # Not returned: the task outlives the model, once another one is the default.
     lease = await store.acquire(store.default)
     lease.release()
-    return lease.model
+    on_ready(lease.model)
 
 
 @contextlib.contextmanager

@@ -91,7 +91,6 @@ class Watcher:
         lease.release()
         self._failed, self._failures = None, 0
         self._reported.clear()
-        logger.info("checkpoint %s is the default now", model_id)
         self._on_change(model_id, None)
 
     def _report(self, model_id: str | None, error: Exception) -> None:

@@ -1,7 +1,8 @@
 import asyncio
 import contextlib
+import gc
 import itertools
-import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from positronic.offboard.store import ModelStore
 from positronic.offboard.watch import MAX_PAUSE_S, Watcher, watch
 from tests.positronic.offboard.loops import ask, in_loop, until
 from tests.positronic.offboard.models import NBYTES, Source
+from tests.positronic.offboard.serving import ask as infer
+from tests.positronic.offboard.serving import get, raw, ready, serving
 
 A, B, C, D = "010000", "020000", "030000", "040000"
 
@@ -219,9 +222,8 @@ async def test_what_nobody_expected_is_logged_with_its_traceback(
 
 @in_loop
 async def test_it_looks_again_and_again_until_it_is_cancelled(
-    source: Source, store: ModelStore, caplog: pytest.LogCaptureFixture
+    source: Source, store: ModelStore
 ) -> None:
-    caplog.set_level(logging.INFO)
     changes: asyncio.Queue[Any] = asyncio.Queue()
     watching = ask(watch(store, 0.001, lambda *change: changes.put_nowait(change)))
     for name in (B, C):
@@ -237,4 +239,30 @@ async def test_it_looks_again_and_again_until_it_is_cancelled(
     gate.set()
     await until(lambda: store.ready(D))
     assert store.default == C
-    assert f"checkpoint {C} is the default now" in caplog.text
+
+
+def wait_for_default(port: int, name: str) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        models = get(port, "/api/v1/status")[1]["models"]
+        if [model["id"] for model in models if model["default"]] == [name]:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"{name} did not become the default")
+
+
+def test_a_server_that_takes_up_new_checkpoints_keeps_nothing_of_the_old_ones(
+    source: Source,
+) -> None:
+    with serving(source, memory_bytes=2 * NBYTES, wait=True, watch_interval_s=0.01) as port:
+        with raw(port) as old:
+            assert ready(old)["checkpoint_id"] == A
+            source.names.append(B)
+            wait_for_default(port, B)
+            with raw(port) as new:
+                assert ready(new)["checkpoint_id"] == B
+            assert infer(old, grip=0)["result"]
+        source.names.append(C)
+        wait_for_default(port, C)
+        gc.collect()
+        assert sorted(model.meta["checkpoint_id"] for model in source.living) == [B, C]
