@@ -10,7 +10,9 @@ import positronic.cfg.player
 import positronic.cfg.policy
 from positronic import storage
 from positronic.cli import run as run_command_line
+from positronic.inference.compare import compare, prepare
 from positronic.inference.flags import CAMERAS, DEFAULT_SEED, make_setting
+from positronic.inference.open_loop import open_loop
 
 
 @cfn.config(
@@ -87,10 +89,9 @@ def sim(
     return 0
 
 
+COMMANDS = {"sim": sim, "compare": compare, "open_loop": open_loop}
+
+
 def main() -> NoReturn:
     """Run the command line."""
-    from positronic.inference.compare import compare, prepare
-    from positronic.inference.open_loop import open_loop
-
-    commands = {"sim": sim, "compare": compare, "open_loop": open_loop}
-    run_command_line(commands, "positronic-inference", prepare=prepare)
+    run_command_line(COMMANDS, "positronic-inference", prepare=prepare)

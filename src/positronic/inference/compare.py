@@ -1,9 +1,9 @@
 """``positronic-inference compare``: several policies on the same seeds, seed by seed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import positronic.cfg.player
 import positronic.cfg.policy
 from positronic import storage
 from positronic.cli.flags import Flags, apply_flags
+from positronic.cli.help import parameters
 from positronic.errors import PositronicError, UsageError
 from positronic.inference.flags import CAMERAS, DEFAULT_SEED, make_setting
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from positronic.policy import Policy
 
 JSON, HTML = "comparison.json", "comparison.html"
+
+type Side = tuple[str, Callable[[], Policy]]
+"""What is to be played: a label, and how to open the policy."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +41,16 @@ class Recipe:
         """Whether the command line says what it is."""
         return self.config.target is not positronic.cfg.policy.placeholder.target
 
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether it can be made at one checkpoint or another."""
+        return "checkpoint" in parameters(self.config)
+
     def make(self, checkpoint: Any = None) -> "Policy":
         """Open the policy, at a checkpoint if one is given."""
         config = self.config
         if checkpoint is not None:
-            try:
-                config = config.override(checkpoint=checkpoint)
-            except cfn.ConfigError as error:
-                raise UsageError(
-                    f"--checkpoints={checkpoint}: this --policy takes no checkpoint"
-                ) from error
+            config = config.override(checkpoint=checkpoint)
         policy: Policy = config.instantiate()
         return policy
 
@@ -147,8 +151,7 @@ def compare(
     )
     with kept as root:
         if places:
-            labels = _labels(places)
-            entrants = [Entrant.read(p, label) for p, label in zip(places, labels, strict=True)]
+            entrants = [Entrant.read(*side) for side in zip(places, _labels(places), strict=True)]
         else:
             setting = make_setting(
                 driver, player, env, cameras, image_size, charge_inference_time, inference_delay
@@ -156,14 +159,8 @@ def compare(
             evaluation = Evaluation(
                 setting, seed, driver.num_iterations, num_envs, False, video, report_videos
             )
-            entrants = []
-            for played in _play(evaluation, sides, output_dir, root):
-                if isinstance(played, BaseException):
-                    cause = played
-                else:
-                    entrants.append(played)
-        if len(entrants) < 2:
-            assert cause is not None
+            entrants, cause = _play_all(evaluation, sides, output_dir, root)
+        if cause is not None and len(entrants) < 2:
             raise cause
         require_comparable(entrants)
         worse = _conclude(entrants, root)
@@ -174,13 +171,14 @@ def compare(
     return 1 if worse and fail_on_regression else 0
 
 
-def _sides(policy: Recipe, against: Recipe, checkpoints: Sequence[Any]) -> list[tuple[str, Any]]:
+def _sides(policy: Recipe, against: Recipe, checkpoints: Sequence[Any]) -> list[Side]:
     """What is to be played: a label for each policy, and how to make it."""
-    if checkpoints and not policy.chosen:
-        raise UsageError("--checkpoints wants a --policy that has them")
-    sides: list[tuple[str, Any]] = [
-        (str(name), lambda name=name: policy.make(name)) for name in checkpoints
-    ]
+    if checkpoints and not (policy.chosen and policy.has_checkpoints):
+        raise UsageError("--checkpoints wants a --policy that has them, such as .remote")
+    for name in map(str, checkpoints):
+        if "/" in name or name.startswith("."):
+            raise UsageError(f"--checkpoints={name} names no directory; give the step alone")
+    sides: list[Side] = [(str(name), partial(policy.make, name)) for name in checkpoints]
     if policy.chosen and not checkpoints:
         sides.append(("first", policy.make))
     if against.chosen:
@@ -188,16 +186,17 @@ def _sides(policy: Recipe, against: Recipe, checkpoints: Sequence[Any]) -> list[
     return sides
 
 
-def _play(
+def _play_all(
     evaluation: "Evaluation",
-    sides: Sequence[tuple[str, Any]],
+    sides: Sequence[Side],
     output_dir: str | None,
     root: Path | None,
-) -> "Iterator[Entrant | BaseException]":
-    """Play one policy after the other; yields what came of each, and what ended it all early."""
+) -> "tuple[list[Entrant], BaseException | None]":
+    """Play one policy after the other; return what came of them, and what ended it all early."""
     from positronic.inference.entrants import Entrant
     from positronic.inference.run import REPORT
 
+    entrants: list[Entrant] = []
     for label, make in sides:
         print(f"{label}:", flush=True)
         place = None if output_dir is None else storage.join(output_dir, label)
@@ -211,12 +210,12 @@ def _play(
             finally:
                 policy.close()
         except (KeyboardInterrupt, PositronicError, OSError) as error:
-            yield error
-            return
-        yield Entrant(label, result.to_json(), None if root is None else f"{label}/{REPORT}")
+            return entrants, error
+        report = None if root is None else f"{label}/{REPORT}"
+        entrants.append(Entrant(label, result.to_json(), report))
         if cause is not None:
-            yield cause
-            return
+            return entrants, cause
+    return entrants, None
 
 
 def _conclude(entrants: "Sequence[Entrant]", root: Path | None) -> "list[Contest]":

@@ -1,6 +1,7 @@
 """Serves the scripted expert over the session protocol, and drops dead when told to.
 
-``python -m tests.positronic.inference.expert_server DIE_AFTER`` prints its port.
+``python -m tests.positronic.inference.expert_server DIE_AFTER [CHUNK]`` prints its port; with CHUNK
+it answers with that many commands at a time.
 """
 
 import os
@@ -10,7 +11,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
 from positronic.offboard import wire
-from tests.positronic.inference.policies import ExpertPolicy
+from positronic.policy import Session
+from tests.positronic.inference.policies import ExpertPolicy, PlanningExpert
 
 META = {
     "type": "expert",
@@ -20,13 +22,13 @@ META = {
 }
 
 
-def main(die_after: int) -> None:
-    policy = ExpertPolicy()
+def main(die_after: int, chunk: int = 0) -> None:
+    policy = PlanningExpert(chunk=chunk) if chunk else ExpertPolicy()
     left = die_after
 
     def session(connection: ServerConnection) -> None:
         nonlocal left
-        expert = policy.new_session()
+        expert: Session = policy.new_session()
         connection.send(wire.pack({"status": "ready", "meta": META}))
         try:
             while True:
@@ -44,4 +46,4 @@ def main(die_after: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))

@@ -1,5 +1,8 @@
 """Small real policies: the scripted expert, and one that stays where it is."""
 
+import os
+import signal
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,14 +57,15 @@ class PlanningSession:
     along: near enough to the simulator for a chunk of a second.
     """
 
-    def __init__(self, task: str, meta: dict[str, Any], chunk: int) -> None:
+    def __init__(self, task: str, meta: dict[str, Any], chunk: int, seconds: float) -> None:
         from positronic.simulator.expert import Expert
 
         self.meta = meta
         self._expert = Expert(task, FPS)
-        self._chunk = chunk
+        self._chunk, self._seconds = chunk, seconds
 
     def infer(self, obs: Mapping[str, Any]) -> list[Action]:
+        time.sleep(self._seconds)
         seen = {name: np.array(obs[name], dtype=np.float64) for name in PLANNED}
         actions = []
         for i in range(self._chunk):
@@ -75,15 +79,15 @@ class PlanningSession:
 
 
 class PlanningExpert:
-    """The scripted expert as a policy that answers with chunks."""
+    """The scripted expert as a policy that answers with chunks, and takes ``seconds`` for each."""
 
-    def __init__(self, task: str = "stack_cubes", chunk: int = 15) -> None:
+    def __init__(self, task: str = "stack_cubes", chunk: int = 15, seconds: float = 0.0) -> None:
         inputs = list(PLANNED)
         self.meta = {"type": "planner", "action_fps": FPS, "contract": {"inputs": inputs}}
-        self._task, self._chunk = task, chunk
+        self._task, self._chunk, self._seconds = task, chunk, seconds
 
     def new_session(self, context: Mapping[str, Any] | None = None) -> PlanningSession:
-        return PlanningSession(self._task, self.meta, self._chunk)
+        return PlanningSession(self._task, self.meta, self._chunk, self._seconds)
 
     def close(self) -> None:
         pass
@@ -133,11 +137,42 @@ class HoldPolicy:
         pass
 
 
+class DeadlyPolicy(HoldPolicy):
+    """Holds still, but kills the process that makes ``marker`` a file."""
+
+    def __init__(self, marker: str = "") -> None:
+        super().__init__()
+        self._marker = marker
+
+    def new_session(self, context: Mapping[str, Any] | None = None) -> HoldSession:
+        return DeadlySession(self.meta, self._marker)
+
+
+class DeadlySession(HoldSession):
+    """The session of a `DeadlyPolicy`; dies at its second inference, in the middle of a rollout."""
+
+    def __init__(self, meta: dict[str, Any], marker: str) -> None:
+        super().__init__(meta)
+        self._marker, self._calls = marker, 0
+
+    def infer(self, obs: Mapping[str, Any]) -> list[Action]:
+        self._calls += 1
+        if self._calls == 2:
+            try:
+                os.close(os.open(self._marker, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().infer(obs)
+
+
 def _action(pose: np.ndarray[Any, Any], grip: float, index: int) -> Action:
     command = {"type": "cartesian_pos", "pose": pose_to_wire(np.asarray(pose, dtype=np.float64))}
     return {"robot_command": command, "target_grip": grip, "timestamp": index / FPS}
 
 
 expert = cfn.Config(ExpertPolicy, task="stack_cubes")
-planner = cfn.Config(PlanningExpert, task="stack_cubes", chunk=15)
+planner = cfn.Config(PlanningExpert, task="stack_cubes", chunk=15, seconds=0.0)
+deadly = cfn.Config(DeadlyPolicy, marker="")
 hold = cfn.Config(HoldPolicy)

@@ -5,52 +5,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 
 from positronic import storage
-from positronic.cli import status
 from positronic.dataset import LocalDataset
-from positronic.inference.command import sim
 from positronic.simulator import gl
-
-ROOT = Path(__file__).parents[3]
-EXPERT = "--policy=@tests.positronic.inference.policies.expert"
-HOLD = "--policy=@tests.positronic.inference.policies.hold"
-SMALL = "--image_size=48,64"
+from tests.positronic.inference.commands import (
+    EXPERT,
+    HOLD,
+    PLANNER,
+    ROOT,
+    SMALL,
+    expert_server,
+    remote,
+    run,
+)
 
 pytestmark = pytest.mark.skipif(
     not any(gl.is_available(name) for name in ("egl", "osmesa")), reason="nothing to render with"
 )
-
-
-def run(*words: str) -> int:
-    return status({"sim": sim}, "positronic-inference", ["sim", SMALL, *words])
-
-
-@contextmanager
-def expert_server(die_after: int) -> Iterator[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.positronic.inference.expert_server", str(die_after)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().strip()
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def remote(port: str) -> list[str]:
-    return ["--policy=.remote", "--policy.host=127.0.0.1", f"--policy.port={port}"]
 
 
 def test_rollouts_over_the_wire_are_recorded_counted_and_reported(
@@ -188,6 +166,13 @@ def test_without_a_directory_nothing_is_kept(
         ([HOLD, "--cameras=image.wirst"], "unknown camera 'image.wirst'"),
         ([HOLD, "--image_size=big"], "expected HEIGHT,WIDTH"),
         ([HOLD, "--driver.num_iteration=3"], "there is no flag"),
+        ([HOLD, "--num_envs=0"], "expected 1 or more"),
+        ([HOLD, "--inference_delay=-0.1"], "expected seconds such as 0.2"),
+        ([HOLD, "--inference_delay=[0,0]"], "expected seconds such as 0.2"),
+        ([HOLD, "--player=.asynchronus"], "did you mean asynchronous"),
+        ([HOLD, "--video=True"], "give --output_dir=DIR or --video=DIR"),
+        ([HOLD, "--video=films", "--cameras=none"], "there are no --cameras"),
+        ([HOLD, "--num_envs=2", "--driver.show_gui=True"], "leave out --num_envs"),
     ],
 )
 def test_bad_flags_are_named(
@@ -220,11 +205,13 @@ def test_help_is_quick() -> None:
     assert re.search(r"\|\s+configuronic$", done.stderr, re.MULTILINE)
 
 
-def test_rollouts_go_to_s3(s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rollouts_and_films_go_to_s3(
+    s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     place = "s3://bucket/rollouts"
     words = ["--driver.num_iterations=1", "--driver.simulation_time=0.4", f"--output_dir={place}"]
     for _ in range(2):
-        assert run(HOLD, *words) == 0
+        assert run(HOLD, *words, "--video=True") == 0
         assert f"report {place}/report.html" in capsys.readouterr().out
     fetched = storage.fetch(place)
     assert len(LocalDataset(fetched)) == 2
@@ -232,3 +219,78 @@ def test_rollouts_go_to_s3(s3: Any, tmp_path: Path, capsys: pytest.CaptureFixtur
     (episode,) = json.loads((fetched / "results.json").read_text())["run"]["episodes"]
     assert storage.listing(episode["path"])
     assert episode["path"].startswith(f"{place}/")
+    assert episode["video"] == f"{place}/videos/0-timeout.mp4"
+    assert len(list(fetched.glob("videos*/0-timeout.mp4"))) == 2
+
+
+def test_a_film_of_each_rollout_lies_beside_the_report(tmp_path: Path) -> None:
+    words = ["--driver.num_iterations=2", "--report_videos=0", f"--output_dir={tmp_path}"]
+    assert run(EXPERT, "--driver.simulation_time=3.8", *words, "--video=True") == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    page = (tmp_path / "report.html").read_text()
+    names = [f"{i}-{e['ended_by']}.mp4" for i, e in enumerate(results["episodes"])]
+    assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == names
+    for name, episode in zip(names, results["episodes"], strict=True):
+        assert f'href="videos/{name}"' in page
+        with av.open(tmp_path / "videos" / name) as container:
+            frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+        assert len(frames) == episode["steps"] + 1
+        assert frames[0].shape == (48, 132, 3)
+        assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 1
+    assert [e["video"] for e in results["run"]["episodes"]] == [
+        f"{tmp_path}/videos/{name}" for name in names
+    ]
+
+
+def test_films_may_go_elsewhere_and_never_over_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [HOLD, "--driver.simulation_time=0.2", f"--video={tmp_path}/films"]
+    assert run(*words) == 0
+    assert [path.name for path in (tmp_path / "films").iterdir()] == ["0-timeout.mp4"]
+    assert run(*words) == 1
+    assert "is not empty; give a new directory" in capsys.readouterr().err
+
+
+def test_an_asynchronous_player_starves_in_no_step_where_a_synchronous_one_waits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--inference_delay=[0,0.2]", "--driver.num_iterations=2", "--cameras=none"]
+    runs = {}
+    with expert_server(0, 15) as port:
+        for name in ("synchronous", "asynchronous"):
+            where = f"--output_dir={tmp_path / name}"
+            assert run(*remote(port), *words, f"--player=.{name}", where, "--report_videos=0") == 0
+            runs[name] = json.loads((tmp_path / name / "results.json").read_text())
+    rows = {name: results["summary"]["by_delay"] for name, results in runs.items()}
+    assert [row["inference_delay"] for row in rows["asynchronous"]] == [0.0, 0.2]
+    assert [row["starved_steps"] for row in rows["asynchronous"]] == [0, 0]
+    # Three chunks or so in a rollout, each but the first awaited for three steps of 1/15 s.
+    assert rows["synchronous"][0]["starved_steps"] == 0
+    assert rows["synchronous"][1]["starved_steps"] >= 12
+    assert [row["successes"] for row in rows["asynchronous"]] == [2, 2]
+    assert runs["asynchronous"]["player"].startswith("asynchronous")
+    assert runs["asynchronous"]["inference_delays"] == [0.0, 0.2]
+    episodes = LocalDataset(tmp_path / "synchronous")
+    statics = [episodes[i].static for i in range(4)]
+    assert [static["eval.inference_delay"] for static in statics] == [0.0] * 2 + [0.2] * 2
+    starved = [static["eval.starved_steps"] for static in statics]
+    assert sum(starved) == rows["synchronous"][1]["starved_steps"]
+    assert statics[0]["eval.chunk_changes"] > 1
+    assert 0 < statics[0]["eval.chunk_jump_mean_mm"] <= statics[0]["eval.chunk_jump_max_mm"]
+    assert "delay 0.2 s: success rate 2/2 = 100.0 %" in capsys.readouterr().out
+    page = (tmp_path / "asynchronous" / "report.html").read_text()
+    assert "Success over inference delay" in page
+
+
+def test_inference_time_is_charged_when_asked_for(tmp_path: Path) -> None:
+    words = [PLANNER, "--cameras=none", "--driver.simulation_time=3", f"--output_dir={tmp_path}"]
+    slow = "--policy.seconds=0.15"
+    assert run(*words, slow) == 0
+    assert json.loads((tmp_path / "results.json").read_text())["summary"]["starved_steps"] == 0
+    assert run(*words, slow, "--charge_inference_time=True") == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["charge_inference_time"] is True
+    # Each inference but the first takes three steps of 1/15 s, or more on a busy machine.
+    changes = results["episodes"][0]["chunk_jumps"]["count"]
+    assert results["summary"]["starved_steps"] >= 3 * changes > 0

@@ -1,0 +1,206 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from positronic.dataset import LocalDataset
+from positronic.errors import ContractError
+from positronic.inference.compare_page import render_page
+from positronic.inference.contest import all_contests, dumps, regressions, summary_lines
+from positronic.inference.entrants import Entrant, require_comparable
+from tests.positronic.inference.commands import EXPERT, HOLD, PLANNER, POLICIES, run
+from tests.positronic.inference.sample import sample_run
+from tests.positronic.inference.test_report import Balance
+
+ORIGIN = {"started": "2026-11-20T12:00:00+00:00", "command": ("positronic-inference", "compare")}
+SHORT = ["--cameras=none", "--report_videos=0"]
+
+
+def entrant(label: str, failures: tuple[int, ...] = (), count: int = 12, **fields: Any) -> Entrant:
+    run = sample_run(count, failures=failures, **fields)
+    return Entrant(label, run.to_json(), f"{label}/report.html")
+
+
+def compare(*words: str) -> int:
+    return run(*words, command="compare")
+
+
+def test_only_the_seeds_that_differ_decide() -> None:
+    first, second = entrant("5000", (1, 2, 3, 4, 5, 6, 7)), entrant("10000", (7,))
+    (contest,) = all_contests([first, second])
+    assert contest.pairs.count == 12
+    assert (contest.pairs.first_only, contest.pairs.second_only) == (0, 6)
+    assert contest.p_value == pytest.approx(2 * 0.5**6)
+    assert contest.verdict == "10000 is better"
+    assert regressions([first, second], [contest]) == []
+    (back,) = all_contests([second, first])
+    assert back.verdict == "5000 is worse"
+    assert regressions([second, first], [back]) == [back]
+    solved = [e for i, e in enumerate(first.document["episodes"]) if i not in range(1, 8)]
+    assert contest.joint_steps is not None
+    assert contest.joint_steps[0] == pytest.approx(sum(e["steps"] for e in solved) / 5)
+
+
+def test_several_pairs_are_corrected_for_their_number() -> None:
+    sides = [entrant("a", (1, 2, 3, 4, 5, 6)), entrant("b"), entrant("c")]
+    contests = all_contests(sides)
+    assert [(c.first.label, c.second.label) for c in contests] == [
+        ("a", "b"),
+        ("a", "c"),
+        ("b", "c"),
+    ]
+    assert contests[0].pairs.p_value == pytest.approx(0.03125)
+    assert contests[0].p_value == pytest.approx(3 * 0.03125)
+    assert contests[0].verdict == "no significant difference"
+    assert "Holm" in summary_lines(sides, contests)[-1]
+
+
+def test_what_was_not_finished_is_left_out_and_said() -> None:
+    first = entrant("a", (), 8)
+    second = entrant("b", (2,), 8, unfinished="server_gone")
+    (contest,) = all_contests([first, second])
+    assert contest.pairs.count == 7
+    assert contest.left_out == 1
+    page = render_page([first, second], [contest], ORIGIN)
+    assert "<b>b stopped early</b>" in page
+    assert "Seeds left out, not finished by both" in page
+
+
+def test_the_page_is_well_formed_and_tells_everything() -> None:
+    sides = [entrant("a", (1, 2)), entrant("<b>", (2, 5)), entrant("c", (0,))]
+    page = render_page(sides, all_contests(sides), ORIGIN)
+    parser = Balance()
+    parser.feed(page)
+    assert parser.stack == []
+    assert len(parser.ids) == len(set(parser.ids))
+    for target in re.findall(r'href="#([^"]+)"', page):
+        assert target in parser.ids
+    assert not re.search(r"url\(|@import|https?://", page)
+    assert "<b>>" not in page
+    assert "&lt;b&gt; against a" in page
+    assert page.count('class="card contest"') == 3
+    rows = re.findall(r'<tr id="seed-(\d+)"( class="differs")?>', page)
+    assert len(rows) == 12
+    # Those that differ come first.
+    assert [bool(differs) for _, differs in rows] == [True] * 4 + [False] * 8
+    assert "exact binomial form" in page
+
+
+def test_the_document_holds_every_figure() -> None:
+    sides = [entrant("a", (1,)), entrant("b", (2, 5))]
+    document = json.loads(dumps(sides, all_contests(sides), ORIGIN))
+    (pair,) = document["contests"]
+    assert pair["first_only"] == 2
+    assert pair["second_only"] == 1
+    assert pair["both_succeeded"] + pair["both_failed"] == 9
+    assert pair["difference"] == pytest.approx(-1 / 12)
+    assert pair["newcombe_95"][0] < -1 / 12 < pair["newcombe_95"][1]
+    assert [entry["summary"]["successes"] for entry in document["entrants"]] == [11, 10]
+    assert document["seeds"][1] == {
+        "seed": 1001,
+        "ended_by": ["timeout", "success"],
+        "steps": [300, document["seeds"][1]["steps"][1]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("env", "positronic/PickPlace-v0", "the environment is positronic/StackCubes-v0 here"),
+        ("control_fps", 30.0, "the control rate is 15.0 here and 30.0 there"),
+        ("simulation_time", 5.0, "the time limit is 20.0 here and 5.0 there"),
+        ("seed", 0, "the seeds are 1000 to 1011 here and 0 to 11 there"),
+    ],
+)
+def test_other_conditions_are_refused(field: str, value: Any, message: str) -> None:
+    other = Entrant("b", {**entrant("b").document, field: value})
+    with pytest.raises(ContractError, match=message):
+        require_comparable([entrant("a"), other])
+
+
+def test_other_initial_states_are_refused() -> None:
+    document = json.loads(json.dumps(entrant("b").document))
+    document["episodes"][3]["initial_state"] = "different"
+    with pytest.raises(ContractError, match="seed 1003 begins otherwise"):
+        require_comparable([entrant("a"), Entrant("b", document)])
+
+
+def test_two_policies_are_played_on_the_same_seeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    against = f"--against={POLICIES}.hold"
+    words = ["--driver.num_iterations=2", "--driver.simulation_time=4.6", *SHORT]
+    assert compare(PLANNER, against, *words, f"--output_dir={tmp_path}") == 0
+    out = capsys.readouterr().out
+    assert "first  2/2 = 100.0 %" in out
+    assert "other  0/2 = 0.0 %" in out
+    assert "0 seeds won and 2 lost of 2, exact McNemar p = 0.5: no significant" in out
+    document = json.loads((tmp_path / "comparison.json").read_text())
+    assert document["contests"][0]["first_only"] == 2
+    for name, ended_by in (("first", "success"), ("other", "timeout")):
+        results = json.loads((tmp_path / name / "results.json").read_text())
+        assert [e["ended_by"] for e in results["episodes"]] == [ended_by] * 2
+        assert len(LocalDataset(tmp_path / name)) == 2
+        assert f'href="{name}/report.html"' in (tmp_path / "comparison.html").read_text()
+    runs = f"--runs=[{tmp_path}/first,{tmp_path}/other]"
+    assert compare(runs) == 0
+    assert capsys.readouterr().out.splitlines() == out.splitlines()[-4:-1]
+
+
+def test_finished_runs_decide_the_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, failures in (("good", (1,)), ("bad", (1, 2, 3, 4, 5, 6, 7, 8))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(sample_run(12, failures=failures).dumps())
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    assert compare(f"--runs=[{good},{bad}]") == 0
+    assert compare(f"--runs=[{good},{bad}]", "--fail_on_regression=True") == 1
+    assert compare(f"--runs=[{bad},{good}]", "--fail_on_regression") == 0
+    assert "bad against good: -58.3 points" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "nothing to compare"),
+        ([HOLD], "nothing to compare"),
+        (["--checkpoints=[1,2]"], "--policy that has them"),
+        (["--policy=.remote", "--checkpoints=[a/b,c]"], "names no directory"),
+        ([HOLD, "--runs=[a,b]", f"--against={POLICIES}.hold"], "not both"),
+        ([HOLD, "--checkpoints=[1,2]"], "--policy that has them"),
+        ([HOLD, "--checkpoints=[1,1]"], "names one twice"),
+        ([HOLD, "--against.port=1"], "there is no flag --against.port"),
+    ],
+)
+def test_bad_flags_are_named(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(*words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_runs_that_are_none_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "results.json").write_text(sample_run(3).dumps())
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "results.json").write_text('{"format": 1}')
+    assert compare(f"--runs=[{tmp_path}/a,{tmp_path}/b]") == 1
+    assert compare(f"--runs=[{tmp_path}/a,{tmp_path}/none]") == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert "has format 1, expected 2" in first
+    assert "has no results.json" in second
+
+
+def test_a_policy_that_fails_leaves_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--against=.remote", "--against.port=9", "--against.connect_timeout=0.1", *SHORT]
+    where = f"--output_dir={tmp_path}"
+    assert compare(EXPERT, *words, "--driver.simulation_time=0.4", where) == 1
+    assert "no inference server at" in capsys.readouterr().err
+    assert (tmp_path / "first" / "results.json").exists()
+    assert not (tmp_path / "comparison.json").exists()

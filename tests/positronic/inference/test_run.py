@@ -1,0 +1,67 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from positronic.dataset import DatasetWriter, LocalDataset
+from positronic.errors import ServerGone, SessionError
+from positronic.inference.results import EpisodeResult
+from positronic.inference.run import Played, play_all
+from positronic.inference.setting import Rollout
+from tests.positronic.inference.sample import sample_run
+
+
+def played(writer: DatasetWriter, index: int, cause: Exception | None = None) -> Played:
+    """A rollout that is over, with a recording that is staged."""
+    episode = writer.new_episode()
+    episode.append("grip", 1.0, 0)
+    episode.set_static("index", index)
+    ended_by = "server_gone" if cause else "success"
+    result = EpisodeResult(index, ended_by, 1, 1.0, "", "", path=episode.stage())
+    return Played(Rollout(index, index), result, cause, {"type": "sample"})
+
+
+def test_rollouts_that_end_in_any_order_are_kept_in_order(tmp_path: Path) -> None:
+    writer, run = DatasetWriter(tmp_path), sample_run(0)
+    run.policy, order = {}, (2, 0, 3, 1)
+    visible: list[int] = []
+    lines: list[str] = []
+
+    def rollouts() -> Iterator[Played]:
+        for index in order:
+            yield played(writer, index)
+            visible.append(len(list(tmp_path.glob("[0-9]*/*"))))
+
+    assert play_all(run, rollouts(), writer, lines.append) is None
+    assert visible == [0, 1, 1, 4]  # each as soon as all before it are there
+    assert [line.split("/")[0].strip() for line in lines] == ["3", "1", "4", "2"]
+    assert [episode["index"] for episode in LocalDataset(tmp_path)] == [0, 1, 2, 3]
+    assert [result.seed for result in run.episodes] == [0, 1, 2, 3]
+    assert run.policy == {"type": "sample"}
+    assert [str(result.path) for result in run.episodes] == [
+        f"{tmp_path}/000000000000/{i:012d}" for i in range(4)
+    ]
+
+
+def test_a_gap_keeps_nothing_hidden_in_the_end(tmp_path: Path) -> None:
+    writer, run = DatasetWriter(tmp_path), sample_run(0)
+    gone = ServerGone("the server went away")
+
+    def rollouts() -> Iterator[Played]:
+        yield played(writer, 4)
+        yield played(writer, 2, gone)
+        raise SessionError("no server any more")
+
+    assert play_all(run, rollouts(), writer, lambda line: None) is gone
+    assert [episode["index"] for episode in LocalDataset(tmp_path)] == [2, 4]
+    assert [result.seed for result in run.episodes] == [2, 4]
+    assert run.error == "the server went away"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_trouble_before_the_first_rollout_is_raised() -> None:
+    def refuse(index: int) -> Played:
+        raise SessionError("no server")
+
+    with pytest.raises(SessionError, match="no server"):
+        play_all(sample_run(0), map(refuse, range(3)))
