@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from positronic.errors import CheckpointError, PositronicError
+from positronic.errors import Busy, CheckpointError, PositronicError
 from positronic.offboard.store import ModelStore
 
 logger = logging.getLogger(__name__)
@@ -82,9 +82,11 @@ class Watcher:
             lease = await self._store.acquire(model_id)
         except Exception as error:
             self._failed = model_id
-            pause = min(MAX_PAUSE_S, self._interval_s * 2 ** min(self._failures, 20))
-            self._failures += 1
-            self._not_before = self._clock() + pause
+            # There may be room for it at the next look, and to ask costs nothing.
+            if not isinstance(error, Busy):
+                pause = min(MAX_PAUSE_S, self._interval_s * 2 ** min(self._failures, 20))
+                self._failures += 1
+                self._not_before = self._clock() + pause
             self._report(model_id, error)
             return
         self._store.promote(model_id)

@@ -82,8 +82,11 @@ async def test_a_new_checkpoint_takes_over_once_it_is_warm_and_sessions_keep_the
     [(failed, error)] = await hand.look()
     assert failed == C
     assert isinstance(error, Busy)
+    assert await hand.look() == []
     old.release()
-    assert await hand.look(after=100) == [(C, None)]
+    # Without a pause: it was not even loaded.
+    assert await hand.look() == [(C, None)]
+    assert source.loads == [A, B, C]
     assert [model.id for model in store.status()] == [B, C]
 
 
