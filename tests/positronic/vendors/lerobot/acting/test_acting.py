@@ -1,5 +1,6 @@
 """Every kind of policy, as native LeRobot plays it, one session beside the other."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ from positronic.codec import Codec
 from positronic.errors import UsageError
 from positronic.offboard.model import Model, ModelSession
 from positronic.vendors.lerobot import codecs
+from positronic.vendors.lerobot.acting import Request
+from positronic.vendors.lerobot.acting.ensembled import Ensembled
+from positronic.vendors.lerobot.backends.torch_backend import TorchBackend
+from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
 from positronic.vendors.lerobot.policy import BATCH_TOLERANCE, LeRobotPolicy
 from tests.positronic.vendors.lerobot.acting.episodes import (
     Episode,
@@ -138,6 +143,24 @@ def test_it_says_that_it_wants_every_step(policies: dict[str, LeRobotPolicy], na
     assert meta["action_horizon_sec"] == 1 / FPS
     (action,) = policy.new_session().infer(seen(0, 1)[0])
     assert action["timestamp"] == 0.0
+
+
+def test_ensembling_takes_other_backends_and_keeps_no_second_copy_of_the_weights(
+    runs: dict[str, Path],
+) -> None:
+    checkpoint = CheckpointDirectory(runs["ensembled"]).checkpoint("000001")
+    eager, backend = (TorchBackend(checkpoint, "cpu") for _ in range(2))
+    acting, codec = Ensembled(eager, backend), KINDS["ensembled"][1]
+    kept = weakref.ref(eager)
+    del eager
+    assert kept() is None
+    memory, actions = None, []
+    for obs in seen(1, STEPS):
+        (prediction,) = acting.predict([Request(codec.encode(obs), memory=memory)])
+        memory = prediction.memory
+        actions.append(prediction.actions[0])
+    expected = native_actions(runs["ensembled"], codec, seen(1, STEPS), 0)
+    np.testing.assert_allclose(actions, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
