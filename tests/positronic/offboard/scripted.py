@@ -13,7 +13,7 @@ from positronic.offboard import wire
 from positronic.offboard.client import InferenceClient
 from positronic.offboard.listen import bind
 
-Refusal = tuple[int, str, dict[str, str]]
+Refusal = tuple[int, str]
 Script = Callable[[ServerConnection], None]
 
 READY = {"status": "ready", "meta": {"type": "old", "port": 1}}
@@ -32,7 +32,7 @@ def speaking(
     Args:
         scripts: What it says.
         port: Where it listens.
-        answers: HTTP statuses, reasons and headers that the first connections get instead.
+        answers: HTTP statuses and reasons that the first connections get instead.
         context: Makes it speak TLS.
     """
     connections = iter(range(10**6))
@@ -46,10 +46,7 @@ def speaking(
         answer = next(handshakes, None)
         if answer is None:
             return None
-        response = connection.respond(answer[0], answer[1] + "\n")
-        for name, value in answer[2].items():
-            response.headers[name] = value
-        return response
+        return connection.respond(answer[0], answer[1] + "\n")
 
     with serve(handler, "127.0.0.1", port, ssl=context, process_request=process_request) as server:
         thread = threading.Thread(target=server.serve_forever)

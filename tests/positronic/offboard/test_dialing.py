@@ -35,13 +35,13 @@ def full(connection: ServerConnection) -> None:
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
 def test_a_server_that_is_down_for_a_moment_is_tried_again(status: int) -> None:
-    answers: list[Refusal] = [(status, "not now", {})] * 2
+    answers: list[Refusal] = [(status, "not now")] * 2
     with speaking(open_session, answers=answers) as port:
         client(port, connect_timeout=20).new_session().close()
 
 
 def test_a_server_that_stays_down_is_given_up_at_the_deadline() -> None:
-    answers: list[Refusal] = [(503, "not now", {})] * 1000
+    answers: list[Refusal] = [(503, "not now")] * 1000
     with speaking(open_session, answers=answers) as port:
         began = time.monotonic()
         with pytest.raises(SessionError, match=r"HTTP 503\): it is overloaded or down for now"):
@@ -84,7 +84,7 @@ def test_other_refusals_are_final() -> None:
         client(port, connect_timeout=20).new_session()
     assert not isinstance(error.value, Busy)
     with (
-        speaking(open_session, answers=[(404, "not found", {})]) as port,
+        speaking(open_session, answers=[(404, "not found")]) as port,
         pytest.raises(SessionError, match=r"HTTP 404\): it is no inference server"),
     ):
         client(port, connect_timeout=20).new_session()
@@ -97,7 +97,7 @@ def test_a_token_that_is_missing_or_wrong_is_named_at_once(
     status: int, token: str | None, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AUTH_TOKEN", raising=False)
-    answers: list[Refusal] = [(status, "no", {})] * 2
+    answers: list[Refusal] = [(status, "no")] * 2
     began = time.monotonic()
     with (
         speaking(open_session, answers=answers) as port,

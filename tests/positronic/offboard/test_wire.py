@@ -131,6 +131,7 @@ def nested(header: bytes, depth: int) -> bytes:
         pytest.param(nested(b"\xdc\x10\x00", 1000), id="nested lists that say they are long"),
         pytest.param(b"\xdf\xff\xff\xff\xff" * 100, id="maps that say they are long"),
         pytest.param(map_of(10**6), id="a map of a million numbers"),
+        pytest.param(b"\xdc\x01\x2c" + 300 * map_of(4000), id="maps of numbers"),
         pytest.param(b"\xc6\xff\xff\xff\xff", id="bytes that say they are long"),
         pytest.param(b"\xc9\xff\xff\xff\xff\x05", id="an extension that says it is long"),
         pytest.param(b"\x91\xd6\xff\x00\x00\x00\x00", id="a time stamp extension"),
