@@ -77,11 +77,11 @@ async def serve_forever(
                 warming.result()
                 with _watching(store, watch_interval_s):
                     await _first(stopped, serving)
-                    draining = asyncio.create_task(service.drain(options.drain_timeout_s))
-                    ending = asyncio.create_task(end_now.wait())
-                    await _first(draining, ending)
-                    draining.cancel()
-                    ending.cancel()
+                draining = asyncio.create_task(service.drain(options.drain_timeout_s))
+                ending = asyncio.create_task(end_now.wait())
+                await _first(draining, ending)
+                draining.cancel()
+                ending.cancel()
         finally:
             # Whoever cancels this gets an orderly end too: sessions told, port closed.
             await service.drain(0)

@@ -49,6 +49,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def keepalive_timeout(self) -> None:
         """Drop a client that answers no pings; what is still unsent would hold it for ever."""
+        if self.read_paused:
+            # Its pong may stand behind a request that waits for the one before it.
+            self.pong_timer = self.pending_ping_payload = None
+            self.schedule_ping()
+            return
         super().keepalive_timeout()
         self._abort_in(LINGER_S)
 

@@ -1,7 +1,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from websockets.sync.client import ClientConnection
 
 from positronic.offboard import wire
 from positronic.offboard.batching import Batching
-from tests.positronic.offboard.models import Source
+from tests.positronic.offboard.models import CountingSession, Source
 from tests.positronic.offboard.serving import ask, get, raw, ready, receive, serving
 
 TIMING = {"pre_ms", "queue_ms", "infer_ms", "post_ms", "batch_size"}
@@ -176,6 +176,32 @@ def test_a_request_that_takes_too_long_is_answered_and_its_session_goes_on(sourc
         # The late answer is nobody's: the next request gets its own.
         assert envelope(session, 2, grip=0.2)["result"][0]["target_grip"] == 0.2
         assert failures(port) == {"timeout": 1}
+
+
+def test_a_session_is_never_in_two_threads_even_if_one_was_given_up(source: Source) -> None:
+    release = threading.Event()
+    inside, most = 0, 0
+
+    class SlowSession(CountingSession):
+        def prepare(self, obs: Mapping[str, Any]) -> Any:
+            nonlocal inside, most
+            inside += 1
+            most = max(most, inside)
+            if obs.get("slow"):
+                assert release.wait(20)
+            inside -= 1
+            return super().prepare(obs)
+
+    with serving(source, request_timeout_s=0.1, wait=True) as port:
+        (policy,) = source.living
+        policy.new_session = lambda context=None: SlowSession(policy)  # type: ignore[method-assign]
+        with raw(port) as session:
+            ready(session)
+            assert envelope(session, 1, grip=0.1, slow=True)["code"] == "timeout"
+            assert envelope(session, 2, grip=0.2)["code"] == "timeout"
+            release.set()
+            assert envelope(session, 3, grip=0.3)["result"][0]["target_grip"] == 0.3
+    assert most == 1
 
 
 def test_who_waits_too_long_in_the_queue_leaves_it(source: Source) -> None:

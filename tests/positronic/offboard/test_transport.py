@@ -6,7 +6,7 @@ import pytest
 
 from positronic.offboard import wire
 from tests.positronic.offboard.models import Source
-from tests.positronic.offboard.serving import ask, get, raw, ready, serving
+from tests.positronic.offboard.serving import ask, get, raw, ready, receive, serving
 
 UPGRADE = (
     b"GET /api/v1/session HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -73,7 +73,7 @@ def test_a_client_that_does_not_read_is_dropped_and_the_others_go_on() -> None:
 
 def test_a_client_that_reads_slowly_gets_everything() -> None:
     source = Source(["010000"], padding=bytes(8_000_000))
-    with serving(source, send_timeout_s=5) as port, connection(port, SO_RCVBUF=4096) as slow:
+    with serving(source, send_timeout_s=5) as port, connection(port, SO_RCVBUF=1 << 16) as slow:
         slow.sendall(UPGRADE)
         assert b"101 Switching Protocols" in slow.recv(4096)
         slow.sendall(frame(wire.pack({"grip": 0})))
@@ -98,6 +98,16 @@ def test_a_client_that_has_vanished_is_noticed_by_its_silence() -> None:
             assert is_over(vanished)
         assert ask(lives, grip=0, sleep=0.6)["result"], "while it infers, it still answers pings"
         wait_for_sessions(port, 1)
+
+
+def test_a_client_that_asks_again_before_it_has_its_answer_is_no_silent_one() -> None:
+    pings: dict[str, Any] = {"ping_interval_s": 0.1, "ping_timeout_s": 0.2}
+    with serving(Source(["010000"]), **pings) as port, raw(port) as session:
+        ready(session)
+        for grip in (0.1, 0.2, 0.3):
+            session.send(wire.pack({"grip": grip, "sleep": 0.4}))
+        for grip in (0.1, 0.2, 0.3):
+            assert receive(session)["result"][0]["target_grip"] == grip
 
 
 def test_a_flood_of_pings_whose_pongs_nobody_reads_is_not_taken_in() -> None:
