@@ -1,10 +1,7 @@
 """Side by side with public Positronic 0.2.1: it reads what we write, we read what it reads.
 
-Needs a Python that has it, which ours cannot be (it wants 3.11): ::
-
-    python3.11 -m venv /tmp/public && /tmp/public/bin/pip install --no-deps positronic==0.2.1
-    /tmp/public/bin/pip install pyarrow av==15.1.0 numpy configuronic==0.3.1 pos3
-    POSITRONIC_PUBLIC_PYTHON=/tmp/public/bin/python pytest -m e2e tests/positronic/dataset
+Needs a Python that has it, which ours cannot be, since it wants 3.11. `scripts/public_clients`
+makes one; POSITRONIC_PUBLIC_PYTHON names another.
 """
 
 import json
@@ -22,11 +19,12 @@ from positronic.dataset import DatasetWriter, LocalDataset
 from .conftest import NS, picture, record
 from .public_reader import questions
 
-PYTHON = os.environ.get("POSITRONIC_PUBLIC_PYTHON")
+MADE = Path(__file__).parents[3] / ".cache/public/positronic-0.2.1/bin/python"
+PYTHON = os.environ.get("POSITRONIC_PUBLIC_PYTHON") or (str(MADE) if MADE.exists() else None)
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(
-        not PYTHON, reason="POSITRONIC_PUBLIC_PYTHON names no Python that has positronic 0.2.1"
+        not PYTHON, reason="scripts/public_clients has not made a Python with positronic 0.2.1"
     ),
 ]
 
