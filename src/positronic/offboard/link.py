@@ -132,17 +132,18 @@ class Link:
             got = reply.get("request_id")
             if got == number:
                 return reply
-            if got not in self._late:
+            if type(got) is not int or got not in self._late:
                 raise SessionError(f"{self._url} answered request {got!s:.20}, expected {number}")
             self._late.remove(got)
 
     def _handshake(self) -> None:
         while True:
             frame = self._greeting()
-            status = frame.get("status")
+            said = frame.get("status")
+            status = said if isinstance(said, str) else None
             if status == "ready":
                 self.machine.to(SessionState.READY)
-                self.meta = dict(frame.get("meta") or {})
+                self.meta = mapping(frame.get("meta"))
                 return
             if status == "error" or "error" in frame:
                 message = f"{self._url} refused: {frame.get('error')}"
@@ -187,3 +188,8 @@ class Link:
         if close and close.code == TOO_BIG:
             why += f"; the frame had {sent} bytes: send smaller images, or --policy.jpeg_quality=90"
         return ServerGone(f"the server at {self._url} went away while {moment} ({why})")
+
+
+def mapping(value: Any) -> dict[Any, Any]:
+    """Return what may be a map as one; whatever else a server sends in its place is nothing."""
+    return dict(value) if isinstance(value, Mapping) else {}

@@ -10,13 +10,12 @@ from typing import Any
 
 from positronic.errors import Busy, ServerGone, SessionError
 from positronic.offboard.dialing import Dialer
+from positronic.offboard.link import mapping
 from positronic.offboard.request import RequestFilter
 from positronic.offboard.session import SessionState
 from positronic.policy.base import Action
 
 LONGEST_PAUSE_S = 1.0
-# Answers after which the same request may succeed.
-_TRY_AGAIN = ("busy", "rate")
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,9 @@ class RemoteSession:
         except ServerGone as error:
             self._reconnect(error)
             reply = self._ask(request)
-        self.timing = dict(reply.get("timing") or {})
+        self.timing = mapping(reply.get("timing"))
         if "error" in reply:
-            kind = Busy if reply.get("code") in _TRY_AGAIN else SessionError
+            kind = Busy if _try_again(reply) else SessionError
             raise kind(f"the server could not infer: {reply['error']}")
         if "result" not in reply:
             raise SessionError(f"a reply without result or error, only {sorted(map(str, reply))}")
@@ -124,10 +123,11 @@ class RemoteSession:
         for attempt in itertools.count():
             timeout = deadline - time.monotonic() if attempt else self._options.request_timeout
             reply = self._link.ask(request, self._numbers, timeout)
-            if reply.get("code") not in _TRY_AGAIN:
+            if not _try_again(reply):
                 break
-            hint = float(reply.get("retry_after_ms") or 50) / 1000
-            pause = min(hint * 2 ** min(attempt, 10), LONGEST_PAUSE_S) * random.uniform(1, 1.5)
+            hint = reply.get("retry_after_ms")
+            pause = (hint if isinstance(hint, int) and hint > 0 else 50) / 1000
+            pause = min(pause * 2 ** min(attempt, 10), LONGEST_PAUSE_S) * random.uniform(1, 1.5)
             if time.monotonic() + pause >= deadline or self._closed.wait(pause):
                 break
         return reply
@@ -136,7 +136,7 @@ class RemoteSession:
         """Replace the connection, or raise ``lost`` with the reason why not."""
         if self._closed.is_set() or self._link.refused_frame or not self._link.numbered:
             raise lost
-        if self._meta.get("every_step") and not self._options.allow_history_loss:
+        if self._meta.get("every_step") is True and not self._options.allow_history_loss:
             raise ServerGone(
                 f"{lost}; the policy looks back at earlier observations, which are lost with the"
                 " session: begin a new episode, or go on regardless with"
@@ -157,3 +157,9 @@ class RemoteSession:
             raise ServerGone(f"{lost}; it came back with another {' and '.join(changed)}") from lost
         self._link = link
         self.reconnects += 1
+
+
+def _try_again(reply: Mapping[Any, Any]) -> bool:
+    """Whether the same request may succeed a little later."""
+    code = reply.get("code")
+    return isinstance(code, str) and code in ("busy", "rate")

@@ -138,7 +138,7 @@ def test_a_public_server_without_contract_or_stack_gets_all_that_there_is() -> N
         replies: list[Any] = [{"target_grip": 1.0}, None, [{}, {}]]
         for reply in replies:
             seen.append(wire.unpack(connection.recv(timeout=20)))  # type: ignore[arg-type]
-            say(connection, {"result": reply})
+            say(connection, {"status": "waiting", "message": "1 before you"}, {"result": reply})
 
     said: list[str] = []
     with speaking(script) as port, client(port, on_status=said.append).new_session() as session:
@@ -146,7 +146,7 @@ def test_a_public_server_without_contract_or_stack_gets_all_that_there_is() -> N
         assert session.infer(obs) == [{"target_grip": 1.0}]
         assert session.infer(obs) == []
         assert session.infer(obs) == [{}, {}]
-    assert said == ["Waiting for 1 active session(s)...", "loading"]
+    assert said == ["Waiting for 1 active session(s)...", "loading", *["1 before you"] * 3]
     assert sorted(seen[0]) == ["anything", "image.wrist"]
 
 
