@@ -24,7 +24,7 @@ MANIFEST = Manifest(
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    for manifest in (MANIFEST, replace(MANIFEST, check=None, fps=None)):
+    for manifest in (MANIFEST, replace(MANIFEST, check=None, fps=None, source="0abc")):
         manifest.write(tmp_path)
         assert Manifest.read(tmp_path) == manifest
 

@@ -18,6 +18,35 @@ def test_openvino_computes_in_float32(exported: Callable[[str], Path]) -> None:
     assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
 
 
+def test_openvino_computes_in_bf16_where_that_is_asked_for(
+    exported: Callable[[str], Path],
+) -> None:
+    model = InferenceModel(exported("openvino"), device="cpu", precision="bf16", threads=1)
+    compiled: Any = model._runtime.model  # type: ignore[attr-defined]
+    assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "bf16"
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    with pytest.raises(GetiactionError, match="precision is 'fp8'; expected 'float32' or 'bf16'"):
+        InferenceModel(exported("openvino"), precision="fp8")
+
+
+def test_onnxruntime_takes_the_threads_it_is_given_and_does_not_let_them_spin(
+    exported: Callable[[str], Path],
+) -> None:
+    model = InferenceModel(exported("onnx"), device="cpu", threads=1)
+    options: Any = model._runtime.session.get_session_options()  # type: ignore[attr-defined]
+    assert options.intra_op_num_threads == 1
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+def test_only_openvino_has_bf16(
+    backend: str, exported: Callable[[str], Path], state_export: Path
+) -> None:
+    directory = state_export if backend == "torch" else exported(backend)
+    with pytest.raises(GetiactionError, match=f"'{backend}' computes exports in float32, not in"):
+        InferenceModel(directory, precision="bf16")
+
+
 def test_openvino_keeps_weights_in_float32(exported: Callable[[str], Path]) -> None:
     text = (exported("openvino") / "model.xml").read_text()
     assert 'element_type="f32"' in text
