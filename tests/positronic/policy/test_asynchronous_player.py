@@ -1,3 +1,4 @@
+import contextlib
 import threading
 import time
 from functools import partial
@@ -10,7 +11,10 @@ import pytest
 
 from positronic.errors import ServerGone, SessionError, UsageError
 from positronic.geom import pose_to_wire, quat_from_yaw
-from positronic.policy import AsynchronousPlayer, ChunkPlayer, Player, fixed, measured
+from positronic.policy import AsynchronousPlayer, ChunkPlayer, Player, Session, fixed, measured
+from tests.positronic.offboard.models import Source
+from tests.positronic.offboard.scripted import client
+from tests.positronic.offboard.serving import serving
 from tests.positronic.policy.sessions import (
     FPS,
     Timekeeper,
@@ -22,7 +26,7 @@ from tests.positronic.policy.sessions import (
 )
 
 
-def make(session: Timekeeper, **options: Any) -> AsynchronousPlayer:
+def make(session: Session, **options: Any) -> AsynchronousPlayer:
     return AsynchronousPlayer(session, **{"delay": fixed(0.2), **options})
 
 
@@ -258,3 +262,19 @@ def test_a_policy_that_needs_every_observation_is_refused() -> None:
 def test_arguments_that_make_no_sense_are_refused(options: Any, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         make(Timekeeper(10), **options)
+
+
+def test_it_plays_a_session_on_a_server_and_notices_when_that_goes() -> None:
+    with contextlib.ExitStack() as server:
+        port = server.enter_context(serving(Source(["010000"])))
+        with client(port, reconnect_timeout=0.2).new_session() as session:
+            player = make(session, delay=fixed(0.1), margin_s=0.0)
+            counts = [player.action({"grip": 0.5}, k / 10)["count"] for k in range(9)]
+            # Chunks of 3: asked for one step ahead, of which the first action is skipped.
+            assert counts == [1, 1, 1, 2, 2, 3, 3, 4, 4]
+            assert player.starved == 0
+            server.close()
+            rest = (player.action({"grip": 0.5}, k / 10) for k in range(9, 14))
+            with pytest.raises(ServerGone, match="no new session"):
+                list(rest)
+            player.close()
