@@ -50,11 +50,12 @@ def test_a_gap_keeps_nothing_hidden_in_the_end(tmp_path: Path) -> None:
     def rollouts() -> Iterator[Played]:
         yield played(writer, 4)
         yield played(writer, 2, gone)
+        yield played(writer, 3)
         raise SessionError("no server any more")
 
     assert play_all(run, rollouts(), writer, lambda line: None) is gone
-    assert [episode["index"] for episode in LocalDataset(tmp_path)] == [2, 4]
-    assert [result.seed for result in run.episodes] == [2, 4]
+    assert [episode["index"] for episode in LocalDataset(tmp_path)] == [2, 3, 4]
+    assert [result.seed for result in run.episodes] == [2, 3, 4]
     assert run.error == "the server went away"
     assert not list(tmp_path.glob(".*"))
 
