@@ -35,11 +35,12 @@ def frame(payload: bytes, opcode: int = 2) -> bytes:
 
 
 def wait_for_sessions(port: int, number: int) -> dict[str, Any]:
-    while True:
+    for _ in range(1000):
         document: dict[str, Any] = get(port, "/api/v1/status")[1]
         if len(document["sessions"]) == number:
             return document
         time.sleep(0.01)
+    raise AssertionError(f"{len(document['sessions'])} sessions are open, expected {number}")
 
 
 def is_over(client: socket.socket) -> bool:
@@ -60,7 +61,10 @@ def send_often(client: socket.socket, data: bytes, times: int) -> None:
 def test_a_client_that_does_not_read_is_dropped_and_the_others_go_on() -> None:
     # The ready message is larger than what the kernel takes off the server's hands.
     source = Source(["010000"], padding=bytes(8_000_000))
-    with serving(source, send_timeout_s=0.3) as port, raw(port, max_size=None) as good:
+    with (
+        serving(source, send_timeout_s=0.3, ping_interval_s=99) as port,
+        raw(port, max_size=None) as good,
+    ):
         ready(good)
         with connection(port, SO_RCVBUF=4096) as slow:
             slow.sendall(UPGRADE)
@@ -76,8 +80,9 @@ def test_a_client_that_reads_slowly_gets_everything() -> None:
     with serving(source, send_timeout_s=5) as port, connection(port, SO_RCVBUF=1 << 16) as slow:
         slow.sendall(UPGRADE)
         assert b"101 Switching Protocols" in slow.recv(4096)
+        received = slow.recv(1 << 17)
+        # Asked while the server still waits for room to send, and reads nothing.
         slow.sendall(frame(wire.pack({"grip": 0})))
-        received = b""
         while b"result" not in received[-1000:]:
             taken = slow.recv(1 << 17)
             assert taken
@@ -137,6 +142,7 @@ def test_a_connection_that_asks_for_nothing_is_dropped() -> None:
 def test_a_client_that_does_not_say_goodbye_is_not_waited_for() -> None:
     limits: dict[str, Any] = {"idle_timeout_s": 0.2, "handshake_timeout_s": 0.2}
     with serving(Source(["010000"]), **limits) as port, connection(port) as rude:
+        rude.settimeout(5)
         rude.sendall(UPGRADE)
         wait_for_sessions(port, 1)
         wait_for_sessions(port, 0)
