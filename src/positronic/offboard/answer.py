@@ -1,10 +1,13 @@
 """What a session answers to one observation, before it becomes bytes; and why it could not."""
 
+import textwrap
 from dataclasses import dataclass
 from enum import StrEnum
 
 from positronic.errors import Busy, PositronicError, SessionError
 from positronic.policy.base import Action
+
+MAX_ERROR = 1000
 
 
 class Reason(StrEnum):
@@ -83,8 +86,13 @@ def failure(error: Exception, cost_ms: float | None = None) -> Answer:
             wait_ms = int(error.retry_after_s * 1000) + 1
             return Answer(error=str(error), reason=Reason.RATE, retry_after_ms=wait_ms)
         case Malformed():
-            return Answer(error=str(error), reason=Reason.MALFORMED)
+            return Answer(error=_in_one_line(error), reason=Reason.MALFORMED)
         case PositronicError():
-            return Answer(error=str(error), reason=Reason.INVALID)
+            return Answer(error=_in_one_line(error), reason=Reason.INVALID)
     kind = type(error).__name__
     return Answer(error=f"internal error ({kind}); see the server's log", reason=Reason.INTERNAL)
+
+
+def _in_one_line(error: Exception) -> str:
+    """What it says; it may quote the keys of an observation, whatever they are."""
+    return textwrap.shorten(str(error), MAX_ERROR, placeholder="...")

@@ -88,6 +88,16 @@ def test_decoding_fuzzed_frames_raises_session_errors_only(seed: int) -> None:
     assert not [error for error in refused if "\n" in error or len(error) > LONGEST]
 
 
+def test_what_is_quoted_of_an_observation_stays_one_short_line(server: ServerProcess) -> None:
+    with raw(server.port) as session:
+        ready(session)
+        for key in ("a\nb", "x" * 1_000_000, "é " * 5000):
+            session.send(wire.pack({key: 1}))
+            reply = receive(session)
+            assert reply["error"].startswith("needs grip; present:")
+            check(reply, b"")
+
+
 def test_the_frames_are_real_ones_until_they_are_mutated(server: ServerProcess) -> None:
     with raw(server.port) as session:
         ready(session)
