@@ -61,7 +61,9 @@ class _Served:
         first, self._ending = not self._ending, True
         if first:
             self.why = why
-            self.until.reschedule(asyncio.get_running_loop().time())
+            # Where it is over already, only its goodbye is still on the way.
+            with contextlib.suppress(RuntimeError):
+                self.until.reschedule(asyncio.get_running_loop().time())
         return first
 
 
