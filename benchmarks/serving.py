@@ -61,8 +61,9 @@ def compare_many(kind: str, run: Path, options: argparse.Namespace) -> None:
         }
         robots = side("robots", options.folder, kind=kind, side="robots")
         print(f"\n### {KINDS[kind].name}, --backend={backend}\n")
-        print("| robots | max_batch | answers/s | p50, ms | p95, ms | p99, ms | batched over not |")
-        print("|---|---|---|---|---|---|---|", flush=True)
+        print("| robots | max_batch | answers/s | p50, ms | p95, ms | p99, ms ", end="")
+        print("| CPU-ms an answer | batched over not | by processor time |")
+        print("|---|---|---|---|---|---|---|---|---|", flush=True)
         try:
             for count in ROBOTS:
                 many(servers, robots, count, seconds(kind, count, options), options.rounds)
@@ -84,15 +85,21 @@ def many(servers: dict[int, Server], robots: Side, count: int, turn_s: float, ro
         for batch in list(servers) if number % 2 else list(servers)[::-1]:
             with turn(servers[batch]) as port:
                 question = {"port": port, "sessions": count, "seconds": turn_s}
-                found[batch].append(robots.ask(question))
+                used = servers[batch].cpu_seconds()
+                answer = robots.ask(question)
+                used = servers[batch].cpu_seconds() - used
+                found[batch].append({**answer, "cpu": used / answer["answers"]})
     rates = {batch: [each["rate"] for each in found[batch]] for batch in servers}
-    ratios = [a / b for a, b in zip(*rates.values(), strict=True)]
+    cpus = {batch: [each["cpu"] for each in found[batch]] for batch in servers}
+    faster = [a / b for a, b in zip(rates[BATCHES[0]], rates[BATCHES[1]], strict=True)]
+    cheaper = [b / a for a, b in zip(cpus[BATCHES[0]], cpus[BATCHES[1]], strict=True)]
     for batch, rounds_of in found.items():
         latencies = np.concatenate([each["latencies"] for each in rounds_of]) * 1e3
         p50, p95, p99 = np.percentile(latencies, (50, 95, 99))
         row = [str(count), str(batch), spread(rates[batch], 1)]
         row += [f"{p50:.1f}", f"{p95:.1f}", f"{p99:.1f}"]
-        row.append(spread(ratios) if batch == BATCHES[0] else "")
+        row.append(f"{1e3 * statistics.median(cpus[batch]):.1f}")
+        row += [spread(faster), spread(cheaper)] if batch == BATCHES[0] else ["", ""]
         print(f"| {' | '.join(row)} |", flush=True)
 
 
