@@ -37,7 +37,14 @@ KINDS: dict[str, tuple[str, Codec, dict[str, Any], int, int]] = {
         1,
         1,
     ),
-    "diffusion": ("diffusion", codecs.eepose_state(), {}, 3, 4),
+    # It looks further back than to its last prediction.
+    "diffusion": (
+        "diffusion",
+        codecs.eepose_state(),
+        {"n_obs_steps": 4, "n_action_steps": 2},
+        4,
+        2,
+    ),
     "diffusion-images": (
         "diffusion",
         codecs.eepose_absolute(image_size=48),
