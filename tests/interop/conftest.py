@@ -73,14 +73,22 @@ class Server:
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        assert self.process.stdout is not None
-        self.openpi_port, _, self.port = (
-            self._port(self.process.stdout.readline()) for _ in range(3)
-        )
+        said = self._until_serving()
+        self.openpi_port = self._port(r"openpi's clients connect to .*:(\d+)", said)
+        self.port = self._port(r"serving act 020000 on http://.*:(\d+)", said)
 
-    def _port(self, line: str) -> int:
-        match = re.search(r":(\d+)", line)
-        assert match, f"the server said {line!r}"
+    def _until_serving(self) -> str:
+        assert self.process.stdout is not None
+        said = ""
+        for line in self.process.stdout:
+            said += line
+            if line.startswith("serving"):
+                break
+        return said
+
+    def _port(self, pattern: str, said: str) -> int:
+        match = re.search(pattern, said)
+        assert match, f"the server said {said!r}"
         return int(match[1])
 
     def stop(self) -> None:

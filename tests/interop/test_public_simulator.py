@@ -12,11 +12,11 @@ from tests.positronic.offboard.serving import get
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("interop")]
 
-SECONDS = 1.0
+SECONDS = 0.6
 
 
 def test_it_runs_two_iterations_and_records(public: Public, server: Server, tmp_path: Path) -> None:
-    before = get(server.port, "/api/v1/status")[1]["server"]["inferences"]
+    before = get(server.port, "/api/v1/status")[1]
     done = subprocess.run(
         [
             *(public("positronic-0.2.1") / "positronic-inference", "sim"),
@@ -33,10 +33,10 @@ def test_it_runs_two_iterations_and_records(public: Public, server: Server, tmp_
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    # A chunk of 6 actions at 15 per second lasts 0.4 s: three chunks for each second.
+    # A chunk of 6 actions at 15 per second lasts 0.4 s: the second one has begun.
     status = get(server.port, "/api/v1/status")[1]
-    assert status["server"]["inferences"] - before >= 2 * 3
-    assert "invalid" not in status["failures"]
+    assert status["server"]["inferences"] - before["server"]["inferences"] >= 2 * 2
+    assert status["failures"] == before["failures"]
 
     # Its last iteration is never saved, whatever their number.
     dataset = LocalDataset(tmp_path / "out")
