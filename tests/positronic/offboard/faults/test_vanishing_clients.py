@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +26,7 @@ from tests.positronic.offboard.faults.sockets import (
     read_to_end,
     reset,
 )
-from tests.positronic.offboard.serving import ask, raw, ready
+from tests.positronic.offboard.serving import ask, get, raw, ready
 
 PING_S = 0.3
 
@@ -90,6 +91,31 @@ def test_a_client_killed_mid_frame_harms_nobody(server: ServerProcess) -> None:
                 end(session)
     server.wait_for_files(before)
     server.assert_lives()
+
+
+def test_clients_killed_while_their_checkpoint_loads_leave_it_unused(tmp_path: Path) -> None:
+    upgrade = UPGRADE.replace(b"/session ", b"/session/020000 ")
+    with server_process(tmp_path / "log", held=["020000"]) as server:
+        before = server.wait_until_ready().holdings().files
+        with Neighbour(server.port):
+            for end in (socket.socket.close, reset) * 5:
+                opened = open_socket(server.port)
+                opened.sendall(upgrade)
+                received = b""
+                while b"loading" not in received:
+                    received += opened.recv(4096)
+                end(opened)
+            # The server sees it when it sends the next status frame, or now.
+            server.order("release", "020000")
+            with raw(server.port, "/api/v1/session/020000") as late:
+                assert ready(late)["checkpoint_id"] == "020000"
+            server.wait_for_files(before + 1)
+        _, status = get(server.port, "/api/v1/status")
+        assert {model["id"]: model["sessions"] for model in status["models"]} == {
+            "010000": 0,
+            "020000": 0,
+        }
+        server.assert_lives()
 
 
 def test_a_peer_behind_a_cut_network_is_given_up_by_ping(pinging: ServerProcess) -> None:
