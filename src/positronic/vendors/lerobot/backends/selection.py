@@ -179,7 +179,7 @@ class Selection:
 
 
 def _race(sides: Mapping[str, Backend], batch: Batch) -> dict[str, float]:
-    """Seconds of a call, the median; in turns, so that other load meets all alike."""
+    """Seconds of a call, the least disturbed one; in turns, so that other load meets all alike."""
     slowest = 0.0
     for side in sides.values():
         side.predict_chunk(batch)
@@ -194,7 +194,7 @@ def _race(sides: Mapping[str, Backend], batch: Batch) -> dict[str, float]:
             began = time.perf_counter()
             side.predict_chunk(batch)
             seconds[name].append(time.perf_counter() - began)
-    return {name: float(np.median(each)) for name, each in seconds.items()}
+    return {name: min(each) for name, each in seconds.items()}
 
 
 def _line(error: Exception) -> str:

@@ -78,6 +78,10 @@ def test_training_puts_the_same_examples_under_the_seal_of_each_checkpoint(tmp_p
     root = write_dataset(tmp_path / "dataset")
     run = ("--steps=3", "--save_freq=2")
     assert command(*flags(root, tmp_path, *run)) == 0
+    # A server that began meanwhile has put its exports beside; that is nothing to the training.
+    served = tmp_path / "run/checkpoints/000003/exports/onnx-0123456789ab/model.onnx"
+    served.parent.mkdir(parents=True)
+    served.write_bytes(b"an export")
     assert command(*flags(root, tmp_path, "--steps=4", "--save_freq=2", "--resume=True")) == 0
     runs = CheckpointDirectory(tmp_path / "run")
     assert runs.ids() == ["000002", "000003", "000004"]
@@ -90,7 +94,8 @@ def test_training_puts_the_same_examples_under_the_seal_of_each_checkpoint(tmp_p
     assert {key: len(rows) for key, rows in found.items()} == dict.fromkeys(keys, 4)
     # Of both episodes: the second begins at row 12.
     assert len(np.unique(found["observation.state"], axis=0)) == 4
-    assert faults(files[0].parents[1]) == []
+    assert [faults(file.parents[1]) for file in files] == [[], [], []]
+    assert served.read_bytes() == b"an export"
     files[0].write_bytes(files[0].read_bytes()[:-1])
     assert examples.FILE_NAME in faults(files[0].parents[1])[0]
 
