@@ -12,7 +12,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from positronic.errors import UsageError
 
 TOKEN_VARIABLE, INSECURE_VARIABLE = "AUTH_TOKEN", "POSITRONIC_INSECURE"
-_MAKE_ONE = "make one with `export AUTH_TOKEN=$(openssl rand -hex 32)`"
+_MAKE_ONE = (
+    "make one with"
+    ' `export AUTH_TOKEN=$(python -c "import secrets; print(secrets.token_urlsafe())")`'
+)
 
 
 def read_token(environ: Mapping[str, str]) -> str | None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,7 +88,10 @@ def running(*flags: str) -> Iterator[Running]:
 @pytest.fixture(scope="module")
 def server(run: Path) -> Iterator[Running]:
     with running(
-        f"--checkpoints_dir={run}/", "--codec=@positronic.vendors.lerobot.codecs.eepose_state"
+        f"--checkpoints_dir={run}/",
+        "--codec=@positronic.vendors.lerobot.codecs.eepose_state",
+        "--watch",
+        "--watch_interval=0.1",
     ) as server:
         line = server.wait_until_ready()
         assert re.fullmatch(
@@ -173,6 +177,23 @@ def test_operators_see_what_it_does(server: Running) -> None:
     assert model["nbytes"] > 50_000
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < document["server"]["memory_bytes"] <= machine // 2
+
+
+def test_what_training_publishes_is_served_while_it_trains(server: Running, run: Path) -> None:
+    new = run / "checkpoints/030000"
+    with raw(server.port) as old:
+        assert ready(old)["checkpoint_id"] == "020000"
+        shutil.copytree(run / "checkpoints/010000", run / "unfinished")
+        (run / "unfinished").rename(new)
+        try:
+            while get(server.port, "/readyz")[1]["default"] != "030000":
+                time.sleep(0.05)
+            with raw(server.port) as session:
+                assert ready(session)["checkpoint_id"] == "030000"
+                assert len(ask(session, **observation())["result"]) == STEPS
+            assert len(ask(old, **observation())["result"]) == STEPS
+        finally:
+            shutil.rmtree(new)
 
 
 def test_every_flag_reaches_what_it_is_for_and_sigterm_drains(run: Path) -> None:
