@@ -17,8 +17,8 @@ from starlette.websockets import WebSocket
 from positronic.offboard import health, status_page
 from positronic.offboard.answer import Reason
 from positronic.offboard.connection import WebSocketChannel
+from positronic.offboard.guard import Guard
 from positronic.offboard.logs import log
-from positronic.offboard.security import Guard
 from positronic.offboard.service import Service
 
 logger = logging.getLogger(__name__)

@@ -342,7 +342,7 @@ def test_another_codec_is_refused_before_anything_heavy_is_imported(run: Path) -
         "from positronic import cli\n"
         "from positronic.vendors.lerobot.server import serve\n"
         "status = cli.status(serve, 'server', sys.argv[1:])\n"
-        "heavy = {'torch', 'lerobot', 'fastapi', 'uvicorn', 'mujoco', 'pyarrow'}\n"
+        "heavy = {'torch', 'lerobot', 'starlette', 'uvicorn', 'mujoco', 'pyarrow'}\n"
         "print(status, sorted(heavy & set(sys.modules)))\n"
     )
     codec = "--codec=@positronic.vendors.lerobot.codecs.joints_absolute"
