@@ -51,10 +51,10 @@ function slices(all, count) {
   return { bins, first, last, width };
 }
 
-/** The smallest of 1, 2 or 5 times a power of ten that is at least `value`. */
+/** The smallest of 1, 2, 2.5 or 5 times a power of ten that is at least `value`. */
 function roundUp(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((n) => n * power).find((n) => n >= value * (1 - 1e-9));
+  return [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= value * (1 - 1e-9));
 }
 
 export class LatencyChart {
@@ -91,8 +91,7 @@ export class LatencyChart {
     const y = (ms) => height - BOTTOM - (Math.min(ms, top) / top) * (height - TOP - BOTTOM);
     for (let ms = 0; ms <= top + step / 2; ms += step) {
       this.line(LEFT, y(ms), width - RIGHT, y(ms));
-      const decimals = Math.max(0, -Math.floor(Math.log10(step)));
-      this.text(LEFT - 8, y(ms) + 4, ms.toFixed(decimals), "end");
+      this.text(LEFT - 8, y(ms) + 4, +ms.toPrecision(6), "end");
     }
     const clock = (at) => new Date(at * 1000).toLocaleTimeString();
     this.text(LEFT, height - 4, clock(first), "start");
