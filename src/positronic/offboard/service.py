@@ -149,12 +149,11 @@ class Service:
         if not self.draining:
             log(logger, "draining", sessions=len(self._served), timeout_s=timeout_s)
         self.draining = True
-        for served in list(self._served.values()):
-            if served.opening:
-                served.end(DRAINING)
+        told = [served.end(DRAINING) for served in self._served.values() if served.opening]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._empty.wait(), timeout_s)
-        told = [served.end("the server is shutting down") for served in self._served.values()]
+        told += [served.end("the server is shutting down") for served in self._served.values()]
+        # Those that were told in an earlier drain have had their time.
         if any(told):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), CLOSE_TIMEOUT_S)
