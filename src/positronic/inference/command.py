@@ -51,7 +51,8 @@ def sim(
         env: The environment, ``stack_cubes`` or ``pick_place``.
         output_dir: Where to record, local or s3://bucket/key; nothing is kept if not given.
         seed: Seed of the first rollout.
-        num_envs: So many rollouts at once, each in a process of its own; the results stay the same.
+        num_envs: So many rollouts at once, each in a process of its own, of a policy on a server.
+            The results stay the same, to the bit where the server has --max_batch=1.
         cameras: Image signals to render and record, separated by commas; none renders nothing.
         image_size: Height and width of the images.
         charge_inference_time: Let simulated time go on while the policy infers, as on a robot.

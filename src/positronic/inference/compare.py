@@ -122,7 +122,7 @@ def compare(
         env: The environment, ``stack_cubes`` or ``pick_place``.
         output_dir: Where to write, local or s3://bucket/key; nothing is kept if not given.
         seed: Seed of the first rollout.
-        num_envs: So many rollouts at once, each in a process of its own.
+        num_envs: So many rollouts at once, each in a process of its own, of policies on servers.
         cameras: Image signals to render and record, separated by commas; none renders nothing.
         image_size: Height and width of the images.
         charge_inference_time: Let simulated time go on while a policy infers, as on a robot.

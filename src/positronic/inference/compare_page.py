@@ -104,24 +104,21 @@ def _contest(contest: Contest, count: int) -> str:
     difference = f"{100 * pairs.difference:+.1f} points".replace("-", "−")
     label = f"difference of success rates {difference}"
     ends = f"{100 * low:+.1f} … {100 * high:+.1f} points".replace("-", "−")
-    p = f"{contest.p_value:.3g}" + (f", corrected for {count} pairs (Holm)" if count > 1 else "")
     facts = [
         ("Difference of success rates", difference),
         ("95 % interval of it (Newcombe, paired)", ends),
-        ("Exact McNemar test, two-sided", f"p = {p}"),
-        ("Seeds compared", str(pairs.count)),
+        ("Exact McNemar test, two-sided", f"p = {pairs.p_value:.3g}"),
     ]
+    if count > 1:
+        facts.append((f"corrected for {count} pairs (Holm)", f"p = {contest.p_value:.3g}"))
+    facts.append(("Seeds compared", str(pairs.count)))
     if contest.left_out:
         facts.append(("Seeds left out, not finished by both", str(contest.left_out)))
     if contest.joint_steps is not None:
         fps = first.document["control_fps"]
         mine, theirs = (steps / fps for steps in contest.joint_steps)
-        facts.append(
-            (
-                f"Mean length on the {pairs.both} seeds that both solved",
-                f"{escape(first.label)} {mine:.2f} s, {escape(second.label)} {theirs:.2f} s",
-            )
-        )
+        where = f"Mean length on the {pairs.both} seeds that both solved"
+        facts.append((where, f"{mine:.2f} s → {theirs:.2f} s"))
     items = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
     left, width = 50 * (1 + low), 50 * (high - low)
     return (

@@ -60,6 +60,7 @@ def error_bar_chart(points: Sequence[tuple[float, Rate]]) -> str:
     def y(share: float) -> float:
         return TOP + height * (1 - share)
 
+    few = nice_ticks(0.0, longest)
     parts = [
         f'<svg class="chart still" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
         ' aria-label="Success rate over inference delay">'
@@ -70,7 +71,7 @@ def error_bar_chart(points: Sequence[tuple[float, Rate]]) -> str:
             f' y2="{y(share):.1f}"/><text class="tick" x="{LEFT - 6}" y="{y(share) + 3.5:.1f}"'
             f' text-anchor="end">{100 * share:.0f} %</text>'
         )
-    for delay in nice_ticks(0.0, longest):
+    for delay in sorted(delay for delay, _ in points) if len(points) <= 8 else few:
         parts.append(
             f'<text class="tick" x="{x(delay):.1f}" y="{TOP + height + 16}"'
             f' text-anchor="middle">{delay:g}</text>'

@@ -105,12 +105,12 @@ def _interval(run: RunResult) -> str:
 
 
 def _cells(run: RunResult, replays: Mapping[int, Replay]) -> str:
-    cells = []
+    cells: dict[float | None, list[str]] = {}
     for i, episode in enumerate(run.episodes):
         target = f"episode-{i}" if i in replays else f"row-{i}"
         delay = f", delay {episode.delay:g} s" if run.by_delay else ""
         text = f"Rollout {i + 1}, seed {episode.seed}{delay}: {WORDS[episode.ended_by]}"
-        cells.append(
+        cells.setdefault(episode.delay, []).append(
             f'<li><a class="{episode.ended_by}" href="#{target}" title="{text}"'
             f' aria-label="{text}"></a></li>'
         )
@@ -121,7 +121,11 @@ def _cells(run: RunResult, replays: Mapping[int, Replay]) -> str:
         key.append(f'<span><i class="failure"></i>{failures} failed</span>')
     if unfinished:
         key.append(f'<span><i class="unfinished"></i>{unfinished} not finished</span>')
-    return f'<ol class="cells">{"".join(cells)}</ol><p class="key">{"".join(key)}</p>'
+    rows = []
+    for charged, row in cells.items():
+        label = f'<p class="delay">delay {charged:g} s</p>' if run.by_delay else ""
+        rows.append(f'{label}<ol class="cells">{"".join(row)}</ol>')
+    return f'<div class="rows">{"".join(rows)}</div><p class="key">{"".join(key)}</p>'
 
 
 def _tiles(run: RunResult) -> str:

@@ -35,7 +35,8 @@ def test_rollouts_over_the_wire_are_recorded_counted_and_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with expert_server(0) as port:
-        code = run(*remote(port), "--driver.num_iterations=2", f"--output_dir={tmp_path}")
+        server = ["--policy=.remote", f"--policy.url=ws://127.0.0.1:{port}"]
+        code = run(*server, "--driver.num_iterations=2", f"--output_dir={tmp_path}")
     out = capsys.readouterr().out
     assert code == 0
     lines = out.splitlines()
@@ -294,3 +295,21 @@ def test_inference_time_is_charged_when_asked_for(tmp_path: Path) -> None:
     # Each inference but the first takes three steps of 1/15 s, or more on a busy machine.
     changes = results["episodes"][0]["chunk_jumps"]["count"]
     assert results["summary"]["starved_steps"] >= 3 * changes > 0
+
+
+@pytest.mark.e2e
+def test_success_over_delay_is_kept_by_the_asynchronous_player(tmp_path: Path) -> None:
+    words = ["--inference_delay=[0,0.2]", "--driver.num_iterations=20", "--cameras=none"]
+    rows = {}
+    for name in ("synchronous", "asynchronous"):
+        where = [f"--player=.{name}", f"--output_dir={tmp_path}/{name}", "--report_videos=0"]
+        assert run(PLANNER, *words, *where) == 0
+        results = json.loads((tmp_path / name / "results.json").read_text())
+        rows[name] = results["summary"]["by_delay"]
+    low, high = rows["synchronous"][0]["wilson_95"]
+    late = rows["asynchronous"][1]
+    assert late["starved_steps"] == 0
+    assert low <= late["success_rate"] <= high
+    assert low > 0.8
+    # The synchronous one stands still meanwhile, which takes it longer.
+    assert rows["synchronous"][1]["steps"] > 1.1 * late["steps"]

@@ -3,6 +3,10 @@ from typing import Any
 
 import pytest
 
+from positronic.inference.compare_page import render_page
+from positronic.inference.contest import all_contests
+from positronic.inference.entrants import Entrant
+from positronic.inference.paired import Pairs
 from positronic.inference.report import render_report
 from tests.chromium import needs_chromium
 from tests.positronic.inference.sample import FPS, sample_replay, sample_run
@@ -119,3 +123,62 @@ def test_the_page_asks_for_nothing_and_complains_of_nothing(page: Any) -> None:
         "return performance.getEntriesByType('resource').map(e=>e.name)"
     )
     assert [a for a in addresses if not a.startswith("data:")] == []
+
+
+@pytest.fixture(scope="module")
+def comparison(page: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A comparison of three policies, in the same browser once the report is done with."""
+    sides = [
+        Entrant(name, sample_run(40, failures=failures).to_json(), f"{name}/report.html")
+        for name, failures in (("5000", (1, 2, 3, 4, 5, 6, 8, 9)), ("10000", (1,)), ("other", (4,)))
+    ]
+    origin = {
+        "started": "2026-11-20T12:00:00+00:00",
+        "command": ("positronic-inference", "compare"),
+    }
+    path: Path = tmp_path_factory.mktemp("comparison") / "comparison.html"
+    path.write_text(render_page(sides, all_contests(sides), origin), encoding="utf-8")
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    page.get(path.as_uri())
+    return page
+
+
+def test_a_comparison_draws_its_intervals_to_scale(comparison: Any) -> None:
+    found = comparison.execute_script(
+        """
+        const card = document.querySelector(".contest");
+        const [scale, zero, band, rate] = [".scale", ".zero", ".scale .band", ".scale .rate"]
+          .map((name) => card.querySelector(name).getBoundingClientRect());
+        const at = (x) => 200 * (x - scale.left) / scale.width - 100;
+        return [at(zero.left), at(band.left), at(band.right), at(rate.left + rate.width / 2)];
+        """
+    )
+    pairs = Pairs(32, 0, 7, 1)
+    expected = [0.0, *(100 * end for end in pairs.interval), 100 * (pairs.difference or 0)]
+    assert found == pytest.approx(expected, abs=0.5)
+
+
+def test_a_comparison_fits_a_telephone_and_complains_of_nothing(comparison: Any) -> None:
+    comparison.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": False},
+    )
+    try:
+        widths = comparison.execute_script(
+            "const e = document.documentElement; return [e.scrollWidth, e.clientWidth]"
+        )
+    finally:
+        comparison.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert widths[0] == widths[1] > 340
+    assert comparison.get_log("browser") == []
+    assert comparison.execute_script("return performance.getEntriesByType('resource').length") <= 1
+
+
+def test_a_cell_of_a_comparison_leads_to_its_seed(comparison: Any) -> None:
+    from selenium.webdriver.common.by import By
+
+    comparison.find_elements(By.CSS_SELECTOR, ".entrant .cells a")[1].click()
+    row = comparison.find_element(By.CSS_SELECTOR, "tr:target")
+    assert row.get_attribute("id") == "seed-1001"
+    assert row.text.startswith("1001")
+    assert row.text.count("not solved in time") == 2
