@@ -8,7 +8,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-PATIENCE_S = 1.0
+PATIENCE_S = 0.3
 
 
 def run_to_the_end(server: Coroutine[Any, Any, None]) -> None:
