@@ -99,17 +99,16 @@ class OpenVinoRuntime(Runtime):
         core = openvino().Core()
         offered = {name.lower(): name for name in core.available_devices}
         chosen = _choose(device, offered, "openvino", best="gpu")
-        self.model: Any = core.compile_model(
-            directory / FILES["openvino"][0],
-            offered[chosen],
-            {
-                # Otherwise processors that have bfloat16 use it, without a word.
-                "INFERENCE_PRECISION_HINT": hint,
-                "PERFORMANCE_HINT": "LATENCY",
+        # Otherwise processors that have bfloat16 use it, without a word.
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+        if chosen == "cpu":
+            settings |= {
                 "INFERENCE_NUM_THREADS": threads or 0,  # 0 is one for each core
                 # Beside other busy processes, threads that are bound to cores wait for them.
                 "ENABLE_CPU_PINNING": False,
-            },
+            }
+        self.model: Any = core.compile_model(
+            directory / FILES["openvino"][0], offered[chosen], settings
         )
 
     def run(self, inputs: Arrays) -> NDArray[np.float32]:

@@ -106,10 +106,10 @@ class Selection:
                     f"--backend={backend} needs the package {package!r}:"
                     " pip install 'positronic-lightning[export]'"
                 )
-        found = self._cache.open(backend, self._precision)
-        if found is not None and self._reference.difference(found) <= found.tolerance:
-            return found
         try:
+            found = self._cache.open(backend, self._precision)
+            if found is not None and self._reference.difference(found) <= found.tolerance:
+                return found
             made = self._cache.make(backend, self._precision, anew=found is not None)
         except PositronicError:
             raise
