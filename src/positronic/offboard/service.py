@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 MAX_THREADS = 8
 # How long clients may take to agree to the end of their session.
 CLOSE_TIMEOUT_S = 5.0
+INTERNAL = "internal error; see the server's log"
 DRAINING = "the server is shutting down; connect again in a moment, or to another one"
 
 
@@ -211,15 +212,17 @@ class Service:
 
     async def _end(self, served: _Served, channel: Channel, error: Exception) -> None:
         session = served.session
-        if not (isinstance(error, TimeoutError) and served.until.expired()):
-            self.metrics.failed(Reason.INTERNAL)
-            log(logger, "failed", level=logging.ERROR, exc_info=True, session=session.name)
-            code, why = INTERNAL_ERROR, "internal error; see the server's log"
-        elif served.opening:
-            await self._refuse(session, channel, Refused(DRAINING, TRY_AGAIN_LATER, Reason.BUSY))
-            return
+        if isinstance(error, TimeoutError) and served.until.expired():
+            code, why, reason = GOING_AWAY, served.why, Reason.BUSY
         else:
-            code, why = GOING_AWAY, served.why
+            log(logger, "failed", level=logging.ERROR, exc_info=True, session=session.name)
+            code, why, reason = INTERNAL_ERROR, INTERNAL, Reason.INTERNAL
+        if served.opening:
+            code = TRY_AGAIN_LATER if code == GOING_AWAY else code
+            await self._refuse(session, channel, Refused(why, code, reason))
+            return
+        if reason is Reason.INTERNAL:
+            self.metrics.failed(reason)
         log(logger, "ended", session=session.name, why=why)
         with contextlib.suppress(ClientGone):
             await channel.close(code, why)

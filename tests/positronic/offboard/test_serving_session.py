@@ -274,6 +274,24 @@ def test_sessions_that_wait_for_a_checkpoint_count_too(source: Source) -> None:
             assert "full" in receive(other)["error"]
 
 
+def test_a_session_that_cannot_begin_is_refused_without_a_word_of_why(source: Source) -> None:
+    def fail(context: object = None) -> CountingSession:
+        raise RuntimeError("secret in /home/operator/file.py")
+
+    with serving(source, wait=True) as port:
+        (policy,) = source.living
+        policy.new_session = fail  # type: ignore[method-assign]
+        with raw(port) as session:
+            message = receive(session)
+            with pytest.raises(ConnectionClosed) as closed:
+                session.recv(timeout=10)
+        assert message == {"status": "error", "error": "internal error; see the server's log"}
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1011
+        assert failures(port) == {"internal": 1}
+        assert get(port, "/api/v1/status")[1]["models"][0]["sessions"] == 0
+
+
 def test_an_idle_session_is_closed_with_a_reason_and_a_working_one_is_not(source: Source) -> None:
     with serving(source, idle_timeout_s=0.3) as port, raw(port) as works, raw(port) as idle:
         ready(works)
