@@ -6,7 +6,7 @@ belongs to the session: `Acting.predict` takes it in a `Request` and returns it 
 `Prediction`, so that a request that was refused, failed or is tried again leaves no trace.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,8 +17,6 @@ from positronic.errors import UsageError
 from positronic.vendors.lerobot.backends import choose_backend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from positronic.codec import Contract
     from positronic.vendors.lerobot.backends import Backend
     from positronic.vendors.lerobot.backends.torch_backend import TorchBackend
@@ -73,13 +71,14 @@ def choose_acting(
     backend: str,
     precision: str,
     compile: bool,
-    say: "Callable[[str], None]",
+    say: Callable[[str], None],
 ) -> "tuple[Acting, Backend]":
-    """Choose how a loaded policy acts, and what computes it.
+    """Choose how a loaded policy acts, and what computes it; see `choose_backend`.
 
     Raises:
         UsageError: The policy has no such backend.
     """
+    # Late: these import torch and LeRobot, which takes seconds.
     from positronic.vendors.lerobot.acting.chunks import Chunks
     from positronic.vendors.lerobot.acting.ensembled import Ensembled
     from positronic.vendors.lerobot.acting.merged import MERGED, Merged
