@@ -24,6 +24,7 @@ from positronic.vendors.lerobot.sessions import LeRobotSession
 # Largest difference between an action that was predicted in a batch and the same one predicted
 # alone, in parts of each action dimension's scale: the sums of a matrix product are in another
 # order, which changes float32 by 1e-6, and a diffusion policy goes on from there a hundred times.
+# In bf16 it is the backend's own tolerance.
 BATCH_TOLERANCE = 1e-4
 
 

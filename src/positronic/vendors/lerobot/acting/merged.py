@@ -23,7 +23,8 @@ class Merged:
     """Lays the observation queues of the sessions side by side and lets LeRobot predict from them.
 
     A session's numbers are drawn from its own generator, so that alone it gets the bits that
-    ``select_action`` gives after ``torch.manual_seed``; in a batch, sums differ by rounding.
+    ``select_action`` gives after ``torch.manual_seed``; in a batch, sums differ by rounding. Where
+    VQ-BeT draws a code that close to the border with another one, a batch may give that other one.
     """
 
     every_step = True
