@@ -68,6 +68,25 @@ def serving(
         assert not thread.is_alive()
 
 
+@contextlib.contextmanager
+def held(source: Source) -> Iterator[threading.Event]:
+    """Let the only model predict nothing until the event is set."""
+    (policy,) = source.living
+    release, predict = threading.Event(), policy.predict
+
+    def wait(requests: Sequence[Any]) -> list[float]:
+        policy.entered.release()
+        assert release.wait(20)
+        return predict(requests)
+
+    policy.predict = wait  # type: ignore[method-assign]
+    try:
+        yield release
+    finally:
+        release.set()
+        policy.predict = predict  # type: ignore[method-assign]
+
+
 def get(port: int, path: str, headers: Mapping[str, str] = {}) -> tuple[int, Any]:
     """GET over HTTP: the status, and the JSON document or the bytes."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)

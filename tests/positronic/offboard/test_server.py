@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from positronic.errors import CheckpointError
 from positronic.offboard import connection, handshake, wire
 from tests.positronic.offboard.models import NBYTES, Source
-from tests.positronic.offboard.serving import ask, get, raw, ready, receive, serving
+from tests.positronic.offboard.serving import ask, get, held, raw, ready, receive, serving
 
 
 @pytest.fixture
@@ -270,17 +270,18 @@ def test_a_message_beyond_16_mib_ends_its_session_only(port: int) -> None:
         assert ask(good, grip=0)["result"]
 
 
-def test_while_one_session_infers_others_connect_and_pings_are_answered(port: int) -> None:
-    with raw(port) as slow:
+def test_while_one_session_infers_others_connect_and_pings_are_answered(source: Source) -> None:
+    with serving(source, wait=True) as port, raw(port) as slow:
         ready(slow)
-        slow.send(wire.pack({"grip": 0, "sleep": 2.0}))
-        began = time.monotonic()
-        assert slow.ping().wait(1.0)
-        with raw(port) as other:
-            ready(other)
-            assert other.ping().wait(1.0)
-            assert get(port, "/api/v1/models")[0] == 200
-        assert time.monotonic() - began < 1.5
+        with held(source):
+            (policy,) = source.living
+            slow.send(wire.pack({"grip": 0}))
+            assert policy.entered.acquire(timeout=10)
+            assert slow.ping().wait(10)
+            with raw(port) as other:
+                ready(other)
+                assert other.ping().wait(10)
+                assert get(port, "/api/v1/models")[0] == 200
         assert receive(slow)["result"]
 
 

@@ -1,7 +1,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from websockets.sync.client import ClientConnection
 from positronic.offboard import wire
 from positronic.offboard.batching import Batching
 from tests.positronic.offboard.models import CountingSession, Source
-from tests.positronic.offboard.serving import ask, get, raw, ready, receive, serving
+from tests.positronic.offboard.serving import ask, get, held, raw, ready, receive, serving
 
 TIMING = {"pre_ms", "queue_ms", "infer_ms", "post_ms", "batch_size"}
 
@@ -31,25 +31,6 @@ def port(source: Source) -> Iterator[int]:
 def envelope(connection: ClientConnection, number: Any, **obs: Any) -> dict[str, Any]:
     connection.send(wire.pack({"request_id": number, "observation": obs}))
     return receive(connection)
-
-
-@contextlib.contextmanager
-def held(source: Source) -> Iterator[threading.Event]:
-    """Let the only model predict nothing until the event is set."""
-    (policy,) = source.living
-    release, predict = threading.Event(), policy.predict
-
-    def wait(requests: Sequence[Any]) -> list[float]:
-        policy.entered.release()
-        assert release.wait(20)
-        return predict(requests)
-
-    policy.predict = wait  # type: ignore[method-assign]
-    try:
-        yield release
-    finally:
-        release.set()
-        policy.predict = predict  # type: ignore[method-assign]
 
 
 def failures(port: int) -> dict[str, int]:
