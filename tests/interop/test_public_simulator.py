@@ -1,9 +1,11 @@
-"""The simulator of public Positronic 0.2.1, unmodified, with its own Franka, on this server."""
+"""The simulators of public Positronic, unmodified, with their own Franka, on this server."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from positronic.dataset import LocalDataset
@@ -12,34 +14,42 @@ from tests.positronic.offboard.serving import get
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("interop")]
 
+# A chunk of 6 actions at 15 per second lasts 0.4 s: in this time a second one has begun.
 SECONDS = 0.6
 
 
-def test_it_runs_two_iterations_and_records(public: Public, server: Server, tmp_path: Path) -> None:
+def simulate(server: Server, command: Path, out: Path, *flags: str) -> None:
+    """Run ``positronic-inference sim`` and see that the server had nothing against it."""
     before = get(server.port, "/api/v1/status")[1]
     done = subprocess.run(
-        [
-            *(public("positronic-0.2.1") / "positronic-inference", "sim"),
-            *("--driver.num_iterations=2", f"--driver.simulation_time={SECONDS}"),
-            *(f"--output_dir={tmp_path / 'out'}", "--policy=.remote"),
-            *("--policy.host=127.0.0.1", f"--policy.port={server.port}"),
-        ],
+        [command, "sim", "--policy=.remote", f"--output_dir={out}", *flags],
         capture_output=True,
         text=True,
         check=False,
         timeout=280,
-        cwd=tmp_path,
+        cwd=out.parent,
         env={**os.environ, "MUJOCO_GL": "egl"},
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    # A chunk of 6 actions at 15 per second lasts 0.4 s: the second one has begun.
-    status = get(server.port, "/api/v1/status")[1]
-    assert status["server"]["inferences"] - before["server"]["inferences"] >= 2 * 2
-    assert status["failures"] == before["failures"]
+    after = get(server.port, "/api/v1/status")[1]
+    assert after["server"]["inferences"] - before["server"]["inferences"] >= 2
+    assert after["failures"] == before["failures"]
 
+
+def test_0_2_1_runs_two_iterations_and_records(
+    public: Public, server: Server, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    simulate(
+        server,
+        public("positronic-0.2.1") / "positronic-inference",
+        out,
+        *("--driver.num_iterations=2", f"--driver.simulation_time={SECONDS}"),
+        *("--policy.host=127.0.0.1", f"--policy.port={server.port}"),
+    )
     # Its last iteration is never saved, whatever their number.
-    dataset = LocalDataset(tmp_path / "out")
+    dataset = LocalDataset(out)
     assert len(dataset) == 1
     episode = dataset[0]
     assert episode["inference.policy.server.checkpoint_id"] == "020000"
@@ -49,3 +59,22 @@ def test_it_runs_two_iterations_and_records(public: Public, server: Server, tmp_
     assert len(commands) >= SECONDS * 15 * 0.8
     assert len(episode["target_grip"]) == len(commands)
     assert len(episode["image.wrist"]) > SECONDS * 10
+
+
+def test_0_4_1_runs_and_records(public: Public, server: Server, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    simulate(
+        server,
+        public("positronic-0.4.1") / "positronic-inference",
+        out,
+        *("--charge_inference_time=False", f"--eval.timeout={SECONDS}"),
+        *("--policy.address.host=127.0.0.1", f"--policy.address.port={server.port}"),
+    )
+    (episode,) = out.glob("*/*")
+    static = json.loads((episode / "static.json").read_text())
+    assert static["inference.policy.server.checkpoint_id"] == "020000"
+    assert static["inference.policy.server.action_fps"] == 15.0
+    assert static["task"].startswith("Pick up the green cube")
+    # Its recordings have a format of their own, but are parquet.
+    commands = pq.read_table(episode / "robot_command.pose.parquet")
+    assert commands.num_rows >= SECONDS * 15 * 0.8
