@@ -97,6 +97,8 @@ class OpenVinoRuntime(Runtime):
         if hint is None:
             raise GetiactionError(f"precision is {precision!r}; expected 'float32' or 'bf16'")
         core = openvino().Core()
+        # A file that is mapped into memory and then cut short ends the process (SIGBUS).
+        core.set_property({"ENABLE_MMAP": False})
         offered = {name.lower(): name for name in core.available_devices}
         chosen = _choose(device, offered, "openvino", best="gpu")
         # Otherwise processors that have bfloat16 use it, without a word.
