@@ -4,6 +4,7 @@ python serving_sides.py --side JSON
 """
 
 import asyncio
+import atexit
 import json
 import os
 import re
@@ -33,6 +34,8 @@ class Server(Child):
         command += [f"--checkpoints_dir={run}", "--port=0", "--rate_limit=0", *flags]
         env = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         super().__init__(name, command, log, env, group=True)
+        # It is stopped most of the time, and would not see that nobody asks any more.
+        atexit.register(self.end)
         match = re.search(r":(\d+)$", self.line().strip())
         assert match is not None
         self.port = int(match[1])
@@ -60,6 +63,7 @@ class Server(Child):
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.communicate()
+        atexit.unregister(self.end)
 
 
 def side(name: str, folder: Path, threads: int = 1, **job: Any) -> Side:

@@ -42,22 +42,29 @@ class ServerProcess:
     """A server in a process of its own."""
 
     def __init__(self, log: Path, **job: Any) -> None:
+        self._start(log, f"{__package__}.server_process", json.dumps(job))
+        self.port = int(self._answer())
+
+    def _start(self, log: Path, *module_and_arguments: str) -> None:
         self._log = log
+        # Not a pipe: one that nobody reads stops the server once it is full.
         with log.open("w") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.server_process", json.dumps(job)],
+                [sys.executable, "-m", *module_and_arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
             )
-        self.port = int(self._answer())
 
-    def _answer(self) -> Any:
+    def _line(self) -> str:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.log
-        return json.loads(line)
+        return line
+
+    def _answer(self) -> Any:
+        return json.loads(self._line())
 
     def wait_until_ready(self) -> Self:
         assert self._answer() == "ready"
@@ -103,10 +110,37 @@ class ServerProcess:
             done.wait(0.02)
         raise AssertionError(f"{process.num_fds()} files open, expected {number}")
 
+    def assert_ends(self) -> None:
+        """It ends by itself, with status 0 and no traceback."""
+        assert self.process.wait(30) == 0, self.log[-3000:]
+        assert "Traceback" not in self.log, self.log[-3000:]
+
     def end(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()
+
+
+class Command(ServerProcess):
+    """``python -m positronic.vendors.lerobot.server``."""
+
+    def __init__(self, log: Path, *flags: str) -> None:
+        self._start(log, "positronic.vendors.lerobot.server", "--port=0", *flags)
+        self.port = int(self._line().strip().rpartition(":")[2])
+
+    def wait_until_serving(self) -> str:
+        """Give the line in which it says so."""
+        return self._line()
+
+
+@contextlib.contextmanager
+def command(log: Path, *flags: str) -> Iterator[Command]:
+    """Run the command until the block ends."""
+    server = Command(log, *flags)
+    try:
+        yield server
+    finally:
+        server.end()
 
 
 @contextlib.contextmanager

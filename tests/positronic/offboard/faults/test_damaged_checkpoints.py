@@ -12,10 +12,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from positronic.vendors.lerobot import codecs
-from tests.positronic.offboard.faults.process import Neighbour
+from tests.positronic.offboard.faults.process import Command, Neighbour, command
 from tests.positronic.offboard.serving import ask, get, raw, ready, receive
 from tests.positronic.vendors.lerobot.small_policy import make_run, observation
-from tests.positronic.vendors.lerobot.test_server import Running, running
 
 pytestmark = pytest.mark.xdist_group("lerobot")
 
@@ -39,10 +38,10 @@ def run(good: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(run: Path) -> Iterator[Running]:
+def server(run: Path) -> Iterator[Command]:
     flags = ("--watch", "--watch_interval=0.1", "--model_memory_gb=1")
-    with running(f"--checkpoints_dir={run}", *flags) as server:
-        assert server.wait_until_ready().startswith(f"serving act {NEWEST}")
+    with command(run.parent / "log", f"--checkpoints_dir={run}", *flags) as server:
+        assert server.wait_until_serving().startswith(f"serving act {NEWEST}")
         yield server
 
 
@@ -94,7 +93,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damaged_checkpoint_refuses_its_new_sessions_by_name_until_it_is_mended(
-    good: Path, run: Path, server: Running, name: str
+    good: Path, run: Path, server: Command, name: str
 ) -> None:
     path = step_of(run, "010000") / "pretrained_model"
     with Robot(server.port):
@@ -111,7 +110,7 @@ def test_a_damaged_checkpoint_refuses_its_new_sessions_by_name_until_it_is_mende
             assert ask(mended, **observation())["result"]
 
 
-def test_a_checkpoint_in_use_may_be_damaged_and_deleted(run: Path, server: Running) -> None:
+def test_a_checkpoint_in_use_may_be_damaged_and_deleted(run: Path, server: Command) -> None:
     path = "/api/v1/session/011000"
     with Robot(server.port, path), Robot(server.port):
         weights = step_of(run, "011000") / "pretrained_model" / "model.safetensors"
@@ -124,7 +123,7 @@ def test_a_checkpoint_in_use_may_be_damaged_and_deleted(run: Path, server: Runni
         assert "Checkpoint not found: 011000" in refusal(server.port, "011000")
 
 
-def test_a_checkpoint_deleted_before_it_was_loaded_is_not_found(run: Path, server: Running) -> None:
+def test_a_checkpoint_deleted_before_it_was_loaded_is_not_found(run: Path, server: Command) -> None:
     with Robot(server.port):
         shutil.rmtree(step_of(run, "012000"))
         error = refusal(server.port, "012000")
@@ -132,7 +131,7 @@ def test_a_checkpoint_deleted_before_it_was_loaded_is_not_found(run: Path, serve
 
 
 def test_a_new_checkpoint_that_is_damaged_is_not_taken_up_until_it_is_mended(
-    good: Path, run: Path, server: Running
+    good: Path, run: Path, server: Command
 ) -> None:
     staged = run.parent / "staged"
     shutil.copytree(step_of(good, "030000"), staged / "checkpoints" / "030000")
@@ -167,7 +166,7 @@ def wait_for_default(port: int, step: str) -> None:
     raise AssertionError(f"{step} was never taken up")
 
 
-def test_a_run_that_is_gone_leaves_what_is_loaded(run: Path, server: Running) -> None:
+def test_a_run_that_is_gone_leaves_what_is_loaded(run: Path, server: Command) -> None:
     with Robot(server.port):
         shutil.rmtree(run)
         with raw(server.port) as session:
@@ -176,6 +175,5 @@ def test_a_run_that_is_gone_leaves_what_is_loaded(run: Path, server: Running) ->
         assert "No checkpoints found" in refusal(server.port, "010000")
         assert get(server.port, "/livez")[0] == 200
         assert get(server.port, "/api/v1/models") == (200, {"models": []})
-    code, _, err = server.stop()
-    assert code == 0
-    assert "Traceback" not in err, err[-3000:]
+    server.process.terminate()
+    server.assert_ends()

@@ -14,12 +14,11 @@ import pytest
 from positronic.offboard import wire
 from positronic.vendors.lerobot import codecs
 from tests.positronic.offboard.faults.mutations import mutations
-from tests.positronic.offboard.faults.process import MIB
+from tests.positronic.offboard.faults.process import MIB, Command, command
 from tests.positronic.offboard.faults.test_damaged_checkpoints import Robot
 from tests.positronic.offboard.faults.test_fuzzed_frames import check
 from tests.positronic.offboard.serving import ask, raw, ready, receive
 from tests.positronic.vendors.lerobot.small_policy import STEPS, make_run, observation
-from tests.positronic.vendors.lerobot.test_server import Running, running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lerobot")]
 
@@ -36,10 +35,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(run: Path) -> Iterator[Running]:
+def server(run: Path) -> Iterator[Command]:
     flags = ("--backend=openvino", "--rate_limit=0", "--batch_window_ms=0")
-    with running(f"--checkpoints_dir={run}", *flags) as server:
-        assert "with openvino float32" in server.wait_until_ready()
+    with command(run.parent / "log", f"--checkpoints_dir={run}", *flags) as server:
+        assert "with openvino float32" in server.wait_until_serving()
         yield server
 
 
@@ -56,12 +55,12 @@ class SeeingRobot(Robot):
         return seen()
 
 
-def resident(server: Running) -> int:
+def resident(server: Command) -> int:
     return int(psutil.Process(server.process.pid).memory_info().rss)
 
 
 def test_ten_thousand_fuzzed_observations_reach_no_policy_and_no_neighbour(
-    server: Running,
+    server: Command,
 ) -> None:
     frames = list(mutations(7, FRAMES, seen()))
     with raw(server.port, max_size=None) as session, SeeingRobot(server.port) as robot:
@@ -87,7 +86,7 @@ def test_ten_thousand_fuzzed_observations_reach_no_policy_and_no_neighbour(
     assert resident(server) - before < 16 * MIB
 
 
-def test_a_thousand_sessions_of_a_real_policy_leave_no_memory(server: Running) -> None:
+def test_a_thousand_sessions_of_a_real_policy_leave_no_memory(server: Command) -> None:
     process = psutil.Process(server.process.pid)
     path = ("/api/v1/session", "/api/v1/session/10000")
 
@@ -107,7 +106,7 @@ def test_a_thousand_sessions_of_a_real_policy_leave_no_memory(server: Running) -
 
 
 def test_an_exported_policy_goes_on_when_its_checkpoint_and_export_are_damaged(
-    run: Path, server: Running
+    run: Path, server: Command
 ) -> None:
     with SeeingRobot(server.port) as robot:
         for path in sorted(path for path in run.rglob("*") if path.is_file()):
@@ -122,7 +121,7 @@ def test_an_exported_policy_goes_on_when_its_checkpoint_and_export_are_damaged(
         assert len(robot.first) == STEPS
 
 
-def test_sigterm_ends_it_when_its_last_session_has(server: Running) -> None:
+def test_sigterm_ends_it_when_its_last_session_has(server: Command) -> None:
     """The last test of this server."""
     with raw(server.port) as session:
         ready(session)
@@ -130,6 +129,4 @@ def test_sigterm_ends_it_when_its_last_session_has(server: Running) -> None:
         server.process.send_signal(signal.SIGTERM)
         assert len(receive(session)["result"]) == STEPS
         assert len(ask(session, **seen())["result"]) == STEPS
-    code, _, err = server.stop()
-    assert code == 0, err[-3000:]
-    assert "Traceback" not in err, err[-3000:]
+    server.assert_ends()

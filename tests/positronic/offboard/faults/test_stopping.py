@@ -23,12 +23,6 @@ def closing(connection: ClientConnection) -> tuple[int, str]:
     return connection.close_code, connection.close_reason or ""
 
 
-def ended(server: ServerProcess) -> None:
-    """It ends by itself, with status 0 and no traceback."""
-    assert server.process.wait(20) == 0, server.log[-3000:]
-    assert "Traceback" not in server.log, server.log[-3000:]
-
-
 def test_sigterm_while_loading_ends_it_at_once_and_tells_who_waits(tmp_path: Path) -> None:
     with (
         server_process(tmp_path / "log", held=["010000"]) as server,
@@ -39,7 +33,7 @@ def test_sigterm_while_loading_ends_it_at_once_and_tells_who_waits(tmp_path: Pat
         code, _ = closing(waiting)
         assert code in (1001, 1012, 1013)
         server.order("release", "010000")
-        ended(server)
+        server.assert_ends()
 
 
 def test_sigterm_while_inferring_answers_first(tmp_path: Path) -> None:
@@ -59,7 +53,7 @@ def test_sigterm_while_inferring_answers_first(tmp_path: Path) -> None:
             assert receive(session)["result"][0]["target_grip"] == number
         for session in sessions:
             session.close()
-        ended(server)
+        server.assert_ends()
 
 
 def test_while_draining_sessions_go_on_new_ones_are_refused_and_the_time_is_kept(
@@ -80,7 +74,7 @@ def test_while_draining_sessions_go_on_new_ones_are_refused_and_the_time_is_kept
         assert ask(session, grip=1)["result"]
         other.close()
         assert closing(session)[0] == 1001
-        ended(server)
+        server.assert_ends()
 
 
 def refused(server: ServerProcess) -> dict[str, Any]:
@@ -105,7 +99,7 @@ def test_a_request_under_way_when_the_drain_ends_is_not_waited_for_forever(
         server.process.send_signal(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             closing(session)
-        ended(server)
+        server.assert_ends()
 
 
 def test_a_second_sigterm_ends_the_drain(tmp_path: Path) -> None:
@@ -120,7 +114,7 @@ def test_a_second_sigterm_ends_the_drain(tmp_path: Path) -> None:
         assert ask(session, grip=1)["result"]
         server.process.send_signal(signal.SIGTERM)
         assert closing(session)[0] in (1001, 1012)
-        ended(server)
+        server.assert_ends()
 
 
 def test_clients_that_do_not_read_cannot_hold_up_the_end(tmp_path: Path) -> None:
@@ -131,5 +125,5 @@ def test_clients_that_do_not_read_cannot_hold_up_the_end(tmp_path: Path) -> None
         slow.sendall(binary(wire.pack({"grip": 1.0, "padding": 3 * 2**20})) * 3)
         assert slow.recv(64)  # of the first reply, the rest of which is not taken
         server.process.send_signal(signal.SIGTERM)
-        ended(server)
+        server.assert_ends()
         slow.close()
