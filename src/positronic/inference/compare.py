@@ -15,7 +15,7 @@ import positronic.cfg.policy
 from positronic import storage
 from positronic.cli.flags import Flags, apply_flags
 from positronic.cli.help import parameters
-from positronic.errors import PositronicError, UsageError
+from positronic.errors import PositronicError, StorageError, UsageError
 from positronic.inference.flags import CAMERAS, DEFAULT_SEED, make_setting
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def compare(
         driver: How many rollouts of each policy, and how long.
         player: How chunks of actions are played.
         env: The environment, ``stack_cubes`` or ``pick_place``.
-        output_dir: Where to write, local or s3://bucket/key; nothing is kept if not given.
+        output_dir: Where to write, local or, if new, s3://bucket/key; nothing is kept if not given.
         seed: Seed of the first rollout.
         num_envs: So many rollouts at once, each in a process of its own, of policies on servers.
         cameras: Image signals to render and record, separated by commas; none renders nothing.
@@ -146,10 +146,10 @@ def compare(
     if driver.show_gui:
         raise UsageError("compare has no camera window; leave out --driver.show_gui")
     cause: BaseException | None = None
-    kept = (
-        nullcontext() if output_dir is None else storage.output_directory(output_dir, append=True)
-    )
+    kept = nullcontext() if output_dir is None else storage.output_directory(output_dir)
     with kept as root:
+        if root is not None and (root / JSON).exists():
+            raise StorageError(f"{root} holds a comparison already; choose another --output_dir")
         if places:
             entrants = [Entrant.read(*side) for side in zip(places, _labels(places), strict=True)]
         else:
@@ -223,14 +223,13 @@ def _conclude(entrants: "Sequence[Entrant]", root: Path | None) -> "list[Contest
     from positronic.inference import contest
     from positronic.inference.compare_page import render_page
     from positronic.inference.evaluation import command_line
-    from positronic.inference.run import keep_earlier, now, write_text
+    from positronic.inference.run import now, write_text
 
     contests = contest.all_contests(entrants)
     print("\n".join(contest.summary_lines(entrants, contests)))
     if root is not None:
         origin = {"started": now(), "command": command_line()}
         root.mkdir(parents=True, exist_ok=True)
-        keep_earlier(root, JSON, HTML)
         write_text(root / JSON, contest.dumps(entrants, contests, origin))
         write_text(root / HTML, render_page(entrants, contests, origin))
     return contest.regressions(entrants, contests)

@@ -77,7 +77,9 @@ class Evaluation:
             films = stack.enter_context(self._films(root))
             result, cause = self._play(policy, root, films)
             if root is not None and output_dir is not None:
-                result.published = (root, storage.join(output_dir))
+                result.published = {root: storage.join(output_dir)}
+                if films is not None and isinstance(self.video, str):
+                    result.published = {films.root: storage.join(self.video), **result.published}
                 write_files(result, root, self.report_videos)
         return result, cause
 

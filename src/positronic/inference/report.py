@@ -213,10 +213,11 @@ def _film(run: RunResult, episode: EpisodeResult) -> str:
     if episode.video is None:
         return ""
     name = escape(episode.video.name)
-    if run.published is None or not episode.video.is_relative_to(run.published[0]):
+    directory = episode.video.parent
+    if directory.parent not in run.published:
         return name
     # The report does not need the films beside it, but leads to them.
-    return f'<a href="{escape(episode.video.relative_to(run.published[0]).as_posix())}">{name}</a>'
+    return f'<a href="{escape(directory.name)}/{name}">{name}</a>'
 
 
 def _ms(value: float | None) -> str:

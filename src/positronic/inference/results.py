@@ -97,8 +97,8 @@ class RunResult:
     ``started`` an ISO 8601 time with offset, ``versions`` maps distributions to their versions,
     ``error`` says why the run stopped before all rollouts were done. ``delays`` are the seconds of
     control time that an inference was charged, one set of ``num_iterations`` rollouts for each;
-    none where they were not fixed. What lies below the first of ``published`` is to be found below
-    the second, an address in S3, when the run is over.
+    none where they were not fixed. ``published`` maps directories to where their content is to be
+    found when the run is over, local or in S3.
     """
 
     env: str
@@ -119,7 +119,7 @@ class RunResult:
     episodes: list[EpisodeResult] = field(default_factory=list)
     wall_s: float = 0.0
     error: str | None = None
-    published: tuple[Path, str] | None = None
+    published: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -218,10 +218,12 @@ class RunResult:
         }
 
     def _place(self, path: Path | None) -> str | None:
-        if path is None or self.published is None:
-            return None if path is None else str(path)
-        local, uri = self.published
-        return f"{uri}/{path.relative_to(local).as_posix()}"
+        if path is None:
+            return None
+        for local, uri in self.published.items():
+            if path.is_relative_to(local):
+                return f"{uri}/{path.relative_to(local).as_posix()}"
+        return str(path)
 
     def dumps(self) -> str:
         """Return the JSON text of ``results.json``."""

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from positronic.dataset import DatasetWriter
 
 RESULTS, REPORT, FILMS = "results.json", "report.html", "videos"
+# What stands before a film's name, in a report and in results.
+FILM_PLACE = rf'(href="|"video": "[^"]*/){FILMS}/'
 DISTRIBUTIONS = ("positronic-lightning", "mujoco", "gym-hil", "gymnasium", "numpy")
 
 
@@ -154,7 +157,7 @@ def write_files(run: RunResult, output_dir: Path, videos: int) -> Path:
     Those of an earlier run in the same directory, and its films, are kept under the time of that
     run. Films in ``staged_films(output_dir)`` go to ``FILMS``.
     """
-    keep_earlier(output_dir, RESULTS, REPORT, FILMS)
+    _lead_to_films(keep_earlier(output_dir, RESULTS, REPORT, FILMS))
     _place_films(run, staged_films(output_dir), output_dir / FILMS)
     write_text(output_dir / RESULTS, run.dumps())
     shown = [i for i in choose_shown(run.episodes, videos) if run.episodes[i].path is not None]
@@ -165,6 +168,17 @@ def write_files(run: RunResult, output_dir: Path, videos: int) -> Path:
         replays[i] = load_replay(path)
     write_text(output_dir / REPORT, render_report(run, replays))
     return output_dir / REPORT
+
+
+def _lead_to_films(kept: Mapping[str, Path]) -> None:
+    """Let the results and the report of an earlier run lead to where its films are now."""
+    films = kept.get(FILMS)
+    if films is None:
+        return
+    for name in (RESULTS, REPORT):
+        if name in kept:
+            text = kept[name].read_text(encoding="utf-8")
+            write_text(kept[name], re.sub(FILM_PLACE, rf"\g<1>{films.name}/", text))
 
 
 def _place_films(run: RunResult, staged: Path, films: Path) -> None:
@@ -193,11 +207,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def keep_earlier(directory: Path, *names: str) -> None:
-    """Rename what an earlier run left under ``names`` after the time of the first of them."""
+def keep_earlier(directory: Path, *names: str) -> dict[str, Path]:
+    """Rename what an earlier run left under ``names`` after the time of the first of them.
+
+    Returns where each of those that were there is now.
+    """
     present = [directory / name for name in names if (directory / name).exists()]
     if not present:
-        return
+        return {}
     stamp = datetime.fromtimestamp(present[0].stat().st_mtime).strftime("%Y%m%d_%H%M%S")
     number = 0
     while True:
@@ -208,6 +225,7 @@ def keep_earlier(directory: Path, *names: str) -> None:
         number += 1
     for path, target in zip(present, targets, strict=True):
         path.rename(target)
+    return {path.name: target for path, target in zip(present, targets, strict=True)}
 
 
 def write_text(path: Path, text: str) -> None:

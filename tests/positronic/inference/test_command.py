@@ -211,17 +211,23 @@ def test_rollouts_and_films_go_to_s3(
 ) -> None:
     place = "s3://bucket/rollouts"
     words = ["--driver.num_iterations=1", "--driver.simulation_time=0.4", f"--output_dir={place}"]
-    for _ in range(2):
-        assert run(HOLD, *words, "--video=True") == 0
+    for video in ("True", "s3://bucket/films"):
+        assert run(HOLD, *words, f"--video={video}") == 0
         assert f"report {place}/report.html" in capsys.readouterr().out
     fetched = storage.fetch(place)
     assert len(LocalDataset(fetched)) == 2
-    assert len(list(fetched.glob("results*.json"))) == 2
-    (episode,) = json.loads((fetched / "results.json").read_text())["run"]["episodes"]
-    assert storage.listing(episode["path"])
-    assert episode["path"].startswith(f"{place}/")
-    assert episode["video"] == f"{place}/videos/0-timeout.mp4"
-    assert len(list(fetched.glob("videos*/0-timeout.mp4"))) == 2
+    first, second = sorted(fetched.glob("results*.json"))  # "results-..." comes before "results."
+    films = []
+    for path in (first, second):
+        (episode,) = json.loads(path.read_text())["run"]["episodes"]
+        assert storage.listing(episode["path"])
+        assert episode["path"].startswith(f"{place}/")
+        assert storage.read_bytes(episode["video"])[4:8] == b"ftyp"
+        films.append(episode["video"])
+    assert films[0].startswith(f"{place}/videos-")
+    assert films[1] == "s3://bucket/films/0-timeout.mp4"
+    earlier = next(fetched.glob("report-*.html")).read_text()
+    assert f'href="{films[0].removeprefix(place + "/")}"' in earlier
 
 
 def test_a_film_of_each_rollout_lies_beside_the_report(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from positronic import storage
 from positronic.dataset import LocalDataset
 from positronic.errors import ContractError
 from positronic.inference.compare_page import render_page
@@ -147,6 +148,8 @@ def test_two_policies_are_played_on_the_same_seeds(
     runs = f"--runs=[{tmp_path}/first,{tmp_path}/other]"
     assert compare(runs) == 0
     assert capsys.readouterr().out.splitlines() == out.splitlines()[-4:-1]
+    assert compare(runs, f"--output_dir={tmp_path}") == 1
+    assert "holds a comparison already" in capsys.readouterr().err
 
 
 def test_finished_runs_decide_the_exit_code(
@@ -160,6 +163,21 @@ def test_finished_runs_decide_the_exit_code(
     assert compare(f"--runs=[{good},{bad}]", "--fail_on_regression=True") == 1
     assert compare(f"--runs=[{bad},{good}]", "--fail_on_regression") == 0
     assert "bad against good: -58.3 points" in capsys.readouterr().out
+
+
+def test_runs_in_s3_are_compared_there(
+    s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, failures in (("a", (1,)), ("b", (2, 3))):
+        text = sample_run(12, failures=failures).dumps()
+        storage.write_bytes(f"s3://bucket/{name}/results.json", text.encode())
+    words = ["--runs=[s3://bucket/a,s3://bucket/b]", "--output_dir=s3://bucket/both"]
+    assert compare(*words) == 0
+    assert "b against a: -8.3 points" in capsys.readouterr().out
+    document = json.loads(storage.read_bytes("s3://bucket/both/comparison.json"))
+    assert document["contests"][0]["first_only"] == 2
+    assert compare(*words) == 1
+    assert "exists already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

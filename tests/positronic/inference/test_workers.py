@@ -55,7 +55,7 @@ def results(path: Path) -> dict[str, object]:
 def test_rollouts_at_once_come_out_as_one_after_the_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--driver.num_iterations=3", "--driver.simulation_time=2.5", "--video=True"]
+    words = ["--driver.num_iterations=3", "--driver.simulation_time=1", "--video=True"]
     with expert_server(0) as port:
         for n in (1, 2):
             where = f"--output_dir={tmp_path}/{n}"
@@ -172,6 +172,7 @@ def test_a_policy_of_this_process_is_to_be_served() -> None:
         require_sendable(Locked())
 
 
+@pytest.mark.e2e
 def test_trouble_at_the_start_is_one_line_and_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
