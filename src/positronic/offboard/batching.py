@@ -31,7 +31,7 @@ class Batching:
     max_batch: int = 16
     """The most requests that are predicted at once; 1 predicts each by itself."""
     window_s: float = 0.002
-    """Seconds that a request waits for others to join it."""
+    """Seconds that a request waits for others to join it, from when the model is free."""
     max_queue: int = 128
     """Requests that may wait for one model; more are refused."""
 
@@ -86,6 +86,7 @@ class Batcher:
         # The inference thread takes from the left what the event loop appends on the right.
         self._queue: deque[_Waiting] = deque()
         self._busy = False
+        self._ended = 0.0
         self._window: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -137,7 +138,9 @@ class Batcher:
         if len(self._queue) >= min(self._open_sessions(), self._batching.max_batch):
             self._start(loop)
         elif self._window is None:
-            waited = time.perf_counter() - self._queue[0].since
+            # Who was just answered may ask again in a moment. If those who waited meanwhile went
+            # without them, two halves of the robots would take turns for ever.
+            waited = time.perf_counter() - max(self._queue[0].since, self._ended)
             self._window = loop.call_later(self._batching.window_s - waited, self._start, loop)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -195,7 +198,7 @@ class Batcher:
         batch: list[_Waiting],
         outcomes: list[Predicted | Exception],
     ) -> None:
-        self._busy = False
+        self._busy, self._ended = False, time.perf_counter()
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if waiting.answer.done():
                 continue

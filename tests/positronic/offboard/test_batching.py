@@ -91,16 +91,14 @@ async def test_a_request_waits_no_longer_than_the_window(
     assert model.batches == []
     over()
     await happens(model.entered)
-    # Who waits while a batch runs has that much less to wait when it ends.
+    # Who waits while a batch runs gives those a window to ask again who are answered by it.
     asked.append(ask(three.predict({"grip": 3})))
     await settle()
-    since = loop.time()
-    await asyncio.to_thread(time.sleep, 0.01)
-    waited = loop.time() - since
+    await asyncio.to_thread(time.sleep, 0.2)
     gate.set()
     assert [answer.value for answer in await asyncio.gather(*asked[:2])] == [1, 2]
     [_, (delay, over)] = timers
-    assert delay <= 7.0 - waited
+    assert 6.9 < delay <= 7.0
     over()
     assert (await asked[2]).value == 3
     assert model.batches == [[1, 2], [3]]
