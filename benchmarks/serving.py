@@ -60,7 +60,8 @@ def compare_many(kind: str, run: Path, options: argparse.Namespace) -> None:
             for batch in BATCHES
         }
         robots = side("robots", options.folder, kind=kind, side="robots")
-        print(f"\n### {KINDS[kind].name}, --backend={backend}\n")
+        chosen = " and ".join(sorted({server.backend for server in servers.values()}))
+        print(f"\n### {KINDS[kind].name}, --backend={backend} ({chosen})\n")
         print("| robots | max_batch | answers/s | p50, ms | p95, ms | p99, ms ", end="")
         print("| CPU-ms an answer | batched over not | by processor time |")
         print("|---|---|---|---|---|---|---|---|---|", flush=True)
@@ -142,11 +143,13 @@ def compare_alone(kind: str, run: Path, options: argparse.Namespace) -> None:
     finally:
         for process in (client, native, *servers.values()):
             process.end()
-    report_alone(KINDS[kind], walls, found, differences)
+    chosen = {name: server.backend for name, server in servers.items()}
+    report_alone(KINDS[kind], chosen, walls, found, differences)
 
 
 def report_alone(
     kind: Kind,
+    chosen: dict[str, str],
     walls: dict[str, list[float]],
     found: dict[str, list[dict[str, float]]],
     differences: dict[str, float],
@@ -160,7 +163,7 @@ def report_alone(
     for name in found:
         ratio = [a / b for a, b in zip(walls[name], walls["native"], strict=True)]
         row = f"{spread(milliseconds[name])} | {spread(ratio)} | {differences[name]:.1e}"
-        print(f"| served, --backend={name} | {row} |")
+        print(f"| served, --backend={name} ({chosen[name]}) | {row} |")
     print("\n| served with | added, ms | pre | queue | post | wire and client |", end="")
     print(" infer, ms | served less native, ms |")
     print("|---|---|---|---|---|---|---|---|")

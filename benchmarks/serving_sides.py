@@ -39,8 +39,10 @@ class Server(Child):
         match = re.search(r":(\d+)$", self.line().strip())
         assert match is not None
         self.port = int(match[1])
-        while not self.line().startswith("serving "):
+        while not (line := self.line()).startswith("serving "):
             pass
+        found = re.search(r" with (\w+) ", line)
+        self.backend = found[1] if found else "torch"
         self.pause()
 
     def cpu_seconds(self) -> float:
@@ -109,11 +111,9 @@ def _check(reply: str | bytes) -> None:
 async def _load(frames: list[bytes], port: int, sessions: int, seconds: float) -> dict[str, Any]:
     opened = [asyncio.Event() for _ in range(sessions)]
     start, stop = asyncio.Event(), asyncio.Event()
-    latencies: list[float] = []
-    answers = 0
+    done: list[tuple[float, float]] = []  # when, and after how long
 
     async def robot(number: int) -> None:
-        nonlocal answers
         async with _session(port) as connection:
             opened[number].set()
             await start.wait()
@@ -121,10 +121,10 @@ async def _load(frames: list[bytes], port: int, sessions: int, seconds: float) -
                 began = time.perf_counter()
                 await connection.send(frames[turn % FRAMES])
                 _check(await connection.recv())
-                answers += 1
+                ended = time.perf_counter()
+                done.append((ended, ended - began))
                 if stop.is_set():
-                    return  # it began before the end, and is not whole within the time
-                latencies.append(time.perf_counter() - began)
+                    return
 
     async with asyncio.TaskGroup() as group:
         for number in range(sessions):
@@ -134,12 +134,19 @@ async def _load(frames: list[bytes], port: int, sessions: int, seconds: float) -
         start.set()
         # The first answers, to robots that begin together, are not counted.
         await asyncio.sleep(min(0.5, seconds / 4))
-        latencies.clear()
-        began = time.perf_counter()
+        begin = time.perf_counter()
         await asyncio.sleep(seconds)
         stop.set()
-        took, counted = time.perf_counter() - began, len(latencies)
-    return {"rate": counted / took, "latencies": latencies[:counted], "answers": answers}
+        end = time.perf_counter()
+    # From answer to answer: those of a batch come at once, and a turn is not a number of batches.
+    times = [when for when, _ in done]
+    first = max((when for when in times if when <= begin), default=begin)
+    last = max((when for when in times if when <= end), default=end)
+    counted = [took for when, took in done if first < when <= last]
+    if not counted:
+        sys.exit("no robot was answered within a turn; give it more --seconds")
+    rate = len(counted) / (last - first)
+    return {"rate": rate, "latencies": counted, "answers": len(done)}
 
 
 def bare(job: dict[str, Any]) -> None:
