@@ -11,7 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from positronic.errors import PositronicError
 from positronic.inference.replay import load_replay
 from positronic.inference.report import choose_shown, render_report
 from positronic.inference.results import EpisodeResult, RunResult, rate_of
@@ -66,7 +65,7 @@ def play_all(
             run.policy = run.policy or played.meta
             cause = cause or played.cause
             say(episode_line(played.result, played.rollout.index, run.count))
-    except (KeyboardInterrupt, PositronicError, OSError) as error:
+    except (KeyboardInterrupt, Exception) as error:  # a bug must not cost what was recorded either
         if not shelf:
             raise
         cause = cause or error

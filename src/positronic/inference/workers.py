@@ -63,7 +63,7 @@ def play_at_once(
     the rollout that it was playing; the others play on.
 
     Raises:
-        PositronicError, OSError: What kept a rollout from beginning, once the others are over.
+        Exception: What kept a rollout from beginning, once the others are over.
         KeyboardInterrupt: Interrupted; what was under way has been yielded.
     """
     with ExitStack() as stack:
@@ -130,7 +130,7 @@ class _Crew:
             self._clean_up(pool, rollout)
             yield _lost(rollout)
             return
-        except (KeyboardInterrupt, PositronicError, OSError) as error:
+        except (KeyboardInterrupt, Exception) as error:
             self._trouble = self._trouble or error
             return
         self._trouble = self._trouble or played.cause

@@ -60,6 +60,18 @@ def test_a_gap_keeps_nothing_hidden_in_the_end(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_bug_costs_nothing_that_was_recorded(tmp_path: Path) -> None:
+    writer, run, bug = DatasetWriter(tmp_path), sample_run(0), ZeroDivisionError("a bug")
+
+    def rollouts() -> Iterator[Played]:
+        yield played(writer, 1)
+        raise bug
+
+    assert play_all(run, rollouts(), writer, lambda line: None) is bug
+    assert [episode["index"] for episode in LocalDataset(tmp_path)] == [1]
+    assert run.error == "a bug"
+
+
 def test_trouble_before_the_first_rollout_is_raised() -> None:
     def refuse(index: int) -> Played:
         raise SessionError("no server")
