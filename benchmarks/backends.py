@@ -60,6 +60,7 @@ def measure(kind: Kind, root: Path, rounds: int) -> None:
     sides = {label: choose(*options) for label, options in SIDES.items()}
     features = {key: contract.features[key] for key in eager.policy.config.input_features}
     reference = Reference(checkpoint, features, eager)
+    differences = {label: reference.difference(side) for label, side in sides.items()}
     codec = contract.make_codec()
     rows = [codec.encode(observation(kind, seed)) for seed in range(max(BATCHES))]
     print(
@@ -69,7 +70,7 @@ def measure(kind: Kind, root: Path, rounds: int) -> None:
     for size in BATCHES:
         batch = {key: np.stack([row[key] for row in rows[:size]]) for key in features}
         calls = race(sides, batch, max(3, rounds // size))
-        for label, side in sides.items():
+        for label in sides:
             wall, cpu = zip(*calls[label], strict=True)
             of_torch, of_torchs_cpu = (
                 statistics.median(
@@ -81,7 +82,7 @@ def measure(kind: Kind, root: Path, rounds: int) -> None:
             print(
                 f"| {label} | {size} | {statistics.median(wall) * 1e3:.1f} | {min(wall) * 1e3:.1f}"
                 f" | {of_torch:.2f} | {statistics.median(cpu) * 1e3:.1f} | {of_torchs_cpu:.2f}"
-                f" | {reference.difference(side):.1g} |"
+                f" | {differences[label]:.1g} |"
             )
 
 

@@ -1,6 +1,7 @@
 """Which backend a checkpoint gets: the one asked for, or the fastest that is equal."""
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib.util import find_spec
@@ -80,18 +81,24 @@ class Selection:
         chosen = self._eager.at(self._precision)
         one_pass = self._eager.policy.config.type in EXPORTABLE
         if compiled:
-            reference = self._reference
-            self._say(f"compiling {self._checkpoint.id}; on a CPU this takes minutes")
-            try:
+            self._compile(chosen)
+        if compiled or (self._precision != "float32" and one_pass):
+            self._require_equal(chosen)
+        return chosen
+
+    def _compile(self, chosen: TorchBackend) -> None:
+        reference = self._reference
+        self._say(f"compiling {self._checkpoint.id}; on a CPU this takes minutes")
+        try:
+            with warnings.catch_warnings():
+                # Nothing that anybody here could do anything about.
+                warnings.filterwarnings("ignore", module=r"torch\b")
                 chosen.compile()
                 # Single observations and batches are compiled apart.
                 for size in (1, 2):
                     chosen.predict_chunk(reference.batch_of(size))
-            except Exception as error:  # whatever torch's compiler raises
-                raise UsageError(f"--compile fails here: {_line(error)}; leave it away") from error
-        if compiled or (self._precision != "float32" and one_pass):
-            self._require_equal(chosen)
-        return chosen
+        except Exception as error:  # whatever torch's compiler raises
+            raise UsageError(f"--compile fails here: {_line(error)}; leave it away") from error
 
     def exported(self, backend: str) -> Backend:
         """An export of it, made if there is none.

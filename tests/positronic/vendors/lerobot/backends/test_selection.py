@@ -25,10 +25,11 @@ from tests.positronic.vendors.lerobot.backends.conftest import (
     choose,
     encoded,
 )
-from tests.positronic.vendors.lerobot.small_policy import make_run
+from tests.positronic.vendors.lerobot.small_policy import make_run, observation
 
 pytestmark = pytest.mark.xdist_group("lerobot")
 
+STATE_CODEC = codecs.eepose_state()
 FEATURES = {key: CODEC.features[key] for key in INPUTS}
 
 
@@ -169,7 +170,7 @@ def test_a_quick_policy_stays_with_torch_and_is_not_exported(
 ) -> None:
     # However busy this machine is.
     monkeypatch.setattr("positronic.vendors.lerobot.backends.selection.FAST_S", 60.0)
-    run = make_run(tmp_path / "run", codecs.eepose_state(), (10000,))
+    run = make_run(tmp_path / "run", STATE_CODEC, (10000,))
     checkpoint = CheckpointDirectory(run).checkpoint("010000")
     eager = TorchBackend(checkpoint, "cpu")
     assert choose(checkpoint, eager, backend="auto") == (eager, [])
@@ -236,10 +237,17 @@ def test_options_that_do_not_go_together_are_refused(
 
 
 @pytest.mark.e2e
-def test_a_compiled_policy_acts_as_it_did(copied: Checkpoint) -> None:
-    eager = TorchBackend(copied, "cpu")
-    expected = eager.predict_chunk(encoded(0, 1, 2))
-    backend, said = choose(copied, eager, backend="auto", compile=True)
-    assert said == ["compiling 010000; on a CPU this takes minutes"]
-    np.testing.assert_allclose(backend.predict_chunk(encoded(0, 1, 2)), expected, atol=1e-5)
-    assert backend.name == "torch"
+def test_a_compiled_policy_acts_as_it_did(tmp_path: Path) -> None:
+    # Without images, whose network takes three minutes to compile.
+    run = make_run(tmp_path / "run", STATE_CODEC, (10000,))
+    checkpoint = CheckpointDirectory(run).checkpoint("010000")
+    eager = TorchBackend(checkpoint, "cpu")
+    rows = [STATE_CODEC.encode(observation(seed)) for seed in range(3)]
+    batch = {
+        key: np.stack([row[key] for row in rows]) for key in STATE_CODEC.features if key in rows[0]
+    }
+    expected = eager.predict_chunk(batch)
+    backend, said = choose(checkpoint, eager, backend="auto", compile=True)
+    assert (backend.name, said) == ("torch", ["compiling 010000; on a CPU this takes minutes"])
+    assert eager.policy.model._compiled_call_impl is not None
+    np.testing.assert_allclose(backend.predict_chunk(batch), expected, atol=1e-5)
