@@ -18,6 +18,16 @@ def test_openvino_computes_in_float32(exported: Callable[[str], Path]) -> None:
     assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
 
 
+@pytest.mark.parametrize("backend", ["onnx", "openvino", "torch"])
+def test_no_file_of_an_export_stays_mapped_into_memory(
+    exported: Callable[[str], Path], backend: str
+) -> None:
+    """One that is cut short meanwhile would end the process."""
+    model = InferenceModel(exported(backend), device="cpu")
+    assert str(exported(backend)) not in Path("/proc/self/maps").read_text()
+    assert model.manifest.backend == backend
+
+
 def test_openvino_computes_in_bf16_where_that_is_asked_for(
     exported: Callable[[str], Path],
 ) -> None:
