@@ -194,6 +194,8 @@ def demo(options: argparse.Namespace) -> None:
         server = [
             *("python", "-m", "positronic.vendors.lerobot.server"),
             *(f"--checkpoints_dir={runs / 'act'}", f"--port={port}", f"--device={options.device}"),
+            # Which backend is fastest is measured, and may come out otherwise another time.
+            "--backend=torch",
         ]
         with serving(server, out / "server.log"):
             stages.run("rollouts", title, rollout, rollouts, extra=f"--policy.port={port}")

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-DOCUMENTS = ("README.md", "docs/jobs.md", "docs/storage.md")
+DOCUMENTS = ("README.md", "docs/jobs.md", "docs/serving.md", "docs/storage.md")
 # What a machine without a GPU does in a minute; names and order of flags stay the documents'.
 SMALLER = {"episodes": 3, "steps": 2, "save_freq": 2, "num_iterations": 1, "simulation_time": 1}
 
@@ -125,6 +125,11 @@ def test_the_workflow(tmp_path: Path) -> None:
     assert (tmp_path / "datasets/inference_logs/report.html").stat().st_size > 10_000
     run = tmp_path / "checkpoints/lerobot/experiment_v1/checkpoints"
     assert sorted(p.name for p in run.iterdir()) == ["000002", "last"]
+    printed = run_section("serving", tmp_path)
+    assert '"ready":true' in printed.replace(" ", "")
+    assert "positronic_sessions 0.0" in printed
+    for page in ("delay_logs/report.html", "comparison/comparison.html"):
+        assert (tmp_path / "datasets" / page).stat().st_size > 10_000
 
 
 def test_human_demonstrations(tmp_path: Path) -> None:

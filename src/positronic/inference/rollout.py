@@ -71,7 +71,8 @@ class Harness:
         obs, _ = self.env.reset(seed=rollout.seed)
         initial = _digest(self._world.sim_state())
         with self.interrupts.allowed():
-            session = self.policy.new_session({"task": self._task})
+            # A policy that draws numbers draws the same ones when this rollout is played again.
+            session = self.policy.new_session({"task": self._task, "seed": rollout.seed})
         self.meta = session.meta
         tape, player = Tape(), None
         try:

@@ -13,7 +13,7 @@ _NO_SIGNALS = ("task", "seed")
 
 
 class RequestFilter:
-    """Makes requests for one server; without a contract it lets everything through."""
+    """Makes requests for one server; without a contract it lets all signals through."""
 
     def __init__(self, contract: Any = None, jpeg_quality: int | None = None) -> None:
         """Prepare.
@@ -29,8 +29,7 @@ class RequestFilter:
 
     def __call__(self, obs: Mapping[str, Any]) -> dict[str, Any]:
         """Leave away what the codec does not read, shrink large images, and compress them."""
-        wanted = self._wanted
-        request = {k: v for k, v in obs.items() if not wanted or k in wanted or k in _NO_SIGNALS}
+        request = {key: value for key, value in obs.items() if self._takes(key)}
         for key, (height, width) in self._sizes.items():
             image = request.get(key)
             if isinstance(image, np.ndarray) and image.size > height * width * 3:
@@ -40,6 +39,12 @@ class RequestFilter:
                 if _is_image(value):
                     request[key] = jpeg.encode(value, self._jpeg_quality)
         return request
+
+    def _takes(self, key: str) -> bool:
+        if self._wanted:
+            return key in self._wanted or key in _NO_SIGNALS
+        # Public servers would take it for a signal.
+        return key != "seed"
 
 
 def image_sizes(contract: Mapping[str, Any]) -> dict[str, tuple[int, int]]:

@@ -36,7 +36,7 @@ def serve(
     port: int = 8000,
     host: str = "127.0.0.1",
     device: str = "auto",
-    backend: str = "torch",
+    backend: str = "auto",
     precision: str = "float32",
     compile: bool = False,
     max_batch: int = 16,
