@@ -159,7 +159,7 @@ def _no_extension(code: int, data: bytes) -> Any:
 
 def _array(value: dict[Any, Any]) -> NDArray[Any]:
     dtype, shape, data = _dtype(value), value.get(b"shape"), value.get(b"data")
-    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+    if not isinstance(shape, list) or [n for n in shape if type(n) is not int or n < 0]:
         raise SessionError(f"malformed array: its shape is {repr(shape)}")
     expected = math.prod(shape) * dtype.itemsize
     if not isinstance(data, bytes) or len(data) != expected:
@@ -179,16 +179,17 @@ def _scalar(value: dict[Any, Any]) -> Any:
 
 
 def _dtype(value: dict[Any, Any]) -> np.dtype[Any]:
-    name = value.get(b"dtype")
-    if isinstance(name, str):
-        with contextlib.suppress(TypeError, ValueError, OverflowError):
-            return _named(name)
-    raise SessionError(f"malformed array: its dtype is {repr(name)}")
+    try:
+        return _named(value.get(b"dtype"))
+    except (TypeError, ValueError, OverflowError) as error:
+        name = repr(value.get(b"dtype"))
+        raise SessionError(f"malformed array: its dtype is {name}") from error
 
 
 @lru_cache(maxsize=64)
-def _named(name: str) -> np.dtype[Any]:
+def _named(name: Any) -> np.dtype[Any]:
     """Find a dtype; remembered, since a chunk of 100 actions has 100 arrays of the same."""
     if not _DTYPE.fullmatch(name):
         raise ValueError(name)
-    return np.dtype(name)
+    dtype: np.dtype[Any] = np.dtype(name)
+    return dtype
