@@ -43,10 +43,11 @@ def measure(kind: Kind, root: Path, rounds: int) -> None:
     directory = CheckpointDirectory(save(kind, root))
     checkpoint = directory.checkpoint(directory.resolve())
     contract = checkpoint.verify()
-    eager = TorchBackend(checkpoint, "cpu")
+    with contextlib.redirect_stdout(sys.stderr):  # LeRobot prints as it loads
+        eager = TorchBackend(checkpoint, "cpu")
 
     def choose(name: str, precision: str) -> Backend:
-        with contextlib.redirect_stdout(sys.stderr):  # LeRobot prints as it loads
+        with contextlib.redirect_stdout(sys.stderr):
             return choose_backend(
                 checkpoint, contract, eager, backend=name, precision=precision, say=print
             )
