@@ -9,7 +9,7 @@ import pytest
 from positronic.geom import pose_to_wire
 from positronic.vendors.lerobot.policy import act_absolute
 from tests.interop.conftest import Public, Server, ask
-from tests.positronic.offboard.test_openpi import PosingSource, both
+from tests.positronic.offboard.serving.test_openpi import PosingSource, both
 from tests.positronic.vendors.lerobot.small_policy import FPS, STEPS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("interop")]

@@ -10,7 +10,7 @@ import pytest
 
 from positronic.dataset import LocalDataset
 from tests.interop.conftest import Public, Server
-from tests.positronic.offboard.serving import get
+from tests.positronic.offboard.running import get
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("interop")]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 SCRIPT = """
 import json, sys
-from positronic.offboard.ending import run_to_the_end
-from positronic.offboard.listen import bind
-from positronic.offboard.logs import configure
-from positronic.offboard.options import ServerOptions
-from positronic.offboard.server import serve_forever
-from positronic.offboard.store import ModelStore
-from tests.positronic.offboard.models import Source
+from positronic.offboard.serving.ending import run_to_the_end
+from positronic.offboard.serving.listen import bind
+from positronic.offboard.serving.logs import configure
+from positronic.offboard.serving.options import ServerOptions
+from positronic.offboard.serving.server import serve_forever
+from positronic.offboard.models.store import ModelStore
+from tests.positronic.offboard.small_models import Source
 job = json.loads(sys.argv[1])
 configure("text")
 source = Source(["010000", "020000"])

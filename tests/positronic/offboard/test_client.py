@@ -16,9 +16,9 @@ from positronic.offboard.client import InferenceClient, RemotePolicy
 from positronic.offboard.remote_session import RemoteSession
 from positronic.offboard.session import SessionState
 from positronic.policy import ChunkPlayer, Policy, Session
-from tests.positronic.offboard.models import Source
+from tests.positronic.offboard.running import serving
 from tests.positronic.offboard.scripted import READY, client, free_port, say, speaking
-from tests.positronic.offboard.serving import serving
+from tests.positronic.offboard.small_models import Source
 
 
 @pytest.fixture

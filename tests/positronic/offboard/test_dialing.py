@@ -16,9 +16,9 @@ from websockets.sync.server import ServerConnection
 
 from positronic.errors import Busy, SessionError, UsageError
 from positronic.offboard.client import InferenceClient
-from tests.positronic.offboard.models import Source
+from tests.positronic.offboard.running import serving
 from tests.positronic.offboard.scripted import Refusal, client, free_port, say, say_ready, speaking
-from tests.positronic.offboard.serving import serving
+from tests.positronic.offboard.small_models import Source
 
 TOKEN = "a-secret-that-nobody-shall-see"
 

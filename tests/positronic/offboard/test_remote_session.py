@@ -14,7 +14,7 @@ from positronic.errors import Busy, ServerGone, SessionError
 from positronic.offboard import wire
 from positronic.offboard.session import SessionState
 from positronic.policy import ChunkPlayer
-from tests.positronic.offboard.models import Source
+from tests.positronic.offboard.running import serving
 from tests.positronic.offboard.scripted import (
     OURS,
     client,
@@ -24,7 +24,7 @@ from tests.positronic.offboard.scripted import (
     say_ready,
     speaking,
 )
-from tests.positronic.offboard.serving import serving
+from tests.positronic.offboard.small_models import Source
 
 
 def answering(connection: ServerConnection) -> None:

@@ -12,9 +12,9 @@ import pytest
 from positronic.errors import ServerGone, SessionError, UsageError
 from positronic.geom import pose_to_wire, quat_from_yaw
 from positronic.policy import AsynchronousPlayer, ChunkPlayer, Player, Session, fixed, measured
-from tests.positronic.offboard.models import Source
+from tests.positronic.offboard.running import serving
 from tests.positronic.offboard.scripted import client
-from tests.positronic.offboard.serving import serving
+from tests.positronic.offboard.small_models import Source
 from tests.positronic.policy.sessions import (
     FPS,
     Timekeeper,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from positronic import storage
 from positronic.codec import Codec
 from positronic.errors import CheckpointError
-from positronic.offboard.model import Model
+from positronic.offboard.models.model import Model
 from positronic.vendors.lerobot.checkpoints import MODEL, WEIGHTS, CheckpointDirectory
 
 

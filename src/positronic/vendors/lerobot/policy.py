@@ -131,7 +131,7 @@ class LeRobotPolicy:
         return [{**command, "timestamp": i / fps} for i, command in enumerate(commands)]
 
     def predict(self, requests: Sequence[Request]) -> list[Prediction]:
-        """See `positronic.offboard.model.Model.predict`; rows agree to `BATCH_TOLERANCE`."""
+        """See `positronic.offboard.models.model.Model.predict`; rows agree to `BATCH_TOLERANCE`."""
         with self._lock:
             return self._acting.predict(requests)
 

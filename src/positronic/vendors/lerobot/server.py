@@ -12,14 +12,14 @@ import configuronic as cfn
 from positronic.cli import run
 from positronic.codec import Codec
 from positronic.errors import UsageError
-from positronic.offboard.batching import Batching
-from positronic.offboard.ending import run_to_the_end
-from positronic.offboard.listen import bind, resolve
-from positronic.offboard.logs import configure
-from positronic.offboard.memory import memory_limit
-from positronic.offboard.model import Model
-from positronic.offboard.options import MIB, ServerOptions
-from positronic.offboard.security import is_insecure, read_token, require_token
+from positronic.offboard.models.batching import Batching
+from positronic.offboard.models.model import Model
+from positronic.offboard.serving.ending import run_to_the_end
+from positronic.offboard.serving.listen import bind, resolve
+from positronic.offboard.serving.logs import configure
+from positronic.offboard.serving.memory import memory_limit
+from positronic.offboard.serving.options import MIB, ServerOptions
+from positronic.offboard.serving.security import is_insecure, read_token, require_token
 from positronic.vendors.lerobot.backends import require_options
 from positronic.vendors.lerobot.checkpoint_source import CheckpointSource
 from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
@@ -70,7 +70,7 @@ def serve(
         device: auto, cpu, cuda or another one of torch.
         backend: What predicts: torch, onnx, openvino, or auto for the fastest that is equal.
         precision: float32 or bf16.
-        compile: Let torch compile the policy, which takes minutes and makes it faster.
+        compile: Let torch compile the policy; on a CPU that takes minutes and gains little.
         max_batch: The most observations of concurrent sessions that are predicted together.
         batch_window_ms: How long one waits for others to join it; a session alone never waits.
         max_queue: Observations that may wait for a checkpoint; more are answered with "busy".
@@ -139,9 +139,9 @@ def serve(
         for other in others:
             print(f"openpi's clients connect to {_address(host, other)}", flush=True)
 
-        from positronic.offboard.openpi import make_openpi_app
-        from positronic.offboard.server import serve_forever
-        from positronic.offboard.store import ModelStore
+        from positronic.offboard.models.store import ModelStore
+        from positronic.offboard.serving.openpi import make_openpi_app
+        from positronic.offboard.serving.server import serve_forever
 
         def on_ready(model: Model) -> None:
             meta, seconds = model.meta, time.monotonic() - began

@@ -47,7 +47,7 @@ class LeRobotSession:
         return self.finish(None if request is None else self._policy.predict([request])[0])
 
     def prepare(self, obs: Mapping[str, Any]) -> Request | None:
-        """See `positronic.offboard.model.ModelSession.prepare`.
+        """See `positronic.offboard.models.model.ModelSession.prepare`.
 
         Args:
             obs: Raw signals; ``task`` where the policy reads words; and in the first one of an
@@ -64,7 +64,7 @@ class LeRobotSession:
         return Request(observation, task, tuple(self._unseen), self._memory, seed)
 
     def finish(self, prediction: Prediction | None) -> list[Action]:
-        """See `positronic.offboard.model.ModelSession.finish`."""
+        """See `positronic.offboard.models.model.ModelSession.finish`."""
         if prediction is None:
             actions = self._policy.decode(self._actions[0][np.newaxis])
             self._actions.popleft()

@@ -15,7 +15,7 @@ from typing import Any, Self
 import psutil
 from websockets.sync.client import ClientConnection
 
-from tests.positronic.offboard.serving import ask, raw, ready
+from tests.positronic.offboard.running import ask, raw, ready
 
 MIB = 1 << 20
 # A session is thousands of objects; what is interned or cached for good comes to some hundreds.

@@ -21,13 +21,13 @@ import numpy as np
 import psutil
 
 from positronic.errors import CheckpointError, CodecError
-from positronic.offboard.batching import Batching
-from positronic.offboard.listen import bind
-from positronic.offboard.options import ServerOptions
-from positronic.offboard.server import serve_forever
-from positronic.offboard.store import ModelStore
+from positronic.offboard.models.batching import Batching
+from positronic.offboard.models.store import ModelStore
+from positronic.offboard.serving.listen import bind
+from positronic.offboard.serving.options import ServerOptions
+from positronic.offboard.serving.server import serve_forever
 from positronic.policy import Action
-from tests.positronic.offboard.models import NBYTES, CountingPolicy, CountingSession, Source
+from tests.positronic.offboard.small_models import NBYTES, CountingPolicy, CountingSession, Source
 
 # Stdout is a conversation with the test; other threads that print would break it.
 _out = threading.Lock()

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from positronic.vendors.lerobot import codecs
 from tests.positronic.offboard.faults.process import Command, Neighbour, command
-from tests.positronic.offboard.serving import ask, get, raw, ready, receive
+from tests.positronic.offboard.running import ask, get, raw, ready, receive
 from tests.positronic.vendors.lerobot.small_policy import make_run, observation
 
 pytestmark = pytest.mark.xdist_group("lerobot")

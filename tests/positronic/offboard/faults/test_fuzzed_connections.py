@@ -19,7 +19,7 @@ from tests.positronic.offboard.faults.sockets import (
     open_socket,
     read_to_end,
 )
-from tests.positronic.offboard.serving import ask, get, raw, ready, receive
+from tests.positronic.offboard.running import ask, get, raw, ready, receive
 
 LIMIT = 16 * MIB
 REQUEST = wire.pack({"grip": 1.0})

@@ -20,7 +20,7 @@ from tests.positronic.offboard.faults.process import (
     Neighbour,
     ServerProcess,
 )
-from tests.positronic.offboard.serving import ask, raw, ready, receive
+from tests.positronic.offboard.running import ask, raw, ready, receive
 
 COUNT = 10_000
 BURST = 25

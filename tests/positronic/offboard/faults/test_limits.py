@@ -8,7 +8,7 @@ from websockets.exceptions import ConnectionClosed
 from positronic.offboard import wire
 from tests.positronic.offboard.faults.process import Neighbour, server_process
 from tests.positronic.offboard.faults.sockets import open_session, reset
-from tests.positronic.offboard.serving import raw, ready, receive
+from tests.positronic.offboard.running import raw, ready, receive
 
 
 def test_beyond_max_sessions_is_refused_and_who_dies_makes_room(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import threading
 from positronic.offboard import wire
 from tests.positronic.offboard.faults.process import FEW_OBJECTS, MIB, Neighbour, ServerProcess
 from tests.positronic.offboard.faults.sockets import binary, open_session
-from tests.positronic.offboard.serving import ask, raw, ready
+from tests.positronic.offboard.running import ask, raw, ready
 
 SESSIONS = 1000
 # For the images of a session: what is not given back would be seen.

@@ -17,7 +17,7 @@ from tests.positronic.offboard.faults.mutations import mutations
 from tests.positronic.offboard.faults.process import MIB, Command, command
 from tests.positronic.offboard.faults.test_damaged_checkpoints import Robot
 from tests.positronic.offboard.faults.test_fuzzed_frames import check
-from tests.positronic.offboard.serving import ask, raw, ready, receive
+from tests.positronic.offboard.running import ask, raw, ready, receive
 from tests.positronic.vendors.lerobot.small_policy import STEPS, make_run, observation
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lerobot")]

@@ -11,7 +11,7 @@ from websockets.sync.client import ClientConnection
 from positronic.offboard import wire
 from tests.positronic.offboard.faults.process import ServerProcess, server_process
 from tests.positronic.offboard.faults.sockets import binary, open_session
-from tests.positronic.offboard.serving import ask, raw, ready, receive
+from tests.positronic.offboard.running import ask, raw, ready, receive
 
 
 def closing(connection: ClientConnection) -> tuple[int, str]:

@@ -26,7 +26,7 @@ from tests.positronic.offboard.faults.sockets import (
     read_to_end,
     reset,
 )
-from tests.positronic.offboard.serving import ask, get, raw, ready
+from tests.positronic.offboard.running import ask, get, raw, ready
 
 PING_S = 0.3
 

@@ -10,7 +10,7 @@ from positronic import storage
 from positronic.codec import Codec
 from positronic.errors import CheckpointError, CodecError, ContractError, UsageError
 from positronic.geom import pose_to_wire
-from positronic.offboard.model import Model, ModelSession
+from positronic.offboard.models.model import Model, ModelSession
 from positronic.policy import Policy, Session
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.acting import Request

@@ -17,11 +17,11 @@ from websockets.exceptions import ConnectionClosed
 
 from positronic import cli
 from positronic.offboard.client import InferenceClient
-from positronic.offboard.listen import bind
+from positronic.offboard.serving.listen import bind
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.policy import act_absolute
 from positronic.vendors.lerobot.server import _set_threads, serve
-from tests.positronic.offboard.serving import ask, get, raw, ready, receive
+from tests.positronic.offboard.running import ask, get, raw, ready, receive
 from tests.positronic.vendors.lerobot.small_policy import FPS, STEPS, make_run, observation
 
 pytestmark = pytest.mark.xdist_group("lerobot")

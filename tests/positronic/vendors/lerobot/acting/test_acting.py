@@ -9,7 +9,7 @@ import pytest
 
 from positronic.codec import Codec
 from positronic.errors import UsageError
-from positronic.offboard.model import Model, ModelSession
+from positronic.offboard.models.model import Model, ModelSession
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.acting import Request
 from positronic.vendors.lerobot.acting.ensembled import Ensembled

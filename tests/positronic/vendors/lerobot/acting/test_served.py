@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from positronic.errors import SessionError
-from positronic.offboard.batching import Batching
 from positronic.offboard.client import InferenceClient
+from positronic.offboard.models.batching import Batching
 from positronic.policy import ChunkPlayer
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.policy import LeRobotPolicy
-from tests.positronic.offboard.models import Source
-from tests.positronic.offboard.serving import serving
+from tests.positronic.offboard.running import serving
+from tests.positronic.offboard.small_models import Source
 from tests.positronic.vendors.lerobot.acting.episodes import load, seen
 from tests.positronic.vendors.lerobot.small_policy import FPS, make_run
 

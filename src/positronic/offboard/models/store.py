@@ -1,0 +1,265 @@
+"""Loaded models: each loaded once, however many sessions ask for it, and all within a bound.
+
+What may be forgotten is what no session uses, least recently used first. The default stays, so that
+a session without a wish never waits.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, Protocol
+
+from positronic.errors import Busy, CheckpointError, UsageError
+from positronic.offboard.models.batching import STOPPING, Batcher, Batching
+from positronic.offboard.models.lease import Entry, Lease, ModelStatus
+from positronic.offboard.models.model import Model
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["Lease", "ModelSource", "ModelStatus", "ModelStore"]
+
+_BATCHING = Batching()
+
+
+class ModelSource(Protocol):
+    """Where models come from. The methods block; they are called in threads."""
+
+    def ids(self) -> list[str]:
+        """List what there is at this moment, oldest first."""
+
+    def resolve(self, requested: str) -> str:
+        """Find the id that a client's words mean; CheckpointError lists what there is."""
+
+    def nbytes(self, model_id: str) -> int:
+        """Estimate, before it is loaded, how many bytes the model will hold.
+
+        PositronicError for one that is gone: nothing is evicted for it.
+        """
+
+    def load(self, model_id: str, say: Callable[[str], None]) -> Model:
+        """Load one and warm it up; PositronicError says why it cannot be used.
+
+        What it says meanwhile is shown to those who wait, the last sentence at a time.
+        """
+
+
+class ModelStore:
+    """The models of one server; used in the event loop's thread.
+
+    One thread loads, since two loads at once would only slow down each other, and one predicts.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        default: str,
+        *,
+        memory_bytes: int,
+        batching: Batching = _BATCHING,
+    ) -> None:
+        """Serve models of ``source``; nothing is loaded yet.
+
+        Args:
+            source: Where they come from.
+            default: Id of the model that sessions without a wish get.
+            memory_bytes: The most that all models together may hold.
+            batching: How requests for one model are put together.
+        """
+        if memory_bytes <= 0:
+            raise UsageError(f"{memory_bytes} bytes of memory for models; expected more than none")
+        self.source, self.memory_bytes, self._batching = source, memory_bytes, batching
+        self._default = default
+        self._entries: dict[str, Entry] = {}
+        # What was measured, which is better than an estimate.
+        self._sizes: dict[str, int] = {}
+        self._turn = asyncio.Lock()
+        self._current: Entry | None = None
+        self._loader = ThreadPoolExecutor(1, "load")
+        self._inference = ThreadPoolExecutor(1, "inference")
+        self._closed = False
+
+    @property
+    def default(self) -> str:
+        """Id of the model that sessions without a wish get."""
+        return self._default
+
+    @property
+    def loading(self) -> str | None:
+        """Id of the model that is being loaded now."""
+        return self._current.id if self._current else None
+
+    def ready(self, model_id: str) -> bool:
+        """Whether `acquire` would return at once."""
+        entry = self._entries.get(model_id)
+        return entry is not None and entry.ready
+
+    def progress(self, model_id: str) -> tuple[Literal["loading", "waiting"], str]:
+        """Say, for those who wait for a model, what is done meanwhile."""
+        entry = self._entries.get(model_id)
+        seconds = time.monotonic() - entry.began if entry else 0.0
+        if self._current not in (None, entry):
+            words = f"Waiting for checkpoint {self.loading} to finish loading..."
+            return "waiting", f"{words} ({seconds:.0f} s)"
+        words = (entry.said if entry else "") or f"Loading checkpoint {model_id}..."
+        return "loading", f"{words} ({seconds:.0f} s)"
+
+    def status(self) -> list[ModelStatus]:
+        """List what is loaded or on its way, in the order in which it was asked for."""
+        return [entry.status() for entry in self._entries.values()]
+
+    def promote(self, model_id: str) -> None:
+        """Make a loaded model the default; the old one may be forgotten once it is idle.
+
+        Raises:
+            CheckpointError: It is not loaded.
+        """
+        if not self.ready(model_id):
+            raise CheckpointError(
+                f"checkpoint {model_id} is not loaded; only one that is can be the default"
+            )
+        self._default = model_id
+
+    async def acquire(self, model_id: str) -> Lease:
+        """Return the model for a session, loading it if need be.
+
+        Those who ask for one model share its load. One that fails is tried anew next time.
+
+        Raises:
+            Busy: It does not fit beside the models that sessions use, or the server stops.
+            CheckpointError: It can never fit.
+            Exception: What ``ModelSource.load`` raises.
+        """
+        if self._closed:
+            raise Busy(STOPPING)
+        entry = self._entries.get(model_id)
+        if entry is None:
+            entry = self._entries[model_id] = Entry(model_id)
+            entry.load = asyncio.create_task(self._load(entry))
+            # Nobody may be left to hear of a failure.
+            entry.load.add_done_callback(lambda load: load.cancelled() or load.exception())
+        entry.enter()
+        try:
+            if entry.load is not None:
+                # Shielded: a client that gives up must not end the load that others wait for.
+                await asyncio.shield(entry.load)
+            return Lease(entry)
+        except BaseException:
+            entry.leave()
+            raise
+
+    def close(self) -> None:
+        """Load no more and predict no more; models are given back after the batch that runs."""
+        if self._closed:
+            return
+        self._closed = True
+        self._loader.shutdown(wait=False, cancel_futures=True)
+        for entry in self._entries.values():
+            if entry.batcher:
+                entry.batcher.close()
+                self._inference.submit(_give_back, entry.id, entry.batcher.model)
+        self._inference.shutdown(wait=False)
+
+    async def _load(self, entry: Entry) -> None:
+        try:
+            async with self._turn:
+                self._require_wanted(entry)
+                self._current = entry
+                try:
+                    await self._load_in_turn(entry)
+                finally:
+                    self._current = None
+        except BaseException:
+            del self._entries[entry.id]
+            raise
+        finally:
+            entry.load = None
+
+    async def _load_in_turn(self, entry: Entry) -> None:
+        loop = asyncio.get_running_loop()
+        nbytes = await loop.run_in_executor(self._loader, self.source.nbytes, entry.id)
+        await self._make_room(entry, self._sizes.get(entry.id, nbytes))
+
+        def say(sentence: str) -> None:
+            entry.said = sentence
+
+        self._require_wanted(entry)
+        model = await loop.run_in_executor(self._loader, self.source.load, entry.id, say)
+        try:
+            self._sizes[entry.id] = model.nbytes
+            await self._make_room(entry, model.nbytes)
+            self._require_open()
+        except BaseException:
+            _give_back(entry.id, model)
+            raise
+        entry.batcher = Batcher(
+            model, self._inference, self._batching, open_sessions=lambda: entry.sessions
+        )
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise Busy(STOPPING)
+
+    def _require_wanted(self, entry: Entry) -> None:
+        self._require_open()
+        if not entry.sessions:
+            raise Busy(f"nobody waits for checkpoint {entry.id} any more")
+
+    async def _make_room(self, entry: Entry, nbytes: int) -> None:
+        """Forget idle models until ``entry`` may hold ``nbytes``; none if that does not suffice."""
+        others = [other for other in self._entries.values() if other is not entry]
+        excess = sum(other.nbytes for other in others) + nbytes - self.memory_bytes
+        idle = [other for other in others if other.ready and not other.sessions]
+        evicted = []
+        for other in sorted(idle, key=lambda other: other.last_used):
+            if excess > 0 and other.id != self._default:
+                evicted.append(other)
+                excess -= other.nbytes
+        if excess > 0:
+            self._refuse(entry, nbytes)
+        entry.nbytes = nbytes
+        for other in evicted:
+            del self._entries[other.id]
+        for other in evicted:
+            await self._evict(other)
+
+    def _refuse(self, entry: Entry, nbytes: int) -> None:
+        size, bound = _size(nbytes), _size(self.memory_bytes)
+        default = self._entries.get(self._default)
+        stays = default.nbytes if default is not None and default is not entry else 0
+        if nbytes + stays > self.memory_bytes:
+            beside = f" beside the default's {_size(stays)}" if stays else ""
+            raise CheckpointError(
+                f"checkpoint {entry.id} takes {size}{beside}, more than the {bound} that models"
+                " may take on this server; start it with a larger --model_memory_gb"
+            )
+        used = [other.id for other in self._entries.values() if other.ready and other.sessions]
+        raise Busy(
+            f"checkpoint {entry.id} takes {size} and does not fit: of the {bound} that models may"
+            f" take, sessions use {', '.join(used)}; try again when one has ended, or ask for one"
+            " of these"
+        )
+
+    async def _evict(self, entry: Entry) -> None:
+        batcher, entry.batcher = entry.batcher, None
+        assert batcher is not None
+        logger.info("checkpoint %s is forgotten, which nobody uses", entry.id)
+        # Behind a batch that may still run for a client that has left.
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._inference, _give_back, entry.id, batcher.model)
+
+
+def _give_back(model_id: str, model: Model) -> None:
+    try:
+        model.close()
+    except Exception:
+        logger.exception("checkpoint %s cannot be given back in order", model_id)
+
+
+def _size(nbytes: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if nbytes < 1000:
+            return f"{nbytes:.4g} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.4g} GB"

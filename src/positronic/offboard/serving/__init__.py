@@ -1,0 +1,1 @@
+"""The server: sessions over connections, their limits, and what operators need."""

@@ -1,0 +1,112 @@
+"""From a connection to a session that is ready: which model, what to wait for, what is said."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from positronic.errors import Busy, PositronicError
+from positronic.offboard.models.store import Lease, ModelStore
+from positronic.offboard.serving.answer import Reason
+from positronic.offboard.serving.channel import INTERNAL_ERROR, REFUSED, TRY_AGAIN_LATER, Channel
+from positronic.offboard.serving.logs import log
+
+logger = logging.getLogger(__name__)
+
+# Public clients give up after 30 s without a status frame.
+STATUS_INTERVAL_S = 5.0
+
+
+class Refused(Exception):
+    """There is no session: why, with which close code, and what it is counted as."""
+
+    def __init__(self, error: str, code: int, reason: Reason) -> None:
+        """Refuse with ``error``, which goes to the client."""
+        super().__init__(error)
+        self.code, self.reason = code, reason
+
+
+async def find_model(store: ModelStore, channel: Channel, requested: str | None) -> str:
+    """Return the id that the client's words mean; listing a bucket may take a while.
+
+    Raises:
+        Refused: There is no such checkpoint.
+    """
+    if requested is None:
+        return store.default
+    finding = asyncio.create_task(asyncio.to_thread(store.source.resolve, requested))
+    try:
+        while not (await asyncio.wait({finding}, timeout=STATUS_INTERVAL_S))[0]:
+            await channel.status("loading", "Looking for the checkpoint...")
+        return finding.result()
+    except PositronicError as error:
+        raise Refused(str(error), REFUSED, Reason.INVALID) from error
+
+
+async def lease_model(
+    store: ModelStore, channel: Channel, model_id: str, on_waiting: Callable[[], None]
+) -> Lease:
+    """Wait for the model, keeping the client informed.
+
+    Args:
+        store: Loads it if need be.
+        channel: Whom to tell.
+        model_id: What `find_model` returned.
+        on_waiting: Called before each word to the client.
+
+    Raises:
+        Refused: It cannot be loaded, or there is no room for it.
+    """
+    loading = asyncio.create_task(store.acquire(model_id))
+    try:
+        while not (store.ready(model_id) or loading.done()):
+            on_waiting()
+            await channel.status(*store.progress(model_id))
+            await asyncio.wait({loading}, timeout=STATUS_INTERVAL_S)
+        await asyncio.wait({loading})
+    except BaseException:
+        # The client has left; what it waited for may just have come.
+        loading.cancel()
+        loading.add_done_callback(_give_back)
+        raise
+    try:
+        return loading.result()
+    except Busy as error:
+        raise Refused(str(error), TRY_AGAIN_LATER, Reason.BUSY) from error
+    except PositronicError as error:
+        raise Refused(str(error), INTERNAL_ERROR, Reason.LOAD_FAILED) from error
+    except Exception as error:
+        log(logger, "load failed", level=logging.ERROR, exc_info=True, model=model_id)
+        said = f"Checkpoint {model_id} failed to load"
+        raise Refused(said, INTERNAL_ERROR, Reason.LOAD_FAILED) from error
+
+
+def _give_back(loading: "asyncio.Task[Lease]") -> None:
+    if not loading.cancelled() and loading.exception() is None:
+        loading.result().release()
+
+
+def server_meta(host: str, port: int) -> dict[str, Any]:
+    """Describe the server, for the ready message: the ``host`` as given, and the real ``port``."""
+    return {
+        "host": host,
+        "port": port,
+        "compress_images": False,
+        "positronic_version": version("positronic-lightning"),
+        "request_ids": True,
+        "jpeg": True,
+    }
+
+
+def local_stack(image_sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what a client should do on its side; public ones refuse a server that does not.
+
+    Play chunks by their timestamps, and shrink images to ``image_sizes`` (``[width, height]`` by
+    key) where the model takes any.
+    """
+    stack: list[dict[str, Any]] = [{"name": "chunked_schedule"}]
+    if image_sizes:
+        width, height = (max(size[i] for size in image_sizes.values()) for i in (0, 1))
+        stack.append({"name": "restrict_image_size", "args": {"width": width, "height": height}})
+    return {"seq": stack}

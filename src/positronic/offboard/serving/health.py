@@ -1,0 +1,56 @@
+"""What operators and their machines ask: alive, ready, how much, and what is there."""
+
+import asyncio
+import logging
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from positronic.errors import PositronicError
+from positronic.offboard.serving.service import Service
+from positronic.offboard.serving.status import describe
+
+logger = logging.getLogger(__name__)
+
+OPEN_PATHS = ("/livez", "/readyz")
+
+
+def routes(service: Service) -> list[Route]:
+    """The paths beside the sessions themselves."""
+
+    async def livez(request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(request: Request) -> Response:
+        evidence = {
+            "ready": service.not_ready is None,
+            "inferences": service.metrics.inferences,
+            "last_cost_ms": service.metrics.last_cost_ms,
+            "default": service.store.default,
+        }
+        if service.not_ready is None:
+            return JSONResponse(evidence)
+        return JSONResponse({**evidence, "reason": service.not_ready}, 503)
+
+    async def metrics(request: Request) -> Response:
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    async def status(request: Request) -> Response:
+        return JSONResponse(describe(service))
+
+    async def models(request: Request) -> Response:
+        try:
+            return JSONResponse({"models": await asyncio.to_thread(service.store.source.ids)})
+        except (OSError, PositronicError):
+            logger.exception("cannot list the checkpoints")
+            return JSONResponse({"models": []})
+
+    return [
+        Route("/livez", livez),
+        Route("/readyz", readyz),
+        Route("/metrics", metrics),
+        Route("/api/v1/status", status),
+        Route("/api/v1/models", models),
+    ]

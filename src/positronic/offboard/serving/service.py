@@ -1,0 +1,228 @@
+"""The sessions of one server: who gets in, what they wait for, and how they end."""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from positronic.offboard.models.store import ModelStore
+from positronic.offboard.serving.answer import Reason
+from positronic.offboard.serving.channel import (
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    TRY_AGAIN_LATER,
+    Channel,
+    ClientGone,
+)
+from positronic.offboard.serving.handshake import Refused, find_model, lease_model, local_stack
+from positronic.offboard.serving.logs import log
+from positronic.offboard.serving.metrics import Metrics
+from positronic.offboard.serving.options import ServerOptions
+from positronic.offboard.serving.serving_session import ServingSession
+from positronic.offboard.session import SessionState
+
+logger = logging.getLogger(__name__)
+
+# Encoding an observation takes a core; more threads than this would only wait for Python's lock.
+MAX_THREADS = 8
+# How long clients may take to agree to the end of their session.
+CLOSE_TIMEOUT_S = 5.0
+INTERNAL = "internal error; see the server's log"
+DRAINING = "the server is shutting down; connect again in a moment, or to another one"
+
+
+class _Served:
+    """A session and how to end it from outside."""
+
+    def __init__(self, session: ServingSession, until: asyncio.Timeout) -> None:
+        self.session = session
+        self.why = ""
+        self.until = until
+        self._ending = False
+
+    @property
+    def opening(self) -> bool:
+        """Whether it is not ready yet."""
+        return self.session.machine.state in (SessionState.OPENING, SessionState.LOADING)
+
+    def may_idle(self, seconds: float, why: str = "") -> None:
+        """End the session in so many seconds (0: never), unless it is ending already."""
+        if not self._ending:
+            self.why = why
+            when = asyncio.get_running_loop().time() + seconds if seconds else None
+            self.until.reschedule(when)
+
+    def end(self, why: str) -> bool:
+        """End the session now; says whether it was not ending already."""
+        first, self._ending = not self._ending, True
+        if first:
+            self.why = why
+            # Where it is over already, only its goodbye is still on the way.
+            with contextlib.suppress(RuntimeError):
+                self.until.reschedule(asyncio.get_running_loop().time())
+        return first
+
+
+class Service:
+    """Runs sessions over any channel, up to the limits of its options."""
+
+    def __init__(
+        self, store: ModelStore, options: ServerOptions, server_meta: Mapping[str, Any]
+    ) -> None:
+        """Serve the models of ``store``.
+
+        Args:
+            store: The models.
+            options: The limits.
+            server_meta: What every ready message says beside the model's own facts.
+        """
+        self.store, self.options = store, options
+        self.metrics = Metrics(store, lambda: len(self._served))
+        self.draining = False
+        self.started = time.time()
+        self._server_meta = server_meta
+        self._served: dict[str, _Served] = {}
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._numbers = itertools.count(1)
+        threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
+        self._pool = ThreadPoolExecutor(threads, "codec")
+
+    @property
+    def sessions(self) -> list[ServingSession]:
+        """The open ones, oldest first."""
+        return [served.session for served in self._served.values()]
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why new sessions should go elsewhere; None if they are welcome."""
+        if self.draining:
+            return "draining"
+        if not self.store.ready(self.store.default):
+            return f"loading checkpoint {self.store.default}"
+        return None
+
+    async def serve(self, channel: Channel, requested: str | None = None) -> None:
+        """Serve one client from its first frame to its last.
+
+        Args:
+            channel: The connection.
+            requested: The checkpoint that the client asked for; None for the default one.
+        """
+        session = ServingSession(
+            f"s{next(self._numbers)}",
+            channel.client,
+            metrics=self.metrics,
+            options=self.options,
+            pool=self._pool,
+        )
+        served = _Served(session, asyncio.timeout(None))
+        try:
+            self._admit()
+            self._served[session.name] = served
+            self._empty.clear()
+            async with served.until:
+                await self._run(served, channel, requested)
+        except ClientGone:
+            pass
+        except Refused as refused:
+            await self._refuse(session, channel, refused)
+        except Exception as error:
+            await self._end(served, channel, error)
+        finally:
+            self._served.pop(session.name, None)
+            if not self._served:
+                self._empty.set()
+            session.close()
+            log(logger, "closed", session=session.name, inferences=session.inferences)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Let nobody in any more, and wait for the open sessions to end; end them if they do not.
+
+        Returns:
+            Whether all of them have ended.
+        """
+        if not self.draining:
+            log(logger, "draining", sessions=len(self._served), timeout_s=timeout_s)
+        self.draining = True
+        told = [served.end(DRAINING) for served in self._served.values() if served.opening]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), timeout_s)
+        told += [served.end("the server is shutting down") for served in self._served.values()]
+        # Those that were told in an earlier drain have had their time.
+        if any(told):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), CLOSE_TIMEOUT_S)
+        return not self._served
+
+    def close(self) -> None:
+        """Start no more work."""
+        self.draining = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _admit(self) -> None:
+        limit = self.options.max_sessions
+        if self.draining:
+            raise Refused(DRAINING, TRY_AGAIN_LATER, Reason.BUSY)
+        if len(self._served) >= limit:
+            raise Refused(
+                f"the server is full: all of its {limit} sessions are in use; try again later, or"
+                " start it with a larger --max_sessions",
+                TRY_AGAIN_LATER,
+                Reason.BUSY,
+            )
+
+    async def _run(self, served: _Served, channel: Channel, requested: str | None) -> None:
+        session = served.session
+        model_id = await find_model(self.store, channel, requested)
+        lease = await lease_model(
+            self.store, channel, model_id, lambda: session.machine.to(SessionState.LOADING)
+        )
+        meta = session.begin(model_id, lease)
+        stack = local_stack(meta.get("image_sizes") or {})
+        session.machine.to(SessionState.READY)
+        self.metrics.opened()
+        log(logger, "opened", session=session.name, model=model_id, client=channel.client)
+        own = {"local_stack": stack, "session": session.name}
+        await channel.ready({**meta, **self._server_meta, **own})
+        idle_s = self.options.idle_timeout_s
+        while True:
+            served.may_idle(idle_s, f"idle for {idle_s:g} s")
+            request = await channel.receive()
+            if request is None:
+                return
+            served.may_idle(0)
+            reply = await session.answer(request)
+            try:
+                await channel.send(reply)
+            except ClientGone:
+                self.metrics.failed(Reason.DISCONNECTED)
+                raise
+
+    async def _refuse(self, session: ServingSession, channel: Channel, refused: Refused) -> None:
+        self.metrics.failed(refused.reason)
+        log(logger, "refused", session=session.name, client=channel.client, why=refused)
+        with contextlib.suppress(ClientGone):
+            await channel.refuse(str(refused), refused.code)
+
+    async def _end(self, served: _Served, channel: Channel, error: Exception) -> None:
+        session = served.session
+        if isinstance(error, TimeoutError) and served.until.expired():
+            code, why, reason = GOING_AWAY, served.why, Reason.BUSY
+        else:
+            log(logger, "failed", level=logging.ERROR, exc_info=True, session=session.name)
+            code, why, reason = INTERNAL_ERROR, INTERNAL, Reason.INTERNAL
+        if served.opening:
+            code = TRY_AGAIN_LATER if code == GOING_AWAY else code
+            await self._refuse(session, channel, Refused(why, code, reason))
+            return
+        if reason is Reason.INTERNAL:
+            self.metrics.failed(reason)
+        log(logger, "ended", session=session.name, why=why)
+        with contextlib.suppress(ClientGone):
+            await channel.close(code, why)
