@@ -32,6 +32,9 @@ class ModelSession(Session, Protocol):
     def finish(self, prediction: Any) -> list[Action]:
         """Turn this session's prediction into actions; None where ``prepare`` returned None.
 
+        The server calls it in its event loop, so it must not take longer than a few tenths of a
+        millisecond.
+
         Raises:
             PositronicError: The prediction is no action.
         """

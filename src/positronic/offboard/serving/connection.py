@@ -98,7 +98,9 @@ class FrameRequest:
 
     def encode(self, answer: Answer) -> bytes:
         """Make the reply: in an envelope if the request was in one, else as public clients know."""
-        outcome = {"error": answer.error} if answer.reason else {"result": answer.result}
+        outcome: dict[str, Any] = (
+            {"error": answer.error} if answer.reason else {"result": answer.result}
+        )
         if not self._enveloped and answer.reason and self._data is not None:
             self._peek(self._data)
         if not self._enveloped:

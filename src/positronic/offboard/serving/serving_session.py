@@ -45,7 +45,7 @@ class ServingSession:
             client: Address of the client.
             metrics: Where answers and failures are counted.
             options: The limits.
-            pool: Threads in which observations and actions are encoded and decoded.
+            pool: Threads in which observations are decoded and encoded.
         """
         self.name, self.client = name, client
         self.machine = SessionMachine()
@@ -108,14 +108,12 @@ class ServingSession:
             value, batch_size = predicted.value, predicted.batch_size
             queue_ms, infer_ms = predicted.queue_s * 1000, predicted.infer_s * 1000
         began = time.perf_counter()
-
-        def finish() -> tuple[bytes, Timing]:
-            assert self._session is not None
-            actions = self._session.finish(value)
-            timing = Timing(pre_ms, queue_ms, infer_ms, _ms_since(began), batch_size)
-            return request.encode(Answer(result=actions, timing=timing)), timing
-
-        reply, timing = await self._in_pool(finish)
+        assert self._session is not None
+        # Here and not in a thread: it holds the interpreter's lock all the time anyway, and is
+        # over before a thread would have been woken.
+        actions = self._session.finish(value)
+        timing = Timing(pre_ms, queue_ms, infer_ms, _ms_since(began), batch_size)
+        reply = request.encode(Answer(result=actions, timing=timing))
         self.inferences += 1
         self._metrics.answered(timing)
         return reply
