@@ -35,7 +35,10 @@ def test_a_chunk_comes_back_as_it_was_over_the_wire(count: int) -> None:
 
 
 def test_numbers_keep_their_kind_and_every_bit() -> None:
-    rows = [{"a": math.nan, "b": -0.0, "c": np.float32([0.1]), "d": 3, "e": True} for _ in "12"]
+    rows = [
+        {"a": math.nan, "b": -0.0, "c": np.array([0.1], np.float32), "d": 3, "e": True}
+        for _ in "12"
+    ]
     back = unfold(fold(rows), 2)
     assert all(equal(a, b) for a, b in zip(rows, back, strict=True))
     assert math.copysign(1, back[0]["b"]) == -1
