@@ -10,9 +10,9 @@ import positronic.cfg.player
 import positronic.cfg.policy
 from positronic import storage
 from positronic.cli import run as run_command_line
-from positronic.inference.compare import compare, prepare
+from positronic.inference.comparison.command import compare, prepare
 from positronic.inference.flags import CAMERAS, DEFAULT_SEED, make_setting
-from positronic.inference.open_loop import open_loop
+from positronic.inference.open_loop.command import open_loop
 
 
 @cfn.config(

@@ -12,7 +12,7 @@ from typing import Any
 from positronic import storage
 from positronic.errors import StorageError, UsageError
 from positronic.inference.interrupts import Interrupts
-from positronic.inference.live_view import open_live_view
+from positronic.inference.live.view import open_live_view
 from positronic.inference.results import RunResult
 from positronic.inference.rollout import Harness
 from positronic.inference.run import (

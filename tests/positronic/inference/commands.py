@@ -8,7 +8,7 @@ from pathlib import Path
 
 from positronic.cli import status
 from positronic.inference.command import COMMANDS
-from positronic.inference.compare import prepare
+from positronic.inference.comparison.command import prepare
 
 ROOT = Path(__file__).parents[3]
 POLICIES = "@tests.positronic.inference.policies"

@@ -6,7 +6,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from positronic.inference.comparison import UNITS, Comparison
+from positronic.inference.open_loop.tracks import UNITS, Comparison
 from positronic.inference.plots import Line, line_chart
 
 SHOWN = 12

@@ -15,7 +15,7 @@ from positronic.errors import DatasetError, PositronicError, StorageError, Usage
 
 if TYPE_CHECKING:
     from positronic.dataset import Dataset, Episode
-    from positronic.inference.comparison import Comparison
+    from positronic.inference.open_loop.tracks import Comparison
     from positronic.policy import Policy
 
 JSON, HTML = "open_loop.json", "open_loop.html"
@@ -47,7 +47,7 @@ def open_loop(
             held-out ones.
         fps: Steps per second; by default the rate that the policy was trained at.
     """
-    from positronic.inference.comparison import compare
+    from positronic.inference.open_loop.tracks import compare
     from positronic.progress import track
 
     cause: PositronicError | None = None
@@ -99,7 +99,7 @@ def mean_errors(results: "Sequence[Comparison]") -> dict[str, dict[str, float]]:
     """Mean absolute error over all steps of all episodes, of the served actions and of holding."""
     import numpy as np
 
-    from positronic.inference.comparison import UNITS
+    from positronic.inference.open_loop.tracks import UNITS
 
     means: dict[str, dict[str, float]] = {}
     for who in ("served", "hold"):
@@ -111,7 +111,7 @@ def mean_errors(results: "Sequence[Comparison]") -> dict[str, dict[str, float]]:
 
 
 def _print(results: "Sequence[Comparison]") -> None:
-    from positronic.inference.comparison import UNITS
+    from positronic.inference.open_loop.tracks import UNITS
 
     means = mean_errors(results)
     steps = sum(len(result.times) for result in results)
@@ -132,7 +132,7 @@ def _write(
     mask: str | None,
     error: str | None,
 ) -> None:
-    from positronic.inference.open_loop_page import render_page
+    from positronic.inference.open_loop.page import render_page
 
     meta = policy.meta
     means = mean_errors(results)

@@ -19,8 +19,8 @@ from positronic.errors import PositronicError, StorageError, UsageError
 from positronic.inference.flags import CAMERAS, DEFAULT_SEED, make_setting
 
 if TYPE_CHECKING:
-    from positronic.inference.contest import Contest
-    from positronic.inference.entrants import Entrant
+    from positronic.inference.comparison.contest import Contest
+    from positronic.inference.comparison.entrants import Entrant
     from positronic.inference.evaluation import Evaluation
     from positronic.policy import Policy
 
@@ -131,7 +131,7 @@ def compare(
         report_videos: How many rollouts the report of each policy shows in full, failures first.
         fail_on_regression: End with 1 if another policy is significantly worse than the first.
     """
-    from positronic.inference.entrants import Entrant, require_comparable
+    from positronic.inference.comparison.entrants import Entrant, require_comparable
     from positronic.inference.evaluation import Evaluation
 
     places = _listed(runs, "runs")
@@ -193,7 +193,7 @@ def _play_all(
     root: Path | None,
 ) -> "tuple[list[Entrant], BaseException | None]":
     """Play one policy after the other; return what came of them, and what ended it all early."""
-    from positronic.inference.entrants import Entrant
+    from positronic.inference.comparison.entrants import Entrant
     from positronic.inference.run import REPORT
 
     entrants: list[Entrant] = []
@@ -220,8 +220,8 @@ def _play_all(
 
 def _conclude(entrants: "Sequence[Entrant]", root: Path | None) -> "list[Contest]":
     """Print and write the comparison; return the contests that the first entrant won."""
-    from positronic.inference import contest
-    from positronic.inference.compare_page import render_page
+    from positronic.inference.comparison import contest
+    from positronic.inference.comparison.page import render_page
     from positronic.inference.evaluation import command_line
     from positronic.inference.run import now, write_text
 

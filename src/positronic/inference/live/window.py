@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from positronic.inference.live_view import READY, unpack_frame
+from positronic.inference.live.view import READY, unpack_frame
 
 TITLE = "Positronic"
 GAP = 4

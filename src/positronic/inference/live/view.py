@@ -92,7 +92,7 @@ def open_live_view() -> tuple[LiveView | None, str]:
     # MuJoCo's EGL rendering sets this for its own process; a window needs the platform's default.
     environment = {k: v for k, v in os.environ.items() if k != "PYOPENGL_PLATFORM"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "positronic.inference.live_window"],
+        [sys.executable, "-m", "positronic.inference.live.window"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

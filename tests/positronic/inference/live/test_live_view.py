@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from positronic.inference.live_view import open_live_view, pack_frame, unpack_frame
-from positronic.inference.live_window import fitting_size, mosaic
+from positronic.inference.live.view import open_live_view, pack_frame, unpack_frame
+from positronic.inference.live.window import fitting_size, mosaic
 
 RED, BLUE = (230, 20, 20), (20, 20, 230)
 

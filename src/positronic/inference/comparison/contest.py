@@ -7,8 +7,8 @@ from itertools import combinations
 from statistics import mean
 from typing import Any
 
-from positronic.inference.entrants import Entrant
-from positronic.inference.paired import SIGNIFICANT, Pairs, holm
+from positronic.inference.comparison.entrants import Entrant
+from positronic.inference.comparison.paired import SIGNIFICANT, Pairs, holm
 
 FORMAT = 1
 

@@ -17,8 +17,8 @@ from positronic.errors import (
     StorageError,
     UsageError,
 )
-from positronic.inference.comparison import Track, compare, frame_rate
-from positronic.inference.open_loop import choose, mean_errors, open_loop
+from positronic.inference.open_loop.command import choose, mean_errors, open_loop
+from positronic.inference.open_loop.tracks import Track, compare, frame_rate
 
 FPS, STEPS, CHUNK = 20, 30, 8
 

@@ -8,9 +8,9 @@ import pytest
 from positronic import storage
 from positronic.dataset import LocalDataset
 from positronic.errors import ContractError
-from positronic.inference.compare_page import render_page
-from positronic.inference.contest import all_contests, dumps, regressions, summary_lines
-from positronic.inference.entrants import Entrant, require_comparable
+from positronic.inference.comparison.contest import all_contests, dumps, regressions, summary_lines
+from positronic.inference.comparison.entrants import Entrant, require_comparable
+from positronic.inference.comparison.page import render_page
 from tests.positronic.inference.commands import EXPERT, HOLD, PLANNER, POLICIES, run
 from tests.positronic.inference.sample import sample_run
 from tests.positronic.inference.test_report import Balance

@@ -6,8 +6,8 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from positronic.inference.contest import Contest, seeds_of
-from positronic.inference.entrants import Entrant
+from positronic.inference.comparison.contest import Contest, seeds_of
+from positronic.inference.comparison.entrants import Entrant
 from positronic.inference.panels import WORDS, pill
 from positronic.inference.results import flatten
 

@@ -1,0 +1,1 @@
+"""Several policies on the same seeds, paired, with an exact test."""

@@ -1,0 +1,1 @@
+"""A window with the camera images while a rollout goes on."""

@@ -1,0 +1,1 @@
+"""Served actions beside recorded ones, on the observations of recorded episodes."""
