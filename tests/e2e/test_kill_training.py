@@ -61,7 +61,7 @@ class Run:
         self.flags = [f"--dataset_root={dataset_root}", f"--output_dir={output_dir}", *TINY]
         self.place = storage.join(output_dir, "run")
         self.losses: dict[int, str] = {}
-        self.starts = 0
+        self.reached = self.starts = 0
 
     def start(self) -> Training:
         again = ["--resume=True"] if self.starts else []
@@ -74,8 +74,11 @@ class Run:
         done = training.losses
         assert done, training.output
         if self.losses:
-            repeated = max(self.losses) + 1 - min(done)
+            # Of the last start that took steps; one before it may have come further, and have
+            # lost that with its disk.
+            repeated = self.reached + 1 - min(done)
             assert repeated <= lost_at_most, f"start {self.starts} repeats {repeated} steps"
+        self.reached = max(done)
         for step, loss in done.items():
             assert self.losses.setdefault(step, loss) == loss, f"step {step}"
 
