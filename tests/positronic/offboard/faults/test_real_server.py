@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from positronic.offboard import wire
+from positronic.offboard.columns import unfold
 from positronic.vendors.lerobot import codecs
 from tests.positronic.offboard.faults.mutations import mutations
 from tests.positronic.offboard.faults.process import MIB, Command, command
@@ -55,6 +56,12 @@ class SeeingRobot(Robot):
         return seen()
 
 
+def actions(reply: dict[str, Any]) -> list[Any]:
+    if "chunk" in reply:
+        return unfold(reply["chunk"]["columns"], reply["chunk"]["count"])
+    return list(reply.get("result", ()))
+
+
 def resident(server: Command) -> int:
     return int(psutil.Process(server.process.pid).memory_info().rss)
 
@@ -76,7 +83,7 @@ def test_ten_thousand_fuzzed_observations_reach_no_policy_and_no_neighbour(
                 errors += "error" in reply
                 # No frame is the server's fault.
                 assert "internal error" not in reply.get("error", ""), (reply, frame[:300])
-                for action in reply.get("result", ()):
+                for action in actions(reply):
                     assert np.isfinite(action["robot_command"]["pose"]).all(), frame[:300]
             if start == FRAMES // 4:
                 before = resident(server)
