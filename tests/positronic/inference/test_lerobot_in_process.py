@@ -78,3 +78,18 @@ def test_a_policy_that_looks_back_is_asked_at_every_step(tmp_path: Path) -> None
     assert results["run"]["policy"]["every_step"] is True
     (episode,) = results["episodes"]
     assert episode["inference_steps"] == list(range(18))
+
+
+def test_a_policy_that_draws_noise_draws_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    made = make_run(tmp_path / "run", codecs.eepose_state(), (10000,), policy="diffusion")
+
+    def final_states(name: str, seed: int, count: int) -> dict[int, str]:
+        where = [f"--policy.checkpoints_dir={made}", f"--output_dir={tmp_path / name}"]
+        words = [f"--seed={seed}", f"--driver.num_iterations={count}"]
+        assert run(POLICY, *where, *words, *SHORT) == 0
+        results = json.loads((tmp_path / name / "results.json").read_text())
+        return {episode["seed"]: episode["final_state"] for episode in results["episodes"]}
+
+    both = final_states("both", 5, 2)
+    # Alone it is the first session of its policy, and not the second.
+    assert final_states("alone", 6, 1) == {6: both[6]}

@@ -90,6 +90,10 @@ def test_the_seed_of_a_policy_that_draws_numbers_is_sent() -> None:
     assert request["seed"] == 7
 
 
+def test_public_servers_which_would_take_a_seed_for_a_signal_get_none() -> None:
+    assert list(RequestFilter(None)({"grip": 1.0, "seed": 7, "task": "stack"})) == ["grip", "task"]
+
+
 def test_images_are_compressed_after_they_are_shrunk_and_nothing_else_is() -> None:
     smooth = np.stack([np.add.outer(np.arange(240), np.arange(320)) // 4] * 3, -1).astype(np.uint8)
     obs = {**observation((240, 320)), "image.wrist": smooth}
