@@ -56,6 +56,29 @@ def test_a_late_reply_is_dropped_and_the_session_goes_on() -> None:
         assert session.reconnects == 0
 
 
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        None,
+        {},
+        {"count": 0, "columns": {}},
+        {"count": True, "columns": {}},
+        {"count": 10**9, "columns": ["same", 1]},
+        {"count": 2, "columns": {"target_grip": ["float", np.zeros(3)]}},
+    ],
+)
+def test_a_damaged_chunk_is_named_and_the_session_goes_on(chunk: Any) -> None:
+    def script(connection: ServerConnection) -> None:
+        say_ready(connection)
+        say(connection, {"request_id": hear(connection)["request_id"], "chunk": chunk})
+        answering(connection)
+
+    with speaking(script) as port, client(port).new_session() as session:
+        with pytest.raises(SessionError, match="malformed reply"):
+            session.infer({"grip": 0})
+        assert session.infer({"grip": 1}) == [{"number": 2}]
+
+
 def test_the_real_server_answers_on_after_a_time_out() -> None:
     with (
         serving(Source(["010000"])) as port,
