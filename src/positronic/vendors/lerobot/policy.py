@@ -20,6 +20,7 @@ from positronic.policy.base import Action
 from positronic.vendors.lerobot.acting import Observation, Prediction, Request, choose_acting
 from positronic.vendors.lerobot.checkpoints import Checkpoint, CheckpointDirectory
 from positronic.vendors.lerobot.sessions import LeRobotSession
+from positronic.vendors.lerobot.threads import choose_threads
 
 # Largest difference between an action that was predicted in a batch and the same one predicted
 # alone, in parts of each action dimension's scale: the sums of a matrix product are in another
@@ -177,9 +178,11 @@ def act_absolute(
     """
     directory = CheckpointDirectory(checkpoints_dir)
     found = directory.checkpoint(directory.resolve(checkpoint))
+    contract = found.verify(codec)
+    choose_threads(contract)
     return LeRobotPolicy(
         found,
-        found.verify(codec),
+        contract,
         device,
         backend=backend,
         precision=precision,

@@ -23,8 +23,8 @@ from positronic.offboard.serving.security import is_insecure, read_token, requir
 from positronic.vendors.lerobot.backends import require_options
 from positronic.vendors.lerobot.checkpoint_source import CheckpointSource
 from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
+from positronic.vendors.lerobot.threads import choose_threads
 
-MAX_THREADS = 8
 GB = 1e9
 
 
@@ -127,7 +127,7 @@ def serve(
     directory = CheckpointDirectory(checkpoints_dir)
     default = directory.resolve(checkpoint)
     contract = directory.checkpoint(default).verify(codec)
-    _set_threads(bool(contract.make_codec().meta.get("image_sizes")))
+    choose_threads(contract)
     with contextlib.ExitStack() as stack:
         listener, *others = [
             stack.enter_context(_listen(host, number, options.token, insecure))
@@ -194,17 +194,6 @@ def _require_positive(**flags: float | None) -> None:
     for name, value in flags.items():
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"--{name} is {value:g}; expected more than 0")
-
-
-def _set_threads(images: bool) -> None:
-    """Choose how many threads a forward takes on a CPU, before torch is imported and looks.
-
-    Without images a forward takes 1.5 ms and only loses by sharing. Threads that spin while they
-    wait would take the cores from the simulator beside.
-    """
-    threads = min(MAX_THREADS, len(os.sched_getaffinity(0))) if images else 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from positronic.offboard.client import InferenceClient
 from positronic.offboard.serving.listen import bind
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.policy import act_absolute
-from positronic.vendors.lerobot.server import _set_threads, serve
+from positronic.vendors.lerobot.server import serve
 from tests.positronic.offboard.running import ask, get, raw, ready, receive
 from tests.positronic.vendors.lerobot.small_policy import FPS, STEPS, make_run, observation
 
@@ -355,19 +355,3 @@ def test_another_codec_is_refused_before_anything_heavy_is_imported(run: Path) -
         )
         assert done.stdout.splitlines()[-1] == expected
     assert "--checkpoints_dir" in done.stdout
-
-
-@pytest.mark.parametrize("images", [True, False])
-def test_threads_fit_the_work_unless_the_operator_says_otherwise(
-    monkeypatch: pytest.MonkeyPatch, images: bool
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
-    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
-    _set_threads(images)
-    assert os.environ["OMP_NUM_THREADS"] == ("4" if images else "1")
-    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    _set_threads(images)
-    assert os.environ["OMP_NUM_THREADS"] == "3"
