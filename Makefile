@@ -9,7 +9,12 @@ FRESH ?=
 
 PY := .venv/bin/python
 
-.PHONY: help setup demo test check format e2e clean
+# What the images are labelled with, and say in the provenance of what they make.
+COMMIT = $(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null)
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+COMPOSE = docker compose --file docker/docker-compose.yml
+
+.PHONY: help setup demo test check format e2e clean docker-build docker-demo docker-test
 
 help:
 	@echo "make demo    record, convert, train, serve, roll out: ends with a report and a success rate"
@@ -18,6 +23,7 @@ help:
 	@echo "make test    the tests (under 15 minutes on two cores)"
 	@echo "make check   format, lint, strict types"
 	@echo "make e2e     slower checks: the demo in small, and every command of the README"
+	@echo "make docker-build, docker-demo, docker-test    the same in containers: docs/docker.md"
 	@echo "make format  put the code in order"
 	@echo "make clean   remove what the demo made"
 
@@ -29,7 +35,7 @@ demo: setup
 		$(if $(EPISODES),--episodes=$(EPISODES)) $(if $(STEPS),--steps=$(STEPS)) $(if $(FRESH),--fresh)
 
 test: setup
-	@$(PY) -m pytest -m "not e2e"
+	@$(PY) -m pytest -m "not e2e and not docker"
 
 e2e: setup
 	@$(PY) -m pytest -m e2e -n 0
@@ -43,6 +49,18 @@ check: setup
 format: setup
 	@.venv/bin/ruff format --quiet .
 	@.venv/bin/ruff check --fix .
+
+docker-build:
+	@COMMIT=$(COMMIT) VERSION=$(VERSION) $(COMPOSE) --profile client --profile s3 build \
+		positronic-to-lerobot client object-store
+
+docker-demo: docker-build
+	@$(COMPOSE) --profile demo run --rm demo --task=$(TASK) --obs=$(OBS) --device=$(DEVICE) \
+		--rollouts=$(ROLLOUTS) $(if $(EPISODES),--episodes=$(EPISODES)) \
+		$(if $(STEPS),--steps=$(STEPS)) $(if $(FRESH),--fresh)
+
+docker-test: setup
+	@$(PY) -m pytest -m docker -n 0
 
 clean:
 	rm -rf demo
