@@ -14,8 +14,9 @@ ROOT = Path(__file__).parents[2]
 SOCKET = Path("/var/run/docker.sock")
 # Of nobody else on the machine; only root may become somebody else.
 UID = 4321 if os.getuid() == 0 else os.getuid()
-# Beside what somebody runs on this machine, not instead.
-TAG, PROJECT = "test", "positronic-test"
+# Beside what somebody runs on this machine, not instead; another word keeps two test runs apart.
+TAG = os.environ.get("POSITRONIC_DOCKER_TESTS", "test")
+PROJECT = f"positronic-{TAG}"
 
 
 @dataclass(frozen=True)
