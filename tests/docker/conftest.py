@@ -1,6 +1,5 @@
 """A Docker engine, the images, and somebody who uses them."""
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -37,9 +36,7 @@ def new_caller(home: Path) -> Caller:
     plugins = Path.home() / ".docker/cli-plugins"
     if plugins.is_dir():
         shutil.copytree(plugins, home / ".docker/cli-plugins")
-    if os.getuid() == 0:
-        for path in (home, *home.rglob("*")):
-            os.chown(path, caller.uid, caller.uid, follow_symlinks=False)
+    caller.own(home)
     return caller
 
 
