@@ -16,6 +16,7 @@ from positronic.codec.contract import versions
 from positronic.dataset import Dataset
 from positronic.errors import DatasetError
 from positronic.progress import bar
+from positronic.source import commit
 from positronic.vendors.lerobot.conversion import durable, stored_episode
 from positronic.vendors.lerobot.conversion.encode_episode import EncodedEpisode, Recipe
 from positronic.vendors.lerobot.conversion.encoders import ENCODERS
@@ -29,11 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Assembled:
-    """What became of the episodes: records of those converted, source and reason of the others."""
+    """What became of the episodes: records of those converted, source and reason of the others.
+
+    ``commit`` is the project's, as it was before the work began.
+    """
 
     converted: list[dict[str, Any]]
     refused: list[tuple[str, str]]
     stats: dict[str, Any]
+    commit: str | None
 
 
 def stored(features: Features, video: bool) -> Features:
@@ -69,6 +74,7 @@ def assemble(
     Raises:
         DatasetError: not one episode could be converted.
     """
+    began_with = commit()  # hours later, a checkout may be at another one
     writer: LeRobotWriter | None = None
     converted: list[dict[str, Any]] = []
     refused: list[tuple[str, str]] = []
@@ -99,7 +105,7 @@ def assemble(
         if writer is not None:
             writer.discard()
         raise
-    return Assembled(converted, refused, writer.stats)
+    return Assembled(converted, refused, writer.stats, began_with)
 
 
 def sign(
@@ -126,6 +132,7 @@ def record(assembled: Assembled, options: dict[str, Any]) -> dict[str, Any]:
         "directory": os.getcwd(),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "commit": assembled.commit,
         "versions": versions(),
         "options": options,
         "episodes": assembled.converted,

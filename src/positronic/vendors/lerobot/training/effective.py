@@ -17,10 +17,14 @@ from lerobot.configs import PreTrainedConfig
 
 from getiaction.policies.lerobot import policy_config
 from positronic.codec.contract import versions
+from positronic.source import commit
 from positronic.vendors.lerobot.training import config_file
 from positronic.vendors.lerobot.training.job import TrainingJob
 from positronic.vendors.lerobot.training.options import Options
 from positronic.vendors.lerobot.training.policy_fields import NOT_FLAGS
+
+# In a checkpoint's ``pretrained_model``; nothing reads it.
+CHECKPOINT_FILE = "provenance.json"
 
 
 def settings(options: Options, config: PreTrainedConfig | None = None) -> dict[str, Any]:
@@ -64,13 +68,16 @@ def provenance(
         "device": device,
         "precision": precision,
         "python": platform.python_version(),
+        "commit": commit(),
         "versions": {**versions(), "lightning": version("lightning")},
     }
     return {"dataset": dataset, "starts": [start]}
 
 
-def keep(run_dir: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def keep(run_dir: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Write the settings into the run's directory, at once or not at all.
+
+    Returns the provenance that was written with them, of this start and those before it.
 
     Args:
         run_dir: The run's directory.
@@ -79,9 +86,19 @@ def keep(run_dir: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> None
     """
     file = run_dir / config_file.FILE_NAME
     before = config_file.read(file).get(config_file.PROVENANCE) if file.is_file() else None
-    starts = [*(before or {}).get("starts", []), *now["starts"]]
+    whole = {**now, "starts": [*(before or {}).get("starts", []), *now["starts"]]}
     run_dir.mkdir(parents=True, exist_ok=True)
     staged = file.with_name(f".{file.name}.{os.getpid()}")
-    text = config_file.dump({**kept, config_file.PROVENANCE: {**now, "starts": starts}})
+    text = config_file.dump({**kept, config_file.PROVENANCE: whole})
     staged.write_text(text, encoding="utf-8")
     staged.replace(file)
+    return whole
+
+
+def sign(pretrained_model: Path, made_by: Mapping[str, Any]) -> None:
+    """Put the run's provenance into a checkpoint, which may be all that somebody gets of the run.
+
+    Not into its contract: that is compared, and is the same whoever trained.
+    """
+    text = json.dumps(made_by, indent=2) + "\n"
+    (pretrained_model / CHECKPOINT_FILE).write_text(text, encoding="utf-8")

@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from getiaction.train.callbacks import GymEvaluation, StopOnSignal
 from positronic.codec import Contract
 from positronic.errors import UsageError
 from positronic.vendors.lerobot.backends import examples
-from positronic.vendors.lerobot.training.effective import keep, provenance, settings
+from positronic.vendors.lerobot.training.effective import keep, provenance, settings, sign
 from positronic.vendors.lerobot.training.evaluation import gym
 from positronic.vendors.lerobot.training.job import TrainingJob, in_first_process
 from positronic.vendors.lerobot.training.loggers import finish, loggers
@@ -72,10 +72,11 @@ def run(job: TrainingJob, signals: StopSignals) -> int:
     data.prepare(config)
     _announce(job, module, data, f"{device}, {precision}")
     kept = settings(options, config)
+    made_by = provenance(job, data.meta, step, device, precision)
     if in_first_process():
         if not options.resume:
             job.run.begin()
-        keep(job.run_dir, kept, provenance(job, data.meta, step, device, precision))
+        made_by = keep(job.run_dir, kept, made_by)
     stop = StopOnSignal(signals)
     trainer = Trainer(
         max_steps=options.steps,
@@ -84,7 +85,10 @@ def run(job: TrainingJob, signals: StopSignals) -> int:
         devices=options.devices,
         precision=precision,
         accumulate_grad_batches=options.accumulate,
-        callbacks=[*_callbacks(job, data, resume, _additions(contract, data, config)), stop],
+        callbacks=[
+            *_callbacks(job, data, resume, _additions(contract, made_by, data, config)),
+            stop,
+        ],
         logger=loggers(job.run_dir, wandb=options.wandb, step=step, settings=kept),
         log_every_n_steps=options.log_freq,
         # Counted in batches, over the borders of epochs.
@@ -215,13 +219,17 @@ def _callbacks(
 
 
 def _additions(
-    contract: Contract | None, data: LeRobotDataModule, config: PreTrainedConfig
+    contract: Contract | None,
+    made_by: Mapping[str, Any],
+    data: LeRobotDataModule,
+    config: PreTrainedConfig,
 ) -> Callable[[Path], None]:
     """What a checkpoint gets beside LeRobot's own files."""
 
     def add(pretrained_model: Path) -> None:
         if contract is not None:
             contract.save(pretrained_model)
+        sign(pretrained_model, made_by)
         examples.save(pretrained_model, data.train_dataset, config.input_features)
 
     return add

@@ -111,11 +111,22 @@ def _origin(root: Path) -> Iterator[str]:
         versions = _at(document, "versions")
         if isinstance(versions, dict):
             yield "by           " + ", ".join(f"{name} {v}" for name, v in versions.items())
+        commits = dict.fromkeys(_commits(document))
+        if commits:
+            yield f"commit       {', '.join(commits)}"
         refused = _at(document, "refused")
         if refused:
             yield f"left out     {len(refused)} recordings that were refused"
     else:
         yield "written      not by positronic-to-lerobot"
+
+
+def _commits(document: Any) -> Iterator[str]:
+    """Of the project when it wrote the dataset, and at each append to it."""
+    appended = _at(document, "appended")
+    for record in (document, *(appended if isinstance(appended, list) else ())):
+        if found := _at(record, "commit"):
+            yield str(found)
 
 
 def _at(document: Any, *keys: str) -> Any:

@@ -13,6 +13,7 @@ from positronic import cli, storage
 from positronic.codec import Codec, Contract, stats_digest
 from positronic.dataset import Dataset, LocalDataset
 from positronic.errors import ContractError, DatasetError, StorageError
+from positronic.source import commit
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion import durable
 from positronic.vendors.lerobot.conversion.append import append_dataset
@@ -113,6 +114,7 @@ def test_appended_is_as_if_converted_at_once(
     provenance = json.loads((root / "meta" / "provenance.json").read_text())
     assert [episode["frames"] for episode in provenance["episodes"]] == [13, 6, 10, 5]
     assert [each["episodes"] for each in provenance["appended"]] == [1, 1]
+    assert [each["commit"] for each in provenance["appended"]] == [commit(), commit()]
     assert sorted(os.listdir(tmp_path)) == ["out", "whole"]
     again = append_dataset(raw, codec, root, GO_ON)
     assert (again.episodes, len(again.skipped)) == (0, 4)

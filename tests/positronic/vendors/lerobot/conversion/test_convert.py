@@ -11,6 +11,7 @@ from positronic import cli
 from positronic.codec import Codec, Contract, stats_digest
 from positronic.dataset import LocalDataset
 from positronic.errors import DatasetError, StorageError, UsageError
+from positronic.source import commit
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
 from positronic.vendors.lerobot.convert import COMMANDS
@@ -141,6 +142,7 @@ def test_the_contract_and_the_provenance_are_inside(raw: LocalDataset, tmp_path:
     assert [e["frames"] for e in provenance["episodes"]] == [13, 6, 10]
     assert provenance["episodes"][0]["source"] == str(raw[0].path)  # type: ignore[attr-defined]
     assert provenance["versions"]["lerobot"]
+    assert provenance["commit"] == commit()
     assert provenance["command"]
 
 

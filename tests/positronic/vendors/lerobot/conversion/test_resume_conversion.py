@@ -20,6 +20,7 @@ from positronic.codec import Codec
 from positronic.dataset import Dataset, Episode, LocalDataset
 from positronic.errors import StorageError
 from positronic.vendors.lerobot import codecs
+from positronic.vendors.lerobot.conversion import assembly
 from positronic.vendors.lerobot.conversion.dataset_writer import LeRobotWriter
 from positronic.vendors.lerobot.conversion.output import Output
 from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
@@ -153,6 +154,24 @@ def test_what_is_unfinished_is_neither_taken_nor_lost_unasked(
             convert_dataset(dataset, its_codec, output, fps, options)
     assert convert_dataset(raw, codec, output, FPS, GO_ON).earlier == 2
     assert contents(output) == whole
+
+
+def test_another_commit_goes_on_with_it(
+    raw: LocalDataset,
+    codec: Codec,
+    whole: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "out"
+    monkeypatch.setattr(assembly, "commit", lambda: "aa" * 20)
+    begun(raw, codec, output)
+    monkeypatch.setattr(assembly, "commit", lambda: "bb" * 20)
+    assert convert_dataset(raw, codec, output, FPS, GO_ON).earlier == 2
+    assert contents(output) == whole
+    assert assembly.provenance_in(output)["commit"] == "bb" * 20
+    monkeypatch.setattr(assembly, "commit", lambda: None)
+    assert convert_dataset(raw, codec, output, FPS, GO_ON).finished_before
 
 
 def test_other_static_values_are_another_dataset(tmp_path: Path) -> None:

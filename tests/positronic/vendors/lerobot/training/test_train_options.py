@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from positronic.source import commit
 from positronic.vendors.lerobot.train import PROG
+from positronic.vendors.lerobot.training import effective
 from tests.positronic.vendors.lerobot.small_dataset import write_dataset
 from tests.positronic.vendors.lerobot.training.training_commands import (
     command,
@@ -48,6 +50,11 @@ def curves(run_dir: Path) -> dict[str, dict[int, float]]:
     }
 
 
+def signed(run_dir: Path, step: str) -> Any:
+    file = run_dir / "checkpoints" / step / "pretrained_model/provenance.json"
+    return json.loads(file.read_text())
+
+
 def test_a_run_from_its_own_settings_is_the_same(
     trained: Path, tmp_path: Path, dataset_root: Path
 ) -> None:
@@ -64,19 +71,26 @@ def test_a_run_from_its_own_settings_is_the_same(
     assert provenance["dataset"]["codec"] == "eepose_state"
     assert [start["step"] for start in provenance["starts"]] == [0]
     assert {"torch", "lerobot", "lightning"} < provenance["starts"][0]["versions"].keys()
+    assert provenance["starts"][0]["commit"] == commit()
     del other["provenance"]
     assert other == {**settings, "output_dir": str(tmp_path)}
 
 
 def test_a_run_goes_on_by_its_own_settings(
-    dataset_root: Path, tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+    dataset_root: Path,
+    tmp_path: Path,
+    trained: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing is said but which run it is; what was logged twice is shown once."""
+    monkeypatch.setattr(effective, "commit", lambda: "aa" * 20)
     assert (
         command(*flags(dataset_root, tmp_path, "--steps=5", "--save_freq=3", "--log_freq=1")) == 0
     )
     shutil.rmtree(tmp_path / "run/checkpoints/000005")
     run = ["--run_name=run", f"--output_dir={tmp_path}", "--resume=True"]
+    monkeypatch.setattr(effective, "commit", lambda: "bb" * 20)
     assert command(*run, "--steps=6") == 0
     assert [line.split()[1] for line in log_lines(capsys.readouterr().err)][-3:] == [
         "4/6",
@@ -86,8 +100,13 @@ def test_a_run_goes_on_by_its_own_settings(
     # The learning rate falls to zero by the last step, which is another one now.
     losses = curves(tmp_path / "run")["train/loss_mean"]
     assert list(losses) == [1, 2, 3, 4, 5, 6]
-    starts = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["provenance"]["starts"]
-    assert [start["step"] for start in starts] == [0, 3]
+    provenance = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["provenance"]
+    starts = [(start["step"], start["commit"]) for start in provenance["starts"]]
+    assert starts == [(0, "aa" * 20), (3, "bb" * 20)]
+    # Who has but the checkpoint finds in it who trained it.
+    assert signed(tmp_path / "run", "000006") == provenance
+    assert signed(tmp_path / "run", "000003")["starts"] == provenance["starts"][:1]
+    assert provenance["starts"][1]["versions"]["positronic-lightning"]
     for flag, says in {
         "--accumulate=2": "--accumulate was 1 and is 2",
         "--precision=bf16-mixed": "--precision was None and is bf16-mixed",

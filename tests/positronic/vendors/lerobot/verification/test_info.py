@@ -1,6 +1,7 @@
 """What `info` says of datasets, and that it neither loads torch nor fetches more than ``meta/``."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from positronic import cli, storage
 from positronic.dataset import LocalDataset
+from positronic.source import commit
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
 from positronic.vendors.lerobot.verification.info import info
@@ -55,6 +57,22 @@ def test_it_says_what_is_there(dataset: Path, capfd: pytest.CaptureFixture[str])
     assert "h264 32x48" in camera
     assert "g 2" in camera
     assert f"{video.stat().st_size / 1000:.1f} kB" in camera
+
+
+def test_every_commit_that_wrote_is_named(
+    dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(dataset, tmp_path / "out")
+    file = tmp_path / "out/meta/provenance.json"
+    document = json.loads(file.read_text())
+    assert document["commit"] == commit()
+    for own, appended, expected in (
+        ("aa", [{"commit": "aa"}, {"commit": "bb-dirty"}, {}], ["commit aa, bb-dirty"]),
+        (None, [{"commit": None}], []),
+    ):
+        file.write_text(json.dumps(document | {"commit": own, "appended": appended}))
+        lines = lines_of(capfd, tmp_path / "out")
+        assert [line for line in lines if line.startswith("commit")] == expected
 
 
 def test_it_loads_neither_torch_nor_lerobot(dataset: Path) -> None:
