@@ -14,35 +14,11 @@ from typing import Any
 import pytest
 
 from positronic.dataset import load_all_datasets
+from tests.documents import ROOT, blocks, put_backbone_weights, smaller
 
 pytestmark = pytest.mark.e2e
 
-ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-DOCUMENTS = ("README.md", "docs/jobs.md", "docs/serving.md", "docs/storage.md")
-# What a machine without a GPU does in a minute; names and order of flags stay the documents'.
-SMALLER = {"episodes": 3, "steps": 2, "save_freq": 2, "num_iterations": 1, "simulation_time": 1}
-
-
-def blocks(section: str) -> list[tuple[str, str]]:
-    """The fenced shell blocks marked ``section``: (further words, commands)."""
-    text = "\n".join((ROOT / name).read_text() for name in DOCUMENTS)
-    found = re.findall(r"```bash ([^\n]*)\n(.*?)```", text, re.DOTALL)
-    return [
-        (marks, body)
-        for marks, body in found
-        if marks.split()[0] == section and "skip" not in marks
-    ]
-
-
-def smaller(command: str) -> str:
-    """The same command with small numbers; of thousands of steps, as many as thousands."""
-    thousands = re.sub(r"(--(?:steps|save_freq)=[1-9])000\b", r"\1", command)
-    if thousands != command:
-        return thousands
-    for flag, size in SMALLER.items():
-        command = re.sub(rf"(--(?:\w+\.)?{flag})=\d+", rf"\1={size}", command)
-    return command
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -106,19 +82,8 @@ def run_section(section: str, home: Path) -> str:
     return printed
 
 
-def put_backbone_weights(home: Path) -> None:
-    """Put weights where torchvision's download would put them; here there is no network."""
-    import torch
-    from torchvision.models import ResNet18_Weights, resnet18
-
-    folder = home / "torch/hub/checkpoints"
-    folder.mkdir(parents=True)
-    name = ResNet18_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
-    torch.save(resnet18().state_dict(), folder / name)
-
-
 def test_the_workflow(tmp_path: Path) -> None:
-    put_backbone_weights(tmp_path)
+    put_backbone_weights(tmp_path / "torch")
     printed = run_section("workflow", tmp_path)
     assert "95 % Wilson interval" in printed
     assert len(load_all_datasets(tmp_path / "datasets/inference_logs")) == 1
