@@ -30,6 +30,7 @@ from getiaction.policies.lerobot import LeRobotPolicy
 from getiaction.policies.lerobot.configs import policy_config, with_learning_rate
 from getiaction.train.base import BaseTrainer
 from getiaction.train.trainer import Trainer
+from getiaction.writable import require_writable
 
 LightningTrainer = Trainer
 
@@ -104,10 +105,12 @@ class LeRobotTrainer(BaseTrainer):
 
         Raises:
             GetiactionError: an unknown policy or field, or a dataset that cannot be read.
+            OSError: the run could not be written where it is to go; said before training.
         """
         # With all of LeRobot's environments, it takes seconds to import.
         from lerobot.scripts import lerobot_train
 
+        require_writable(self.output_dir or "outputs/train")
         policy: Any = policy_config(policy_type, policy_fields)
         policy = with_learning_rate(policy, self.learning_rate)
         policy.device = self.device

@@ -12,7 +12,8 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from getiaction.errors import GetiactionError
+from getiaction.errors import GetiactionError, missing_package
+from getiaction.writable import describe
 
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 TRACEBACK_VARIABLE = "GETIACTION_TRACEBACK"
@@ -70,13 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lives until the process ends
         return 128 + signal.SIGPIPE
     except Exception as error:  # the last place where a traceback can be kept from people
-        known = next((cause for cause in _causes(error) if _is_meant_for_people(cause)), None)
+        known = _known(error)
         if known is None or os.environ.get(TRACEBACK_VARIABLE):
             traceback.print_exc()
         if known is None:
             print(f"{PROG}: this is a bug; please report the lines above", file=sys.stderr)
             return EXIT_ERROR
-        print(f"{PROG}: error: {one_line(str(known))}", file=sys.stderr)
+        print(f"{PROG}: error: {one_line(_told(known))}", file=sys.stderr)
         return EXIT_USAGE if isinstance(known, UsageError) else EXIT_ERROR
 
 
@@ -131,6 +132,27 @@ def _causes(error: BaseException) -> list[BaseException]:
         found.append(following)
         following = following.__cause__ or following.__context__
     return found
+
+
+def _known(error: Exception) -> BaseException | None:
+    """The error meant for people, of it and what it was raised on top of."""
+    if _missing(error):
+        return error
+    return next((cause for cause in _causes(error) if _is_meant_for_people(cause)), None)
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return describe(error)
+    package = _missing(error)
+    return missing_package(package, "train") if package else str(error)
+
+
+def _missing(error: BaseException) -> str:
+    """The package that is not installed, if that is what is wrong; not a module of our own."""
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    package = (name or "").partition(".")[0]
+    return "" if package == __package__.partition(".")[0] else package
 
 
 def _is_meant_for_people(error: BaseException) -> bool:

@@ -23,6 +23,7 @@ from lerobot.utils.feature_utils import dataset_to_policy_features
 from getiaction.data.deltas import DeltaTimestamps
 from getiaction.errors import GetiactionError
 from getiaction.roots import INFO, require_dataset
+from getiaction.writable import describe
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +153,9 @@ def _read(
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        raise GetiactionError(f"the dataset at {root} cannot be read: {cause}") from error
+        # Which may be that the cache of LeRobot's library cannot be written to.
+        why = describe(cause) if isinstance(cause, OSError) else cause
+        raise GetiactionError(f"the dataset at {root} cannot be read: {why}") from error
 
 
 def _fetch(native: Any, repo_id: str, revision: str | None, **options: Any) -> Any:

@@ -17,6 +17,7 @@ from getiaction.train.base import BaseTrainer
 from getiaction.train.callbacks.monitors import MonitorCheck, look_upwards
 from getiaction.train.exact_resume import ExactResume
 from getiaction.train.precision import precision_plugin
+from getiaction.writable import require_writable
 
 # Lightning advises more worker processes; batches gathered in memory need none.
 NEEDS_NO_WORKERS = ".*does not have many workers.*"
@@ -115,7 +116,12 @@ class Trainer(LightningsTrainer, BaseTrainer):
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
     def fit(self, *args: Any, **kwargs: Any) -> None:
-        """Run Lightning's ``fit``; Ctrl-C arrives as KeyboardInterrupt."""
+        """Run Lightning's ``fit``; Ctrl-C arrives as KeyboardInterrupt.
+
+        Raises:
+            OSError: checkpoints could not be written where they are to go; said before training.
+        """
+        self._require_places()
         with _quiet():
             try:
                 super().fit(*args, **kwargs)
@@ -124,6 +130,15 @@ class Trainer(LightningsTrainer, BaseTrainer):
                 if isinstance(stop.__context__, KeyboardInterrupt):
                     raise KeyboardInterrupt from stop
                 raise
+
+    def _require_places(self) -> None:
+        if getattr(self, "fast_dev_run", False):  # which keeps nothing
+            return
+        logs = self.loggers[0].save_dir if self.loggers else None
+        for callback in self.checkpoint_callbacks:
+            place = str(getattr(callback, "dirpath", None) or logs or self.default_root_dir)
+            if "://" not in place:
+                require_writable(place)
 
     def validate(self, *args: Any, **kwargs: Any) -> Any:
         """Run Lightning's ``validate``.

@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 
 import configuronic as cfn
 
-from getiaction.errors import GetiactionError
+from getiaction.errors import GetiactionError, missing_package
+from getiaction.writable import describe
 from positronic.cli import help as helptext
 from positronic.cli.flags import Flags, apply_flags, parse_flags
 from positronic.errors import MissingDependency, PositronicError, UsageError
@@ -120,14 +121,11 @@ def _known(error: BaseException | None) -> Exception | None:
         if isinstance(error, ModuleNotFoundError) and error.name:
             package = error.name.partition(".")[0]
             if package not in ("positronic", "getiaction"):
-                extra = EXTRAS.get(package, "train")
-                return MissingDependency(
-                    f"this needs the package {package!r}, which is not installed; install the "
-                    f"extra that brings it: positronic-lightning[{extra}]"
-                )
+                return MissingDependency(missing_package(package, EXTRAS.get(package, "train")))
         error = error.__cause__
     return None
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    told = describe(error) if isinstance(error, OSError) else str(error)
+    return " ".join(told.split()) or type(error).__name__

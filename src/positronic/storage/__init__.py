@@ -10,7 +10,7 @@ from positronic.storage.places import Entry, children, exists, is_whole, listing
 from positronic.storage.reading import fetch, fetch_file, read_bytes
 from positronic.storage.tree import Tree
 from positronic.storage.uri import is_remote, join, local
-from positronic.storage.writing import publish, remove, write_bytes
+from positronic.storage.writing import publish, remove, require_writable, write_bytes
 
 __all__ = [
     "Entry",
@@ -28,6 +28,7 @@ __all__ = [
     "publish",
     "read_bytes",
     "remove",
+    "require_writable",
     "version",
     "write_bytes",
 ]

@@ -18,7 +18,7 @@ from positronic.errors import StorageError
 from positronic.storage.places import exists, listing, version
 from positronic.storage.reading import fetch
 from positronic.storage.uri import is_remote, join, local, translated
-from positronic.storage.writing import publish
+from positronic.storage.writing import publish, require_writable
 
 
 @contextmanager
@@ -34,13 +34,15 @@ def output_directory(uri: str | Path, *, append: bool = False) -> Iterator[Path]
 
     Raises:
         StorageError: something is there and must not be, an earlier output still waits to be
-            published there, or publishing failed.
+            published there, it cannot be written to, or publishing failed.
     """
     if is_remote(uri):
         uri = join(uri)
         with _place(uri) as place:
             yield from _filled(place, uri, append)
     else:
+        # What is written at the end of an hour's work would otherwise fail at the end of it.
+        require_writable(local(uri))
         yield local(uri)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from getiaction.errors import GetiactionError
 from getiaction.storage import SCHEME, Location
+from getiaction.writable import describe
 from positronic.errors import StorageError
 
 
@@ -61,5 +62,4 @@ def translated() -> Iterator[None]:
     except GetiactionError as error:
         raise StorageError(str(error)) from error
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise StorageError(f"{where}{error.strerror or error}") from error
+        raise StorageError(describe(error)) from error

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from getiaction import storage
+from getiaction import storage, writable
 from getiaction.storage import Overtaken, objects
 from getiaction.storage.digests import sha256_of
 from positronic.errors import StorageError
@@ -50,6 +50,18 @@ def write_bytes(uri: str | Path, data: bytes, *, if_absent: bool = False) -> Non
             os.link(file.name, path)
         except FileExistsError as error:
             raise StorageError(taken) from error
+
+
+@translated()
+def require_writable(directory: str | Path) -> None:
+    """Refuse a local directory into which nothing could be written, or that could not be made.
+
+    Nothing is made.
+
+    Raises:
+        StorageError: says why, and what to do.
+    """
+    writable.require_writable(local(directory))
 
 
 @translated()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from getiaction.cli import COMMANDS, EXIT_INTERRUPTED, EXIT_USAGE, main
+from getiaction.cli import COMMANDS, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, main
 
 ROOT = Path(__file__).parents[3]
 
@@ -44,6 +44,19 @@ def test_light_answers_import_nothing_heavy(words: list[str]) -> None:
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_package_that_is_not_installed_names_its_extra() -> None:
+    code = (
+        "import sys; from getiaction.cli import main; sys.modules['torch'] = None; "
+        "sys.exit(main(['fit', '--config', 'configs/lerobot_act.yaml']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == EXIT_ERROR
+    assert done.stderr.startswith("getiaction: error: this needs the package 'torch'")
+    assert done.stderr.endswith("`make` or `uv run --extra train`\n")
 
 
 def test_a_mistyped_command(capsys: pytest.CaptureFixture[str]) -> None:

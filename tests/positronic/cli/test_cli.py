@@ -152,7 +152,7 @@ def test_a_package_that_is_not_installed_names_its_extra(
     assert cli.status({"needs": needs}, "prog", ["needs"]) == 1
     err = capsys.readouterr().err
     assert err.startswith("prog: error: this needs the package 'mujoco'")
-    assert "positronic-lightning[sim]" in err
+    assert "positronic-lightning[sim], in a checkout by `make` or `uv run --extra sim`" in err
 
 
 def test_a_bug_shows_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,8 +46,11 @@ def _train(**flags: Any) -> int:
 
 
 def _run(options: Options, run: RunDirectory, signals: StopSignals) -> int:
-    if not options.resume and in_first_process():
-        run.require_fresh()
+    if in_first_process():
+        if not options.resume:
+            run.require_fresh()
+        # Before a dataset is fetched and torch is loaded.
+        storage.require_writable(run.path)
     root, contract = _dataset(options)
     job = TrainingJob(
         options=options,

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from positronic import storage
 from positronic.codec import Codec
 from positronic.dataset import Dataset
 from positronic.dataset.subsets import share_of
@@ -32,7 +33,8 @@ def convert_dataset(
 
     Raises:
         UsageError: an option makes no sense.
-        StorageError: ``output_dir`` exists, or another or an unfinished conversion to it.
+        StorageError: ``output_dir`` exists, or another or an unfinished conversion to it, or it
+            cannot be written to.
         DatasetError: not one episode could be converted.
     """
     options = options or Options()
@@ -42,6 +44,7 @@ def convert_dataset(
     check(codec, fps, options)
     if not options.resume:
         _require_free(output, workplace)
+    storage.require_writable(workplace.directory if output.is_remote else output.uri)
     dataset = chosen_of(dataset, options)
     contract = assembly.contract_of(codec, int(fps), options.video)
     recipe = assembly.recipe_of(codec, contract, options.vcodec, options.task)
