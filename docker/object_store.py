@@ -21,7 +21,14 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     server = ThreadedMotoServer(ip_address="0.0.0.0", port=PORT, verbose=False)
     server.start()
-    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{PORT}")
+    # It believes any key.
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{PORT}",
+        region_name="us-east-1",
+        aws_access_key_id="any",
+        aws_secret_access_key="any",
+    )
     for bucket in os.environ.get("BUCKETS", " ".join(BUCKETS)).split():
         client.create_bucket(Bucket=bucket)
     print(f"S3 on port {PORT}", flush=True)
