@@ -42,6 +42,8 @@ def finish(sinks: Iterable[Logger]) -> None:
         end = getattr(getattr(sink, "experiment", None), "finish", None)
         if end is not None:
             end()
+            # A process of WandB's own writes the file; it has done so for certain when it ends.
+            sys.modules["wandb"].teardown()
 
 
 def _wandb(run_dir: Path, *, offline: bool, settings: Mapping[str, Any]) -> Logger:
