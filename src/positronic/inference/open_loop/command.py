@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import configuronic as cfn
 
 from positronic import storage
+from positronic.cfg import ds
 from positronic.cfg.ds.split import indices
 from positronic.cfg.policy import placeholder
 from positronic.errors import DatasetError, PositronicError, StorageError, UsageError
@@ -39,7 +40,8 @@ def open_loop(
 
     Args:
         policy: The policy to check, such as .remote with --policy.host and --policy.port.
-        dataset: The raw episodes, such as @positronic.cfg.ds.local with --dataset.path.
+        dataset: The raw episodes: a path, local or in S3, or a config such as
+            @positronic.cfg.ds.split.masked.
         output_dir: Where the two files go; made if need be. In S3, s3://bucket/key, it must be new.
         episodes: Which episodes: a number for so many from the first, or a list such as [0,4,8];
             all if not given.
@@ -50,6 +52,7 @@ def open_loop(
     from positronic.inference.open_loop.tracks import compare
     from positronic.progress import track
 
+    dataset = ds.opened(dataset)
     cause: PositronicError | None = None
     with storage.output_directory(output_dir) as out:
         if (out / JSON).exists():

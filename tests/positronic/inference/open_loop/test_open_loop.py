@@ -224,7 +224,7 @@ def test_an_unknown_mask_is_refused_with_those_there_are(tmp_path: Path) -> None
         choose(record(tmp_path / "raw"), None, "test")
 
 
-def check(dataset: Dataset, policy: Recorded, out: Path, **given: Any) -> dict[str, Any]:
+def check(dataset: Dataset | str, policy: Recorded, out: Path, **given: Any) -> dict[str, Any]:
     config = open_loop.override(policy=policy, dataset=dataset, output_dir=str(out), **given)
     config.instantiate()
     document: dict[str, Any] = json.loads((out / "open_loop.json").read_text())
@@ -252,6 +252,12 @@ def test_figures_and_page_are_written(tmp_path: Path, capsys: pytest.CaptureFixt
     assert page.count("<svg") == 2 * 6
     assert "http" not in page, "the page must need nothing else"
     assert "$" not in page.split("</style>")[1]
+
+
+def test_a_path_is_a_dataset_too(tmp_path: Path) -> None:
+    policy = Recorded(record(tmp_path / "raw"))
+    document = check(str(tmp_path / "raw"), policy, tmp_path / "out", episodes=1)
+    assert [episode["index"] for episode in document["episodes"]] == [0]
 
 
 def test_a_check_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
