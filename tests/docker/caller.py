@@ -132,13 +132,13 @@ def copy_checkout(to: Path) -> None:
 
 @contextmanager
 def serving(
-    caller: Caller, command: str, log: Path, service: str = "lerobot-server"
+    caller: Caller, command: str, log: Path, service: str = "lerobot-server", **more: str
 ) -> Iterator[str]:
     """Run a server's command line until it is healthy, and ``docker stop`` it in the end.
 
     Yields the container's id. The server has to end with status 0.
     """
-    process = caller.start(command, log)
+    process = caller.start(command, log, **more)
     try:
         for _ in range(600):
             assert process.poll() is None, log.read_text()
