@@ -156,7 +156,7 @@ def serving(
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         for left in caller.containers(service, every=True):
-            docker("rm", "--force", left)
+            docker("rm", "--force", "--volumes", left)
 
 
 def health(container: str) -> str:

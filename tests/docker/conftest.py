@@ -61,11 +61,11 @@ def no_trace() -> Iterator[None]:
     """The tests' images are removed in the end; what they were built from stays cached."""
     yield
     if SOCKET.exists() and shutil.which("docker"):
+        # By name: somebody's own image of the same content has the same id.
+        names = ["--format={{.Repository}}:{{.Tag}}"]
+        names += [f"--filter=reference=*:{TAG}{more}" for more in ("", "-*")]
         listed = subprocess.run(
-            ["docker", "image", "ls", "--quiet", f"--filter=reference=*:{TAG}"],
-            capture_output=True,
-            text=True,
-            check=False,
+            ["docker", "image", "ls", *names], capture_output=True, text=True, check=False
         )
         for image in set(listed.stdout.split()):
             docker("image", "rm", "--force", image)
