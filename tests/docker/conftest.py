@@ -43,8 +43,9 @@ def new_caller(home: Path) -> Caller:
 @pytest.fixture(scope="module")
 def caller(engine: None) -> Iterator[Caller]:
     """Somebody for all tests of a module, whose commands build the images when there are none."""
-    # Not below pytest's folder, which others than its user cannot enter.
-    with tempfile.TemporaryDirectory(prefix="positronic-docker-", dir="/tmp") as home:
+    # Not below pytest's folder, which others than its user cannot enter, nor in /tmp, of which a
+    # container has its own.
+    with tempfile.TemporaryDirectory(prefix="positronic-docker-", dir="/var/tmp") as home:
         caller = new_caller(Path(home))
         yield caller
         caller.run("docker compose --profile '*' down --volumes --timeout=5")
