@@ -33,7 +33,9 @@ GPU = {"driver": "nvidia", "capabilities": ["gpu"]}
 
 def services(caller: Caller, **variables: str) -> dict[str, Any]:
     """The services as Compose understands them."""
-    printed = caller.ok("docker compose --profile '*' config --format json", **variables)
+    printed = caller.ok(
+        "docker compose --profile '*' config --format json", timeout=60, **variables
+    )
     found: dict[str, Any] = json.loads(printed)["services"]
     return found
 
@@ -84,7 +86,7 @@ def test_what_a_container_knows_of_the_shell(caller: Caller, images: None) -> No
     show = "docker compose run --rm positronic env"
 
     def told(**variables: str) -> dict[str, str]:
-        lines = caller.ok(show, **variables).splitlines()
+        lines = caller.ok(show, timeout=60, **variables).splitlines()
         every = dict(line.split("=", 1) for line in lines)
         return {k: v for k, v in every.items() if k.startswith(("AWS_", "WANDB_", "HF_"))}
 
