@@ -99,6 +99,11 @@ class Caller:
             for each in (path, *path.rglob("*")):
                 os.chown(each, self.uid, self.uid, follow_symlinks=False)
 
+    def revision(self) -> str:
+        """The checkout's commit as `make docker-build` finds it, with -dirty if files differ."""
+        describe = "git describe --always --dirty --abbrev=40 --exclude '*'"
+        return self.ok(describe, folder=".").strip()
+
     def strangers(self) -> list[Path]:
         """What lies in the home and belongs to somebody else."""
         return [path for path in self.home.rglob("*") if path.lstat().st_uid != self.uid]
@@ -120,14 +125,18 @@ def docker(*words: str) -> str:
 
 
 def copy_checkout(to: Path) -> None:
-    """Copy what git knows of this checkout, changes included, and its .git."""
+    """Copy what git knows of this checkout, changes included, and its commits."""
     listing = ["git", "-C", str(ROOT), "ls-files", "-z", "-co", "--exclude-standard"]
     names = subprocess.run(listing, capture_output=True, check=True).stdout.decode().split("\0")
     for name in filter(None, names):
         if (ROOT / name).is_file():  # one that was deleted is still listed
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, to / name)
-    shutil.copytree(ROOT / ".git", to / ".git")
+    # No copy of .git, which in a worktree is a file; nor links into it, whose owner would change.
+    clone = ["git", "clone", "--quiet", "--bare", "--no-hardlinks", str(ROOT), str(to / ".git")]
+    subprocess.run(clone, check=True)
+    for words in (["config", "core.bare", "false"], ["reset", "--quiet"]):
+        subprocess.run(["git", "-C", str(to), *words], check=True)
 
 
 @contextmanager

@@ -53,11 +53,6 @@ def python(image: str, program: str) -> Any:
     return json.loads(run(image, "python", "-c", f"import json, sys\n{program}"))
 
 
-def revision(caller: Caller) -> str:
-    describe = "git describe --always --dirty --abbrev=40 --exclude '*'"
-    return caller.ok(describe, folder=".").strip()
-
-
 def test_labels_tell_commit_and_version(caller: Caller, images: None) -> None:
     text = (caller.checkout / "pyproject.toml").read_text()
     version = re.search(r'^version = "(.*)"', text, re.MULTILINE)
@@ -65,10 +60,10 @@ def test_labels_tell_commit_and_version(caller: Caller, images: None) -> None:
     says = "import positronic.source as s; print(json.dumps(s.commit()))"
     for image in (FULL, CLIENT):
         labels = inspect(image)["Config"]["Labels"]
-        assert labels[REVISION] == revision(caller)
+        assert labels[REVISION] == caller.revision()
         assert labels[VERSION] == version[1]
-        assert python(image, says) == revision(caller)
-    assert re.fullmatch("[0-9a-f]{40}(-dirty)?", revision(caller))
+        assert python(image, says) == caller.revision()
+    assert re.fullmatch("[0-9a-f]{40}(-dirty)?", caller.revision())
 
 
 def test_nobody_is_root_unasked(images: None) -> None:

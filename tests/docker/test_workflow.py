@@ -68,12 +68,6 @@ def wait_for(condition: Any, what: str, seconds: float = 240) -> None:
         time.sleep(0.1)
 
 
-def revision(caller: Caller) -> str:
-    """The checkout's commit, as `make docker-build` finds it."""
-    describe = "git describe --always --dirty --abbrev=40 --exclude '*'"
-    return caller.ok(describe, folder=".").strip()
-
-
 def version(caller: Caller) -> str:
     found = re.search('^version = "(.*)"', (caller.checkout / "pyproject.toml").read_text(), re.M)
     assert found
@@ -131,7 +125,7 @@ def test_the_docker_document(caller: Caller, images: None, tmp_path: Path) -> No
     assert len(load_all_datasets(recorded)) == 3
     converted = "datasets/lerobot/stack_cubes/eepose_state"
     made_by = provenance(caller, converted)
-    assert made_by["commit"] == revision(caller)
+    assert made_by["commit"] == caller.revision()
     assert [each["source"] for each in made_by["episodes"]] == [
         str(recorded / f"000000000000/{index:012d}") for index in range(3)
     ]
@@ -140,7 +134,7 @@ def test_the_docker_document(caller: Caller, images: None, tmp_path: Path) -> No
     saved = ["000001", "000002", "000003", "000004", "last"]
     assert sorted(path.name for path in run.iterdir()) == saved
     signed = json.loads((run / "last/pretrained_model/provenance.json").read_text())
-    assert signed["starts"][0]["commit"] == revision(caller)
+    assert signed["starts"][0]["commit"] == caller.revision()
     assert signed["starts"][0]["versions"]["positronic-lightning"] == version(caller)
     assert len(load_all_datasets(caller.home / "datasets/inference_logs")) == 1
 
@@ -180,7 +174,7 @@ def test_a_recording_here_and_on_s3(caller: Caller, images: None, s3: Any, tmp_p
         assert beside.wait(timeout=240) == 0, log.read_text()
         here = provenance(caller, "datasets/lerobot/recorded")
         there = json.loads(text(s3, "interim", "recorded/meta/provenance.json"))
-        assert here["commit"] == there["commit"] == revision(caller)
+        assert here["commit"] == there["commit"] == caller.revision()
         assert here["episodes"] == there["episodes"]
         assert frames(caller.home / "datasets/lerobot/recorded") == frames_of(here)
 
@@ -210,8 +204,8 @@ def test_a_recording_here_and_on_s3(caller: Caller, images: None, s3: Any, tmp_p
         saved = f"lerobot/recorded/checkpoints/{STEPS:06d}/pretrained_model/provenance.json"
         starts = json.loads(text(s3, "checkpoints", saved))["starts"]
         assert [(start["step"], start["commit"]) for start in starts] == [
-            (0, revision(caller)),
-            (stopped, revision(caller)),
+            (0, caller.revision()),
+            (stopped, caller.revision()),
         ]
 
         serve = (
