@@ -4,10 +4,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# `docker compose run` without a terminal hands a Ctrl-C on twice, within milliseconds.
+TWICE_S = 0.5
 
 
 class Stopped(SystemExit):
@@ -23,12 +26,13 @@ class StopSignals:
 
     They raise :class:`Stopped` at once, or, while ``deferred`` is set, are noted down in
     ``received`` for whoever does the work to look at. A second Ctrl-C then ends the process on the
-    spot; a second SIGTERM changes nothing.
+    spot, unless it comes within ``TWICE_S`` seconds; a second SIGTERM changes nothing.
     """
 
     def __init__(self) -> None:
         self.deferred = False
         self.received: signal.Signals | None = None
+        self._received_at = 0.0
         self._former: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -50,13 +54,16 @@ class StopSignals:
             self.received = signal.Signals(signum)
             raise Stopped(signum)
         if self.received is None:
-            self.received = signal.Signals(signum)
+            self.received, self._received_at = signal.Signals(signum), time.monotonic()
             again = ", again to end at once" if signum == signal.SIGINT else ""
             _say(f"{self.received.name}: ending after this step{again}")
-        elif signum == signal.SIGINT:
+        elif signum == signal.SIGINT and not self._is_the_same(signum):
             # Whatever is being written meanwhile survives a SIGKILL, so it survives this as well.
             _say("SIGINT again: ending at once")
             os._exit(128 + signum)
+
+    def _is_the_same(self, signum: int) -> bool:
+        return signum == self.received and time.monotonic() - self._received_at < TWICE_S
 
 
 def _handle(signum: signal.Signals, handler: Any) -> None:

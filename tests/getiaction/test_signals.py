@@ -46,6 +46,16 @@ def test_ctrl_c_does_not_wait_a_second_time() -> None:
     assert "SIGINT again: ending at once" in ended.stderr
 
 
+def test_a_ctrl_c_that_arrives_twice_is_one() -> None:
+    program = TWICE.replace("SIGTERM", "SIGINT")
+    once = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (once.returncode, once.stdout) == (0, "SIGINT\nstill here\n")
+    assert once.stderr == "\nSIGINT: ending after this step, again to end at once\n"
+    later = program.replace("print(signals", "import time; time.sleep(0.6); print(signals")
+    again = subprocess.run([sys.executable, "-c", later], capture_output=True, text=True)
+    assert (again.returncode, again.stdout) == (130, "SIGINT\n")
+
+
 def test_signals_taken_by_somebody_else_are_taken_back() -> None:
     with StopSignals() as signals:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
