@@ -28,7 +28,8 @@ ON_S3 = "docker compose --env-file object-store.env"
 # As the engine publishes it to this machine alone.
 S3 = {"endpoint_url": "http://127.0.0.1:9000", "region_name": "us-east-1"}
 KEYS = {"aws_access_key_id": "positronic", "aws_secret_access_key": "positronic"}
-STEPS = 60
+# Enough to be stopped in their midst.
+STEPS = 30
 
 
 def run_section(caller: Caller, section: str, log: Path) -> str:
@@ -210,7 +211,7 @@ def test_a_recording_here_and_on_s3(caller: Caller, images: None, s3: Any, tmp_p
 
         serve = (
             f"{ON_S3} run --rm --service-ports lerobot-server"
-            " --checkpoints_dir=s3://checkpoints/lerobot/recorded"
+            " --checkpoints_dir=s3://checkpoints/lerobot/recorded --backend=torch"
         )
         roll_out = (
             "sim --policy=.remote --policy.port=8123 --driver.num_iterations=1"
