@@ -86,9 +86,8 @@ def test_what_a_container_knows_of_the_shell(caller: Caller, images: None) -> No
     show = "docker compose run --rm positronic env"
 
     def told(**variables: str) -> dict[str, str]:
-        lines = caller.ok(show, timeout=60, **variables).splitlines()
-        every = dict(line.split("=", 1) for line in lines)
-        return {k: v for k, v in every.items() if k.startswith(("AWS_", "WANDB_", "HF_"))}
+        printed = caller.ok(show, timeout=60, **variables)
+        return dict(re.findall("^((?:AWS|WANDB|HF)_.*?)=(.*)$", printed, re.MULTILINE))
 
     assert told() == ALWAYS
     shell = {"AWS_PROFILE": "lab", "HF_TOKEN": "hf", "WANDB_API_KEY": "shell"}

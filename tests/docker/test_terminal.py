@@ -76,7 +76,7 @@ class Terminal:
         """Wait until something is to be seen."""
         wait_for(lambda: re.search(pattern, self.screen), lambda: f"{pattern} in\n{self.screen}")
         found = re.search(pattern, self.screen)
-        assert found, piped.log
+        assert found
         return found
 
     def end(self) -> None:
