@@ -29,7 +29,7 @@ ON_S3 = "docker compose --env-file object-store.env"
 S3 = {"endpoint_url": "http://127.0.0.1:9000", "region_name": "us-east-1"}
 KEYS = {"aws_access_key_id": "positronic", "aws_secret_access_key": "positronic"}
 # Enough to be stopped in their midst.
-STEPS = 30
+STEPS = 20
 
 
 def run_section(caller: Caller, section: str, log: Path) -> str:
