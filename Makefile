@@ -51,7 +51,7 @@ format: setup
 	@.venv/bin/ruff check --fix .
 
 docker-build:
-	@COMMIT=$(COMMIT) VERSION=$(VERSION) $(COMPOSE) --profile client --profile s3 build \
+	@IMAGE_COMMIT=$(COMMIT) IMAGE_VERSION=$(VERSION) $(COMPOSE) --profile client --profile s3 build \
 		positronic-to-lerobot client object-store
 
 docker-demo: docker-build

@@ -60,7 +60,7 @@ def test_every_service_of_the_base_file(caller: Caller) -> None:
         assert "deploy" not in service
     (port,) = found["lerobot-server"]["ports"]
     assert (port["target"], port["published"]) == (8000, "8000")
-    (port,) = services(caller, PORT="8123")["lerobot-server"]["ports"]
+    (port,) = services(caller, SERVER_PORT="8123")["lerobot-server"]["ports"]
     assert (port["target"], port["published"]) == (8000, "8123")
 
 
@@ -110,7 +110,7 @@ def test_the_home_is_needed(caller: Caller) -> None:
 def test_health_and_ports(caller: Caller, images: None, tmp_path: Path) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = str(taken.getsockname()[1])
-        refused = caller.run(SERVE, PORT=port)
+        refused = caller.run(SERVE, SERVER_PORT=port)
     assert refused.status == 1
     assert f"0.0.0.0:{port}" in refused.printed
     assert re.search("address already in use|port is already allocated", refused.printed)
@@ -118,7 +118,7 @@ def test_health_and_ports(caller: Caller, images: None, tmp_path: Path) -> None:
 
     make_run(caller.home / "checkpoints/run", codecs.eepose_state.instantiate(), steps=(2,))
     caller.own(caller.home / "checkpoints")
-    with serving(caller, SERVE, tmp_path / "log", PORT=port) as container:
+    with serving(caller, SERVE, tmp_path / "log", SERVER_PORT=port) as container:
         with urllib.request.urlopen(f"http://localhost:{port}/api/v1/models") as answer:
             assert json.load(answer) == {"models": ["000002"]}
         check = services(caller)["lerobot-server"]["healthcheck"]["test"]

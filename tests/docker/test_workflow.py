@@ -217,7 +217,7 @@ def test_a_recording_here_and_on_s3(caller: Caller, images: None, s3: Any, tmp_p
             "sim --policy=.remote --policy.port=8123 --driver.num_iterations=1"
             " --driver.simulation_time=1"
         )
-        with serving(caller, serve, tmp_path / "server.log", PORT="8123"):
+        with serving(caller, serve, tmp_path / "server.log", SERVER_PORT="8123"):
             listed = json.loads(caller.ok("curl --silent http://localhost:8123/api/v1/models"))
             assert listed == {"models": [f"{stopped:06d}", f"{STEPS:06d}"]}
             log = tmp_path / "rollout.log"

@@ -1,9 +1,9 @@
 """Many rollouts and their reckoning: a line for each, a rate at the end, files to keep."""
 
-import os
 import platform
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 RESULTS, REPORT, FILMS = "results.json", "report.html", "videos"
 # What stands before a film's name, in a report and in results.
 FILM_PLACE = rf'(href="|"video": "[^"]*/){FILMS}/'
+# Of this process; its number is another container's, too.
+_OURS = uuid.uuid4().hex
 DISTRIBUTIONS = ("positronic-lightning", "mujoco", "gym-hil", "gymnasium", "numpy")
 
 
@@ -147,7 +149,7 @@ def summary_lines(run: RunResult) -> list[str]:
 
 def staged_films(output_dir: Path) -> Path:
     """Where the films of this run are while it lasts: those of an earlier one stay in place."""
-    return output_dir / f".{FILMS}-{os.getpid()}"
+    return output_dir / f".{FILMS}-{_OURS}"
 
 
 def write_files(run: RunResult, output_dir: Path, videos: int) -> Path:
@@ -229,6 +231,6 @@ def keep_earlier(directory: Path, *names: str) -> dict[str, Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write all of the file or nothing of it."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    staged = path.with_name(f".{path.name}.{_OURS}")
     staged.write_text(text, encoding="utf-8")
     staged.replace(path)

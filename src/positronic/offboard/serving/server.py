@@ -9,6 +9,7 @@ import logging
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from getiaction.signals import TWICE_S
 from positronic.offboard.models.model import Model
 from positronic.offboard.models.store import ModelStore
 from positronic.offboard.models.watch import watch
@@ -154,18 +156,24 @@ def _config(app: ASGIApp, options: ServerOptions) -> uvicorn.Config:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
-    """Yield two events: the first signal to stop, and the second."""
+    """Yield two events: the first signal to stop, and the second, if it is not the first's echo."""
     first, second = asyncio.Event(), asyncio.Event()
+    echo: tuple[int, float] | None = None
 
-    def received() -> None:
-        (second if first.is_set() else first).set()
+    def received(number: int) -> None:
+        nonlocal echo
+        if echo is None:
+            echo = (number, time.monotonic() + TWICE_S)
+            first.set()
+        elif number != echo[0] or time.monotonic() > echo[1]:
+            second.set()
 
     if threading.current_thread() is not threading.main_thread():
         yield first, second
         return
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, received)
+        loop.add_signal_handler(number, received, number)
     try:
         yield first, second
     finally:

@@ -5,6 +5,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
+from getiaction.signals import TWICE_S
 from positronic.offboard import wire
 from tests.positronic.offboard.process import process
 from tests.positronic.offboard.running import ask, get, raw, ready, receive
@@ -70,8 +71,23 @@ def test_a_second_signal_ends_it_at_once(second: signal.Signals) -> None:
             server.signal()
             while get(server.port, "/readyz")[0] == 200:
                 time.sleep(0.01)
+            time.sleep(TWICE_S)
             server.signal(second)
             assert closing(session) == (1001, SHUTTING_DOWN)
+        assert server.end()[0] == 0
+
+
+def test_a_signal_that_arrives_twice_at_once_is_one() -> None:
+    """As `docker compose run` without a terminal hands it on."""
+    with process(drain_timeout_s=300) as server:
+        assert server.line() == "ready"
+        with raw(server.port) as session:
+            ready(session)
+            server.signal()
+            server.signal()
+            while get(server.port, "/readyz")[0] == 200:
+                time.sleep(0.01)
+            assert ask(session, grip=0)["result"]
         assert server.end()[0] == 0
 
 
