@@ -84,6 +84,7 @@ def test_a_signal_that_arrives_twice_at_once_is_one() -> None:
         with raw(server.port) as session:
             ready(session)
             server.signal()
+            time.sleep(0.02)  # or the system would make one of them itself
             server.signal()
             while get(server.port, "/readyz")[0] == 200:
                 time.sleep(0.01)
