@@ -77,17 +77,27 @@ def test_a_client_that_does_not_read_is_dropped_and_the_others_go_on() -> None:
 
 def test_a_client_that_reads_slowly_gets_everything() -> None:
     source = Source(["010000"], padding=bytes(8_000_000))
-    with serving(source, send_timeout_s=5) as port, connection(port, SO_RCVBUF=1 << 16) as slow:
+    with (
+        serving(source, send_timeout_s=5) as port,
+        connection(port, SO_RCVBUF=1 << 16) as slow,
+        slow.makefile("rb") as stream,
+    ):
         slow.sendall(UPGRADE)
-        assert b"101 Switching Protocols" in slow.recv(4096)
-        received = slow.recv(1 << 17)
+        assert b"101 Switching Protocols" in stream.readline()
+        while stream.readline().strip():
+            pass
+        # RFC 6455, 5.2: 64 bits for the size of the first frame, 16 for that of the second.
+        assert stream.read(2) == b"\x82\x7f"
+        size = int.from_bytes(stream.read(8))
+        begun = stream.read(1 << 17)
         # Asked while the server still waits for room to send, and reads nothing.
-        slow.sendall(frame(wire.pack({"grip": 0})))
-        while b"result" not in received[-1000:]:
-            taken = slow.recv(1 << 17)
-            assert taken
-            received += taken
-        assert len(received) > 8_000_000
+        slow.sendall(frame(wire.pack({"grip": 0.5})))
+        message: Any = wire.unpack(begun + stream.read(size - len(begun)))
+        assert message["status"] == "ready"
+        assert message["meta"]["padding"] == bytes(8_000_000)
+        assert stream.read(2) == b"\x82\x7e"
+        answer: Any = wire.unpack(stream.read(int.from_bytes(stream.read(2))))
+        assert answer["result"][0]["target_grip"] == 0.5
 
 
 def test_a_client_that_has_vanished_is_noticed_by_its_silence() -> None:
