@@ -1,4 +1,7 @@
-"""Being told to end, by SIGTERM (``docker stop``) or SIGINT (Ctrl-C): at once, or when it suits."""
+"""Being told to end: at once, or when it suits.
+
+By SIGTERM (``docker stop``), SIGINT (Ctrl-C), or SIGHUP (the terminal is closed, ssh has dropped).
+"""
 
 import os
 import signal
@@ -8,7 +11,7 @@ import time
 from types import FrameType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # `docker compose run` without a terminal hands a Ctrl-C on twice, within milliseconds.
 TWICE_S = 0.5
 
@@ -21,12 +24,33 @@ class Stopped(SystemExit):
         self.signal = signal.Signals(signum)
 
 
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Those that tell this process to end; not SIGHUP where it is ignored, as ``nohup`` asks."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        return tuple(signum for signum in SIGNALS if signum != signal.SIGHUP)
+    return SIGNALS
+
+
+def leave_lost_terminal() -> None:
+    """Lead standard streams whose terminal is gone nowhere.
+
+    Otherwise the next line of progress would end, by an error, what SIGHUP lets come to its end.
+    """
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+
+
 class StopSignals:
-    """What SIGTERM and SIGINT do in a context, in the main thread of a process.
+    """What SIGTERM, SIGINT and SIGHUP do in a context, in the main thread of a process.
 
     They raise :class:`Stopped` at once, or, while ``deferred`` is set, are noted down in
     ``received`` for whoever does the work to look at. A second Ctrl-C then ends the process on the
-    spot, unless it comes within ``TWICE_S`` seconds; a second SIGTERM changes nothing.
+    spot, unless it comes within ``TWICE_S`` seconds; another signal changes nothing.
     """
 
     def __init__(self) -> None:
@@ -36,7 +60,7 @@ class StopSignals:
         self._former: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        self._former = {signum: signal.getsignal(signum) for signum in SIGNALS}
+        self._former = {signum: signal.getsignal(signum) for signum in stop_signals()}
         self.install()
         return self
 
@@ -46,10 +70,11 @@ class StopSignals:
 
     def install(self) -> None:
         """Take the signals, also from somebody who took them later."""
-        for signum in SIGNALS:
+        for signum in stop_signals():
             _handle(signum, self._on_signal)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        leave_lost_terminal()
         if not self.deferred:
             self.received = signal.Signals(signum)
             raise Stopped(signum)

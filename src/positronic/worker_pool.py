@@ -55,8 +55,10 @@ def environment(**values: str) -> Iterator[None]:
 
 
 def _start(initializer: Callable[..., None], *initargs: Any) -> None:
-    # Ctrl-C reaches the whole group; the parent decides, the workers finish what they have begun.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A terminal's signals reach the whole group; the parent decides, the workers finish what they
+    # have begun, or end with it.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     initializer(*initargs)
 

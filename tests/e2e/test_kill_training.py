@@ -17,6 +17,7 @@ from positronic.vendors.lerobot.checkpoints import Checkpoint
 from tests.e2e.training_processes import Training, forkserver
 from tests.positronic.vendors.lerobot.small_dataset import write_dataset
 from tests.s3 import Faulty
+from tests.terminal import terminal
 
 pytestmark = pytest.mark.e2e
 
@@ -257,6 +258,25 @@ def test_ctrl_c_in_a_terminal_reaches_worker_processes_too(
     assert "Traceback" not in training.output
     run.take(training, lost_at_most=0)
     assert verify(Path(run.place) / f"checkpoints/{max(run.losses):06d}")
+
+
+def test_a_closed_terminal_ends_it_with_a_checkpoint(
+    context: Any, dataset_root: Path, tmp_path: Path
+) -> None:
+    run = Run(context, tmp_path, dataset_root, tmp_path / "out")
+    # No other checkpoint than that of the signal and the last.
+    run.flags[run.flags.index(f"--save_freq={SAVE_FREQ}")] = "--save_freq=1000"
+    run.flags.append("--num_workers=2")
+    code = "from positronic.vendors.lerobot.train import main; main()"
+    with terminal(code, *run.flags, "--run_name=run") as screen:
+        screen.wait_for(" 5/60")
+        screen.close()
+        assert screen.status() == 128 + signal.SIGHUP
+    saved = verify((Path(run.place) / "checkpoints/last").resolve())
+    assert 5 <= saved < STEPS
+    run.starts = 1
+    finish(run)
+    assert min(run.losses) == saved + 1
 
 
 def require_stopped(training: Training, checkpoints: Path | None) -> None:

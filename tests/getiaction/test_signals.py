@@ -3,10 +3,12 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from getiaction.signals import Stopped, StopSignals
+from tests.terminal import terminal
 
 TWICE = """
 import os, signal
@@ -20,8 +22,23 @@ with StopSignals() as signals:
     print("still here", flush=True)
 """
 
+HUNG_UP = """
+import sys, time
+from getiaction.signals import StopSignals
+with StopSignals() as signals:
+    signals.deferred = True
+    print("working", flush=True)
+    while signals.received is None:
+        time.sleep(0.01)
+    print("what nobody sees is no error", flush=True)
+    print("here neither", file=sys.stderr, flush=True)
+    open(sys.argv[1], "w").write(signals.received.name)
+"""
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_a_signal_ends_what_runs_at_once(signum: signal.Signals, status: int) -> None:
     former = signal.getsignal(signum)
     with pytest.raises(Stopped) as stopped, StopSignals() as signals:
@@ -54,6 +71,24 @@ def test_a_ctrl_c_that_arrives_twice_is_one() -> None:
     later = program.replace("print(signals", "import time; time.sleep(0.6); print(signals")
     again = subprocess.run([sys.executable, "-c", later], capture_output=True, text=True)
     assert (again.returncode, again.stdout) == (130, "SIGINT\n")
+
+
+def test_a_closed_terminal_lets_the_work_come_to_its_end(tmp_path: Path) -> None:
+    with terminal(HUNG_UP, str(tmp_path / "saved")) as screen:
+        screen.wait_for("working")
+        screen.close()
+        assert screen.status() == 0
+    assert (tmp_path / "saved").read_text() == "SIGHUP"
+
+
+def test_nohup_means_what_it_says() -> None:
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signals.received is None
+    finally:
+        signal.signal(signal.SIGHUP, former)
 
 
 def test_signals_taken_by_somebody_else_are_taken_back() -> None:

@@ -208,11 +208,12 @@ def _options(dataset: Dataset[Any], workers: int) -> dict[str, Any]:
         options |= {
             **WORKER_OPTIONS,
             "multiprocessing_context": "spawn",
-            "worker_init_fn": _leave_ctrl_c_alone,
+            "worker_init_fn": _leave_terminal_alone,
         }
     return options
 
 
-def _leave_ctrl_c_alone(worker: int) -> None:
-    """A terminal sends it to all processes; what it means is for the first one to say."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_terminal_alone(worker: int) -> None:
+    """Its signals go to all processes; what they mean is for the first one to say."""
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)

@@ -83,6 +83,7 @@ class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
 def open_environment(gym: Gym, render: bool, owner: int) -> OneEpisode:
     """Make one environment of a vector; ``owner`` is the process that asks for it."""
     if os.getpid() != owner:
-        # Ctrl-C reaches every process of the terminal; the owner closes the others.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # The signals of a terminal reach every process; the owner closes the others.
+        for signum in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, signal.SIG_IGN)
     return OneEpisode(gym.make(render=True) if render else gym.make())

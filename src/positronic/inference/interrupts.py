@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from getiaction.signals import leave_lost_terminal, stop_signals
 
 
 class Interrupts:
-    """While active, Ctrl-C and SIGTERM set a flag, which :meth:`check` turns into an exception.
+    """While active, signals to end set a flag, which :meth:`check` turns into an exception.
+
+    They are Ctrl-C, SIGTERM, and the SIGHUP of a closed terminal.
 
     Inside ``with allowed():`` they interrupt at once, as they must where a reply is waited for.
     Outside the main thread, where Python delivers no signals, it does nothing.
@@ -25,7 +27,7 @@ class Interrupts:
     def __enter__(self) -> Self:
         """Take the signals over."""
         if threading.current_thread() is threading.main_thread():
-            self._previous = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
+            self._previous = {s: signal.signal(s, self._on_signal) for s in stop_signals()}
         return self
 
     def __exit__(
@@ -55,6 +57,7 @@ class Interrupts:
             self._allowed = False
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        leave_lost_terminal()
         if self._allowed:
             self._allowed = False
             raise KeyboardInterrupt

@@ -13,8 +13,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from getiaction.signals import SIGNALS
 from positronic.errors import PositronicError, SimulationError, UsageError
-from positronic.inference.interrupts import SIGNALS, Interrupts
+from positronic.inference.interrupts import Interrupts
 from positronic.inference.results import EpisodeResult
 from positronic.inference.rollout import Harness
 from positronic.inference.run import Played

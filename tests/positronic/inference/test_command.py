@@ -25,6 +25,7 @@ from tests.positronic.inference.commands import (
     remote,
     run,
 )
+from tests.terminal import terminal
 
 pytestmark = pytest.mark.skipif(
     not any(gl.is_available(name) for name in ("egl", "osmesa")), reason="nothing to render with"
@@ -122,6 +123,23 @@ def test_ctrl_c_writes_the_report_and_ends_with_130(tmp_path: Path) -> None:
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["run"]["error"] == "interrupted"
     assert 1 <= len(results["episodes"]) == len(LocalDataset(tmp_path)) < 50
+    assert (tmp_path / "report.html").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_a_closed_terminal_loses_nothing_either(tmp_path: Path, num_envs: int) -> None:
+    words = [HOLD, SMALL, "--driver.num_iterations=99", "--driver.simulation_time=3"]
+    code = "from positronic.inference.command import main; main()"
+    with terminal(
+        code, "sim", *words, f"--num_envs={num_envs}", f"--output_dir={tmp_path}"
+    ) as screen:
+        screen.wait_for("1/99")
+        screen.close()
+        assert screen.status() == 130
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["run"]["error"] == "interrupted"
+    assert 1 <= len(results["episodes"]) == len(LocalDataset(tmp_path)) < 99
     assert (tmp_path / "report.html").exists()
     assert not list(tmp_path.glob(".*"))
 

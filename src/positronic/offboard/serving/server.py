@@ -17,7 +17,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from getiaction.signals import TWICE_S
+from getiaction.signals import TWICE_S, leave_lost_terminal, stop_signals
 from positronic.offboard.models.model import Model
 from positronic.offboard.models.store import ModelStore
 from positronic.offboard.models.watch import watch
@@ -46,7 +46,8 @@ async def serve_forever(
 ) -> None:
     """Serve until a signal comes; clients that connect while the default model loads are told so.
 
-    The first SIGTERM or SIGINT drains the server, unless it is not ready yet; the second ends it.
+    The first SIGTERM, SIGINT or SIGHUP drains the server, unless it is not ready yet; another ends
+    it, but no second SIGHUP, of which a closed terminal sends several.
 
     Args:
         store: The models.
@@ -162,20 +163,22 @@ def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
 
     def received(number: int) -> None:
         nonlocal echo
+        leave_lost_terminal()
         if echo is None:
             echo = (number, time.monotonic() + TWICE_S)
             first.set()
-        elif number != echo[0] or time.monotonic() > echo[1]:
+        elif number != signal.SIGHUP and (number != echo[0] or time.monotonic() > echo[1]):
             second.set()
 
     if threading.current_thread() is not threading.main_thread():
         yield first, second
         return
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    numbers = stop_signals()
+    for number in numbers:
         loop.add_signal_handler(number, received, number)
     try:
         yield first, second
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in numbers:
             loop.remove_signal_handler(number)

@@ -92,6 +92,20 @@ def test_a_signal_that_arrives_twice_at_once_is_one() -> None:
         assert server.end()[0] == 0
 
 
+def test_a_closed_terminal_drains_it_however_often_it_says_so() -> None:
+    with process(drain_timeout_s=300) as server:
+        assert server.line() == "ready"
+        with raw(server.port) as session:
+            ready(session)
+            server.signal(signal.SIGHUP)
+            while get(server.port, "/readyz")[0] == 200:
+                time.sleep(0.01)
+            time.sleep(TWICE_S)
+            server.signal(signal.SIGHUP)
+            assert ask(session, grip=0)["result"]
+        assert server.end()[0] == 0
+
+
 def test_while_it_loads_a_signal_ends_it_at_once() -> None:
     with process(held=["010000"], drain_timeout_s=300) as server, raw(server.port) as session:
         assert receive(session)["status"] == "loading"
