@@ -5,10 +5,11 @@ import os
 import subprocess
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
+from positronic import cli
 from positronic.dataset import LocalDataset
+from positronic.vendors.lerobot.convert import COMMANDS
 from tests.interop.conftest import Public, Server
 from tests.positronic.offboard.running import get
 
@@ -70,11 +71,18 @@ def test_0_4_1_runs_and_records(public: Public, server: Server, tmp_path: Path) 
         *("--charge_inference_time=False", f"--eval.timeout={SECONDS}"),
         *("--policy.address.host=127.0.0.1", f"--policy.address.port={server.port}"),
     )
-    (episode,) = out.glob("*/*")
-    static = json.loads((episode / "static.json").read_text())
-    assert static["inference.policy.server.checkpoint_id"] == "020000"
-    assert static["inference.policy.server.action_fps"] == 15.0
-    assert static["task"].startswith("Pick up the green cube")
-    # Its recordings have a format of their own, but are parquet.
-    commands = pq.read_table(episode / "robot_command.pose.parquet")
-    assert commands.num_rows >= SECONDS * 15 * 0.8
+    (episode,) = LocalDataset(out)
+    assert episode["inference.policy.server.checkpoint_id"] == "020000"
+    assert episode["inference.policy.server.action_fps"] == 15.0
+    assert episode["task"].startswith("Pick up the green cube")
+    assert len(episode["robot_command.pose"]) >= SECONDS * 15 * 0.8
+    assert episode["grip"].start_ts == episode["image.wrist"].start_ts
+    # What it recorded is what can be trained on.
+    flags = ["--dataset.dataset=@positronic.cfg.ds.local", f"--dataset.dataset.path={out}"]
+    flags += ["--dataset.codec=@positronic.vendors.lerobot.codecs.eepose_absolute", "--fps=15"]
+    assert (
+        cli.status(COMMANDS, "prog", ["convert", *flags, f"--output_dir={tmp_path / 'lerobot'}"])
+        == 0
+    )
+    info = json.loads((tmp_path / "lerobot/meta/info.json").read_text())
+    assert info["total_frames"] >= SECONDS * 15 * 0.8

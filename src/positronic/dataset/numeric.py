@@ -1,7 +1,8 @@
 """Numeric signals: one parquet file of timestamps and scalars or vectors.
 
 Columns: ``timestamp`` int64 (ns), ``value`` (a scalar or ``list<float|double|...>``), then any
-extra time lines ``ts_ns.<name>`` int64. The format is that of public Positronic.
+extra time lines ``ts_ns.<name>`` int64; or named time lines alone, see
+:mod:`positronic.dataset.timelines`. The format is that of public Positronic.
 """
 
 from functools import cached_property
@@ -13,30 +14,10 @@ from numpy.typing import NDArray
 
 from positronic.dataset.faults import reading
 from positronic.dataset.signal import Indices, Signal, Times
+from positronic.dataset.timelines import column_bounds, time_column
 
 TIMESTAMP = "timestamp"
 VALUE = "value"
-
-
-def column_bounds(file: Any, column: str) -> tuple[int, int] | None:
-    """First and last timestamp by the footer's statistics of an ascending column, else None."""
-    metadata = file.metadata
-    if metadata.num_rows == 0:
-        return None
-    position = file.schema.names.index(column)
-    ends = [metadata.row_group(i).column(position) for i in (0, metadata.num_row_groups - 1)]
-    if any(e.statistics is None or not e.statistics.has_min_max for e in ends):
-        return None
-    return int(ends[0].statistics.min), int(ends[1].statistics.max)
-
-
-def checked_timestamps(timestamps: NDArray[Any]) -> Times:
-    """The same, or ValueError unless they are int64 and never go back."""
-    if timestamps.dtype != np.int64:
-        raise ValueError(f"its timestamps are {timestamps.dtype}, expected int64")
-    if bool(np.any(timestamps[1:] < timestamps[:-1])):
-        raise ValueError("its timestamps go back in time")
-    return timestamps
 
 
 def read_column(path: Path, column: str) -> NDArray[Any]:
@@ -51,6 +32,18 @@ def read_column(path: Path, column: str) -> NDArray[Any]:
     values = stack_values(table[column])
     values.setflags(write=False)
     return values
+
+
+def read_timestamps(path: Path, column: str | None) -> Times:
+    """Timestamps by the column that has them; ValueError unless int64 that never go back."""
+    if column is None:
+        return np.zeros(0, dtype=np.int64)
+    timestamps = read_column(path, column)
+    if timestamps.dtype != np.int64:
+        raise ValueError(f"its timestamps are {timestamps.dtype}, expected int64")
+    if bool(np.any(timestamps[1:] < timestamps[:-1])):
+        raise ValueError("its timestamps go back in time")
+    return timestamps
 
 
 def stack_values(column: Any) -> NDArray[Any]:
@@ -95,18 +88,18 @@ class NumericSignal(Signal):
         return reading(self._path.parent, f"signal {self._name!r}", self._path)
 
     @cached_property
-    def _footer(self) -> tuple[int, tuple[int, int] | None]:
+    def _footer(self) -> tuple[int, str | None, tuple[int, int] | None]:
         import pyarrow.parquet as pq
 
         with self._reading(), pq.ParquetFile(self._path) as file:
-            if TIMESTAMP not in file.schema_arrow.names:
-                raise ValueError(f"{self._path.name} has no column {TIMESTAMP!r}")
-            return file.metadata.num_rows, column_bounds(file, TIMESTAMP)
+            column = time_column(file, TIMESTAMP)
+            return file.metadata.num_rows, column, column_bounds(file, column)
 
     @cached_property
     def _timestamps(self) -> Times:
+        column = self._footer[1]
         with self._reading():
-            return checked_timestamps(read_column(self._path, TIMESTAMP))
+            return read_timestamps(self._path, column)
 
     @cached_property
     def _values(self) -> NDArray[Any]:
@@ -117,7 +110,7 @@ class NumericSignal(Signal):
         return self._footer[0]
 
     def _timestamp_at(self, index: int) -> int:
-        bounds = self._footer[1]
+        bounds = self._footer[2]
         return super()._timestamp_at(index) if bounds is None else bounds[index]
 
     @override

@@ -1,7 +1,8 @@
 """Video signals: an mp4 file and the parquet index of its frames' timestamps.
 
-Row ``i`` of ``<name>.frames.parquet`` (column ``ts_ns``) is the timestamp of frame ``i``. The
-rate written in the video itself is nominal and says nothing about time.
+Row ``i`` of ``<name>.frames.parquet`` is the timestamp of frame ``i``, in the column ``ts_ns`` or
+in those of :mod:`positronic.dataset.timelines`. The rate written in the video itself is nominal and
+says nothing about time.
 
 The index's schema metadata may hold two keys of our own, which other readers ignore: the video
 file's checksum (``CHECKSUM``), since damage inside H.264 mostly decodes without complaint, and
@@ -28,8 +29,9 @@ from numpy.typing import NDArray
 
 from positronic.dataset.decoder import Decoder
 from positronic.dataset.faults import broken, reading
-from positronic.dataset.numeric import checked_timestamps, column_bounds, read_column
+from positronic.dataset.numeric import read_timestamps
 from positronic.dataset.signal import Indices, Signal, Times, whole_indices
+from positronic.dataset.timelines import column_bounds, time_column
 
 TS_NS = "ts_ns"
 FRAME_SIZE = b"positronic.frame_size"  # "height width", only where the encoded picture is larger
@@ -67,6 +69,7 @@ class _Index:
     """What the footer of a frame index says."""
 
     length: int
+    column: str | None
     bounds: tuple[int, int] | None
     size: tuple[int, int] | None
     checksum: bytes | None
@@ -107,21 +110,25 @@ class VideoSignal(Signal):
         import pyarrow.parquet as pq
 
         with self._reading(), pq.ParquetFile(self._index) as file:
-            if TS_NS not in file.schema_arrow.names:
-                raise ValueError(f"{self._index.name} has no column {TS_NS!r}")
+            column = time_column(file, TS_NS)
             metadata = file.schema_arrow.metadata or {}
             size = None
             if FRAME_SIZE in metadata:
                 height, width = (int(n) for n in metadata[FRAME_SIZE].split())
                 size = (height, width)
             return _Index(
-                file.metadata.num_rows, column_bounds(file, TS_NS), size, metadata.get(CHECKSUM)
+                length=file.metadata.num_rows,
+                column=column,
+                bounds=column_bounds(file, column),
+                size=size,
+                checksum=metadata.get(CHECKSUM),
             )
 
     @cached_property
     def _timestamps(self) -> Times:
+        column = self._footer.column
         with self._reading():
-            return checked_timestamps(read_column(self._index, TS_NS))
+            return read_timestamps(self._index, column)
 
     def __len__(self) -> int:
         return self._footer.length
