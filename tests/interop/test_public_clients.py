@@ -87,7 +87,7 @@ def test_openpi_is_served(
 
 def test_openpi_sends_the_token_as_its_key(public: Public, obs_file: Path) -> None:
     python = public("openpi-client-0.1.2") / "python"
-    for served in both(PosingSource(["010000"]), token="secret", wait=True):
+    for served in both(PosingSource(["010000"]), token="secret"):
         for key in ((), ("wrong",)):
             with pytest.raises(AssertionError, match="HTTP 403"):
                 ask(python, "openpi.py", served.openpi_port, obs_file, *key)

@@ -27,13 +27,13 @@ def serving(
     *,
     memory_bytes: int = 10 * NBYTES,
     batching: Batching = Batching(),  # noqa: B008
-    wait: bool = False,
+    wait: bool = True,
     port: int = 0,
     extras: Sequence[tuple[socket.socket, Extra]] = (),
     watch_interval_s: float = 0.0,
     **options: Any,
 ) -> Iterator[int]:
-    """Yield the port of a server of ``source``; ``wait`` until it is ready."""
+    """Yield the port of a server of ``source``, once its default is loaded, or at once."""
     listener = bind("127.0.0.1", port)
     port = listener.getsockname()[1]
     box: dict[str, Any] = {}
@@ -57,8 +57,8 @@ def serving(
     thread = threading.Thread(target=asyncio.run, args=(main(),))
     thread.start()
     try:
-        assert started.wait(10)
-        assert is_ready.wait(10 if wait else 0) or not wait
+        assert started.wait(20)
+        assert not wait or is_ready.wait(20)
         yield port
     finally:
         for gate in source.gates.values():

@@ -262,7 +262,7 @@ def wait_for_default(port: int, name: str) -> None:
 def test_a_server_that_takes_up_new_checkpoints_keeps_nothing_of_the_old_ones(
     source: Source,
 ) -> None:
-    with serving(source, memory_bytes=2 * NBYTES, wait=True, watch_interval_s=0.01) as port:
+    with serving(source, memory_bytes=2 * NBYTES, watch_interval_s=0.01) as port:
         with raw(port) as old:
             assert ready(old)["checkpoint_id"] == A
             source.names.append(B)

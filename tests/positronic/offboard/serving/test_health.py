@@ -18,7 +18,7 @@ def source() -> Source:
 
 @pytest.fixture
 def port(source: Source) -> Iterator[int]:
-    with serving(source, wait=True, max_sessions=7) as port:
+    with serving(source, max_sessions=7) as port:
         yield port
 
 
@@ -36,7 +36,7 @@ def samples(port: int) -> dict[str, float]:
 
 def test_it_is_alive_while_it_loads_and_ready_with_evidence_afterwards(source: Source) -> None:
     gate = source.hold("010000")
-    with serving(source) as port:
+    with serving(source, wait=False) as port:
         assert get(port, "/livez") == (200, b"ok\n")
         evidence = {"inferences": 0, "last_cost_ms": None, "default": "010000"}
         reason = "loading checkpoint 010000"

@@ -80,7 +80,7 @@ def both(source: PosingSource, **options: Any) -> Iterator[Served]:
 
 @pytest.fixture
 def served() -> Iterator[Served]:
-    yield from both(PosingSource(["010000"]), wait=True)
+    yield from both(PosingSource(["010000"]))
 
 
 def unpacked(frame: str | bytes) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def test_an_error_is_one_line_of_text_and_the_end(
 
 
 def test_both_protocols_share_the_models_the_limits_and_the_counters() -> None:
-    for served in both(PosingSource(["010000"]), max_sessions=2, wait=True):
+    for served in both(PosingSource(["010000"]), max_sessions=2):
         with served.connect() as session, raw(served.port) as native:
             ready(native)
             session.recv(timeout=10)
@@ -189,7 +189,7 @@ def test_both_protocols_share_the_models_the_limits_and_the_counters() -> None:
 def test_a_client_that_comes_early_waits_for_its_metadata() -> None:
     source = PosingSource(["010000"])
     gate = source.hold("010000")
-    for served in both(source):
+    for served in both(source, wait=False):
         with served.connect() as session:
             with pytest.raises(TimeoutError):
                 session.recv(timeout=0.05)
@@ -205,7 +205,7 @@ def test_a_client_that_waited_for_nothing_is_told_so(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(threading, "excepthook", lambda args: ended.set())
     # Without its default model the server ends, and the fixture finds no loop to stop.
     with contextlib.suppress(RuntimeError):
-        for served in both(source):
+        for served in both(source, wait=False):
             with served.connect() as session:
                 gate.set()
                 said = session.recv(timeout=10)
@@ -217,7 +217,7 @@ def test_a_client_that_waited_for_nothing_is_told_so(monkeypatch: pytest.MonkeyP
 
 
 def test_the_token_is_an_api_key_and_health_needs_none() -> None:
-    for served in both(PosingSource(["010000"]), token="secret", wait=True):
+    for served in both(PosingSource(["010000"]), token="secret"):
         for headers in ({}, {"Authorization": "Api-Key wrong"}, {"Authorization": "Bearer secret"}):
             with pytest.raises(InvalidStatus) as refused:
                 served.connect(additional_headers=headers)

@@ -112,7 +112,7 @@ def test_the_comparison_takes_the_same_time_for_every_token(
 def test_without_the_token_nothing_is_served_but_health_and_the_page(
     header: dict[str, str],
 ) -> None:
-    with serving(Source(["010000"]), token=TOKEN, wait=True) as port:
+    with serving(Source(["010000"]), token=TOKEN) as port:
         for path in ("/api/v1/models", "/api/v1/status", "/metrics", "/api/v1/nothing"):
             status, body = get(port, path, header)
             assert (status, body) == (401, b"a token is needed\n")

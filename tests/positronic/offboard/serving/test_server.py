@@ -194,7 +194,7 @@ def test_idle_models_are_forgotten_but_never_the_default_nor_those_in_use() -> N
 
 def test_a_checkpoint_that_training_publishes_becomes_the_default_of_new_sessions() -> None:
     source = Source(["010000"])
-    with serving(source, watch_interval_s=0.02, wait=True) as port, raw(port) as old:
+    with serving(source, watch_interval_s=0.02) as port, raw(port) as old:
         assert ready(old)["checkpoint_id"] == "010000"
         gate = source.hold("020000")
         source.names.append("020000")
@@ -272,7 +272,7 @@ def test_a_message_beyond_16_mib_ends_its_session_only(port: int) -> None:
 
 
 def test_while_one_session_infers_others_connect_and_pings_are_answered(source: Source) -> None:
-    with serving(source, wait=True) as port, raw(port) as slow:
+    with serving(source) as port, raw(port) as slow:
         ready(slow)
         with held(source):
             (policy,) = source.living

@@ -127,7 +127,7 @@ def test_an_internal_error_has_its_number_and_nothing_else(port: int) -> None:
 
 def test_more_requests_than_may_wait_are_busy_and_may_come_again(source: Source) -> None:
     with (
-        serving(source, batching=Batching(max_batch=1, max_queue=1), wait=True) as port,
+        serving(source, batching=Batching(max_batch=1, max_queue=1)) as port,
         contextlib.ExitStack() as stack,
     ):
         runs, waits, surplus, public = (stack.enter_context(raw(port)) for _ in range(4))
@@ -152,7 +152,7 @@ def test_more_requests_than_may_wait_are_busy_and_may_come_again(source: Source)
 
 
 def test_a_request_that_takes_too_long_is_answered_and_its_session_goes_on(source: Source) -> None:
-    with serving(source, request_timeout_s=0.1, wait=True) as port, raw(port) as session:
+    with serving(source, request_timeout_s=0.1) as port, raw(port) as session:
         ready(session)
         with held(source) as release:
             reply = envelope(session, 1, grip=0.1)
@@ -178,7 +178,7 @@ def test_a_session_is_never_in_two_threads_even_if_one_was_given_up(source: Sour
             inside -= 1
             return super().prepare(obs)
 
-    with serving(source, request_timeout_s=0.1, wait=True) as port:
+    with serving(source, request_timeout_s=0.1) as port:
         (policy,) = source.living
         policy.new_session = lambda context=None: SlowSession(policy)  # type: ignore[method-assign]
         with raw(port) as session:
@@ -193,7 +193,7 @@ def test_a_session_is_never_in_two_threads_even_if_one_was_given_up(source: Sour
 def test_who_waits_too_long_in_the_queue_leaves_it(source: Source) -> None:
     batching = Batching(max_batch=1, max_queue=1)
     with (
-        serving(source, batching=batching, request_timeout_s=0.2, wait=True) as port,
+        serving(source, batching=batching, request_timeout_s=0.2) as port,
         raw(port) as runs,
         raw(port) as waits,
     ):
@@ -252,7 +252,7 @@ def test_more_sessions_than_allowed_are_refused_until_one_ends(source: Source) -
 def test_sessions_that_wait_for_a_checkpoint_count_too(source: Source) -> None:
     source.hold("010000")
     with (
-        serving(source, max_sessions=1) as port,
+        serving(source, wait=False, max_sessions=1) as port,
         raw(port) as waiting,
     ):
         assert receive(waiting)["status"] == "loading"
@@ -264,7 +264,7 @@ def test_a_session_that_cannot_begin_is_refused_without_a_word_of_why(source: So
     def fail(context: object = None) -> CountingSession:
         raise RuntimeError("secret in /home/operator/file.py")
 
-    with serving(source, wait=True) as port:
+    with serving(source) as port:
         (policy,) = source.living
         policy.new_session = fail  # type: ignore[method-assign]
         with raw(port) as session:
@@ -292,7 +292,7 @@ def test_an_idle_session_is_closed_with_a_reason_and_a_working_one_is_not(source
 
 
 def test_every_session_gives_back_what_it_holds(source: Source) -> None:
-    with serving(source, idle_timeout_s=0.2, wait=True) as port:
+    with serving(source, idle_timeout_s=0.2) as port:
         (policy,) = source.living
         with raw(port) as leaves, raw(port) as dies, raw(port) as idles:
             for session in (leaves, dies, idles):
@@ -309,7 +309,7 @@ def test_every_session_gives_back_what_it_holds(source: Source) -> None:
 
 
 def test_a_client_that_dies_while_a_reply_is_due_is_counted(source: Source) -> None:
-    with serving(source, wait=True) as port:
+    with serving(source) as port:
         (policy,) = source.living
         with raw(port) as dies, held(source) as release:
             ready(dies)

@@ -76,7 +76,7 @@ def busy() -> Iterator[int]:
     """A server with two models, three sessions, answers in batches, and failures of two kinds."""
     source = Source(["010000", "020000"], backend="torch", precision="float32", device="cpu")
     with (
-        serving(source, default="020000", wait=True) as port,
+        serving(source, default="020000") as port,
         raw(port) as one,
         raw(port) as two,
         raw(port, "/api/v1/session/010000") as third,
@@ -193,7 +193,7 @@ def test_the_chart_is_read_with_the_keyboard(busy: int, page: Page) -> None:
 def test_a_server_without_work_says_so_in_words(page: Page) -> None:
     source = Source(["010000"])
     source.hold("010000")
-    with serving(source) as port:
+    with serving(source, wait=False) as port:
         page.open(port)
         page.until(lambda: page.text("#state") == "getting ready")
         assert page.text("#last-cost") == "–"
@@ -203,7 +203,7 @@ def test_a_server_without_work_says_so_in_words(page: Page) -> None:
         assert not any(page.shows(f"#{name}") for name in ("latency", "sessions", "failures"))
         assert page.rows("models")[0]["State"] == "loading"
         assert page.errors() == []
-    with serving(Source(["010000"]), wait=True) as port:
+    with serving(Source(["010000"])) as port:
         page.open(port)
         page.until(lambda: page.text("#state") == "ready")
 
@@ -215,7 +215,7 @@ def test_a_token_is_asked_for_kept_and_forgotten(page: Page) -> None:
         page.browser.find_element(By.ID, "token").send_keys(token)
         page.browser.find_element(By.CSS_SELECTOR, "#token-form button").click()
 
-    with serving(Source(["010000"]), token="the-secret", wait=True) as port:
+    with serving(Source(["010000"]), token="the-secret") as port:
         page.open(port)
         page.until(lambda: page.shows("#token-form"))
         assert not page.shows("#content")
@@ -238,14 +238,14 @@ def test_a_token_is_asked_for_kept_and_forgotten(page: Page) -> None:
 
 def test_a_server_that_goes_and_comes_back_is_followed(page: Page) -> None:
     with contextlib.ExitStack() as stack:
-        port = stack.enter_context(serving(Source(["010000"]), wait=True))
+        port = stack.enter_context(serving(Source(["010000"])))
         page.open(port)
         page.until(lambda: page.text("#state") == "ready")
         started = page.text("#about")
     page.until(lambda: page.text("#state") == "not reachable")
     assert page.text("#banner").startswith("No answer from the server since ")
     assert page.text("#about") == started
-    with serving(Source(["010000"]), wait=True, port=port):
+    with serving(Source(["010000"]), port=port):
         page.until(lambda: page.text("#state") == "ready")
         assert not page.shows("#banner")
 
@@ -260,7 +260,7 @@ def test_a_draining_server_says_that_it_takes_no_more(page: Page) -> None:
         return None
 
     extra: socket.socket = bind("127.0.0.1", 0)
-    with serving(Source(["010000"]), extras=[(extra, capture)], wait=True) as port:
+    with serving(Source(["010000"]), extras=[(extra, capture)]) as port:
         assert here.wait(10)
         page.open(port)
         page.until(lambda: page.text("#state") == "ready")

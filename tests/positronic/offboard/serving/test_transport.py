@@ -103,7 +103,7 @@ def test_a_client_that_reads_slowly_gets_everything() -> None:
 def test_a_client_that_has_vanished_is_noticed_by_its_silence() -> None:
     source = Source(["010000"])
     pings: dict[str, Any] = {"ping_interval_s": 0.1, "ping_timeout_s": 0.2}
-    with serving(source, wait=True, **pings) as port, raw(port) as lives:
+    with serving(source, **pings) as port, raw(port) as lives:
         ready(lives)
         with connection(port) as vanished:
             vanished.sendall(UPGRADE)
@@ -127,7 +127,7 @@ def test_a_client_that_asks_again_before_it_has_its_answer_is_no_silent_one() ->
 
 def test_a_flood_of_pings_whose_pongs_nobody_reads_is_not_taken_in() -> None:
     source = Source(["010000"])
-    with serving(source, wait=True) as port, connection(port, SO_RCVBUF=4096) as flood:
+    with serving(source) as port, connection(port, SO_RCVBUF=4096) as flood:
         flood.sendall(UPGRADE)
         wait_for_sessions(port, 1)
         flood.settimeout(1.0)
@@ -137,7 +137,7 @@ def test_a_flood_of_pings_whose_pongs_nobody_reads_is_not_taken_in() -> None:
 
 
 def test_a_connection_that_asks_for_nothing_is_dropped() -> None:
-    with serving(Source(["010000"]), handshake_timeout_s=0.2, wait=True) as port:
+    with serving(Source(["010000"]), handshake_timeout_s=0.2) as port:
         with connection(port) as silent:
             assert is_over(silent)
         with connection(port) as slow:

@@ -68,7 +68,7 @@ def test_robots_that_ask_at_once_are_answered_as_if_each_were_alone(run: Path) -
                 answers[seed].append(player.action(obs, step / FPS))
             assert player.inferences == STEPS
 
-    with serving(source, memory_bytes=10**9, batching=Batching(window_s=0.5), wait=True) as port:
+    with serving(source, memory_bytes=10**9, batching=Batching(window_s=0.5)) as port:
         robots = [threading.Thread(target=robot, args=(port, seed)) for seed in answers]
         for thread in robots:
             thread.start()
@@ -87,7 +87,7 @@ def test_robots_that_ask_at_once_are_answered_as_if_each_were_alone(run: Path) -
 
 def test_a_wrong_unit_is_refused_over_the_wire_and_the_episode_goes_on(run: Path) -> None:
     with (
-        serving(Trained(load(run)), memory_bytes=10**9, wait=True) as port,
+        serving(Trained(load(run)), memory_bytes=10**9) as port,
         InferenceClient("127.0.0.1", port).new_session(context={"seed": 1}) as session,
     ):
         assert session.meta["every_step"]
