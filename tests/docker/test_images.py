@@ -126,6 +126,7 @@ print(json.dumps(files))
             r".*/\.env",
             r".*/\.aws(/|$)",
             r"/work/",
+            r"/tmp/",
             r".*/notes\.txt$",
         ):
             assert [name for name in files if re.match(pattern, name)] == []
