@@ -12,7 +12,8 @@ VERSION = b"positronic.signal_version"
 NAMED = b"2"
 PREFIX = "ts."
 # The order in which its own converter takes them. All are of the same clock, so that the signals of
-# an episode are, too, whichever of these each of them has.
+# an episode are, too, whichever of these each of them has; the converter leaves out those that lack
+# the first that any of them has.
 ORDER = ("harness.world", "received.world", "recorded")
 
 
