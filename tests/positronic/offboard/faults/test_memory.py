@@ -3,7 +3,13 @@
 import threading
 
 from positronic.offboard import wire
-from tests.positronic.offboard.faults.process import FEW_OBJECTS, MIB, Neighbour, ServerProcess
+from tests.positronic.offboard.faults.process import (
+    FEW_OBJECTS,
+    MIB,
+    Holdings,
+    Neighbour,
+    ServerProcess,
+)
 from tests.positronic.offboard.faults.sockets import binary, open_session
 from tests.positronic.offboard.running import ask, raw, ready
 
@@ -34,19 +40,28 @@ def come_and_go(port: int, count: int) -> None:
         assert not robot.is_alive()
 
 
+def is_steady(before: Holdings, after: Holdings) -> bool:
+    return after.threads <= before.threads and after.resident - before.resident < 4 * MIB
+
+
 def test_a_thousand_sessions_leave_no_memory_objects_files_or_threads(
     server: ServerProcess,
 ) -> None:
-    before_all = server.holdings().files
+    files = server.holdings().files
     come_and_go(server.port, 200)
-    server.wait_for_files(before_all)
-    before = server.holdings()
-    with Neighbour(server.port):
-        come_and_go(server.port, SESSIONS)
-    server.wait_for_files(before.files)
-    after = server.holdings()
+    server.wait_for_files(files)
+    held = [server.holdings()]
+    # What leaks does so every time; what allocator and threads keep for later, they keep once.
+    for _ in range(3):
+        with Neighbour(server.port):
+            come_and_go(server.port, SESSIONS)
+        server.wait_for_files(files)
+        held.append(server.holdings())
+        grown = held[-1].more_than(held[-2])
+        assert sum(grown.values()) < FEW_OBJECTS, grown
+        if is_steady(*held[-2:]):
+            break
+    else:
+        raise AssertionError([(each.resident, each.threads) for each in held])
+    assert held[-1].threads <= held[0].threads + 2
     server.assert_lives()
-    grown = after.more_than(before)
-    assert sum(grown.values()) < FEW_OBJECTS, grown
-    assert after.threads <= before.threads + 1
-    assert after.resident - before.resident < 4 * MIB
