@@ -10,6 +10,9 @@ them: in MuJoCo 1 is open up to release 0.2.1, and from 0.3.0 on 0 is open every
 sources of the releases 0.2.1 to 0.4.1). A recorder that ran from a git checkout has a version but
 is no release, so it states nothing; nor does a copy that a later release made of an older
 recording, nor a real gripper before 0.3.0, which counted according to its make.
+
+**Poses.** Those of another point of the arm than the link ``end_effector`` are moved to it, where
+the recording states their point: see :mod:`positronic.dataset.tool_point`.
 """
 
 import re
@@ -21,6 +24,7 @@ from typing import Any, override
 import numpy as np
 from numpy.typing import NDArray
 
+from positronic.dataset import tool_point
 from positronic.dataset.episode import Episode, EpisodeView
 from positronic.dataset.signal import Signal
 from positronic.dataset.transforms import map_values
@@ -77,11 +81,26 @@ def _by_release(episode: Episode) -> Convention | None:
 def adapted(episode: Episode, names: Iterable[str], grip: Convention | None) -> Episode:
     """The episode as someone expects it who reads the signals ``names``.
 
-    Signals under their other name are found, and the grip counts as ``grip`` where the recording
-    states that it counts otherwise; what states nothing is left as it is. The episode itself
-    comes back when there is nothing to change.
+    Signals under their other name are found, poses are of the point that policies get, and the grip
+    counts as ``grip``, where the recording states that it is otherwise; what states nothing is left
+    as it is. The episode itself comes back when there is nothing to change.
+
+    Raises:
+        EpisodeError: A statement makes no sense.
     """
-    present = episode.signals
+    found = episode.signals
+    changed: dict[str, Signal] = {}
+    statics: dict[str, Any] = {}
+    moves, frames = tool_point.moves(episode)
+    if moves:
+        changed |= {name: map_values(found[name], moves[name]) for name in moves if name in found}
+        statics[tool_point.FRAMES] = frames
+    stated = grip_convention(episode) if grip is not None else None
+    if stated is not None and grip is not None and stated != grip:
+        turn = _Turned(stated["open"], stated["closed"], grip["open"], grip["closed"])
+        changed |= {name: map_values(found[name], turn) for name in GRIPS if name in found}
+        statics[CONVENTION] = dict(grip)
+    present = {**found, **changed}
     aliases = {
         name: present[other]
         for name in names
@@ -89,12 +108,9 @@ def adapted(episode: Episode, names: Iterable[str], grip: Convention | None) -> 
         for other in (other_name(name),)
         if other is not None and other in present
     }
-    stated = grip_convention(episode) if grip is not None else None
-    if stated is None or grip is None or stated == grip:
-        return _Adapted(episode, aliases, {}) if aliases else episode
-    turn = _Turned(stated["open"], stated["closed"], grip["open"], grip["closed"])
-    turned = {name: map_values(present[name], turn) for name in GRIPS if name in present}
-    return _Adapted(episode, aliases | turned, {CONVENTION: dict(grip)})
+    if not (changed or aliases or statics):
+        return episode
+    return _Adapted(episode, changed | aliases, statics)
 
 
 def other_name(name: str) -> str | None:

@@ -1,9 +1,10 @@
 """When the samples of a signal were, by its parquet file.
 
-Public Positronic up to 0.3 wrote one column of timestamps, called ``timestamp`` or ``ts_ns``. Since
-0.4 there may be several, ``ts.<time line>`` int64 (ns): when a sample was made, received, and
+Public Positronic up to 0.2 wrote one column of timestamps, called ``timestamp`` or ``ts_ns``. Since
+0.3 there may be several, ``ts.<time line>`` int64 (ns): when a sample was made, received, and
 handled by the recorder, each by the wall clock and by the world's, which in simulation is MuJoCo's
-time. Such files say so in their schema's metadata. Read in the sources of the release 0.4.1.
+time. Such files say so in their schema's metadata. Read in the sources of the releases 0.3.0 to
+0.4.1.
 """
 
 from typing import Any

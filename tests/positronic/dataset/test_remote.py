@@ -101,7 +101,9 @@ def test_choosing_by_static_values_fetches_these_at_once(raw: Path, faulty: Faul
 
 def test_several_signals_come_at_once(raw: Path, faulty: Faulty) -> None:
     episode = load_all_datasets(URL)[0]
-    adapted(episode, [], None).prefetch(["q", "image.wrist", "absent"])
+    wanted = adapted(episode, [], None)
+    assert fetched(faulty) == [f"{EPISODE}0/static.json"]
+    wanted.prefetch(["q", "image.wrist", "absent"])
     names = ["image.wrist.frames.parquet", "image.wrist.mp4", "q.parquet"]
     assert fetched(faulty) == [f"{EPISODE}0/{name}" for name in names]
     assert len(episode["q"]) == len(episode["image.wrist"]) == 4

@@ -1,4 +1,4 @@
-"""Recordings of public Positronic since 0.4, by what its sources say of their files."""
+"""Recordings of public Positronic since 0.3, by what its sources say of their files."""
 
 from pathlib import Path
 from typing import Any

@@ -99,14 +99,17 @@ def server_meta(host: str, port: int) -> dict[str, Any]:
     }
 
 
-def local_stack(image_sizes: Mapping[str, Any]) -> dict[str, Any]:
+def local_stack(image_sizes: Mapping[str, Any], grip: Mapping[str, Any]) -> dict[str, Any]:
     """Say what a client should do on its side; public ones refuse a server that does not.
 
     Play chunks by their timestamps, and shrink images to ``image_sizes`` (``[width, height]`` by
-    key) where the model takes any.
+    key) where the model takes any. Those that read this, Positronic's since 0.3, count a grip as 0
+    when it is open; where by ``grip``, as in a contract, the model's side has 1, they turn it.
     """
     stack: list[dict[str, Any]] = [{"name": "chunked_schedule"}]
     if image_sizes:
         width, height = (max(size[i] for size in image_sizes.values()) for i in (0, 1))
         stack.append({"name": "restrict_image_size", "args": {"width": width, "height": height}})
+    if grip.get("open") == 1 and grip.get("closed") == 0:
+        stack.append({"name": "flip_grip"})
     return {"seq": stack}

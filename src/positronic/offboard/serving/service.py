@@ -184,7 +184,8 @@ class Service:
             self.store, channel, model_id, lambda: session.machine.to(SessionState.LOADING)
         )
         meta = session.begin(model_id, lease)
-        stack = local_stack(meta.get("image_sizes") or {})
+        grip = (meta.get("contract") or {}).get("grip") or {}
+        stack = local_stack(meta.get("image_sizes") or {}, grip)
         session.machine.to(SessionState.READY)
         self.metrics.opened()
         log(logger, "opened", session=session.name, model=model_id, client=channel.client)

@@ -53,7 +53,22 @@ def test_the_ready_message_says_what_every_public_client_needs(port: int) -> Non
 
 
 def test_a_model_without_images_asks_for_no_resizing() -> None:
-    assert handshake.local_stack({}) == {"seq": [{"name": "chunked_schedule"}]}
+    assert handshake.local_stack({}, {}) == {"seq": [{"name": "chunked_schedule"}]}
+
+
+@pytest.mark.parametrize(
+    ("grip", "is_turned"),
+    [
+        ({"open": 1.0, "closed": 0.0}, True),
+        ({"open": 0.0, "closed": 1.0}, False),
+        ({"open": 0.08, "closed": 0.0}, False),
+    ],
+)
+def test_clients_whose_open_grip_is_0_are_told_to_turn_it(
+    grip: dict[str, float], is_turned: bool
+) -> None:
+    stack = handshake.local_stack({}, grip)["seq"]
+    assert ({"name": "flip_grip"} in stack) == is_turned
 
 
 def test_a_client_that_ignores_timestamps_is_served(port: int) -> None:
@@ -331,7 +346,7 @@ def test_when_the_default_cannot_be_loaded_the_server_ends_with_the_reason() -> 
 
     before, threading.excepthook = threading.excepthook, excepthook
     try:
-        with serving(source):
+        with serving(source, wait=False):
             deadline = time.monotonic() + 10
             while not raised and time.monotonic() < deadline:
                 time.sleep(0.01)

@@ -126,7 +126,7 @@ def test_it_lists_and_serves_the_newest_checkpoint(server: Running) -> None:
             "action_fps": FPS,
             "action_horizon_sec": STEPS / FPS,
             "image_sizes": {},
-            "local_stack": {"seq": [{"name": "chunked_schedule"}]},
+            "local_stack": {"seq": [{"name": "chunked_schedule"}, {"name": "flip_grip"}]},
             "compress_images": False,
         }
 
