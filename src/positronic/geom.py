@@ -70,6 +70,23 @@ def quat_conj(quat: Any) -> Array:
     return np.asarray(np.asarray(quat, dtype=np.float64) * np.array([1.0, -1.0, -1.0, -1.0]))
 
 
+def pose_mul(a: Any, b: Any) -> Array:
+    """Pose ``b``, which is measured from ``a``, measured from where ``a`` is; unit quaternions."""
+    p, q = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    turn, step = p[..., 3:], np.insert(q[..., :3], 0, 0.0, axis=-1)
+    turned = quat_mul(quat_mul(turn, step), quat_conj(turn))[..., 1:]
+    return np.concatenate([p[..., :3] + turned, quat_mul(turn, q[..., 3:])], axis=-1)
+
+
+def pose_inverse(pose: Any) -> Array:
+    """What ``a`` is measured from ``b``, where ``pose`` is what ``b`` is measured from ``a``."""
+    p = np.asarray(pose, dtype=np.float64)
+    turn = quat_conj(p[..., 3:])
+    back = np.insert(-p[..., :3], 0, 0.0, axis=-1)
+    step = quat_mul(quat_mul(turn, back), quat_conj(turn))[..., 1:]
+    return np.concatenate([step, turn], axis=-1)
+
+
 def yaw(quat: Any) -> Array:
     """Heading about the vertical axis in radians, ``(-pi, pi]``: where the body's x axis points."""
     w, x, y, z = np.moveaxis(np.asarray(quat, dtype=np.float64), -1, 0)

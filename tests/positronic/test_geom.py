@@ -27,6 +27,22 @@ def test_product_and_inverse() -> None:
     np.testing.assert_allclose(unit, np.tile([1.0, 0, 0, 0], (25, 1)), atol=1e-12)
 
 
+def test_poses_multiply_as_their_matrices_do() -> None:
+    def matrices(poses: geom.Array) -> geom.Array:
+        found: geom.Array = np.tile(np.eye(4), (len(poses), 1, 1))
+        found[:, :3, :3] = Rotation.from_quat(poses[:, 3:], scalar_first=True).as_matrix()
+        found[:, :3, 3] = poses[:, :3]
+        return found
+
+    poses = np.concatenate([RNG.normal(size=(50, 3)), QUATS], axis=-1)
+    a, b = poses[:25], poses[25:]
+    wanted = matrices(a) @ matrices(b)
+    np.testing.assert_allclose(matrices(geom.pose_mul(a, b)), wanted, atol=1e-12)
+    np.testing.assert_allclose(matrices(geom.pose_mul(a, b[0])), matrices(a) @ matrices(b)[0])
+    wanted = np.asarray(np.linalg.inv(matrices(a)))
+    np.testing.assert_allclose(matrices(geom.pose_inverse(a)), wanted, atol=1e-12)
+
+
 def test_yaw() -> None:
     angles = np.linspace(-3.1, 3.1, 40)
     np.testing.assert_allclose(geom.yaw(geom.quat_from_yaw(angles)), angles, atol=1e-12)

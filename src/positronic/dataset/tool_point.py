@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from positronic.dataset.episode import Episode
 from positronic.errors import EpisodeError
-from positronic.geom import quat_conj, quat_mul
+from positronic.geom import pose_inverse, pose_mul, quat_mul
 
 FRAMES = "ee_frames"
 MODEL = "urdf"
@@ -36,7 +36,7 @@ class Moved:
 
     def __call__(self, poses: NDArray[Any]) -> NDArray[Any]:
         """Where the other point is."""
-        return compose(poses, self.offset).astype(poses.dtype)
+        return pose_mul(poses, self.offset).astype(poses.dtype)
 
 
 def moves(episode: Episode) -> tuple[dict[str, Moved], dict[str, Any]]:
@@ -53,7 +53,7 @@ def moves(episode: Episode) -> tuple[dict[str, Moved], dict[str, Any]]:
     if not isinstance(model, str):
         raise EpisodeError(
             f"its static {FRAMES!r} says of which points its poses are, and no static {MODEL!r} "
-            f"where those are; remove {FRAMES!r} with an edit log to take the poses as they are"
+            f"where those are; set {FRAMES!r} to {{}} with an edit log to take poses as they are"
         )
     links = _links(model)
     found: dict[str, Moved] = {}
@@ -61,30 +61,11 @@ def moves(episode: Episode) -> tuple[dict[str, Moved], dict[str, Any]]:
     for name, entry in stated.items():
         link, offset = _point(entry)
         end = LINK if LINK in links else link
-        way = _tuple(compose(invert(offset), links.way(link, end)))
+        way = _tuple(pose_mul(pose_inverse(offset), links.way(link, end)))
         if not np.allclose(way, HERE, rtol=0, atol=1e-12):
             found[name] = Moved(way)
             after[name] = {"site": end, "offset": list(HERE)}
     return found, after
-
-
-def compose(first: Any, second: Any) -> NDArray[np.float64]:
-    """The pose ``second``, which is measured from ``first``, measured from where ``first`` is.
-
-    Both are ``(..., 7)``: metres, and a unit quaternion with its real part first.
-    """
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    turn, step = a[..., 3:], np.concatenate([np.zeros((*b.shape[:-1], 1)), b[..., :3]], axis=-1)
-    turned = quat_mul(quat_mul(turn, step), quat_conj(turn))[..., 1:]
-    return np.concatenate([a[..., :3] + turned, quat_mul(turn, b[..., 3:])], axis=-1)
-
-
-def invert(pose: Any) -> NDArray[np.float64]:
-    """The pose that leads back."""
-    p = np.asarray(pose, dtype=np.float64)
-    back = np.concatenate([np.zeros((*p.shape[:-1], 3)), quat_conj(p[..., 3:])], axis=-1)
-    away = np.concatenate([-p[..., :3], np.broadcast_to([1.0, 0, 0, 0], p[..., 3:].shape)], axis=-1)
-    return compose(back, away)
 
 
 def _point(entry: Any) -> tuple[str, Pose]:
@@ -126,9 +107,9 @@ class _Links:
         if root != other:
             raise EpisodeError(
                 f"its {MODEL} has joints that move between {start!r}, of which its poses are, and "
-                f"{end!r}; remove {FRAMES!r} with an edit log to take the poses as they are"
+                f"{end!r}; set {FRAMES!r} to {{}} with an edit log to take poses as they are"
             )
-        return _tuple(compose(invert(first), second))
+        return _tuple(pose_mul(pose_inverse(first), second))
 
     def _from_rigid_root(self, link: str) -> tuple[str, Pose]:
         pose: Pose = HERE
@@ -136,7 +117,7 @@ class _Links:
             parent, is_fixed, origin = self._joints.get(link, ("", False, HERE))
             if not is_fixed:
                 break
-            link, pose = parent, _tuple(compose(origin, pose))
+            link, pose = parent, _tuple(pose_mul(origin, pose))
         return link, pose
 
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from positronic.dataset import DatasetWriter, DiskEpisode, Episode
 from positronic.dataset.conventions import OPEN_1, adapted
-from positronic.dataset.tool_point import compose, invert
 from positronic.errors import EpisodeError
 from positronic.geom import normalize_quat, pose_to_wire
 
@@ -157,8 +156,3 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, static: dict[str, Any], 
 def test_a_model_that_goes_in_circles_ends(tmp_path: Path) -> None:
     with pytest.raises(EpisodeError, match="joints that move"):
         adapted(recorded(tmp_path, urdf=urdf(CIRCLE), ee_frames=frames()), [POSE], None)
-
-
-def test_the_way_back() -> None:
-    np.testing.assert_allclose(compose(OFFSET, invert(OFFSET)), [0, 0, 0, 1, 0, 0, 0], atol=1e-12)
-    np.testing.assert_allclose(compose(invert(OFFSET), OFFSET), [0, 0, 0, 1, 0, 0, 0], atol=1e-12)
