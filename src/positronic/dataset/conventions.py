@@ -91,9 +91,11 @@ def adapted(episode: Episode, names: Iterable[str], grip: Convention | None) -> 
     found = episode.signals
     changed: dict[str, Signal] = {}
     statics: dict[str, Any] = {}
-    moves, frames = tool_point.moves(episode)
+    names = list(names)
+    either = {*names, *filter(None, map(other_name, names))}
+    moves, frames = tool_point.moves(episode, either & found.keys())
     if moves:
-        changed |= {name: map_values(found[name], moves[name]) for name in moves if name in found}
+        changed |= {name: map_values(found[name], move) for name, move in moves.items()}
         statics[tool_point.FRAMES] = frames
     stated = grip_convention(episode) if grip is not None else None
     if stated is not None and grip is not None and stated != grip:

@@ -9,7 +9,7 @@ is trained on what it gets when it runs. Read in the sources of the releases 0.2
 """
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,16 +39,17 @@ class Moved:
         return pose_mul(poses, self.offset).astype(poses.dtype)
 
 
-def moves(episode: Episode) -> tuple[dict[str, Moved], dict[str, Any]]:
-    """What each pose signal is to be turned by, and what ``ee_frames`` states after that.
+def moves(episode: Episode, names: Iterable[str]) -> tuple[dict[str, Moved], dict[str, Any]]:
+    """What each pose signal of ``names`` is turned by, and what ``ee_frames`` states after that.
 
     EpisodeError when its statement makes no sense, or its model has no rigid way between the two.
     """
-    stated = episode.static.get(FRAMES)
-    if not stated:
-        return {}, {}
+    stated = episode.static.get(FRAMES, {})
     if not isinstance(stated, Mapping):
         raise _senseless(stated)
+    entries = {name: stated[name] for name in names if name in stated}
+    if not entries:
+        return {}, {}
     model = episode.static.get(MODEL)
     if not isinstance(model, str):
         raise EpisodeError(
@@ -58,7 +59,7 @@ def moves(episode: Episode) -> tuple[dict[str, Moved], dict[str, Any]]:
     links = _links(model)
     found: dict[str, Moved] = {}
     after = dict(stated)
-    for name, entry in stated.items():
+    for name, entry in entries.items():
         link, offset = _point(entry)
         end = LINK if LINK in links else link
         way = _tuple(pose_mul(pose_inverse(offset), links.way(link, end)))

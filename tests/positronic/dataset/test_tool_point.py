@@ -85,7 +85,7 @@ def test_poses_are_moved_to_where_the_model_has_its_end_effector(
 ) -> None:
     stated = frames(**({} if offset is None else {"offset": offset}))
     episode = recorded(tmp_path, urdf=urdf(), ee_frames=stated)
-    found = adapted(episode, [OUR_COMMAND], OPEN_1)
+    found = adapted(episode, [POSE, OUR_COMMAND], OPEN_1)
     way = np.linalg.inv(by_mujoco(urdf(), "gripper")) @ by_mujoco(urdf(), "end_effector")
     if offset is not None:
         way = np.linalg.inv(matrices([offset])[0]) @ way
@@ -94,7 +94,8 @@ def test_poses_are_moved_to_where_the_model_has_its_end_effector(
         np.testing.assert_allclose(matrices(found[ours].values()), wanted, atol=1e-9)
     assert np.abs(way - np.eye(4)).max() > 0.01
     assert found["ee_frames"][POSE] == {"site": "end_effector", "offset": [0, 0, 0, 1, 0, 0, 0]}
-    assert adapted(found, [OUR_COMMAND], OPEN_1) is found
+    assert adapted(found, [POSE, COMMAND], OPEN_1) is found
+    assert adapted(episode, ["grip"], OPEN_1) is episode
 
 
 def test_what_is_at_that_point_or_states_none_is_left(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_a_model_without_an_end_effector_has_its_own_point(tmp_path: Path) -> No
 
 def test_numbers_stay_of_their_type(tmp_path: Path) -> None:
     episode = recorded(tmp_path, np.float32, urdf=urdf(), ee_frames=frames())
-    found = adapted(episode, [], None)[POSE]
+    found = adapted(episode, [POSE], None)[POSE]
     assert found.values().dtype == np.float32
     assert found.timestamps().tolist() == [0, 1, 2, 3, 4]
 
