@@ -55,10 +55,8 @@ def environment(**values: str) -> Iterator[None]:
 
 
 def _start(initializer: Callable[..., None], *initargs: Any) -> None:
-    # A terminal's signals reach the whole group; the parent decides, the workers finish what they
-    # have begun, or end with it.
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    # Ctrl-C reaches the whole group; the parent decides, the workers finish what they have begun.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     initializer(*initargs)
 

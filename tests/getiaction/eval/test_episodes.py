@@ -207,10 +207,11 @@ def test_ctrl_c_ends_the_processes() -> None:
     assert multiprocessing.active_children() == []
 
 
-def test_ctrl_c_is_the_owners_business() -> None:
-    """It reaches every process of the terminal; one that died of it could not be closed."""
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
+def test_a_terminals_signals_are_the_owners_business(signum: signal.Signals) -> None:
+    """They reach every process of the terminal; one that died of them could not be closed."""
     with Environments(walk(), 1, async_envs=True) as envs:
-        os.kill(envs.vector.processes[0].pid, signal.SIGINT)
+        os.kill(envs.vector.processes[0].pid, signum)
         assert run_episodes(envs, Still(), [1]) == run_episodes(walk(), Still(), [1])
 
 

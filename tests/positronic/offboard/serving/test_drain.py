@@ -102,7 +102,7 @@ def test_a_closed_terminal_drains_it_however_often_it_says_so() -> None:
                 time.sleep(0.01)
             time.sleep(TWICE_S)
             server.signal(signal.SIGHUP)
-            assert ask(session, grip=0)["result"]
+            assert ask(session, grip=0, sleep=0.3)["result"]
         assert server.end()[0] == 0
 
 
