@@ -2,7 +2,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import mujoco
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from positronic.dataset import DatasetWriter, DiskEpisode, Episode
 from positronic.dataset.conventions import OPEN_1, adapted
 from positronic.errors import EpisodeError
 from positronic.geom import normalize_quat, pose_to_wire
+from positronic.simulator import gl
 
 POSE, COMMAND, OUR_COMMAND = "robot_state.ee_pose", "robot_command.pose", "robot_commands.pose"
 INERTIA = (
@@ -65,6 +65,10 @@ def matrices(poses: Any) -> NDArray[np.float64]:
 
 def by_mujoco(model: str, link: str) -> NDArray[np.float64]:
     """Where MuJoCo puts a link, as a homogeneous matrix."""
+    # Its import settles what this process renders with.
+    gl.select_backend(required=False)
+    import mujoco
+
     # Otherwise it makes one body of links that cannot move against each other.
     kept = model.replace("<link", '<mujoco><compiler fusestatic="false"/></mujoco><link', 1)
     physics = mujoco.MjModel.from_xml_string(kept)
