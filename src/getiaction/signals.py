@@ -4,7 +4,9 @@ By SIGTERM (``docker stop``), SIGINT (Ctrl-C), or SIGHUP (the terminal is closed
 """
 
 import os
+import select
 import signal
+import stat
 import sys
 import threading
 import time
@@ -14,6 +16,8 @@ from typing import Any, Self
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # `docker compose run` without a terminal hands a Ctrl-C on twice, within milliseconds.
 TWICE_S = 0.5
+# How long a program that reads a pipe may take to end by the same Ctrl-C.
+READER_S = 0.2
 
 
 class Stopped(SystemExit):
@@ -31,15 +35,22 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     return SIGNALS
 
 
-def leave_lost_terminal() -> None:
-    """Lead standard streams whose terminal is gone nowhere.
+def leave_lost_streams(wait_s: float = 0.0) -> None:
+    """Lead standard streams that nobody reads any more nowhere.
 
-    Otherwise the next line of progress would end, by an error, what SIGHUP lets come to its end.
+    The terminal may be gone; or Ctrl-C ended the ``tee`` that they go to as well, which takes it a
+    moment, for which up to ``wait_s`` seconds are waited. Otherwise the next line would end, by an
+    error, what is to come to its end.
     """
+    until = time.monotonic() + wait_s
     for descriptor in (1, 2):
         try:
-            os.write(descriptor, b"")
+            is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
         except OSError:
+            continue  # closed by whoever started this
+        watched = select.poll()
+        watched.register(descriptor, 0)  # what is told without being asked: an error, a hang-up
+        if watched.poll(max(0.0, until - time.monotonic()) * 1000 if is_pipe else 0):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, descriptor)
             os.close(nowhere)
@@ -74,21 +85,22 @@ class StopSignals:
             _handle(signum, self._on_signal)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        leave_lost_terminal()
+        now = time.monotonic()
+        if self.received is None:
+            leave_lost_streams(READER_S if signum == signal.SIGINT else 0.0)
         if not self.deferred:
             self.received = signal.Signals(signum)
             raise Stopped(signum)
         if self.received is None:
-            self.received, self._received_at = signal.Signals(signum), time.monotonic()
+            self.received, self._received_at = signal.Signals(signum), now
             again = ", again to end at once" if signum == signal.SIGINT else ""
             _say(f"{self.received.name}: ending after this step{again}")
-        elif signum == signal.SIGINT and not self._is_the_same(signum):
+        elif signum == signal.SIGINT and not (
+            signum == self.received and now - self._received_at < TWICE_S
+        ):
             # Whatever is being written meanwhile survives a SIGKILL, so it survives this as well.
             _say("SIGINT again: ending at once")
             os._exit(128 + signum)
-
-    def _is_the_same(self, signum: int) -> bool:
-        return signum == self.received and time.monotonic() - self._received_at < TWICE_S
 
 
 def _handle(signum: signal.Signals, handler: Any) -> None:

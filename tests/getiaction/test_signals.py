@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,21 @@ def test_a_closed_terminal_lets_the_work_come_to_its_end(tmp_path: Path) -> None
         screen.close()
         assert screen.status() == 0
     assert (tmp_path / "saved").read_text() == "SIGHUP"
+
+
+def test_ctrl_c_that_ends_the_reader_of_a_pipe_too(tmp_path: Path) -> None:
+    """As of ``2>&1 | tee log``, which may end a moment later."""
+    read, write = os.pipe()
+    worker = subprocess.Popen(
+        [sys.executable, "-c", HUNG_UP, str(tmp_path / "saved")], stdout=write, stderr=write
+    )
+    os.close(write)
+    assert os.read(read, 100) == b"working\n"
+    worker.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    os.close(read)
+    assert worker.wait(20) == 0
+    assert (tmp_path / "saved").read_text() == "SIGINT"
 
 
 def test_nohup_means_what_it_says() -> None:

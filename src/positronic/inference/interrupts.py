@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from getiaction.signals import leave_lost_terminal, stop_signals
+from getiaction.signals import READER_S, leave_lost_streams, stop_signals
 
 
 class Interrupts:
@@ -57,7 +57,7 @@ class Interrupts:
             self._allowed = False
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        leave_lost_terminal()
+        leave_lost_streams(READER_S if number == signal.SIGINT else 0.0)
         if self._allowed:
             self._allowed = False
             raise KeyboardInterrupt

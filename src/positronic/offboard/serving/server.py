@@ -17,7 +17,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from getiaction.signals import TWICE_S, leave_lost_terminal, stop_signals
+from getiaction.signals import TWICE_S, leave_lost_streams, stop_signals
 from positronic.offboard.models.model import Model
 from positronic.offboard.models.store import ModelStore
 from positronic.offboard.models.watch import watch
@@ -163,7 +163,7 @@ def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
 
     def received(number: int) -> None:
         nonlocal echo
-        leave_lost_terminal()
+        leave_lost_streams()
         if echo is None:
             echo = (number, time.monotonic() + TWICE_S)
             first.set()
