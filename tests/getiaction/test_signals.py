@@ -31,6 +31,7 @@ with StopSignals() as signals:
     print("working", flush=True)
     while signals.received is None:
         time.sleep(0.01)
+    time.sleep(0.2)
     print("what nobody sees is no error", flush=True)
     print("here neither", file=sys.stderr, flush=True)
     open(sys.argv[1], "w").write(signals.received.name)
@@ -89,10 +90,10 @@ def test_ctrl_c_that_ends_the_reader_of_a_pipe_too(tmp_path: Path) -> None:
         [sys.executable, "-c", HUNG_UP, str(tmp_path / "saved")], stdout=write, stderr=write
     )
     os.close(write)
-    assert os.read(read, 100) == b"working\n"
-    worker.send_signal(signal.SIGINT)
-    time.sleep(0.05)
-    os.close(read)
+    with open(read) as reader:
+        assert reader.readline() == "working\n"
+        worker.send_signal(signal.SIGINT)
+        time.sleep(0.05)
     assert worker.wait(20) == 0
     assert (tmp_path / "saved").read_text() == "SIGINT"
 
