@@ -93,6 +93,7 @@ def scripted(
     cameras: Sequence[str] | str | None = ("image.wrist", "image.exterior"),
     image_size: Sequence[int] = (240, 320),
     noise: float = 0.003,
+    mishaps: float = 0.0,
     speed: float = 0.25,
     keep_failures: bool = False,
     append: bool = False,
@@ -109,6 +110,8 @@ def scripted(
         cameras: Image signals to record, or none for a quick recording without pictures.
         image_size: Height and width of the pictures.
         noise: How far the arm strays from its commands, in metres (standard deviation).
+        mishaps: Share of attempts, 0 to 1, in which something goes wrong on purpose (a cube slips,
+            is missed, or is let go too early), so that the demonstrations show recoveries.
         speed: How fast the expert moves the gripper, in m/s.
         keep_failures: Record failed attempts too, with eval.success false.
         append: Add to a dataset that is already there, with seeds that it does not have yet.
@@ -116,6 +119,8 @@ def scripted(
     count = _checked_counts(episodes, workers, seed)
     if speed <= 0:
         raise UsageError(f"--speed is {speed}; expected metres a second, more than 0")
+    if not 0 <= mishaps <= 1:
+        raise UsageError(f"--mishaps is {mishaps}; expected a share, 0 to 1")
     options = {
         "cameras": names(cameras),
         "image_size": tuple(image_size),
@@ -132,7 +137,7 @@ def scripted(
         simulator.make(env, **options).close()
         started = time.monotonic()
         tally = record(
-            Scenario(simulator.env_id(env), options, float(speed)),
+            Scenario(simulator.env_id(env), options, float(speed), float(mishaps)),
             root,
             episodes=episodes,
             seed=first,

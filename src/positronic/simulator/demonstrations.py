@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from positronic import simulator
 from positronic.simulator.expert import DEFAULT_SPEED_M_S, Expert, make_expert
+from positronic.simulator.mishaps import Mishaps
 
 if TYPE_CHECKING:
     from positronic.dataset import DatasetWriter, EpisodeWriter
@@ -28,13 +29,15 @@ class Attempt:
 class Scenario:
     """What to record.
 
-    ``options`` go to the environment's constructor; ``speed`` is the expert's, in m/s; an attempt
-    fails after ``max_steps``, which by default is three times what the expert needs.
+    ``options`` go to the environment's constructor; ``speed`` is the expert's, in m/s; ``mishaps``
+    is the share of attempts in which something goes wrong on purpose; an attempt fails after
+    ``max_steps``, which by default is three times what the expert needs.
     """
 
     env: str
     options: dict[str, Any] = field(default_factory=dict)
     speed: float = DEFAULT_SPEED_M_S
+    mishaps: float = 0.0
     max_steps: int = 200
 
 
@@ -56,6 +59,7 @@ class Recorder:
         self._inner = cast("PandaEnv", self._env.unwrapped)
         self._expert: Expert = make_expert(self._env, scenario.speed)
         self._statics = {**self._inner.statics, "recording.expert_speed": scenario.speed}
+        self._mishaps = scenario.mishaps
         self._writer = writer
 
     def attempt(self, seed: int, keep_failure: bool = False) -> Attempt:
@@ -77,6 +81,7 @@ class Recorder:
 
     def _play(self, seed: int, episode: "EpisodeWriter") -> tuple[bool, int]:
         observation, info = self._env.reset(seed=seed)
+        mishaps = Mishaps(self._mishaps, seed)
         steps, over = 0, False
         while True:
             now = (steps * 10**9) // int(self._inner.control_fps)
@@ -84,10 +89,13 @@ class Recorder:
                 episode.append(name, value, now)
             episode.append(SIM_STATE, self._inner.sim_state(), now)
             if over:
+                if mishaps.begun is not None:
+                    episode.set_static("recording.mishap", mishaps.begun.kind)
                 return bool(info["is_success"]), steps
             action = self._expert.act(observation)
             episode.append("robot_commands.pose", action[:7], now)
             episode.append("target_grip", float(action[7]), now)
-            observation, _, terminated, truncated, info = self._env.step(action)
+            executed = mishaps.execute(action, observation)
+            observation, _, terminated, truncated, info = self._env.step(executed)
             over = terminated or truncated
             steps += 1
