@@ -1,5 +1,6 @@
 """Seeded damage to documents: bytes flipped, values removed, doubled, retyped or nested."""
 
+import copy
 import json
 import random
 from collections.abc import Iterator
@@ -51,6 +52,13 @@ def mutations(document: Any, count: int, seed: int = 0) -> Iterator[bytes]:
             yield json.dumps(value).encode()
 
 
+def text_mutations(text: str, count: int, seed: int = 0) -> Iterator[bytes]:
+    """Yield ``count`` damaged versions of a text, such as TOML or YAML; as :func:`mutations`."""
+    chance = random.Random(seed)
+    for _ in range(count):
+        yield _as_text(text.encode(), chance)
+
+
 def _as_text(whole: bytes, chance: random.Random) -> bytes:
     text = bytearray(whole)
     for _ in range(chance.choice((1, 2, 8))):
@@ -78,15 +86,17 @@ def _as_text(whole: bytes, chance: random.Random) -> bytes:
 def _as_value(value: Any, chance: random.Random) -> Any:
     """Change one part, chosen by a walk from the root."""
     if not isinstance(value, dict | list) or not value or chance.random() < 0.2:
-        return chance.choice(VALUES)
+        return copy.deepcopy(chance.choice(VALUES))  # it may be changed in its turn
     key = chance.choice(list(value)) if isinstance(value, dict) else chance.randrange(len(value))
     match chance.randrange(5):
         case 0:
             del value[key]
         case 1 if isinstance(value, dict):
-            value[chance.choice(("", "extra", "../up", "\x1b[2J", "a" * 300))] = value[key]
+            value[chance.choice(("", "extra", "../up", "\x1b[2J", "a" * 300))] = copy.deepcopy(
+                value[key]
+            )
         case 2 if isinstance(value, list):
-            value[key:key] = [value[key]] * 3
+            value[key:key] = [copy.deepcopy(value[key]) for _ in range(3)]
         case _:
             value[key] = _as_value(value[key], chance)
     return value
