@@ -25,13 +25,17 @@ _GONE = (EOFError, BrokenPipeError, ConnectionResetError)  # a process at the ot
 
 @dataclass(frozen=True)
 class Moment:
-    """What all environments gave at one step; arrays have one row for each environment."""
+    """What all environments gave at one step; arrays have one row for each environment.
+
+    ``success`` counts only where ``measured``: where the environment told it.
+    """
 
     raw: Any
     reward: NDArray[np.float64]
     terminated: Flags
     truncated: Flags
     success: Flags
+    measured: Flags
 
 
 class Environments:
@@ -120,8 +124,10 @@ class Environments:
         raw, reward, _, _, info = self._told(partial(self._vector.step, actions))
         self._check(info)
         none = np.zeros(self.num_envs, dtype=np.bool_)
-        flags = (info.get(key, none) for key in ("terminated", "truncated", "is_success"))
-        return Moment(raw, np.asarray(reward, dtype=np.float64), *flags)
+        flags = (info.get(key, none) for key in ("terminated", "truncated"))
+        # Gymnasium marks, under the name with an underscore, which environments told it.
+        told = (info.get(key, none) for key in ("is_success", "_is_success"))
+        return Moment(raw, np.asarray(reward, dtype=np.float64), *flags, *told)
 
     def pictures(self) -> list[NDArray[np.uint8] | None]:
         """Return each environment's picture, uint8 (H, W, 3); None where its episode is past."""

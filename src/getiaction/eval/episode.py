@@ -16,17 +16,19 @@ class Episode:
         seed: What the environment was reset with.
         sum_reward: Sum of the rewards, in float64.
         max_reward: The largest reward.
-        success: Whether the environment told ``is_success`` at any step.
+        success: Whether the environment told success at any step; None where it told neither
+            success nor failure, so that nobody measured it.
         episode_length: T.
-        data: If asked for, ``action`` (T, A), ``reward`` (T,) float64, ``success`` and ``done``
-            (T,) bool, and ``observation``, a dict of tensors (T + 1, …).
+        data: If asked for, ``action`` (T, A), ``reward`` (T,) float64, ``done`` (T,) bool,
+            ``success`` (T,) bool or, where nobody measured it, None, and ``observation``, a dict
+            of tensors (T + 1, …).
         video: The file that shows it, if one was asked for.
     """
 
     seed: int
     sum_reward: float
     max_reward: float
-    success: bool
+    success: bool | None
     episode_length: int
     data: dict[str, Any] | None = field(default=None, compare=False, repr=False)
     video: Path | None = field(default=None, compare=False)
@@ -41,18 +43,22 @@ class Track:
         self.actions: list[Tensor] = []
         self.observations: list[dict[str, Tensor]] = []
         self._rewards: list[float] = []
-        self._successes: list[bool] = []
+        self._successes: list[bool | None] = []
 
     @property
-    def succeeded(self) -> bool:
-        """Whether it has succeeded at any step."""
-        return any(self._successes)
+    def success(self) -> bool | None:
+        """Whether it has succeeded at any step; None while nothing was told of it."""
+        return any(self._successes) if self._measured else None
 
-    def add(self, reward: float, *, success: bool, over: bool) -> None:
-        """Count a step; none may follow once it is over."""
+    @property
+    def _measured(self) -> bool:
+        return any(success is not None for success in self._successes)
+
+    def add(self, reward: float, *, success: bool | None, over: bool) -> None:
+        """Count a step, of whose success None says nothing; none may follow once it is over."""
         assert not self.over
         self._rewards.append(float(reward))
-        self._successes.append(bool(success))
+        self._successes.append(success)
         self.over = over
 
     def see(self, observation: dict[str, Any], row: int) -> None:
@@ -68,7 +74,7 @@ class Track:
             seed=self.seed,
             sum_reward=reward.sum().item(),
             max_reward=reward.max().item(),
-            success=self.succeeded,
+            success=self.success,
             episode_length=len(reward),
             data=self._data(reward) if keep else None,
             video=video,
@@ -80,7 +86,9 @@ class Track:
         data: dict[str, Any] = {
             "action": torch.stack(self.actions),
             "reward": reward,
-            "success": torch.tensor(self._successes),
+            "success": torch.tensor([bool(success) for success in self._successes])
+            if self._measured
+            else None,
             "done": done,
         }
         if self.observations:

@@ -57,7 +57,7 @@ def run_episodes(
         return_data: Keep actions, rewards and successes in :attr:`Episode.data`.
         return_observations: Keep what the policy saw, too.
         videos_dir: Where to write a video of each episode, ``seed_<seed>_<outcome>.mp4``, with
-            T + 1 frames.
+            T + 1 frames; the outcome is success, failure or not_measured.
         max_videos: Write videos of the first so many only.
         render_callback: Called with the vector environment after the reset and after each step.
 
@@ -96,7 +96,7 @@ def run_episodes(
 
         limit = envs.max_steps(max_steps)
         tracks = _play(envs, actors, seeds, limit, show, keep_seen=return_observations)
-        videos = film.finish([track.succeeded for track in tracks])
+        videos = film.finish([track.success for track in tracks])
     keep = return_data or return_observations
     return [track.episode(video, keep=keep) for track, video in zip(tracks, videos, strict=True)]
 
@@ -130,7 +130,8 @@ def _play(
         raw = moment.raw
         for lane in live:
             over = moment.terminated[lane] or moment.truncated[lane] or step + 1 == max_steps
-            tracks[lane].add(moment.reward[lane], success=moment.success[lane], over=bool(over))
+            success = bool(moment.success[lane]) if moment.measured[lane] else None
+            tracks[lane].add(moment.reward[lane], success=success, over=bool(over))
         show()
         if keep_seen:
             for view in _views(envs, raw, [lane for lane in live if tracks[lane].over]):

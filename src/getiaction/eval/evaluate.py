@@ -14,7 +14,8 @@ from getiaction.errors import GetiactionError
 from getiaction.eval.environments import Environments
 from getiaction.eval.episode import Episode
 from getiaction.eval.episodes import RenderCallback, run_episodes
-from getiaction.eval.statistics import aggregate
+from getiaction.eval.statistics import NOT_MEASURED, aggregate
+from getiaction.eval.video import OUTCOMES
 from getiaction.gyms import as_gym
 from getiaction.gyms.randomness import undisturbed
 
@@ -41,9 +42,10 @@ def rollout(
 
     Returns:
         ``action`` (T, A), ``reward`` (T,) float64, ``success`` and ``done`` (T,) bool,
-        ``episode_length``, ``sum_reward``, ``max_reward``, ``is_success``, ``seed``; if asked,
-        ``observation``: a dict of tensors (T + 1, …), the last being what came after the last
-        action.
+        ``episode_length``, ``sum_reward``, ``max_reward``, ``is_success``, ``seed``; ``success``
+        and ``is_success`` are None where the environment told neither success nor failure. If
+        asked, ``observation``: a dict of tensors (T + 1, …), the last being what came after the
+        last action.
 
     Raises:
         GetiactionError: as :func:`getiaction.eval.run_episodes`.
@@ -105,11 +107,13 @@ def evaluate_policy(
 
     Returns:
         ``per_episode``: a list of dicts with ``episode_ix`` (also as ``episode_idx``),
-        ``sum_reward``, ``max_reward``, ``success``, ``episode_length``, ``seed``.
+        ``sum_reward``, ``max_reward``, ``success`` (None where the environment told neither
+        success nor failure), ``episode_length``, ``seed``.
         ``aggregated``: what :func:`aggregate` gives, ``eval_s`` and ``eval_ep_s`` (wall-clock
         seconds, and those per episode). With ``return_episode_data`` ``episodes``: tensors over
         the frames of all episodes, T + 1 for each, the last of them repeating all but the
-        observation. With ``videos_dir`` ``video_paths``.
+        observation; without ``next.success`` where that of an episode was not measured. With
+        ``videos_dir`` ``video_paths``.
 
     Raises:
         GetiactionError: as :func:`getiaction.eval.run_episodes`.
@@ -188,9 +192,10 @@ def _frames(episodes: list[Episode], fps: float) -> dict[str, torch.Tensor]:
             "frame_index": steps,
             "timestamp": steps / fps,
             "next.done": data["done"],
-            "next.success": data["success"],
             "next.reward": data["reward"].to(torch.float32),
         }
+        if all(one.success is not None for one in episodes):
+            part["next.success"] = data["success"]
         # The frame after the last action has no action of its own.
         part = {key: torch.cat([value, value[-1:]]) for key, value in part.items()}
         parts.append(part | data["observation"])
@@ -206,6 +211,7 @@ class _Report:
         self._shown = shown
         self._bar: Any = None
         self._done = self._successes = 0
+        self._measured = False
 
     def __enter__(self) -> "_Report":
         if self._shown and sys.stderr.isatty():
@@ -216,16 +222,19 @@ class _Report:
 
     def add(self, episode: Episode) -> None:
         self._done += 1
-        self._successes += episode.success
+        self._successes += bool(episode.success)
+        self._measured = self._measured or episode.success is not None
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{self._successes}/{self._done} succeeded", refresh=False)
+            so_far = f"{self._successes}/{self._done} succeeded"
+            self._bar.set_postfix_str(so_far if self._measured else NOT_MEASURED, refresh=False)
             self._bar.update()
         elif self._shown:
-            outcome = "success" if episode.success else "failure"
+            outcome = OUTCOMES[episode.success].replace("_", " ")
+            so_far = f"{self._successes} succeeded" if self._measured else NOT_MEASURED
             print(
                 f"{self._done:{1 + int(math.log10(self._total))}}/{self._total}  "
                 f"seed {episode.seed}  {outcome}  {episode.episode_length} steps  "
-                f"reward {episode.sum_reward:.3f}  {self._successes} succeeded",
+                f"reward {episode.sum_reward:.3f}  {so_far}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from getiaction.eval.episode import Episode
 
 CONFIDENCE = 0.95
+NOT_MEASURED = "success not measured"
 
 
 def aggregate(episodes: "Sequence[Episode]") -> dict[str, Any]:
@@ -17,19 +18,24 @@ def aggregate(episodes: "Sequence[Episode]") -> dict[str, Any]:
     Returns:
         ``avg_sum_reward``, ``avg_max_reward``, ``pc_success`` (0..100), ``avg_episode_length``,
         ``n_episodes``, ``n_successes``, ``success_rate`` (0..1) and the 95 % interval of it,
-        ``success_rate_low`` and ``success_rate_high``. No episodes give NaN, and 0..1.
+        ``success_rate_low`` and ``success_rate_high``. Where no episode's success was measured,
+        all that is said of success is None: it is not 0 %. Where some were, the environment tells
+        success, and an episode of which it told nothing has not reached it. No episodes give None
+        and NaN.
     """
     count = len(episodes)
-    successes = sum(episode.success for episode in episodes)
-    low, high = wilson_interval(successes, count)
+    measured = any(episode.success is not None for episode in episodes)
+    successes = sum(bool(episode.success) for episode in episodes) if measured else None
+    rate = None if successes is None else successes / count
+    low, high = (None, None) if successes is None else wilson_interval(successes, count)
     return {
         "avg_sum_reward": _mean([episode.sum_reward for episode in episodes]),
         "avg_max_reward": _mean([episode.max_reward for episode in episodes]),
-        "pc_success": _mean([episode.success for episode in episodes]) * 100,
+        "pc_success": None if rate is None else 100 * rate,
         "avg_episode_length": _mean([episode.episode_length for episode in episodes]),
         "n_episodes": count,
         "n_successes": successes,
-        "success_rate": _mean([episode.success for episode in episodes]),
+        "success_rate": rate,
         "success_rate_low": low,
         "success_rate_high": high,
     }

@@ -9,6 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+OUTCOMES = {True: "success", False: "failure", None: "not_measured"}
+
 
 class Film:
     """The videos of episodes that are played at the same time.
@@ -35,8 +37,11 @@ class Film:
             if picture is not None:
                 video.add(picture)
 
-    def finish(self, successes: Sequence[bool]) -> list[Path | None]:
-        """Name the files by their outcomes; None for an episode that was not filmed."""
+    def finish(self, successes: Sequence[bool | None]) -> list[Path | None]:
+        """Name the files by their outcomes; return None for an episode that was not filmed.
+
+        A success of None is named ``not_measured``.
+        """
         pairs = zip(self._videos, successes, strict=False)
         paths: list[Path | None] = [video.finish(success) for video, success in pairs]
         return paths + [None] * (len(successes) - len(paths))
@@ -91,14 +96,14 @@ class _EpisodeVideo:
         frame = np.ascontiguousarray(np.pad(picture, padding, mode="edge"))
         self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
 
-    def finish(self, success: bool) -> Path | None:
+    def finish(self, success: bool | None) -> Path | None:
         """Close the file and give it its name; return it, or None if there were no frames."""
         if self._container is None:
             return None
         self._container.mux(self._stream.encode(None))
         self._container.close()
         self._container = None
-        outcome = "success" if success else "failure"
+        outcome = OUTCOMES[success]
         return self._staged.replace(self._directory / f"seed_{self._seed}_{outcome}.mp4")
 
     def discard(self) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from getiaction.gyms.base import Gym, told_task
 from getiaction.gyms.randomness import EpisodeRandomness
+from getiaction.gyms.success import told_success
 
 IDLE = None  # the seed of an environment that no episode is wanted of
 
@@ -52,7 +53,10 @@ class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self._last, {"task": told_task(self.env)}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Step, unless the episode has ended; the end and success are in ``info``."""
+        """Step, unless the episode has ended; the end and success are in ``info``.
+
+        ``is_success`` is there only where the environment tells it, by whatever name.
+        """
         self._moved = self._moving
         if not self._moving:
             return self._last, 0.0, False, False, {}
@@ -62,11 +66,10 @@ class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
         except Exception as error:  # as above
             return self._last, 0.0, False, False, self._failed(error)
         self._moving = not (terminated or truncated)
-        told = {
-            "terminated": bool(terminated),
-            "truncated": bool(truncated),
-            "is_success": bool(info.get("is_success", False)),
-        }
+        told = {"terminated": bool(terminated), "truncated": bool(truncated)}
+        success = told_success(info)
+        if success is not None:
+            told["is_success"] = success
         return self._last, float(reward), False, False, told
 
     def render(self) -> Any:

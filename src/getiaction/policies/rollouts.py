@@ -15,6 +15,7 @@ from torch import Tensor, distributed
 from getiaction.data.gym import GymDataset, RolloutBatch
 from getiaction.errors import GetiactionError
 from getiaction.gyms import as_gym
+from getiaction.gyms.success import NAMES
 
 # Means over episodes; then what LeRobot's evaluation reports, and Wilson's bounds of `success`.
 MEANS = {
@@ -33,6 +34,7 @@ AGGREGATED = (
 )
 BOUNDS = {"success_low": "success_rate_low", "success_high": "success_rate_high"}
 METRICS = (*MEANS, *AGGREGATED, *BOUNDS)
+OF_SUCCESS = ("success", "pc_success", *BOUNDS)
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Evaluated(LightningModule):
       rewards; ``max_reward``; ``episode_length`` in steps;
     - LeRobot's ``avg_sum_reward``, ``avg_max_reward``, ``pc_success`` (0 to 100),
       ``avg_episode_length`` and ``n_episodes``.
+
+    What is said of success is left out where no environment told it: it is not 0.
 
     Where there are several gyms, each has ``val/gym/<name>/<metric>`` as well. Training goes on as
     if there had been no evaluation: the global random numbers, the modules' modes and the policy's
@@ -194,31 +198,52 @@ class Evaluated(LightningModule):
 
     def _log_episodes(self, stage: str) -> None:
         self.episodes = gathered(self.episodes)
-        everywhere = [episode for episodes in self.episodes.values() for episode in episodes]
-        if not everywhere:
+        if not any(self.episodes.values()):
             return
-        self._log_metrics(f"{stage}/gym", everywhere)
+        self._log_metrics(f"{stage}/gym", *self.episodes.values())
         if len(self.episodes) > 1:
             for name, episodes in self.episodes.items():
                 self._log_metrics(f"{stage}/gym/{name}", episodes)
 
-    def _log_metrics(self, prefix: str, episodes: list[Any]) -> None:
-        values = {f"{prefix}/{name}": value for name, value in metrics_of(episodes).items()}
+    def _log_metrics(self, prefix: str, *gyms: list[Any]) -> None:
+        values = {f"{prefix}/{name}": value for name, value in metrics_of(*gyms).items()}
         # All processes have the same; being told to average that, Lightning does not warn.
         self.log_dict(values, batch_size=1, sync_dist=True)
+        missing = {f"{prefix}/{name}" for name in OF_SUCCESS} - values.keys()
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            metric = getattr(callback, "monitor", None)
+            if metric in missing and metric not in self.trainer.callback_metrics:
+                raise GetiactionError(
+                    f"{type(callback).__name__} watches {metric!r}, but the environment tells no "
+                    f"success: its info has none of {', '.join(NAMES)}; let it tell one at each "
+                    f"step, or watch {prefix + '/reward_mean'!r}"
+                )
 
 
-def metrics_of(episodes: list[Any]) -> dict[str, float]:
-    """Compute :data:`METRICS` of one or more episodes, without a prefix."""
+def metrics_of(*gyms: list[Any]) -> dict[str, float]:
+    """Compute :data:`METRICS` of the episodes of one or more gyms, without a prefix.
+
+    Those of success are of the gyms that tell it, and left out where none does.
+    """
     from getiaction.eval import aggregate
 
+    episodes = [episode for several in gyms for episode in several]
+    telling = (several for several in gyms if any(e.success is not None for e in several))
     totals = aggregate(episodes)
+    told = aggregate([episode for several in telling for episode in several])
     means = {
         name: sum(float(getattr(episode, field)) for episode in episodes) / len(episodes)
         for name, field in MEANS.items()
+        if field != "success"
     }
-    bounds = {name: totals[field] for name, field in BOUNDS.items()}
-    return means | {name: float(totals[name]) for name in AGGREGATED} | bounds
+    values = {
+        "success": told["success_rate"],
+        **means,
+        **{name: totals[name] for name in AGGREGATED},
+        "pc_success": told["pc_success"],
+        **{name: told[field] for name, field in BOUNDS.items()},
+    }
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 def gathered(episodes: Mapping[str, list[Any]]) -> dict[str, list[Any]]:

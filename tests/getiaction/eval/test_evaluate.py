@@ -10,8 +10,16 @@ import torch
 from torch import Tensor
 
 from getiaction.errors import GetiactionError
-from getiaction.eval import aggregate, evaluate_policy, rollout, run_episodes, wilson_interval
+from getiaction.eval import (
+    Episode,
+    aggregate,
+    evaluate_policy,
+    rollout,
+    run_episodes,
+    wilson_interval,
+)
 from getiaction.gyms import GymnasiumGym
+from getiaction.gyms.success import NAMES
 from tests.getiaction.eval.policies import Noisy, Still, small_act
 from tests.getiaction.eval.worlds import LIMIT, walk
 
@@ -109,6 +117,57 @@ def test_a_real_policys_sessions_do_not_meet() -> None:
         assert other.sum_reward == pytest.approx(one.sum_reward, abs=1e-4)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_success_is_read_by_every_name(name: str) -> None:
+    expected = evaluate_policy(walk(), Still(), 6, start_seed=20, progress=False)
+    found = evaluate_policy(walk(tells=name), Still(), 6, start_seed=20, num_envs=4, progress=False)
+    assert clocks_apart(found) == clocks_apart(expected)
+    assert found["aggregated"]["n_successes"] > 0
+
+
+@pytest.mark.parametrize("num_envs", [1, 4])
+def test_success_that_nobody_measured_is_none(
+    num_envs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = evaluate_policy(
+        walk(tells=None),
+        Still(),
+        6,
+        start_seed=20,
+        num_envs=num_envs,
+        return_episode_data=True,
+        videos_dir=tmp_path,
+        max_videos=1,
+    )
+    told = evaluate_policy(walk(), Still(), 6, start_seed=20, progress=False)
+    assert [row["success"] for row in result["per_episode"]] == [None] * 6
+    aggregated = result["aggregated"]
+    of_success = ("pc_success", "n_successes", "success_rate")
+    for key in (*of_success, "success_rate_low", "success_rate_high"):
+        assert aggregated[key] is None
+    for key in ("avg_sum_reward", "avg_max_reward", "avg_episode_length", "n_episodes"):
+        assert aggregated[key] == told["aggregated"][key]
+    assert "next.success" not in result["episodes"]
+    assert result["video_paths"] == [str(tmp_path / "seed_20_not_measured.mp4")]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 6
+    assert all(line.endswith("success not measured") for line in lines)
+    assert "failure" not in "".join(lines)
+    one = rollout(walk(tells=None), Still(), seed=20)
+    assert (one["is_success"], one["success"]) == (None, None)
+
+
+def test_where_some_episodes_tell_success_the_others_failed() -> None:
+    """An environment may tell it only once it is there, or only at its own end."""
+    told = [
+        Episode(seed=seed, sum_reward=0.0, max_reward=0.0, success=success, episode_length=1)
+        for seed, success in enumerate((True, None, None, False))
+    ]
+    summary = aggregate(told)
+    assert (summary["n_successes"], summary["success_rate"]) == (1, 0.25)
+    assert (summary["success_rate_low"], summary["success_rate_high"]) == wilson_interval(1, 4)
+
+
 def test_one_rollout() -> None:
     calls: list[Any] = []
     result = rollout(
@@ -194,7 +253,8 @@ def test_what_cannot_be_evaluated_is_refused() -> None:
 
     with pytest.raises(GetiactionError, match="batch dimension"):
         rollout(walk(), Flat())
-    assert math.isnan(aggregate([])["success_rate"])
+    assert aggregate([])["success_rate"] is None
+    assert math.isnan(aggregate([])["avg_sum_reward"])
 
 
 def test_the_task_is_told() -> None:

@@ -34,6 +34,7 @@ class Walk(gymnasium.Env[dict[str, Any], np.ndarray[Any, Any]]):
         endless: bool = False,
         log: str | None = None,
         noisy: bool = True,
+        tells: str | None = "is_success",
     ) -> None:
         random.random()
         self.render_mode = render_mode
@@ -41,6 +42,7 @@ class Walk(gymnasium.Env[dict[str, Any], np.ndarray[Any, Any]]):
         self._sleeps_at = sleeps_at
         self._endless = endless
         self._noisy = noisy
+        self._tells = tells
         self._log = None if log is None else Path(log)
         infinite = np.full(2, np.inf, np.float32)
         self.action_space = gymnasium.spaces.Box(-infinite, infinite)
@@ -84,7 +86,8 @@ class Walk(gymnasium.Env[dict[str, Any], np.ndarray[Any, Any]]):
         self.position = self.position + np.asarray(action, np.float32)
         over = self.steps == self.length
         reward = -1.0 - float(np.abs(self.position).sum())
-        return self._seen(), reward, over, False, {"is_success": over and self.succeeds}
+        told = {} if self._tells is None else {self._tells: over and self.succeeds}
+        return self._seen(), reward, over, False, told
 
     def render(self) -> Any:
         return self._picture()

@@ -14,6 +14,7 @@ from getiaction.errors import GetiactionError
 from getiaction.eval import run_episodes, wilson_interval
 from getiaction.gyms import GymnasiumGym
 from getiaction.policies.rollouts import METRICS, Evaluated, gathered
+from getiaction.train.callbacks import EarlyStopping, GymEvaluation, ModelCheckpoint
 from tests.getiaction.train.small import Metrics, data, drift, policy, trainer
 
 
@@ -73,6 +74,47 @@ def test_several_gyms_and_held_out_episodes(state_root: Path, tmp_path: Path) ->
         losses = [module.held_out_loss(batch).item() for batch in held_out.val_dataloader()[0]]
     assert len(losses) > 1
     assert logged["val/loss"] == pytest.approx(np.mean(losses))
+
+
+OF_SUCCESS = ("success", "pc_success", "success_low", "success_high")
+
+
+def test_success_that_no_gym_tells_is_not_logged(
+    state_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = Metrics()
+    gyms = {"telling": drift(success_below=99.0), "silent": drift(tells=False)}
+    run = trainer(tmp_path, callbacks=[metrics, GymEvaluation()])
+    run.fit(policy(), data(state_root, val_gyms=gyms))
+    (logged,) = metrics.at_step.values()
+    for name in OF_SUCCESS:
+        assert f"val/gym/silent/{name}" not in logged
+    assert logged["val/gym/silent/n_episodes"] == 3
+    # Of both together only what was measured counts.
+    assert logged["val/gym/success"] == logged["val/gym/telling/success"] == 1
+    assert logged["val/gym/success_low"] == logged["val/gym/telling/success_low"]
+    assert logged["val/gym/n_episodes"] == 6
+    said = capsys.readouterr().err
+    assert "in silent: success not measured, mean reward" in said
+    assert "in telling: 3/3 succeeded" in said
+
+
+@pytest.mark.parametrize("watch", [ModelCheckpoint, EarlyStopping])
+def test_what_watches_success_that_no_gym_tells_is_one_clear_line(
+    watch: Any, state_root: Path, tmp_path: Path
+) -> None:
+    run = trainer(
+        tmp_path,
+        callbacks=[watch(monitor="val/gym/success", mode="max")],
+        enable_checkpointing=True,
+    )
+    with pytest.raises(GetiactionError) as caught:
+        run.fit(policy(), data(state_root, val_gyms=drift(tells=False)))
+    assert str(caught.value) == (
+        f"{watch.__name__} watches 'val/gym/success', but the environment tells no success: its "
+        "info has none of is_success, success, task_success, is_task_success; let it tell one at "
+        "each step, or watch 'val/gym/reward_mean'"
+    )
 
 
 class Draws(Callback):

@@ -30,9 +30,12 @@ class Drift(gymnasium.Env[dict[str, Any], np.ndarray[Any, Any]]):
     #: Overrides `success_below` of all, those made already too.
     threshold: float | None = None
 
-    def __init__(self, success_below: float = 0.0, render_mode: str | None = None) -> None:
+    def __init__(
+        self, success_below: float = 0.0, render_mode: str | None = None, tells: bool = True
+    ) -> None:
         self.render_mode = render_mode
         self.success_below = success_below
+        self.tells = tells
         self.action_space = gymnasium.spaces.Box(-np.inf, np.inf, (ACTION,), np.float32)
         self.observation_space = gymnasium.spaces.Dict(
             {
@@ -61,7 +64,7 @@ class Drift(gymnasium.Env[dict[str, Any], np.ndarray[Any, Any]]):
         reward = float(self.state[0])
         threshold = self.success_below if self.threshold is None else self.threshold
         success = reward < threshold
-        return self._seen(), reward, success, False, {"is_success": success}
+        return self._seen(), reward, success, False, {"is_success": success} if self.tells else {}
 
     def render(self) -> Any:
         return np.full((32, 32, 3), 100, np.uint8)

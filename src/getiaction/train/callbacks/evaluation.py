@@ -9,6 +9,7 @@ from lightning.pytorch import Callback
 from tqdm import tqdm
 
 from getiaction.errors import GetiactionError
+from getiaction.eval.statistics import NOT_MEASURED
 from getiaction.policies.rollouts import Evaluated, RolloutSettings, metrics_of
 
 
@@ -86,9 +87,12 @@ class GymEvaluation(Callback):
 def summary(episodes: list[Any]) -> str:
     """Say in one line how episodes went: successes, their 95 % interval, rewards and lengths."""
     values = metrics_of(episodes)
-    succeeded = sum(episode.success for episode in episodes)
-    low, high = (100 * values[name] for name in ("success_low", "success_high"))
+    told = NOT_MEASURED
+    if "success" in values:
+        succeeded = sum(bool(episode.success) for episode in episodes)
+        low, high = (100 * values[name] for name in ("success_low", "success_high"))
+        told = f"{succeeded}/{len(episodes)} succeeded ({low:.1f}-{high:.1f} %)"
     return (
-        f"{succeeded}/{len(episodes)} succeeded ({low:.1f}-{high:.1f} %), mean reward "
-        f"{values['reward_mean']:.3f}, mean length {values['episode_length']:.1f}"
+        f"{told}, mean reward {values['reward_mean']:.3f}, "
+        f"mean length {values['episode_length']:.1f}"
     )
