@@ -1,0 +1,76 @@
+"""What the tests hold in memory: a bound for each process, and who made it grow.
+
+The peak of each process that ran tests is printed at the end, and more than ``LIMIT`` fails the
+run. With ``TESTS_MEMORY=1`` in the environment, the tests after which a process had grown most are
+printed, too.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LIMIT = 3 << 30
+SHOWN = 15
+
+_peaks: dict[str, int] = {}
+_growths: list[tuple[int, int, str]] = []
+_wanted = bool(os.environ.get("TESTS_MEMORY"))
+
+
+def memory(field: str = "VmRSS") -> int:
+    """Bytes that this process has resident; the most it ever had for ``VmHWM``."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return 1024 * int(line.split()[1])
+    return 0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    before = memory() if _wanted else 0
+    result = yield
+    if _wanted:
+        now = memory()
+        _growths.append((now - before, now, item.nodeid))
+    return result
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:  # a worker of pytest-xdist, which has no terminal
+        output["memory"] = {"peak": memory("VmHWM"), "growths": _largest()}
+        return
+    if session.config.getoption("numprocesses", None) in (None, 0):
+        _peaks["this process"] = memory("VmHWM")
+    if any(peak > LIMIT for peak in _peaks.values()) and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    told = getattr(node, "workeroutput", {}).get("memory")
+    if told is not None:
+        _peaks[node.gateway.id] = told["peak"]
+        _growths.extend(map(tuple, told["growths"]))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for name, peak in sorted(_peaks.items()):
+        line = f"{name}: at most {peak / 2**30:.2f} GiB of memory"
+        if peak > LIMIT:
+            line += (
+                f", more than the {LIMIT / 2**30:g} GiB allowed (TESTS_MEMORY=1 names the tests)"
+            )
+        terminalreporter.write_line(line, red=peak > LIMIT)
+    if _wanted:
+        terminalreporter.section("tests after which their process had grown most")
+        for growth, now, test in _largest():
+            terminalreporter.write_line(f"{growth / 2**20:+8.0f} MiB to {now / 2**20:6.0f}  {test}")
+
+
+def _largest() -> list[tuple[int, int, str]]:
+    return sorted(_growths, reverse=True)[:SHOWN]
