@@ -102,10 +102,11 @@ class Reader:
             error: it is not a regular file, or larger than ``size``.
         """
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise self.refusal(f"{path} is not a regular file")
         with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise self.refusal(f"{path} is not a regular file")
             content = file.read(self.size + 1) if status.st_size <= self.size else None
         if content is None or len(content) > self.size:
             raise self.refusal(f"{path} is larger than the {self.size} bytes expected")

@@ -25,7 +25,7 @@ from positronic.errors import MissingDependency, PositronicError, UsageError
 TRACEBACK_VARIABLE = "POSITRONIC_TRACEBACK"
 # Which extra of the distribution brings a package; whatever else is missing comes with training.
 EXTRAS = {
-    **dict.fromkeys(("av", "h5py", "pyarrow"), "data"),
+    **dict.fromkeys(("av", "h5py", "jinja2", "markupsafe", "pyarrow"), "data"),
     **dict.fromkeys(("gymnasium", "mujoco"), "sim"),
     **dict.fromkeys(("prometheus_client", "starlette", "uvicorn"), "server"),
 }

@@ -1,9 +1,10 @@
 """One rollout as a card of the report: its video and the curves of its signals."""
 
 import base64
-from html import escape
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from positronic.inference.plots import Line, line_chart
@@ -12,35 +13,22 @@ from positronic.inference.results import EpisodeResult
 
 AXES = "xyz"
 POSE_SIZE = 7
-WORDS = {
-    "success": "success",
-    "timeout": "not solved in time",
-    "terminated": "failed",
-    "server_gone": "server gone",
-    "interrupted": "interrupted",
-    "error": "error",
-}
 
 
-def pill(ended_by: str) -> str:
-    """Return how a rollout ended as a coloured word."""
-    return f'<span class="pill {ended_by}">{WORDS[ended_by]}</span>'
+def episode_card(
+    index: int, result: EpisodeResult, replay: Replay, control_fps: float
+) -> dict[str, Any]:
+    """Describe rollout number ``index`` (from 0) of a run for the page: figures, film, charts."""
+    return {
+        "index": index,
+        "result": result,
+        "facts": _facts(result, control_fps),
+        "film": _film(replay),
+        "charts": _charts(result, replay, control_fps),
+    }
 
 
-def episode_card(index: int, result: EpisodeResult, replay: Replay, control_fps: float) -> str:
-    """Draw rollout number ``index`` (from 0) of a run."""
-    error = f'<span class="facts">{escape(result.error)}</span>' if result.error else ""
-    charts = _charts(result, replay, control_fps)
-    return (
-        f'<article class="card episode" id="episode-{index}">'
-        f"<header><h3>Rollout {index + 1}</h3>{pill(result.ended_by)}{error}</header>"
-        f'<div class="panels">{_film(index, replay)}'
-        f'<div class="side">{_facts(result, control_fps)}{"".join(charts[:1])}</div>'
-        f"{''.join(charts[1:])}</div></article>"
-    )
-
-
-def _facts(result: EpisodeResult, control_fps: float) -> str:
+def _facts(result: EpisodeResult, control_fps: float) -> list[tuple[str, str]]:
     latency = result.latency
     facts = [
         ("Seed", str(result.seed)),
@@ -52,26 +40,22 @@ def _facts(result: EpisodeResult, control_fps: float) -> str:
             ("Inference calls", str(latency.count)),
             ("Mean, longest", f"{latency.mean:.1f} ms, {latency.max:.1f} ms"),
         ]
-    items = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts)
-    return f'<dl class="facts">{items}</dl>'
+    return facts
 
 
-def _film(index: int, replay: Replay) -> str:
+def _film(replay: Replay) -> dict[str, Any] | None:
     if replay.video is None:
-        return ""
+        return None
     width, height = replay.video_size
-    data = base64.b64encode(replay.video).decode("ascii")
-    names = "".join(
-        f"<span>{escape(name.removeprefix('image.'))}</span>" for name in replay.cameras
-    )
-    return (
-        f'<figure class="film"><video controls muted loop playsinline preload="metadata"'
-        f' width="{width}" height="{height}" aria-label="Video of rollout {index + 1}"'
-        f' src="data:video/mp4;base64,{data}"></video><figcaption>{names}</figcaption></figure>'
-    )
+    return {
+        "width": width,
+        "height": height,
+        "data": base64.b64encode(replay.video).decode("ascii"),
+        "cameras": [name.removeprefix("image.") for name in replay.cameras],
+    }
 
 
-def _charts(result: EpisodeResult, replay: Replay, control_fps: float) -> list[str]:
+def _charts(result: EpisodeResult, replay: Replay, control_fps: float) -> list[Markup]:
     duration = replay.duration
     marks = [step / control_fps for step in result.inference_steps]
     curves = replay.curves
@@ -88,9 +72,7 @@ def _charts(result: EpisodeResult, replay: Replay, control_fps: float) -> list[s
         if objects:
             charts.append((f"Objects {AXES[axis]}", "m", objects, None))
     return [
-        "<figure>"
-        + line_chart(title, unit, lines, duration=duration, marks=marks, limits=limits)
-        + "</figure>"
+        line_chart(title, unit, lines, duration=duration, marks=marks, limits=limits)
         for title, unit, lines, limits in charts
     ]
 

@@ -4,16 +4,21 @@ Colours are CSS classes (``t-measured``, ``t-red``, …), so one chart serves li
 """
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import ArrayLike, NDArray
+
+from positronic.inference.pages import render
 
 WIDTH, HEIGHT = 360, 168
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 30, 24
+_FRAME = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP}
 
 type Scale = Callable[[float], float]
 
@@ -57,7 +62,7 @@ def line_chart(
     duration: float,
     marks: Sequence[float] = (),
     limits: tuple[float, float] | None = None,
-) -> str:
+) -> Markup:
     """Draw ``lines`` over [0, ``duration``] seconds and return one ``<svg>`` element.
 
     ``marks`` are instants to be ticked at the foot of the chart (the policy's inference calls);
@@ -73,41 +78,21 @@ def line_chart(
     def y(value: float) -> float:
         return TOP + height * (high - value) / (high - low)
 
-    parts = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" data-left="{LEFT}"'
-        f' data-width="{width}" data-duration="{duration:.4f}"'
-        f' aria-label="{escape(title)} over time">',
-        f'<text class="title" x="0" y="14">{escape(title)}'
-        f'<tspan class="unit" dx="6">{escape(unit)}</tspan></text>',
-        _legend(lines),
-    ]
-    ticks = nice_ticks(low, high)
-    for tick in ticks:
-        parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{LEFT + width}"'
-            f' y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
-            f'<text class="tick" x="{LEFT - 6}" y="{y(tick) + 3.5:.1f}" text-anchor="end">'
-            f"{_number(tick, ticks)}</text>"
-        )
-    seconds = nice_ticks(0.0, duration, 4)
-    for tick in seconds:
-        text = _number(tick, seconds) + (" s" if tick == seconds[-1] else "")
-        parts.append(
-            f'<text class="tick" x="{x(tick):.1f}" y="{HEIGHT - 6}"'
-            f' text-anchor="middle">{text}</text>'
-        )
-    foot = TOP + height
-    parts += [
-        f'<line class="mark" x1="{x(t):.1f}" x2="{x(t):.1f}" y1="{foot - 4}" y2="{foot}"/>'
-        for t in marks
-    ]
-    for line in lines:
-        dashed = " dashed" if line.dashed else ""
-        parts.append(
-            f'<path class="line t-{line.tone}{dashed}" d="{_path(line, x, y, duration)}"/>'
-        )
-    parts.append(f'<line class="cursor" x1="{LEFT}" x2="{LEFT}" y1="{TOP}" y2="{foot}"/></svg>')
-    return "".join(parts)
+    ticks, seconds = nice_ticks(low, high), nice_ticks(0.0, duration, 4)
+    texts = [_number(tick, seconds) for tick in seconds]
+    return render(
+        "chart.svg",
+        **_FRAME,
+        title=title,
+        unit=unit,
+        duration=duration,
+        foot=TOP + height,
+        legend=_legend(lines),
+        rows=[(y(tick), _number(tick, ticks)) for tick in ticks],
+        columns=list(zip(map(x, seconds), [*texts[:-1], f"{texts[-1]} s"], strict=True)),
+        marks=[x(t) for t in marks],
+        drawn=[(line, _path(line, x, y, duration)) for line in lines],
+    )
 
 
 def _limits(lines: Sequence[Line]) -> tuple[float, float]:
@@ -117,9 +102,11 @@ def _limits(lines: Sequence[Line]) -> tuple[float, float]:
     if not len(values):
         return 0.0, 1.0
     low, high = float(values.min()), float(values.max())
-    # A still quantity is drawn as a flat line in the middle, not as magnified noise.
-    pad = max(0.06 * (high - low), 0.005)
-    return low - pad, high + pad
+    # A still quantity is drawn as a flat line in the middle, not as magnified noise; half of each
+    # first, since the largest numbers differ by more than a float can hold.
+    pad = max(0.12 * (high / 2 - low / 2), 0.005, 1e-9 * max(abs(low), abs(high)))
+    bound = sys.float_info.max / 4
+    return max(low - pad, -bound), min(high + pad, bound)
 
 
 def _path(line: Line, x: Scale, y: Scale, duration: float) -> str:
@@ -142,18 +129,13 @@ def _path(line: Line, x: Scale, y: Scale, duration: float) -> str:
     return "".join(pieces)
 
 
-def _legend(lines: Sequence[Line]) -> str:
-    parts, right = [], WIDTH - RIGHT
+def _legend(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    entries, right = [], WIDTH - RIGHT
     for line in reversed(lines):
         right -= round(6.4 * len(line.label))
-        dashed = " dashed" if line.dashed else ""
-        parts.append(
-            f'<text class="legend" x="{right}" y="14">{escape(line.label)}</text>'
-            f'<line class="line t-{line.tone}{dashed}"'
-            f' x1="{right - 18}" x2="{right - 5}" y1="10" y2="10"/>'
-        )
+        entries.append({"x": right, "line": line})
         right -= 28
-    return "".join(parts) if len(lines) > 1 else ""
+    return entries if len(lines) > 1 else []
 
 
 def _number(value: float, ticks: Sequence[float]) -> str:

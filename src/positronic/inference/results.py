@@ -161,7 +161,7 @@ class RunResult:
         Everything that can differ between two runs of one policy on the same seeds (clocks,
         durations, places) lies under ``run``; the rest must come out equal.
         """
-        rate, interval = self.rate, self.rate.interval
+        rate = self.rate
         latency = self.latency
         return {
             "format": FORMAT,
@@ -182,7 +182,7 @@ class RunResult:
                 "finished": rate.trials,
                 "success_rate": rate.value,
                 # The same seeds at several delays are no independent trials.
-                "wilson_95": None if self.by_delay else [interval.low, interval.high],
+                "wilson_95": None if self.by_delay else _bounds(rate),
                 "mean_steps": self.mean_steps,
                 "ended_by": dict(sorted(Counter(e.ended_by for e in self.episodes).items())),
                 "starved_steps": sum(episode.starved for episode in self.episodes),
@@ -249,6 +249,10 @@ def jump_summary(jumps: Sequence[Jump]) -> dict[str, Any]:
     }
 
 
+def _bounds(rate: Rate) -> list[float] | None:
+    return None if rate.interval is None else [rate.interval.low, rate.interval.high]
+
+
 def _at_delay(delay: float, episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
     rate = rate_of(episodes)
     return {
@@ -256,7 +260,7 @@ def _at_delay(delay: float, episodes: Sequence[EpisodeResult]) -> dict[str, Any]
         "successes": rate.successes,
         "finished": rate.trials,
         "success_rate": rate.value,
-        "wilson_95": [rate.interval.low, rate.interval.high],
+        "wilson_95": _bounds(rate),
         "steps": sum(episode.steps for episode in episodes),
         "starved_steps": sum(episode.starved for episode in episodes),
         "chunk_jumps": jump_summary([jump for episode in episodes for jump in episode.jumps]),

@@ -64,9 +64,9 @@ class Rate:
         return self.successes / self.trials if self.trials else None
 
     @property
-    def interval(self) -> Interval:
-        """The 95 % Wilson interval."""
-        return wilson_interval(self.successes, self.trials)
+    def interval(self) -> Interval | None:
+        """The 95 % Wilson interval, or None when nothing was finished."""
+        return wilson_interval(self.successes, self.trials) if self.trials else None
 
     def __str__(self) -> str:
         if self.value is None:

@@ -129,7 +129,7 @@ def test_the_page_asks_for_nothing_and_complains_of_nothing(page: Any) -> None:
 def comparison(page: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A comparison of three policies, in the same browser once the report is done with."""
     sides = [
-        Entrant(name, sample_run(40, failures=failures).to_json(), f"{name}/report.html")
+        Entrant.of(name, sample_run(40, failures=failures).to_json(), f"{name}/report.html")
         for name, failures in (("5000", (1, 2, 3, 4, 5, 6, 8, 9)), ("10000", (1,)), ("other", (4,)))
     ]
     origin = {

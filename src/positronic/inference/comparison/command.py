@@ -212,7 +212,7 @@ def _play_all(
         except (KeyboardInterrupt, PositronicError, OSError) as error:
             return entrants, error
         report = None if root is None else f"{label}/{REPORT}"
-        entrants.append(Entrant(label, result.to_json(), report))
+        entrants.append(Entrant.of(label, result.to_json(), report))
         if cause is not None:
             return entrants, cause
     return entrants, None

@@ -54,7 +54,7 @@ class Contest:
             "second_only": pairs.second_only,
             "both_failed": pairs.neither,
             "difference": pairs.difference,
-            "newcombe_95": list(pairs.interval),
+            "newcombe_95": list(pairs.interval) if pairs.count else None,
             "mcnemar_exact_p": pairs.p_value,
             "holm_p": self.p_value,
             "verdict": self.verdict,
@@ -69,14 +69,14 @@ def all_contests(entrants: Sequence[Entrant]) -> list[Contest]:
         mine, theirs = first.finished, second.finished
         seeds = sorted(mine.keys() & theirs.keys())
         pairs = Pairs.of(
-            [mine[seed]["success"] for seed in seeds], [theirs[seed]["success"] for seed in seeds]
+            [mine[seed].success for seed in seeds], [theirs[seed].success for seed in seeds]
         )
-        solved = [seed for seed in seeds if mine[seed]["success"] and theirs[seed]["success"]]
+        solved = [seed for seed in seeds if mine[seed].success and theirs[seed].success]
         steps = None
         if solved:
             steps = (
-                mean(mine[seed]["steps"] for seed in solved),
-                mean(theirs[seed]["steps"] for seed in solved),
+                mean(mine[seed].steps for seed in solved),
+                mean(theirs[seed].steps for seed in solved),
             )
         left_out = len(first.episodes.keys() | second.episodes.keys()) - len(seeds)
         met.append((first, second, pairs, steps, left_out))
@@ -107,16 +107,16 @@ def dumps(
     entrants: Sequence[Entrant], contests: Sequence[Contest], origin: Mapping[str, Any]
 ) -> str:
     """Return the JSON text of ``comparison.json``; ``origin`` is what may differ between runs."""
-    by_seed = [entrant.episodes for entrant in entrants]
+    first, by_seed = entrants[0].results, [entrant.episodes for entrant in entrants]
     document = {
         "format": FORMAT,
-        **{k: entrants[0].document[k] for k in ("env", "task", "control_fps", "simulation_time")},
+        **{k: getattr(first, k) for k in ("env", "task", "control_fps", "simulation_time")},
         "entrants": [
             {
                 "label": entrant.label,
                 "description": entrant.description,
-                "player": entrant.document["player"],
-                "summary": entrant.document["summary"],
+                "player": entrant.results.player,
+                "summary": entrant.results.summary.model_dump(),
             }
             for entrant in entrants
         ],
@@ -124,14 +124,14 @@ def dumps(
         "seeds": [
             {
                 "seed": seed,
-                "ended_by": [episodes.get(seed, {}).get("ended_by") for episodes in by_seed],
-                "steps": [episodes.get(seed, {}).get("steps") for episodes in by_seed],
+                "ended_by": [e[seed].ended_by if seed in e else None for e in by_seed],
+                "steps": [e[seed].steps if seed in e else None for e in by_seed],
             }
             for seed in seeds_of(entrants)
         ],
         "run": {
             **origin,
-            "inference_ms": [entrant.document["run"]["inference_ms"] for entrant in entrants],
+            "inference_ms": [e.results.run.inference_ms.model_dump() for e in entrants],
         },
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

@@ -1,10 +1,13 @@
 """What is compared: the results of one policy each, from a run just played or from its files."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
+from pydantic import Field, model_validator
+
+from getiaction.documents import Document, Reader, plain
+from getiaction.text import printable
 from positronic import storage
 from positronic.errors import ContractError, DatasetError, StorageError
 from positronic.inference.results import FINISHED, FORMAT
@@ -19,14 +22,119 @@ CONDITIONS = {
 }
 
 
+# NaN is what a reward or a policy's own figures may be; the fields below take none.
+READER = Reader(
+    DatasetError, f"give the {RESULTS} as positronic-inference sim wrote it", allow_nan=True
+)
+
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Number = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
+Ending = Literal["success", "timeout", "terminated", "server_gone", "interrupted", "error"]
+
+
+class EpisodeOutcome(Document):
+    """What a comparison needs to know of a rollout."""
+
+    seed: Seed
+    success: bool
+    ended_by: Ending
+    steps: Count
+    initial_state: str
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.success != (self.ended_by == "success"):
+            raise ValueError(f"expected success to be {not self.success}, by its ended_by")
+        return self
+
+
+class Summary(Document):
+    """The figures of a run, which are those of its rollouts."""
+
+    successes: Count
+    finished: Count
+    success_rate: Annotated[float, Field(ge=0, le=1)] | None
+    wilson_95: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(max_length=2)] | None
+    mean_steps: Number | None
+    ended_by: dict[Ending, Count]
+    starved_steps: Count = 0
+    by_delay: list[Any] = Field(default_factory=list)
+
+
+class Durations(Document):
+    """Durations of inference calls in milliseconds; None where there were none."""
+
+    count: Count
+    median: Number | None
+    p95: Number | None
+    max: Number | None
+
+
+class Origin(Document):
+    """Where a run came from."""
+
+    started: str
+    command: list[str]
+    versions: dict[str, str]
+    policy: dict[str, Any]
+    inference_ms: Durations
+    error: str | None
+
+
+class Results(Document):
+    """``results.json`` of a run, as far as a comparison reads it."""
+
+    env: str
+    task: str
+    seed: Seed
+    num_iterations: Annotated[int, Field(ge=1, le=10_000_000)]
+    simulation_time: Positive
+    control_fps: Positive
+    player: str
+    charge_inference_time: bool
+    inference_delays: list[Number]
+    summary: Summary
+    episodes: list[EpisodeOutcome]
+    run: Origin
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        seeds = [episode.seed for episode in self.episodes]
+        planned = range(self.seed, self.seed + self.num_iterations)
+        if strange := [seed for seed in seeds if seed not in planned]:
+            raise ValueError(f"expected episodes of the {_range(planned)}, found seed {strange[0]}")
+        if len(self.inference_delays) > 1:
+            return self  # the same seeds at each; refused by whoever compares
+        finished = [episode for episode in self.episodes if episode.ended_by in FINISHED]
+        told = sum(episode.success for episode in finished), len(finished)
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("expected each seed once")
+        if (self.summary.successes, self.summary.finished) != told:
+            raise ValueError(f"expected a summary of {told[0]} successes in {told[1]} episodes")
+        return self
+
+
+class Version(Document):
+    """The one field that results of every version have."""
+
+    format: Annotated[int, Field(lt=2**31)]
+
+
 @dataclass(frozen=True)
 class Entrant:
-    """One side of a comparison; ``document`` is what a run's ``results.json`` holds."""
+    """One side of a comparison: a label, and what the ``results.json`` of its run holds."""
 
     label: str
-    document: Mapping[str, Any]
+    results: Results
     report: str | None = None
     """Where its own report is, relative to the comparison."""
+
+    @classmethod
+    def of(cls, label: str, document: Mapping[str, Any], report: str | None = None) -> "Entrant":
+        """Make one of a run just played, by what its results say in JSON."""
+        return cls(label, READER.validate(plain(document), Results, label), report)
 
     @classmethod
     def read(cls, directory: str, label: str) -> "Entrant":
@@ -41,49 +149,46 @@ class Entrant:
             raise StorageError(
                 f"{directory} has no {RESULTS}: give output directories of positronic-inference sim"
             )
-        try:
-            document = json.loads(storage.read_bytes(place))
-            found = document["format"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DatasetError(f"{place} is not the {RESULTS} of a run") from error
+        content = storage.read_bytes(place) if storage.is_remote(place) else READER.read(place)
+        found = READER.parse_json(content, Version, str(place)).format
         if found != FORMAT:
             raise DatasetError(
                 f"{place} has format {found}, expected {FORMAT}: play these rollouts again"
             )
-        if len(document["inference_delays"]) > 1:
+        results = READER.parse_json(content, Results, str(place))
+        if len(results.inference_delays) > 1:
             raise DatasetError(
-                f"{directory} was played at {len(document['inference_delays'])} delays; compare"
+                f"{directory} was played at {len(results.inference_delays)} delays; compare"
                 " runs with one --inference_delay each"
             )
-        return cls(label, document)
+        return cls(label, results)
 
     @property
-    def episodes(self) -> dict[int, Mapping[str, Any]]:
+    def episodes(self) -> dict[int, EpisodeOutcome]:
         """Its rollouts by seed."""
-        return {episode["seed"]: episode for episode in self.document["episodes"]}
+        return {episode.seed: episode for episode in self.results.episodes}
 
     @property
-    def finished(self) -> dict[int, Mapping[str, Any]]:
+    def finished(self) -> dict[int, EpisodeOutcome]:
         """Its rollouts in which the policy had its full chance, by seed."""
-        return {s: e for s, e in self.episodes.items() if e["ended_by"] in FINISHED}
+        return {s: e for s, e in self.episodes.items() if e.ended_by in FINISHED}
 
     @property
     def rate(self) -> Rate:
         """Successes among the finished rollouts."""
-        summary = self.document["summary"]
-        return Rate(summary["successes"], summary["finished"])
+        return Rate(self.results.summary.successes, self.results.summary.finished)
 
     @property
     def description(self) -> str:
         """The policy in a few words: its type, checkpoint and player."""
-        policy = self.document["run"]["policy"]
-        words = [str(policy.get("type", "unknown policy"))]
+        results, policy = self.results, self.results.run.policy
+        words = [printable(policy.get("type", "unknown policy"))]
         if policy.get("checkpoint_id"):
-            words.append(f"checkpoint {policy['checkpoint_id']}")
-        if self.document["player"] != "synchronous":
-            words.append(f"{self.document['player']} player")
-        words += [f"delay {delay:g} s" for delay in self.document["inference_delays"]]
-        if self.document["charge_inference_time"] and not self.document["inference_delays"]:
+            words.append(f"checkpoint {printable(policy['checkpoint_id'])}")
+        if results.player != "synchronous":
+            words.append(f"{printable(results.player)} player")
+        words += [f"delay {delay:g} s" for delay in results.inference_delays]
+        if results.charge_inference_time and not results.inference_delays:
             words.append("inference time charged")
         return ", ".join(words)
 
@@ -97,21 +202,21 @@ def require_comparable(entrants: Sequence[Entrant]) -> None:
     first = entrants[0]
     for other in entrants[1:]:
         for field, name in CONDITIONS.items():
-            a, b = first.document[field], other.document[field]
+            a, b = (getattr(side.results, field) for side in (first, other))
             if a != b:
                 raise ContractError(
-                    f"{first.label} and {other.label} cannot be compared: the {name} is {a} here"
-                    f" and {b} there"
+                    f"{first.label} and {other.label} cannot be compared: the {name} is"
+                    f" {printable(a)} here and {printable(b)} there"
                 )
-        a, b = (_planned(entrant.document) for entrant in (first, other))
+        a, b = (_planned(entrant.results) for entrant in (first, other))
         if a != b:
             raise ContractError(
-                f"{first.label} and {other.label} cannot be compared seed by seed: the seeds are"
-                f" {_range(a)} here and {_range(b)} there"
+                f"{first.label} and {other.label} cannot be compared seed by seed: the {_range(a)}"
+                f" were to be played here and the {_range(b)} there"
             )
         mine, theirs = first.episodes, other.episodes
         for seed in sorted(mine.keys() & theirs.keys()):
-            states = mine[seed]["initial_state"], theirs[seed]["initial_state"]
+            states = mine[seed].initial_state, theirs[seed].initial_state
             if all(states) and states[0] != states[1]:
                 raise ContractError(
                     f"{first.label} and {other.label} cannot be compared: seed {seed} begins"
@@ -119,9 +224,10 @@ def require_comparable(entrants: Sequence[Entrant]) -> None:
                 )
 
 
-def _planned(document: Mapping[str, Any]) -> range:
-    return range(document["seed"], document["seed"] + document["num_iterations"])
+def _planned(results: Results) -> range:
+    return range(results.seed, results.seed + results.num_iterations)
 
 
 def _range(seeds: range) -> str:
-    return f"{seeds.start} to {seeds.stop - 1}" if len(seeds) > 1 else str(seeds.start)
+    last = seeds.stop - 1
+    return f"seeds {seeds.start} to {last}" if last > seeds.start else f"seed {seeds.start}"

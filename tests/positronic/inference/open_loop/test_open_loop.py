@@ -250,7 +250,7 @@ def test_figures_and_page_are_written(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "position mm" in printed
     page = (tmp_path / "out" / "open_loop.html").read_text()
     assert page.count("<svg") == 2 * 6
-    assert "http" not in page, "the page must need nothing else"
+    assert "://" not in page, "the page must need nothing else"
     assert "$" not in page.split("</style>")[1]
 
 
