@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.waiting import line_of
+
 BUCKET = "bucket"
 # A process that forks must not have threads, so the server is no thread of the tests. It ends when
 # its standard input does, which is with the tests, however those end.
@@ -51,7 +53,7 @@ def endpoint() -> Iterator[str]:
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as server:
         assert server.stdout is not None
-        address = server.stdout.readline().strip()
+        address = line_of(server.stdout, "moto's server").strip()
         assert address.startswith("http://"), "moto's server did not start"
         yield address
         server.terminate()

@@ -21,8 +21,8 @@ class Terminal:
         """Read what is printed until there is ``text`` in it."""
         seen, deadline = "", time.monotonic() + timeout_s
         while text not in seen:
-            assert time.monotonic() < deadline, seen
-            assert self.process.poll() is None, seen
+            assert time.monotonic() < deadline, f"waited {timeout_s:g} s for {text!r} in\n{seen}"
+            assert self.process.poll() is None, f"ended before {text!r} in\n{seen}"
             if select.select([self._screen], [], [], 0.1)[0]:
                 seen += os.read(self._screen, 65536).decode(errors="replace")
 
@@ -38,7 +38,7 @@ class Terminal:
     def end(self) -> None:
         """Leave nothing behind."""
         self.process.kill()
-        self.process.wait()
+        self.process.wait(60)
         if self._screen >= 0:
             self.close()
 

@@ -1,8 +1,8 @@
 """Waiting with an end: every wait of a test has a deadline, and says what it waited for."""
 
-import select
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import IO
 
 SECONDS = 120.0
@@ -30,11 +30,23 @@ def until[T](
     return value
 
 
-def line_of(stream: IO[str] | None, what: str, seconds: float = SECONDS) -> str:
-    """Read the next line of a process's output, empty at its end; as :func:`until`.
+def line_of[Text: (str, bytes)](
+    stream: IO[Text] | None, what: str, seconds: float = SECONDS
+) -> Text:
+    """Read the next line of a process's output, empty at its end; as :func:`until`."""
+    assert stream is not None, f"there is no pipe for {what}"
+    lines: list[Text] = []
+    # A thread, since the line may be in the buffer already, where no poll of the pipe shows it.
+    thread = threading.Thread(target=lambda: lines.append(stream.readline()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert lines, f"waited {seconds:g} s for {what}"
+    return lines[0]
 
-    Only for a stream of which nothing was read ahead: a process that prints a line and waits.
-    """
-    assert stream is not None, f"no pipe for {what}"
-    until(lambda: select.select([stream], [], [], 0)[0], what, seconds)
-    return stream.readline()
+
+def join(threads: Iterable[threading.Thread], what: str, seconds: float = SECONDS) -> None:
+    """Wait for the end of threads; as :func:`until`."""
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        assert not thread.is_alive(), f"waited {seconds:g} s for {what}"

@@ -17,6 +17,7 @@ from positronic import storage
 from positronic.offboard.client import InferenceClient
 from tests.positronic.vendors.lerobot.raw import FPS, record
 from tests.positronic.vendors.lerobot.small_policy import observation
+from tests.waiting import line_of
 
 pytestmark = pytest.mark.e2e
 
@@ -133,8 +134,8 @@ def test_each_step_on_another_machine(tmp_path: Path, elsewhere: Callable[[], No
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True, env=environment) as server:
         assert server.stdout is not None
-        port = int(server.stdout.readline().strip().rpartition(":")[2])
-        assert f"{STEPS:06d}" in server.stdout.readline()
+        port = int(line_of(server.stdout, "the server's address").strip().rpartition(":")[2])
+        assert f"{STEPS:06d}" in line_of(server.stdout, "the server to be ready", 600)
         with InferenceClient("127.0.0.1", port).new_session() as session:
             assert session.meta["checkpoint_id"] == f"{STEPS:06d}"
             assert len(session.infer(observation(0))) == 4

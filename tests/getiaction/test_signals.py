@@ -10,6 +10,7 @@ import pytest
 
 from getiaction.signals import Stopped, StopSignals
 from tests.terminal import terminal
+from tests.waiting import join, line_of
 
 TWICE = """
 import os, signal
@@ -60,18 +61,24 @@ def test_a_deferred_signal_is_noted_down(capfd: pytest.CaptureFixture[str]) -> N
 
 
 def test_ctrl_c_does_not_wait_a_second_time() -> None:
-    ended = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=120
+    )
     assert (ended.returncode, ended.stdout) == (130, "SIGTERM\n")
     assert "SIGINT again: ending at once" in ended.stderr
 
 
 def test_a_ctrl_c_that_arrives_twice_is_one() -> None:
     program = TWICE.replace("SIGTERM", "SIGINT")
-    once = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    once = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
     assert (once.returncode, once.stdout) == (0, "SIGINT\nstill here\n")
     assert once.stderr == "\nSIGINT: ending after this step, again to end at once\n"
     later = program.replace("print(signals", "import time; time.sleep(0.6); print(signals")
-    again = subprocess.run([sys.executable, "-c", later], capture_output=True, text=True)
+    again = subprocess.run(
+        [sys.executable, "-c", later], capture_output=True, text=True, timeout=120
+    )
     assert (again.returncode, again.stdout) == (130, "SIGINT\n")
 
 
@@ -91,10 +98,10 @@ def test_ctrl_c_that_ends_the_reader_of_a_pipe_too(tmp_path: Path) -> None:
     )
     os.close(write)
     with open(read) as reader:
-        assert reader.readline() == "working\n"
+        assert line_of(reader, "the worker") == "working\n"
         worker.send_signal(signal.SIGINT)
         time.sleep(0.05)
-    assert worker.wait(20) == 0
+    assert worker.wait(120) == 0
     assert (tmp_path / "saved").read_text() == "SIGINT"
 
 
@@ -126,5 +133,5 @@ def test_another_thread_leaves_them_alone() -> None:
 
     thread = threading.Thread(target=enter)
     thread.start()
-    thread.join()
+    join([thread], "the other thread")
     assert seen == [former]

@@ -7,6 +7,7 @@ deep inside OpenGL with a message that names neither the cause nor the package t
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 from positronic.errors import MissingDependency
 
@@ -22,6 +23,9 @@ _NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
 def select_backend(required: bool = True) -> str:
     """Set ``MUJOCO_GL`` (EGL, else OSMesa) unless the user has set it; return its value.
 
+    Where Mesa could not write its cache of shaders, which it complains about before each rollout,
+    it is told to keep none.
+
     Args:
         required: Whether anything will be rendered. If not, a machine without the libraries gets
             ``disable`` instead of an error: physics alone needs no OpenGL.
@@ -29,6 +33,7 @@ def select_backend(required: bool = True) -> str:
     Raises:
         MissingDependency: neither library is installed; the message is the command that mends it.
     """
+    _quiet_shader_cache()
     chosen = os.environ.get("MUJOCO_GL", "").strip().lower()
     disabled = chosen in ("disable", "disabled", "off", "0", "false")
     if chosen and not (disabled and required):
@@ -48,6 +53,21 @@ def select_backend(required: bool = True) -> str:
         raise missing()
     os.environ["MUJOCO_GL"] = "disable"
     return "disable"
+
+
+def _quiet_shader_cache() -> None:
+    """Switch Mesa's cache of shaders off where its directory can be neither made nor written."""
+    if any(name in os.environ for name in ("MESA_SHADER_CACHE_DISABLE", "MESA_SHADER_CACHE_DIR")):
+        return
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        place = Path(given) if given else Path.home() / ".cache"
+    except RuntimeError:  # a user without a home
+        place = None
+    while place is not None and not place.exists() and place != place.parent:
+        place = place.parent
+    if place is None or not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        os.environ["MESA_SHADER_CACHE_DISABLE"] = "true"
 
 
 def is_available(backend: str) -> bool:

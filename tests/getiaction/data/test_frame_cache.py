@@ -20,6 +20,7 @@ from getiaction.data.frame_cache import CacheLimits, MappedFrames, digest_of, ke
 from getiaction.data.frames import VideoFrames, decode_into
 from getiaction.errors import GetiactionError
 from tests.getiaction.data.test_gather import opened
+from tests.waiting import join
 
 # 28 frames of two 32x32 cameras.
 SIZE = 28 * 2 * 3 * 32 * 32
@@ -204,8 +205,7 @@ def test_others_wait_for_the_one_that_decodes(
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert found == []
-    for thread in waiting:
-        thread.join()
+    join(waiting, "those who wait for the decoder")
     assert decoding == [0]
     for kept in found:
         assert_right(kept, frames)

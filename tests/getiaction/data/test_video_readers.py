@@ -96,7 +96,7 @@ def test_readers_stay_open_and_are_lent_to_one_thread_at_a_time(video: Path) -> 
             return id(reader)
 
     with ThreadPoolExecutor(2) as threads:
-        readers = [future.result() for future in [threads.submit(borrowed) for _ in range(2)]]
+        readers = [future.result(60) for future in [threads.submit(borrowed) for _ in range(2)]]
     assert len(set(readers)) == 2
 
 

@@ -21,7 +21,7 @@ from tests.getiaction.eval.worlds import LIMIT, Walk, walk
 SEEDS = range(20, 26)
 
 
-def alone(seed: int, limit: int = LIMIT) -> tuple[float, float, bool, int]:
+def alone(seed: int, limit: int = LIMIT) -> tuple[float, float, bool | None, int]:
     """What an episode of `Still` comes to, by hand."""
     env = Walk()
     env.reset(seed=seed)
@@ -35,7 +35,7 @@ def alone(seed: int, limit: int = LIMIT) -> tuple[float, float, bool, int]:
     return sum(rewards), max(rewards), any(successes), len(rewards)
 
 
-def told(episode: Episode) -> tuple[float, float, bool, int]:
+def told(episode: Episode) -> tuple[float, float, bool | None, int]:
     return episode.sum_reward, episode.max_reward, episode.success, episode.episode_length
 
 
@@ -218,7 +218,7 @@ def test_a_terminals_signals_are_the_owners_business(signum: signal.Signals) -> 
 def test_a_dead_process_is_told() -> None:
     with Environments(walk(), 1, async_envs=True) as envs:
         envs.vector.processes[0].kill()
-        envs.vector.processes[0].join()
+        envs.vector.processes[0].join(60)
         with pytest.raises(GetiactionError, match="a process with an environment of Walk-v0 has d"):
             run_episodes(envs, Still(), [1])
     assert multiprocessing.active_children() == []

@@ -10,6 +10,7 @@ from getiaction.errors import GetiactionError
 from getiaction.storage import fetch
 from getiaction.storage.cache import LOCK, cache_home, cache_size
 from tests.getiaction.storage.files import child, held
+from tests.waiting import line_of
 
 MIB = 1 << 20
 CHILD = """
@@ -38,7 +39,7 @@ def kept() -> set[str]:
 def fetched(*urls: str) -> None:
     """Fetch in a process that is gone afterwards."""
     with child(CHILD, "go", *urls) as process:
-        assert process.wait() == 0, process.stderr.read() if process.stderr else ""
+        assert process.wait(120) == 0, process.stderr.read() if process.stderr else ""
 
 
 def age(name: str) -> None:
@@ -65,7 +66,7 @@ def test_what_is_used_is_kept(urls: list[str]) -> None:
     )
     with process:
         assert process.stdout is not None
-        used = [Path(process.stdout.readline().strip()) for _ in range(2)]
+        used = [Path(line_of(process.stdout, "a fetched directory").strip()) for _ in range(2)]
         age("a")
         age("b")
         fetched(c)
@@ -74,7 +75,7 @@ def test_what_is_used_is_kept(urls: list[str]) -> None:
         with pytest.raises(GetiactionError, match=r"c needs 0\.00 GiB.*set POSITRONIC_CACHE_SIZE"):
             fetch(c)
         assert all(held(directory) for directory in used)
-        process.communicate()
+        process.communicate(timeout=60)
     fetch(c)
     assert kept() in ({"b", "c", "d"}, {"a", "c", "d"})
 

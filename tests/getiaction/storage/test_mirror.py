@@ -10,6 +10,7 @@ from getiaction.storage import NotThere, fetch, fetch_file
 from getiaction.storage.mirror import INDEX
 from tests.getiaction.storage.files import URL, child, held, put
 from tests.s3 import Faulty
+from tests.waiting import join
 
 
 def gets(faulty: Faulty) -> list[str]:
@@ -133,8 +134,7 @@ def test_processes_take_turns(s3: Any, faulty: Faulty) -> None:
     threads = [threading.Thread(target=one) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join(threads, "three fetches at once")
     assert errors == []
     assert gets(faulty) == ["a", "b", "c"]
 

@@ -13,6 +13,7 @@ from getiaction.storage.manifest import MANIFEST
 from getiaction.storage.publishing import Publication
 from tests.getiaction.storage.files import URL, child, held, made, objects, put
 from tests.s3 import Faulty
+from tests.waiting import join
 
 OLD = {"a": b"old a", "deep/b": b"the same", "c": b"old c"}
 NEW = {"a": b"new a", "deep/b": b"the same", "d": b"new d"}
@@ -82,9 +83,9 @@ def killed_at(faulty: Faulty, number: int, arguments: list[str], applied: bool) 
             return
         seen.append(path)
         if len(seen) == number:
-            ready.wait()
+            assert ready.wait(120), "the publishing process was not started"
             process.kill()
-            process.wait()
+            process.wait(60)
             if not applied:
                 raise ConnectionAbortedError  # the proxy gives up the request too
 
@@ -92,7 +93,7 @@ def killed_at(faulty: Faulty, number: int, arguments: list[str], applied: bool) 
     process = child(CHILD, *arguments)
     ready.set()
     with process:
-        code = process.wait()
+        code = process.wait(300)
         assert code in (0, -9), process.stderr.read() if process.stderr else ""
     faulty.watch = None
     return code != 0
@@ -100,12 +101,11 @@ def killed_at(faulty: Faulty, number: int, arguments: list[str], applied: bool) 
 
 def kills(faulty: Faulty, *arguments: str) -> Iterator[int]:
     """Kill the publication at its first change, at its second, ... until it gets through."""
-    number = 0
-    while True:
-        number += 1
+    for number in range(1, 100):
         if not killed_at(faulty, number, list(arguments), applied=number % 2 == 0):
             return
         yield number
+    raise AssertionError("a publication was killed 99 times and never got through")
 
 
 def test_a_first_publication_may_be_killed_at_any_moment(
@@ -261,8 +261,7 @@ def test_the_same_at_once_is_no_conflict(s3: Any, old: Path) -> None:
     threads = [threading.Thread(target=one) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join(threads, "three publications at once")
     assert errors == []
     assert held(fetch(URL)) == plain(s3) == OLD
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from positronic.cli import status
 from positronic.inference.command import COMMANDS
 from positronic.inference.comparison.command import prepare
+from tests.waiting import line_of
 
 ROOT = Path(__file__).parents[3]
 POLICIES = "@tests.positronic.inference.policies"
@@ -35,10 +36,10 @@ def expert_server(die_after: int, chunk: int = 0) -> Iterator[str]:
     )
     assert process.stdout is not None
     try:
-        yield process.stdout.readline().strip()
+        yield line_of(process.stdout, "the expert server").strip()
     finally:
         process.kill()
-        process.wait()
+        process.wait(60)
         process.stdout.close()
 
 

@@ -26,6 +26,7 @@ from tests.positronic.inference.commands import (
     run,
 )
 from tests.terminal import terminal
+from tests.waiting import line_of
 
 pytestmark = pytest.mark.skipif(
     not any(gl.is_available(name) for name in ("egl", "osmesa")), reason="nothing to render with"
@@ -112,7 +113,7 @@ def test_ctrl_c_writes_the_report_and_ends_with_130(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert process.stdout is not None
-    assert process.stdout.readline().startswith(" 1/99")
+    assert line_of(process.stdout, "the first rollout").startswith(" 1/99")
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

@@ -14,6 +14,7 @@ from getiaction.signals import Stopped, StopSignals
 from getiaction.train import NativeCheckpoint, NativeResume
 from getiaction.train.callbacks import StopOnSignal
 from tests.getiaction.train.small import Metrics, data, drift, policy, trainer
+from tests.waiting import join
 
 STEPS = 9
 # 2 batches an epoch.
@@ -163,7 +164,7 @@ def test_in_another_thread_training_is_left_to_itself(state_root: Path, tmp_path
         target=lambda: losses.extend(run(state_root, tmp_path, StopOnSignal())[0])
     )
     thread.start()
-    thread.join()
+    join([thread], "the training")
     assert len(losses) == STEPS
 
 

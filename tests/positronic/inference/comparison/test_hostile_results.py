@@ -165,7 +165,7 @@ class TestInChromium:
     def test_not_even_one_that_got_into_the_page(self, browser: Any, tmp_path: Path) -> None:
         sides = [Entrant(label, READER.validate(good(), Results, label)) for label in "ab"]
         page = render_page(sides, all_contests(sides), ORIGIN)
-        page = page.replace("<main>", f"<main>{SCRIPT}")
+        page = str(page).replace("<main>", f"<main>{SCRIPT}")
         policy = re.compile(r"<meta http-equiv=[^>]*>")
         path = tmp_path / "comparison.html"
         for content, title in ((page, "Comparison"), (policy.sub("", page), "ran")):

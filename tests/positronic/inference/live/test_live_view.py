@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from positronic.inference.live.view import open_live_view, pack_frame, unpack_frame
 from positronic.inference.live.window import fitting_size, mosaic
+from tests.waiting import line_of, until
 
 RED, BLUE = (230, 20, 20), (20, 20, 230)
 
@@ -35,7 +36,7 @@ def display(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     os.close(write)
     try:
         with os.fdopen(read) as stream:
-            number = stream.readline().strip()
+            number = line_of(stream, "the number of the display").strip()
         if not number:
             pytest.skip("Xvfb did not start")
         monkeypatch.setenv("DISPLAY", f":{number}")
@@ -43,7 +44,7 @@ def display(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield f":{number}"
     finally:
         process.terminate()
-        process.wait()
+        process.wait(60)
 
 
 def screenshot(display: str) -> NDArray[np.uint8]:
@@ -59,10 +60,7 @@ def share(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> float:
 
 
 def wait_for_share(display: str, colour: tuple[int, int, int], least: float) -> None:
-    deadline = time.monotonic() + 20
-    while (seen := share(screenshot(display), colour)) < least:
-        assert time.monotonic() < deadline, f"only {seen:.3f} of the screen has {colour}"
-        time.sleep(0.1)
+    until(lambda: share(screenshot(display), colour) >= least, f"{least} of the screen in {colour}")
 
 
 def test_cameras_appear_in_a_window_and_change(display: str) -> None:
@@ -92,7 +90,7 @@ def test_a_window_that_is_closed_or_stuck_does_not_hold_up_anything(display: str
         view.show(big, "stuck")
     assert time.perf_counter() - began < 2.0
     process.kill()
-    process.wait()
+    process.wait(60)
     deadline = time.monotonic() + 10
     while view.is_open and time.monotonic() < deadline:
         view.show(big, "gone")

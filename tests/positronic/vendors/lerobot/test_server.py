@@ -23,6 +23,7 @@ from positronic.vendors.lerobot.policy import act_absolute
 from positronic.vendors.lerobot.server import serve
 from tests.positronic.offboard.running import ask, get, raw, ready, receive
 from tests.positronic.vendors.lerobot.small_policy import FPS, STEPS, make_run, observation
+from tests.waiting import line_of
 
 pytestmark = pytest.mark.xdist_group("lerobot")
 
@@ -59,14 +60,14 @@ class Running:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         assert self.process.stdout is not None
-        self.first = self.process.stdout.readline()
+        self.first = line_of(self.process.stdout, "the server's address")
         match = re.search(r":(\d+)$", self.first.strip())
-        assert match, self.process.communicate()
+        assert match, self.process.communicate(timeout=60)
         self.port = int(match[1])
 
     def wait_until_ready(self) -> str:
         assert self.process.stdout is not None
-        return self.process.stdout.readline()
+        return line_of(self.process.stdout, "the server to be ready", 240)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str, str]:
         self.process.send_signal(number)
@@ -82,7 +83,7 @@ def running(*flags: str) -> Iterator[Running]:
     finally:
         if server.process.poll() is None:
             server.process.kill()
-            server.process.communicate()
+            server.process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.backends.export_cache import KEPT, ExportCache, _give_up_oldest
 from positronic.vendors.lerobot.checkpoints import Checkpoint, CheckpointDirectory
 from tests.positronic.vendors.lerobot.backends.conftest import Exported, choose, encoded
+from tests.waiting import line_of
 
 pytestmark = pytest.mark.xdist_group("lerobot")
 
@@ -165,9 +166,9 @@ def test_of_two_servers_at_once_one_exports_and_a_damaged_export_is_replaced(
         for _ in range(2)
     ]
     for server in servers:
-        while "loaded" not in server.stdout.readline():
+        while "loaded" not in line_of(server.stdout, "the checkpoint to be loaded", 300):
             assert server.poll() is None
-    said = [server.communicate("go\n")[0] for server in servers]
+    said = [server.communicate("go\n", timeout=900)[0] for server in servers]
     assert [server.returncode for server in servers] == [0, 0]
     assert "".join(said).count("exporting 010000 to ONNX (once per checkpoint)") == 1
     backend, again = choose(copied, exported.eager, backend="onnx")

@@ -46,7 +46,7 @@ def _nothing() -> None:
 def test_a_worker_starts_light_and_encodes_the_same_bytes(raw: Path, tmp_path: Path) -> None:
     (tmp_path / "worker").mkdir()
     with worker_pool(1, _nothing) as pool:
-        there, heavy = pool.submit(_encode_as_worker, raw, tmp_path / "worker").result()
+        there, heavy = pool.submit(_encode_as_worker, raw, tmp_path / "worker").result(240)
     assert heavy == []
     for vcodec in VCODECS:
         here = _encode(raw, vcodec, tmp_path / vcodec)

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, override
@@ -33,6 +32,7 @@ from tests.positronic.vendors.lerobot.conversion.kills import (
     requests,
 )
 from tests.positronic.vendors.lerobot.raw import FPS, TASK, record
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.xdist_group("lerobot-convert"),
@@ -261,10 +261,10 @@ def test_ctrl_c_and_sigkill_of_the_command(
     ]
     command = [sys.executable, "-m", "positronic.vendors.lerobot.convert", *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        _wait_for(_episode(output, 0).exists)
+        until(_episode(output, 0).exists, "the first episode to be converted")
         # By then LeRobot, which assembling needs, is not even imported.
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate()
+        _, error = process.communicate(timeout=120)
     assert process.returncode == cli.EXIT_INTERRUPTED
     assert "episodes are kept in" in error
     assert "Traceback" not in error
@@ -273,7 +273,7 @@ def test_ctrl_c_and_sigkill_of_the_command(
     for index in (1, 2):  # so that there is something left to do
         shutil.rmtree(_episode(output, index), ignore_errors=True)
     with subprocess.Popen([*command, "--resume=True"], stderr=subprocess.DEVNULL) as going_on:
-        _wait_for(_episode(output, 1).exists)
+        until(_episode(output, 1).exists, "the second episode to be converted")
         workers = psutil.Process(going_on.pid).children(recursive=True)
         going_on.kill()
     _, alive = psutil.wait_procs(workers, timeout=20)
@@ -283,13 +283,6 @@ def test_ctrl_c_and_sigkill_of_the_command(
     assert cli.status(COMMANDS, "prog", [*words, "--resume=True"]) == 0
     assert "converted 3 episodes, " in capfd.readouterr().out
     assert contents(output) == whole
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_onto_s3_whole_or_not_at_all(

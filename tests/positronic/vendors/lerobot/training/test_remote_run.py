@@ -12,6 +12,7 @@ from positronic.vendors.lerobot.training.remote_run import RUN, RemoteRunDirecto
 from positronic.vendors.lerobot.training.run_directory import run_directory
 from tests.positronic.vendors.lerobot.training.saved import damage, save, weights
 from tests.s3 import BUCKET, Faulty
+from tests.waiting import join
 
 PLACE = "s3://bucket/runs/one"
 
@@ -85,7 +86,7 @@ def test_of_two_who_begin_at_once_one_does(s3: Any, monkeypatch: pytest.MonkeyPa
 
     def begin() -> None:
         run = the_run()
-        together.wait()
+        together.wait(60)
         try:
             with run:
                 run.begin()
@@ -96,8 +97,7 @@ def test_of_two_who_begin_at_once_one_does(s3: Any, monkeypatch: pytest.MonkeyPa
     threads = [threading.Thread(target=begin) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join(threads, "four runs that begin at once")
     assert sorted(results) == ["begun", *[f"{PLACE} exists already"] * 3]
 
 

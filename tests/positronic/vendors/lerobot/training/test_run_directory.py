@@ -8,6 +8,7 @@ from getiaction.manifest import MANIFEST, faults
 from positronic.errors import CheckpointError, StorageError
 from positronic.vendors.lerobot.training.run_directory import RunDirectory, run_directory
 from tests.positronic.vendors.lerobot.training.saved import damage, save, weights
+from tests.waiting import line_of
 
 
 def run_in(tmp_path: Path) -> RunDirectory:
@@ -116,7 +117,7 @@ def test_two_processes_do_not_train_one_run(begun: Path) -> None:
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe) as other:
         assert other.stdout is not None
-        assert other.stdout.readline() == b"there\n"
+        assert line_of(other.stdout, "the other process") == b"there\n"
         with pytest.raises(StorageError, match="is being trained by another process"):
             resume(begun.parent)
         other.kill()
