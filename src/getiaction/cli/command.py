@@ -56,10 +56,13 @@ class Command(LightningCLI):
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
-        # Lightning reads the file here first of all, to look for hyperparameters.
+        # Lightning would take settings from the file here, and the model's class by its name:
+        # those are the command line's to say. What is no checkpoint is refused at once.
         arguments = self.config[self.config.subcommand] if self.config.get("subcommand") else {}
-        with reading(arguments.get("ckpt_path")):
-            super()._parse_ckpt_path()
+        path = arguments.get("ckpt_path")
+        with reading(path):
+            if path and os.path.isfile(path):
+                torch.load(path, map_location="cpu", weights_only=True)
 
     def predict(self, model: Policy, **options: Any) -> None:
         """Predict, and keep what Lightning would only have handed to a program of one's own."""

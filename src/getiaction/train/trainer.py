@@ -124,7 +124,7 @@ class Trainer(LightningsTrainer, BaseTrainer):
         self._require_places()
         with _quiet():
             try:
-                super().fit(*args, **kwargs)
+                super().fit(*args, **_as_data(kwargs))
             except SystemExit as stop:
                 # Lightning makes exit status 1 of it, which a failure has as well.
                 if isinstance(stop.__context__, KeyboardInterrupt):
@@ -147,7 +147,7 @@ class Trainer(LightningsTrainer, BaseTrainer):
             GetiactionError: there is nothing to validate.
         """
         with _quiet():
-            results = super().validate(*args, **kwargs)
+            results = super().validate(*args, **_as_data(kwargs))
         if not sum(self.num_val_batches):
             raise GetiactionError(
                 "there is nothing to validate: give the data module val_gyms to roll out in, or "
@@ -162,7 +162,7 @@ class Trainer(LightningsTrainer, BaseTrainer):
             GetiactionError: there is nothing to test.
         """
         with _quiet():
-            results = super().test(*args, **kwargs)
+            results = super().test(*args, **_as_data(kwargs))
         if not sum(self.num_test_batches):
             raise GetiactionError(
                 "there is nothing to test: give the data module test_gyms to roll out in"
@@ -172,7 +172,12 @@ class Trainer(LightningsTrainer, BaseTrainer):
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Run Lightning's ``predict``."""
         with _quiet():
-            return super().predict(*args, **kwargs)
+            return super().predict(*args, **_as_data(kwargs))
+
+
+def _as_data(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Let a checkpoint be read as data; Lightning runs code that one from http:// contains."""
+    return kwargs if kwargs.get("weights_only") is not None else {**kwargs, "weights_only": True}
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """A policy as plain data, for checkpoints that load with ``weights_only=True``."""
 
 import json
-import pickle
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,9 +17,12 @@ from lerobot.utils.constants import (
 )
 from safetensors.torch import save_file
 
+from getiaction.documents import inside, plain
 from getiaction.errors import GetiactionError
-from getiaction.policies.lerobot.making import load_processors
+from getiaction.policies.lerobot.making import load_processors, steps_of
 from getiaction.policies.lerobot.registry import config_class
+from getiaction.policies.safety import READER, Packed
+from getiaction.text import printable
 
 # Where it lies in a Lightning checkpoint.
 ENTRY = "getiaction"
@@ -30,26 +32,25 @@ type Plain = dict[str, Any]
 
 def encode(value: Any, kind: Any) -> Plain | None:
     """Encode one of LeRobot's configs with the name of its choice; None stays None."""
-    # Through JSON, so that nothing but plain types is left.
-    encoded: Plain | None = json.loads(json.dumps(draccus.encode(value, kind))) if value else None
+    encoded: Plain | None = plain(draccus.encode(value, kind)) if value else None
     return encoded
 
 
-def decode_config(plain: Plain) -> PreTrainedConfig:
-    """Rebuild a policy's config; on the CPU, wherever it was before."""
-    fields = dict(plain) | {"device": "cpu"}
+def decode_config(encoded: Plain) -> PreTrainedConfig:
+    """Rebuild a policy's config; on the CPU, wherever it was before, and from nothing else."""
+    fields = dict(encoded) | {"device": "cpu", "pretrained_path": None}
     config: PreTrainedConfig = draccus.decode(config_class(fields.pop("type")), fields)
     return config
 
 
-def decode_optimizer(plain: Plain) -> OptimizerConfig:
+def decode_optimizer(encoded: Plain) -> OptimizerConfig:
     """Rebuild the optimizer's config."""
-    return _decode(OptimizerConfig, plain)
+    return _decode(OptimizerConfig, encoded)
 
 
-def decode_scheduler(plain: Plain | None) -> LRSchedulerConfig | None:
+def decode_scheduler(encoded: Plain | None) -> LRSchedulerConfig | None:
     """Rebuild the schedule's config, if there is one."""
-    return None if plain is None else _decode(LRSchedulerConfig, plain)
+    return None if encoded is None else _decode(LRSchedulerConfig, encoded)
 
 
 def pack_processor(processor: Any) -> Plain:
@@ -58,61 +59,85 @@ def pack_processor(processor: Any) -> Plain:
         step: {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         for step, tensors in processor.state_dict().items()
     }
-    return {"config": json.loads(json.dumps(processor.get_config())), "state": state}
+    return {"config": plain(processor.get_config()), "state": state}
 
 
-def unpack_processors(config: PreTrainedConfig, before: Plain, after: Plain) -> tuple[Any, Any]:
-    """Rebuild the preprocessor and the postprocessor.
+def unpack_processors(
+    config: PreTrainedConfig, before: Plain, after: Plain, *, trusted: bool = False
+) -> tuple[Any, Any]:
+    """Rebuild the preprocessor and the postprocessor of an entry that :func:`require_entry` gave.
 
     They go through LeRobot's own files: its loader also joins steps of the one to steps of the
     other, each policy's in its own way.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for file, plain in (
+        for file, packed in (
             (POLICY_PREPROCESSOR_DEFAULT_NAME, before),
             (POLICY_POSTPROCESSOR_DEFAULT_NAME, after),
         ):
-            (folder / f"{file}.json").write_text(json.dumps(plain["config"]))
-            for step, tensors in plain["state"].items():
-                save_file(tensors, folder / f"{step}.safetensors")
-        return load_processors(config, folder)
+            (folder / f"{file}.json").write_text(json.dumps(packed["config"]))
+            for step, tensors in packed["state"].items():
+                save_file(tensors, inside(folder, f"{step}.safetensors"))
+        return load_processors(config, folder, trusted=trusted, own=steps_of(config))
 
 
 @contextmanager
 def reading(origin: Any) -> Iterator[None]:
-    """Say in a line what is wrong where a Lightning checkpoint cannot be read.
+    """Say in a line what is wrong where a Lightning checkpoint cannot be read, or made use of.
 
     Raises:
         GetiactionError: there is no file, or it is damaged, or no checkpoint at all.
     """
+    if isinstance(origin, str | Path) and Path(origin).exists() and not Path(origin).is_file():
+        # A pipe would be waited for without end.
+        raise GetiactionError(f"{origin} is not a regular file; expected a Lightning checkpoint")
     try:
         yield
+    except GetiactionError:
+        raise
     except FileNotFoundError:
         raise GetiactionError(f"there is no checkpoint {origin}") from None
     # What torch raises depends on where the file is cut and on the bytes that it begins with.
-    except (pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+    except Exception as error:
+        reason = printable(next(iter(str(error).splitlines()), "") or type(error).__name__)
         raise GetiactionError(
             f"{origin} cannot be read as a Lightning checkpoint, it is damaged or something else: "
             f"{reason}"
         ) from error
 
 
-def require_entry(checkpoint: Any, origin: Any) -> Plain:
+def require_entry(
+    checkpoint: Any, origin: Any, *, config: PreTrainedConfig | None = None, trusted: bool = False
+) -> Plain:
     """Return what :class:`LeRobotPolicy` put into a Lightning checkpoint.
 
+    Args:
+        checkpoint: What torch read.
+        origin: Where from.
+        config: The user's own, if there is one: a policy of its type, with the steps that LeRobot
+            makes for it, is what was asked for.
+        trusted: Let it load what it names, see :mod:`getiaction.policies.safety`.
+
     Raises:
-        GetiactionError: it is a checkpoint of something else.
+        GetiactionError: it is a checkpoint of something else, or would do more than it may.
     """
     if not isinstance(checkpoint, dict):
         raise GetiactionError(f"{origin} is no checkpoint: it holds a {type(checkpoint).__name__}")
     if ENTRY not in checkpoint:
         raise GetiactionError(
             f"{origin} was not written by a LeRobotPolicy: it has no {ENTRY!r}; it has: "
-            f"{', '.join(checkpoint)}"
+            f"{printable(', '.join(map(str, checkpoint)))}"
         )
     entry: Plain = checkpoint[ENTRY]
+    packed = READER.validate(entry, Packed, str(origin))
+    asked = config is not None and packed.config.type == config.type
+    packed.config.require_allowed(str(origin), trusted=trusted or asked)
+    known = steps_of(config) if config is not None and asked else ()
+    for name, processor in (("before", packed.preprocessor), ("after", packed.postprocessor)):
+        processor.config.require_allowed(
+            f"{origin}, processor {name} the policy", trusted=trusted, known=known
+        )
     return entry
 
 
@@ -145,6 +170,6 @@ def require_same_network(
     )
 
 
-def _decode(kind: Any, plain: Plain) -> Any:
-    fields = dict(plain)
+def _decode(kind: Any, encoded: Plain) -> Any:
+    fields = dict(encoded)
     return draccus.decode(kind.get_choice_class(fields.pop("type")), fields)

@@ -1,24 +1,37 @@
 """A policy's network and processors: for a dataset, from features, or from what was saved."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from lerobot.configs import FeatureType, NormalizationMode, PreTrainedConfig
 from lerobot.policies import get_policy_class, make_policy, make_pre_post_processors
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE, REWARD
 from lerobot.utils.feature_utils import dataset_to_policy_features
 
+from getiaction.documents import plain
 from getiaction.errors import GetiactionError
 from getiaction.policies.lerobot.configs import normalise_environment_state
 from getiaction.policies.lerobot.registry import missing_dependency
+from getiaction.policies.safety import (
+    CONFIG,
+    READER,
+    SELF_CONTAINED,
+    Processor,
+    Step,
+    require_safe,
+    require_safe_processors,
+)
 
 type Stats = Mapping[str, Mapping[str, Any]]
 type Made = tuple[Any, Any, Any]
 
 BACKBONE = "pretrained_backbone_weights"
+# What LeRobot reads of a policy on the hub.
+_FILES = [CONFIG, "model.safetensors", "policy_*processor*"]
 # What LeRobot's normaliser reads; without it, it passes a feature on as it is, without a word.
 NEEDED_STATS: Mapping[NormalizationMode, tuple[str, ...]] = {
     NormalizationMode.MEAN_STD: ("mean", "std"),
@@ -61,7 +74,7 @@ def make_for_dataset(config: PreTrainedConfig, meta: Any, pretrained: Path | Non
                     policy_cfg=config, dataset_stats=meta.stats
                 )
             else:
-                before, after = load_processors(config, pretrained)
+                before, after = load_processors(config, pretrained, own=steps_of(config))
     finally:
         # A run that goes on is the same run: its config says the same as before.
         config.pretrained_path = None
@@ -91,20 +104,29 @@ def make_without_weights(config: PreTrainedConfig) -> Any:
         return _ready(get_policy_class(config.type)(config=config).to(config.device))
 
 
-def load_native(path: Path) -> tuple[PreTrainedConfig, Made]:
+def load_native(path: Path, *, trusted: bool = False) -> tuple[PreTrainedConfig, Made]:
     """Load LeRobot's ``pretrained_model``, a directory or a name on the hub, onto the CPU.
 
+    Args:
+        path: Where it is.
+        trusted: Let it load what it names, see :mod:`getiaction.policies.safety`.
+
     Raises:
-        GetiactionError: there is none, or a package is missing.
+        GetiactionError: there is none, a package is missing, or it would do more than it may.
     """
     try:
-        config: PreTrainedConfig = PreTrainedConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
+        # What was looked at is what is loaded: a copy on this machine.
+        local = path if path.is_dir() else Path(snapshot_download(str(path), allow_patterns=_FILES))
+        require_safe(local, str(path), trusted=trusted)
+        config: PreTrainedConfig = PreTrainedConfig.from_pretrained(local)
+        config.device, config.pretrained_path = "cpu", None
+        with explained(config, path), without_backbone_weights(config):
+            network = get_policy_class(config.type).from_pretrained(local, config=config)
+            before, after = load_processors(config, local, trusted=trusted)
+    except GetiactionError:
+        raise
+    except Exception as error:  # whatever LeRobot, draccus, torch and safetensors raise
         raise GetiactionError(f"no policy can be loaded from {path}: {_line(error)}") from error
-    config.device = "cpu"
-    with explained(config, path), without_backbone_weights(config):
-        network = get_policy_class(config.type).from_pretrained(path, config=config)
-        before, after = load_processors(config, path)
     return config, (_ready(network), before, after)
 
 
@@ -116,8 +138,25 @@ def _ready(network: Any) -> Any:
     return network
 
 
+def steps_of(config: PreTrainedConfig) -> list[Step]:
+    """Return the steps that LeRobot itself makes for a config that a user gave.
+
+    A checkpoint that is to go on under that config may hold the same ones.
+    """
+    if config.type in SELF_CONTAINED:
+        return []
+    made = make_pre_post_processors(policy_cfg=config, dataset_stats={})
+    packed = (plain(processor.get_config()) for processor in made)
+    return [step for each in packed for step in READER.validate(each, Processor, "LeRobot").steps]
+
+
 def load_processors(
-    config: PreTrainedConfig, path: Path, stats: Stats | None = None
+    config: PreTrainedConfig,
+    path: Path,
+    stats: Stats | None = None,
+    *,
+    trusted: bool = False,
+    own: Sequence[Step] = (),
 ) -> tuple[Any, Any]:
     """Load both processors as they were saved, but for the device.
 
@@ -125,17 +164,23 @@ def load_processors(
         config: The policy's config.
         path: LeRobot's files of them.
         stats: Statistics of another dataset, which replace those that were saved.
+        trusted: Let them load what they name, see :mod:`getiaction.policies.safety`.
+        own: Steps that may, although they are not trusted.
+
+    Raises:
+        GetiactionError: they hold steps that would do more than compute.
     """
+    require_safe_processors(path, str(path), trusted=trusted, known=own)
     before: dict[str, Any] = {"device_processor": {"device": config.device}}
     after: dict[str, Any] = {}
     if stats is not None:
         # What native training replaces when it begins from a pretrained policy.
         norm_map = config.normalization_mapping
         features = {**config.input_features, **config.output_features}
-        own = {"norm_map": norm_map, "stats": stats}
-        before["normalizer_processor"] = {"features": features, **own}
+        theirs = {"norm_map": norm_map, "stats": stats}
+        before["normalizer_processor"] = {"features": features, **theirs}
         before["rename_observations_processor"] = {"rename_map": {}}
-        after["unnormalizer_processor"] = {"features": config.output_features, **own}
+        after["unnormalizer_processor"] = {"features": config.output_features, **theirs}
         if getattr(config, "use_relative_actions", False):
             before["relative_actions_processor"] = {
                 "enabled": True,

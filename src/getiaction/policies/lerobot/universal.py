@@ -59,6 +59,8 @@ class LeRobotPolicy(Wrapped):
     POLICY_NAME: ClassVar[str | None] = None
 
     _counts: Mapping[str, int] | None = None
+    #: Whether the checkpoint that it is loaded from may load what it names.
+    _trusted = False
 
     def __init__(
         self,
@@ -142,19 +144,22 @@ class LeRobotPolicy(Wrapped):
         return cls(**settings).create(metadata_of(dataset, use_imagenet_stats=use_imagenet_stats))
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> Self:
+    def from_pretrained(cls, path: str | Path, *, trust_checkpoint: bool = False) -> Self:
         """Load a policy that LeRobot or :meth:`save_pretrained` wrote, onto the CPU.
 
         Args:
             path: A ``pretrained_model`` directory, or a checkpoint or run that has one; a Lightning
                 ``.ckpt``; or a name on the hub.
+            trust_checkpoint: Let it load models and tokenizers, and run their code, from the places
+                that it names; policies other than act, diffusion, tdmpc and vqbet need it.
 
         Raises:
-            GetiactionError: there is none, or it is another policy than the class stands for.
+            GetiactionError: there is none, it is another policy than the class stands for, or it
+                would do more than it may.
         """
         if Path(path).suffix == ".ckpt":
-            return cls.load_from_checkpoint(path)
-        config, made = load_native(native_checkpoint(path))
+            return cls.load_from_checkpoint(path, trust_checkpoint=trust_checkpoint)
+        config, made = load_native(native_checkpoint(path), trusted=trust_checkpoint)
         return cls._from_config(config)._take(made)
 
     # Lightning's takes arguments of the constructor as well, which are in the checkpoint here.
@@ -166,6 +171,8 @@ class LeRobotPolicy(Wrapped):
         hparams_file: Any = None,
         strict: bool | None = None,
         weights_only: bool | None = True,
+        *,
+        trust_checkpoint: bool = False,
     ) -> Self:
         """Load a policy from a Lightning checkpoint; the dataset is not needed.
 
@@ -174,23 +181,31 @@ class LeRobotPolicy(Wrapped):
             map_location: Where to put the policy.
             hparams_file: Unused; the settings are in the checkpoint.
             strict: Whether every weight must be there; yes unless told otherwise.
-            weights_only: Run no code that the file might contain.
+            weights_only: Not to be changed: no code that the file might contain is run.
+            trust_checkpoint: As :meth:`from_pretrained` has it.
 
         Raises:
-            GetiactionError: it cannot be read, or is a checkpoint of something else.
+            GetiactionError: it cannot be read, is a checkpoint of something else, or would do more
+                than it may.
         """
+        if weights_only is False:
+            raise GetiactionError(
+                "weights_only=False would run code from the file; leave it away, since checkpoints "
+                "of a LeRobotPolicy hold none"
+            )
         with archive.reading(checkpoint_path):
-            checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=weights_only)
-        entry = archive.require_entry(checkpoint, checkpoint_path)
-        policy = cls._from_config(
-            archive.decode_config(entry["config"]),
-            optimizer=archive.decode_optimizer(entry["optimizer"]),
-            scheduler=archive.decode_scheduler(entry["scheduler"]),
-            total_steps=entry["total_steps"],
-        )
-        policy._make_like(entry)
-        policy.load_state_dict(checkpoint["state_dict"], strict=strict is not False)
-        policy.on_load_checkpoint(checkpoint)
+            checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+            entry = archive.require_entry(checkpoint, checkpoint_path, trusted=trust_checkpoint)
+            policy = cls._from_config(
+                archive.decode_config(entry["config"]),
+                optimizer=archive.decode_optimizer(entry["optimizer"]),
+                scheduler=archive.decode_scheduler(entry["scheduler"]),
+                total_steps=entry["total_steps"],
+            )
+            policy._trusted = trust_checkpoint
+            policy._make_like(entry)
+            policy.load_state_dict(checkpoint["state_dict"], strict=strict is not False)
+            policy.on_load_checkpoint(checkpoint)
         return policy.to(map_location).eval()
 
     @classmethod
@@ -233,7 +248,7 @@ class LeRobotPolicy(Wrapped):
             path = self.trainer.ckpt_path
             with archive.reading(path):
                 checkpoint = self.trainer.strategy.load_checkpoint(path, weights_only=True)
-            self._make_like(archive.require_entry(checkpoint, path))
+                self._make_like(archive.require_entry(checkpoint, path, config=self.config))
         elif meta is not None:
             self.create(meta, device=self.config.device)
         else:
@@ -261,7 +276,9 @@ class LeRobotPolicy(Wrapped):
         Raises:
             GetiactionError: the checkpoint is of something else, or of another network.
         """
-        entry = archive.require_entry(checkpoint, "the checkpoint")
+        entry = archive.require_entry(
+            checkpoint, "the checkpoint", config=self.config, trusted=self._trusted
+        )
         archive.require_same_network(
             entry["config"], self.config, checkpoint["state_dict"], self.state_dict()
         )
@@ -282,4 +299,6 @@ class LeRobotPolicy(Wrapped):
         self._take((make_without_weights(self.config), *self._unpacked(entry)))
 
     def _unpacked(self, entry: archive.Plain) -> tuple[Any, Any]:
-        return archive.unpack_processors(self.config, entry["preprocessor"], entry["postprocessor"])
+        return archive.unpack_processors(
+            self.config, entry["preprocessor"], entry["postprocessor"], trusted=self._trusted
+        )
