@@ -122,9 +122,10 @@ class Trainer(LightningsTrainer, BaseTrainer):
             OSError: checkpoints could not be written where they are to go; said before training.
         """
         self._require_places()
+        _read_as_data(kwargs)
         with _quiet():
             try:
-                super().fit(*args, **_as_data(kwargs))
+                super().fit(*args, **kwargs)
             except SystemExit as stop:
                 # Lightning makes exit status 1 of it, which a failure has as well.
                 if isinstance(stop.__context__, KeyboardInterrupt):
@@ -146,8 +147,9 @@ class Trainer(LightningsTrainer, BaseTrainer):
         Raises:
             GetiactionError: there is nothing to validate.
         """
+        _read_as_data(kwargs)
         with _quiet():
-            results = super().validate(*args, **_as_data(kwargs))
+            results = super().validate(*args, **kwargs)
         if not sum(self.num_val_batches):
             raise GetiactionError(
                 "there is nothing to validate: give the data module val_gyms to roll out in, or "
@@ -161,8 +163,9 @@ class Trainer(LightningsTrainer, BaseTrainer):
         Raises:
             GetiactionError: there is nothing to test.
         """
+        _read_as_data(kwargs)
         with _quiet():
-            results = super().test(*args, **_as_data(kwargs))
+            results = super().test(*args, **kwargs)
         if not sum(self.num_test_batches):
             raise GetiactionError(
                 "there is nothing to test: give the data module test_gyms to roll out in"
@@ -171,13 +174,15 @@ class Trainer(LightningsTrainer, BaseTrainer):
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Run Lightning's ``predict``."""
+        _read_as_data(kwargs)
         with _quiet():
-            return super().predict(*args, **_as_data(kwargs))
+            return super().predict(*args, **kwargs)
 
 
-def _as_data(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Let a checkpoint be read as data; Lightning runs code that one from http:// contains."""
-    return kwargs if kwargs.get("weights_only") is not None else {**kwargs, "weights_only": True}
+def _read_as_data(kwargs: dict[str, Any]) -> None:
+    """Let a checkpoint hold nothing but data; Lightning runs code in one from ``http://``."""
+    if kwargs.get("weights_only") is None:
+        kwargs["weights_only"] = True
 
 
 @contextmanager

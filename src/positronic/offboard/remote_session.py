@@ -12,6 +12,7 @@ from positronic.errors import Busy, ServerGone, SessionError
 from positronic.offboard import wire
 from positronic.offboard.columns import unfold
 from positronic.offboard.dialing import Dialer
+from positronic.offboard.finite import require_finite
 from positronic.offboard.link import mapping
 from positronic.offboard.request import RequestFilter
 from positronic.offboard.session import SessionState
@@ -103,10 +104,12 @@ class RemoteSession:
             raise kind(f"the server could not infer: {reply['error']}")
         if "chunk" in reply:
             chunk = mapping(reply["chunk"])
+            require_finite(chunk)
             return unfold(chunk.get("columns"), _count(chunk.get("count")))
         if "result" not in reply:
             raise SessionError(f"a reply without result or error, only {sorted(map(str, reply))}")
         result = reply["result"]
+        require_finite(result)
         if result is None:
             return []
         return list(result) if isinstance(result, list) else [result]

@@ -9,7 +9,12 @@ fail alone::
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from positronic.errors import CheckpointError
 from positronic.policy.base import Action, Policy, Session
+
+
+class UnfitModel(CheckpointError):
+    """A model whose weights or answers no robot should get; the next older one may be better."""
 
 
 @runtime_checkable

@@ -7,14 +7,14 @@ a session without a wish never waits.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, Protocol
 
 from positronic.errors import Busy, CheckpointError, UsageError
 from positronic.offboard.models.batching import STOPPING, Batcher, Batching
 from positronic.offboard.models.lease import Entry, Lease, ModelStatus
-from positronic.offboard.models.model import Model
+from positronic.offboard.models.model import Model, UnfitModel
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class ModelStore:
         *,
         memory_bytes: int,
         batching: Batching = _BATCHING,
+        older: Sequence[str] = (),
     ) -> None:
         """Serve models of ``source``; nothing is loaded yet.
 
@@ -66,11 +67,12 @@ class ModelStore:
             default: Id of the model that sessions without a wish get.
             memory_bytes: The most that all models together may hold.
             batching: How requests for one model are put together.
+            older: Ids that `acquire_default` may take instead, newest first.
         """
         if memory_bytes <= 0:
             raise UsageError(f"{memory_bytes} bytes of memory for models; expected more than none")
         self.source, self.memory_bytes, self._batching = source, memory_bytes, batching
-        self._default = default
+        self._default, self._older = default, list(older)
         self._entries: dict[str, Entry] = {}
         # What was measured, which is better than an estimate.
         self._sizes: dict[str, int] = {}
@@ -148,6 +150,22 @@ class ModelStore:
         except BaseException:
             entry.leave()
             raise
+
+    async def acquire_default(self) -> Lease:
+        """Return the default model, or the newest older one that is fit, which becomes it.
+
+        Raises:
+            CheckpointError: None is fit.
+            Exception: As `acquire`.
+        """
+        while True:
+            try:
+                return await self.acquire(self._default)
+            except UnfitModel as error:
+                if not self._older:
+                    raise
+                logger.warning("passed over: %s", error)
+                self._default = self._older.pop(0)
 
     def close(self) -> None:
         """Load no more and predict no more; models are given back after the batch that runs."""

@@ -106,7 +106,7 @@ async def _first(*work: "asyncio.Future[Any]") -> None:
 
 async def _warm(store: ModelStore, on_ready: Callable[[Model], None]) -> None:
     # Not returned: the task outlives the model, once another one is the default.
-    lease = await store.acquire(store.default)
+    lease = await store.acquire_default()
     lease.release()
     on_ready(lease.model)
 

@@ -56,16 +56,18 @@ class CheckpointSource:
         from positronic.vendors.lerobot.policy import LeRobotPolicy
 
         checkpoint = self._directory.checkpoint(model_id)
+        contract = checkpoint.verify(self._codec)
+        checkpoint.require_finite()
         # LeRobot prints as it loads; stdout is for those who wait for the line that says ready.
         with contextlib.redirect_stdout(sys.stderr):
             policy = LeRobotPolicy(
                 checkpoint,
-                checkpoint.verify(self._codec),
+                contract,
                 self._device,
                 backend=self._backend,
                 precision=self._precision,
                 compile=self._compile,
                 say=say,
             )
-            policy.warm_up()
+            policy.require_fit()
         return policy

@@ -7,25 +7,38 @@ seven seconds of imports, or, worse, not at all: LeRobot passes a feature withou
 as it is. In S3, steps are listed there, and of the chosen one only this folder is fetched.
 """
 
-import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from getiaction.documents import InvalidDocument
+from getiaction.policies.finite import first_non_finite
+from getiaction.policies.safety import (
+    CONFIG,
+    POSTPROCESSOR,
+    PREPROCESSOR,
+    PolicyConfig,
+    Processor,
+    Step,
+    read_config,
+    read_processor,
+    read_state,
+    require_safe,
+)
 from positronic import storage
 from positronic.codec import Codec, Contract
 from positronic.errors import CheckpointError, ContractError
+from positronic.offboard.models.model import UnfitModel
 from positronic.vendors.lerobot.normalisation import (
     Statistics,
     changed_features,
-    read_statistics,
+    parse_statistics,
 )
 
 MODEL = "pretrained_model"
-CONFIG, WEIGHTS, CONTRACT = "config.json", "model.safetensors", "contract.json"
-PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
+WEIGHTS, CONTRACT = "model.safetensors", "contract.json"
 # LeRobot writes no rate into a checkpoint; a contract does. This is for those without one.
 DEFAULT_FPS = 15.0
 # These act without words; LeRobot's loop hands every other policy its task, and so does a session.
@@ -54,8 +67,12 @@ _STATISTICS = {
 class CheckpointDirectory:
     """The checkpoints of one training run."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Find them; ``path`` is the run's directory or the ``checkpoints`` folder in it.
+    def __init__(self, path: str | Path, *, trust_checkpoint: bool = False) -> None:
+        """Find them.
+
+        Args:
+            path: The run's directory or the ``checkpoints`` folder in it.
+            trust_checkpoint: Let them load what they name, see `getiaction.policies.safety`.
 
         Raises:
             CheckpointError: No such directory, or no checkpoint in it.
@@ -70,6 +87,7 @@ class CheckpointDirectory:
         self.root = nested if storage.children(nested) else given
         parts = self.root.rsplit("/", 2)
         self.name = parts[-2] if parts[-1] == "checkpoints" else parts[-1]
+        self._trusted = trust_checkpoint
         self._whole: set[str] = set()
         if not self.ids():
             self._refuse_empty(path, given)
@@ -124,6 +142,11 @@ class CheckpointDirectory:
                 return candidate
         raise CheckpointError(f"Checkpoint not found: {name}. Available: {available}")
 
+    def older(self, checkpoint_id: str) -> list[str]:
+        """List the ids older than this one, newest first."""
+        ids = self.ids()
+        return ids[: ids.index(checkpoint_id)][::-1]
+
     def checkpoint(self, checkpoint_id: str) -> "Checkpoint":
         """Return the checkpoint with this id (one that `resolve` gave), fetched if it is in S3.
 
@@ -132,7 +155,7 @@ class CheckpointDirectory:
         """
         step = storage.join(self.root, checkpoint_id)
         path = storage.fetch(step, only=lambda name: name.startswith(f"{MODEL}/")) / MODEL
-        return Checkpoint(path, checkpoint_id, self.name)
+        return Checkpoint(path, checkpoint_id, self.name, self._trusted)
 
 
 @dataclass(frozen=True)
@@ -143,6 +166,8 @@ class Checkpoint:
     """The ``pretrained_model`` directory."""
     id: str
     run: str
+    trusted: bool = False
+    """Whether it may load what it names, see `getiaction.policies.safety`."""
 
     @property
     def label(self) -> str:
@@ -157,7 +182,8 @@ class Checkpoint:
                 training writes it, needs one.
 
         Raises:
-            CheckpointError: A file or a statistic is missing.
+            CheckpointError: A file or a statistic is missing or damaged, or it would do more than
+                a checkpoint may.
             ContractError: The checkpoint was trained with another codec, or was changed since.
         """
         for name in (CONFIG, WEIGHTS, PREPROCESSOR, POSTPROCESSOR):
@@ -166,7 +192,8 @@ class Checkpoint:
                     f"checkpoint {self.label} is incomplete: pretrained_model/{name} is missing;"
                     " choose another one with --checkpoint, or train on"
                 )
-        config = self._json(CONFIG)
+        config = self._config
+        self.require_safe()
         contract = self._contract(codec)
         self._check_features(config, contract)
         self._check_statistics(config)
@@ -176,9 +203,44 @@ class Checkpoint:
     @property
     def takes_task(self) -> bool:
         """Whether the policy is told its task in words; ACT, by itself, is not."""
-        steps = self._json(PREPROCESSOR).get("steps", [])
-        plain = all(step.get("registry_name") in _PLAIN_STEPS for step in steps)
-        return not plain or self._json(CONFIG).get("type") not in WORDLESS
+        steps = self._processor(PREPROCESSOR).steps
+        plain = all(step.registry_name in _PLAIN_STEPS for step in steps)
+        return not plain or self._config.type not in WORDLESS
+
+    def require_safe(self) -> None:
+        """Refuse it if loading it could do more than compute.
+
+        Raises:
+            CheckpointError: Naming the file, and what of it is not allowed.
+        """
+        try:
+            require_safe(self.path, f"checkpoint {self.label}", trusted=self.trusted)
+        except (OSError, InvalidDocument) as error:
+            raise CheckpointError(self._without_paths(error)) from error
+
+    def require_finite(self) -> None:
+        """Refuse it if its weights are not all finite numbers.
+
+        Raises:
+            CheckpointError: They are not, or their file is damaged.
+        """
+        try:
+            name = first_non_finite(self.path / WEIGHTS)
+        except (OSError, InvalidDocument) as error:
+            raise CheckpointError(
+                f"checkpoint {self.label} cannot be loaded: {self._without_paths(error)}"
+            ) from error
+        if name is not None:
+            raise UnfitModel(
+                f"checkpoint {self.label} has weights that are not finite numbers, such as {name!r}"
+                f" in {MODEL}/{WEIGHTS}; choose another one with --checkpoint, and train with a"
+                " smaller learning rate"
+            )
+
+    @property
+    def actions(self) -> list[str]:
+        """The features that come out."""
+        return list(self._config.output_features or ())
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -188,6 +250,15 @@ class Checkpoint:
             CheckpointError: They are missing or damaged.
         """
         return self._statistics_of(*_NORMALISERS[0][:2])
+
+    @cached_property
+    def action_statistics(self) -> Statistics:
+        """The same of what actions are made from.
+
+        Raises:
+            CheckpointError: They are missing or damaged.
+        """
+        return self._statistics_of(*_NORMALISERS[1][:2])
 
     def _contract(self, codec: Codec | None) -> Contract:
         if not (self.path / CONTRACT).is_file():
@@ -207,13 +278,14 @@ class Checkpoint:
             _require_codec(contract, codec, self.label)
         return contract
 
-    def _check_features(self, config: dict[str, Any], contract: Contract) -> None:
+    def _check_features(self, config: PolicyConfig, contract: Contract) -> None:
         """What the policy's own config says must be what the codec makes."""
-        for key, feature in _features(config).items():
+        features = {**(config.input_features or {}), **(config.output_features or {})}
+        for key, feature in features.items():
             made = contract.features.get(key)
-            shape = list(feature["shape"])
-            if feature["type"] == "VISUAL":
-                shape = [*shape[1:], shape[0]]
+            shape = feature.shape
+            if feature.type == "VISUAL":
+                shape = [*shape[1:], *shape[:1]]
             if made is None or list(made["shape"]) != shape:
                 got = "does not make it" if made is None else f"makes {list(made['shape'])}"
                 raise ContractError(
@@ -221,25 +293,29 @@ class Checkpoint:
                     f" '{contract.codec['name']}' {got}; serve it with the codec of its training"
                 )
         for name in ("chunk_size", "n_action_steps"):
-            ours, theirs = getattr(contract, name), config.get(name)
+            ours, theirs = getattr(contract, name), getattr(config, name)
             if None not in (ours, theirs) and ours != theirs:
                 raise ContractError(
                     f"checkpoint {self.label} disagrees with its own contract: {name} is"
                     f" {theirs} in config.json and {ours} in contract.json"
                 )
 
-    def _check_statistics(self, config: dict[str, Any]) -> None:
+    def _check_statistics(self, config: PolicyConfig) -> None:
         for file, step_name, which in _NORMALISERS:
             step = self._step(file, step_name)
-            modes = step.get("config", {}).get("norm_map", config.get("normalization_mapping", {}))
-            known = step.get("config", {}).get("features", {})
+            try:
+                settings = step.settings(f"{MODEL}/{file}")
+            except InvalidDocument as error:
+                raise CheckpointError(f"checkpoint {self.label} is damaged: {error}") from error
+            modes = settings.norm_map or config.normalization_mapping or {}
+            known = settings.features
             present = {
                 f"{name}.{statistic}"
                 for name, values in self._statistics_of(file, step_name).items()
                 for statistic in values
             }
-            for key, feature in (config.get(which) or {}).items():
-                mode = modes.get(feature["type"], "IDENTITY")
+            for key, feature in (getattr(config, which) or {}).items():
+                mode = modes.get(feature.type, "IDENTITY")
                 needed = [f"{key}.{name}" for name in _STATISTICS.get(mode, ())]
                 missing = [name for name in needed if name not in present or key not in known]
                 if missing:
@@ -260,42 +336,43 @@ class Checkpoint:
                     " with, so actions would be wrong; take the checkpoint from its training run"
                 )
 
-    def _step(self, file: str, name: str) -> dict[str, Any]:
-        steps = self._json(file).get("steps", [])
-        return next((step for step in steps if step.get("registry_name") == name), {})
+    def _step(self, file: str, name: str) -> Step:
+        return self._processor(file).step(name) or Step(config={})
 
     def _statistics_of(self, file: str, step_name: str) -> Statistics:
-        name = self._step(file, step_name).get("state_file")
+        name = self._step(file, step_name).state_file
         if name is None:
             return {}
         try:
-            return read_statistics(self.path / name)
-        except (OSError, ValueError) as error:
+            return parse_statistics(read_state(self.path, name, MODEL))
+        except (OSError, ValueError, InvalidDocument) as error:
             raise CheckpointError(
                 f"checkpoint {self.label} is incomplete: pretrained_model/{name} with the"
                 " normalisation statistics is missing or damaged"
             ) from error
 
-    def _json(self, name: str) -> dict[str, Any]:
+    @cached_property
+    def _config(self) -> PolicyConfig:
+        return self._read(CONFIG, read_config)
+
+    def _processor(self, name: str) -> Processor:
+        return self._read(name, read_processor)
+
+    def _read[T](self, name: str, read: Callable[[Path, str], T]) -> T:
         try:
-            document = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            return read(self.path / name, f"{MODEL}/{name}")
+        except (OSError, InvalidDocument) as error:
             raise CheckpointError(
-                f"checkpoint {self.label} is damaged: pretrained_model/{name} is no JSON"
+                f"checkpoint {self.label} is damaged: {self._without_paths(error)}"
             ) from error
-        if not isinstance(document, dict):
-            raise CheckpointError(
-                f"checkpoint {self.label} is damaged: pretrained_model/{name} is no JSON object"
-            )
-        return document
+
+    def _without_paths(self, error: Exception) -> str:
+        """For clients, who are not to learn the paths of this machine."""
+        return str(error).replace(str(self.path), f"{self.label}/{MODEL}")
 
 
 def _is_step(name: str) -> bool:
     return name.isascii() and name.isdigit()
-
-
-def _features(config: dict[str, Any]) -> dict[str, Any]:
-    return {**(config.get("input_features") or {}), **(config.get("output_features") or {})}
 
 
 def _require_codec(contract: Contract, codec: Codec, label: str) -> None:

@@ -1,7 +1,6 @@
 """The statistics in a checkpoint by which LeRobot normalises, and whether they were changed."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,23 +18,24 @@ _IMAGENET = {
 }
 
 
-def read_statistics(file: Path) -> Statistics:
-    """Read a normaliser's safetensors file.
+def parse_statistics(content: bytes) -> Statistics:
+    """Read the content of a normaliser's safetensors file.
 
     Raises:
-        OSError: It cannot be read.
-        ValueError: It holds something else.
+        ValueError: It holds something else, or numbers that are not finite.
     """
     # Late: it takes some ten milliseconds, and a wrong path is to be refused at once.
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
-        tensors = load(file.read_bytes())
-    except SafetensorError as error:
+        tensors = load(content)
+    except (SafetensorError, KeyError, TypeError, AttributeError) as error:  # a type of no numpy's
         raise ValueError(str(error)) from error
     found: Statistics = {}
     for key, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise ValueError(f"{key} is not finite")
         feature, _, statistic = key.rpartition(".")
         found.setdefault(feature, {})[statistic] = tensor
     return found

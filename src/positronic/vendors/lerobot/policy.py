@@ -6,6 +6,7 @@ refusals instead of silent nonsense.
 """
 
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,8 +17,10 @@ from numpy.typing import NDArray
 
 from positronic.codec import Codec, Contract, Limits
 from positronic.errors import CodecError
+from positronic.offboard.models.model import UnfitModel
 from positronic.policy.base import Action
 from positronic.vendors.lerobot.acting import Observation, Prediction, Request, choose_acting
+from positronic.vendors.lerobot.action_limits import ActionLimits
 from positronic.vendors.lerobot.checkpoints import Checkpoint, CheckpointDirectory
 from positronic.vendors.lerobot.sessions import LeRobotSession
 from positronic.vendors.lerobot.threads import choose_threads
@@ -63,6 +66,8 @@ class LeRobotPolicy:
         self.checkpoint, self.contract = checkpoint, contract
         self._codec = contract.make_codec()
         self._limits = Limits.of(self._codec, checkpoint.statistics)
+        (action, *_) = checkpoint.actions or ("action",)
+        self._possible = ActionLimits.of(checkpoint.action_statistics.get(action, {}))
         self._lock = threading.Lock()
         self._seeds = itertools.count()
         eager = TorchBackend(checkpoint, device)
@@ -136,6 +141,36 @@ class LeRobotPolicy:
         with self._lock:
             return self._acting.predict(requests)
 
+    def require_possible(self, actions: NDArray[np.float32]) -> None:
+        """Refuse actions (T, A) that are no numbers, or far beyond what training saw.
+
+        Raises:
+            CodecError: Naming the element.
+        """
+        self._possible.check(actions)
+
+    def require_fit(self) -> None:
+        """Warm up, and answer the observations that the checkpoint carries.
+
+        Raises:
+            UnfitModel: An answer is nothing that a robot could get.
+        """
+        from positronic.vendors.lerobot.backends import examples
+
+        looked_at = {key: self.contract.features[key] for key in self._expected}
+        rows = examples.load(self.checkpoint.path, looked_at) or {}
+        count = len(next(iter(rows.values()), ()))
+        requests = [Request({key: rows[key][i] for key in rows}) for i in range(count)]
+        try:
+            self.warm_up()
+            for prediction in map(self.predict, ([request] for request in requests)):
+                self.require_possible(prediction[0].actions)
+        except CodecError as error:
+            raise UnfitModel(
+                f"checkpoint {self.checkpoint.label} answers its own examples with nonsense:"
+                f" {error}"
+            ) from error
+
     def warm_up(self) -> None:
         """Predict once from zeros, so that the first real observation waits for nothing.
 
@@ -163,6 +198,7 @@ def act_absolute(
     backend: str = "torch",
     precision: str = "float32",
     compile: bool = False,
+    trust_checkpoint: bool = False,
 ) -> LeRobotPolicy:
     """A trained checkpoint in this process, without a server.
 
@@ -175,16 +211,30 @@ def act_absolute(
         backend: auto, torch, onnx or openvino.
         precision: float32 or bf16.
         compile: Let torch compile the policy.
+        trust_checkpoint: Let the checkpoint load models, tokenizers and their code from the places
+            that it names; policies other than act, diffusion, tdmpc and vqbet need it.
     """
-    directory = CheckpointDirectory(checkpoints_dir)
-    found = directory.checkpoint(directory.resolve(checkpoint))
-    contract = found.verify(codec)
-    choose_threads(contract)
-    return LeRobotPolicy(
-        found,
-        contract,
-        device,
-        backend=backend,
-        precision=precision,
-        compile=compile,
-    )
+    directory = CheckpointDirectory(checkpoints_dir, trust_checkpoint=trust_checkpoint)
+    newest = directory.resolve(checkpoint)
+    older = directory.older(newest) if checkpoint is None else []
+    while True:
+        found = directory.checkpoint(newest)
+        contract = found.verify(codec)
+        choose_threads(contract)
+        try:
+            found.require_finite()
+            policy = LeRobotPolicy(
+                found,
+                contract,
+                device,
+                backend=backend,
+                precision=precision,
+                compile=compile,
+            )
+            policy.require_fit()
+            return policy
+        except UnfitModel as error:
+            if not older:
+                raise
+            print(f"passed over: {error}", file=sys.stderr, flush=True)
+            newest = older.pop(0)

@@ -54,6 +54,7 @@ def serve(
     insecure: bool = False,
     log_format: str = "text",
     openpi_port: int | None = None,
+    trust_checkpoint: bool = False,
 ) -> int:
     """Serve the checkpoints of a training run over WebSocket, to many robots at once.
 
@@ -87,6 +88,8 @@ def serve(
         insecure: Let other machines connect without a token, where the network keeps others out.
         log_format: text or json.
         openpi_port: Serve openpi's clients, too, on this port; 0 takes a free one.
+        trust_checkpoint: Let checkpoints load models, tokenizers and their code from the places
+            that they name; policies other than act, diffusion, tdmpc and vqbet need it.
     """
     began = time.monotonic()
     # All that can be refused is refused before seconds go into imports.
@@ -124,7 +127,7 @@ def serve(
     insecure = insecure or is_insecure(os.environ)
     require_token(resolve(host), host, options.token, insecure)
 
-    directory = CheckpointDirectory(checkpoints_dir)
+    directory = CheckpointDirectory(checkpoints_dir, trust_checkpoint=trust_checkpoint)
     default = directory.resolve(checkpoint)
     contract = directory.checkpoint(default).verify(codec)
     choose_threads(contract)
@@ -145,7 +148,7 @@ def serve(
 
         def on_ready(model: Model) -> None:
             meta, seconds = model.meta, time.monotonic() - began
-            what = f"serving {meta['type']} {default} on http://{address}"
+            what = f"serving {meta['type']} {meta['checkpoint_id']} on http://{address}"
             how = f"with {meta['backend']} {meta['precision']} (ready in {seconds:.1f} s)"
             print(what, how, flush=True)
 
@@ -156,6 +159,7 @@ def serve(
             default,
             memory_bytes=int(model_memory_gb * GB if model_memory_gb else memory_limit() / 2),
             batching=Batching(max_batch, batch_window_ms / 1000, max_queue),
+            older=directory.older(default) if checkpoint is None else (),
         )
         run_to_the_end(
             serve_forever(

@@ -71,8 +71,7 @@ class LeRobotSession:
             # A simulator may render the next picture into the same array.
             self._unseen.append({key: value.copy() for key, value in self._present.items()})
             return actions
-        if not np.isfinite(prediction.actions).all():
-            raise CodecError("the policy predicted actions that are not finite numbers")
+        self._policy.require_possible(prediction.actions)
         if not self._policy.every_step:
             return self._policy.decode(prediction.actions)
         now, later = prediction.actions[:1], prediction.actions[1:]

@@ -56,7 +56,7 @@ def _made_up(checkpoint: Checkpoint) -> list[Observations]:
     from getiaction.export.graph import Graph, inputs_of
     from getiaction.policies.lerobot import LeRobotPolicy
 
-    policy = LeRobotPolicy.from_pretrained(checkpoint.path)
+    policy = LeRobotPolicy.from_pretrained(checkpoint.path, trust_checkpoint=checkpoint.trusted)
     inputs = inputs_of(policy, "uint8")
     made = observations(Graph(policy, inputs), inputs)
     return [{key: _channels_last(array) for key, array in batch.items()} for batch in made]

@@ -7,10 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load as parse
+from safetensors.numpy import save_file
+
+from getiaction.documents import InvalidDocument, Reader
 
 FILE_NAME = "examples.safetensors"
 COUNT = 4
+_READER = Reader(size=256 << 20)
 
 type Observations = dict[str, NDArray[Any]]
 
@@ -37,8 +41,8 @@ def load(directory: Path, features: Mapping[str, Mapping[str, Any]]) -> Observat
         features: Those that the policy looks at, as its codec makes them.
     """
     try:
-        found = load_file(directory / FILE_NAME)
-    except (OSError, SafetensorError):
+        found = parse(_READER.read(directory / FILE_NAME))
+    except (OSError, InvalidDocument, SafetensorError, KeyError, TypeError, AttributeError):
         return None
     for key, feature in features.items():
         shape = tuple(feature["shape"])
@@ -46,7 +50,9 @@ def load(directory: Path, features: Mapping[str, Mapping[str, Any]]) -> Observat
         if key not in found or found[key].shape[1:] != shape or found[key].dtype != dtype:
             return None
     observations = {key: found[key] for key in features}
-    return observations if len({len(rows) for rows in observations.values()}) == 1 else None
+    counts = {len(rows) for rows in observations.values()}
+    finite = all(np.isfinite(rows).all() for rows in observations.values())
+    return observations if finite and len(counts) == 1 and counts != {0} else None
 
 
 def _encoded(value: Any) -> NDArray[Any]:

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 from getiaction.errors import GetiactionError
 from getiaction.export.inference import InferenceModel
 from getiaction.export.manifest import FILES, FORMAT_VERSION, Manifest, sha256
+from getiaction.policies.safety import CONFIG
 from getiaction.storage.cache import cache_home
 from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.backends.exported import ExportedBackend
-from positronic.vendors.lerobot.checkpoints import CONFIG, WEIGHTS, Checkpoint
+from positronic.vendors.lerobot.checkpoints import WEIGHTS, Checkpoint
 
 if TYPE_CHECKING:
     from getiaction.export.graph import Traced
@@ -57,7 +58,10 @@ class ExportCache:
         from getiaction.export.graph import Traced
         from getiaction.policies.lerobot import LeRobotPolicy
 
-        return Traced(LeRobotPolicy.from_pretrained(self._checkpoint.path), image_dtype="uint8")
+        policy = LeRobotPolicy.from_pretrained(
+            self._checkpoint.path, trust_checkpoint=self._checkpoint.trusted
+        )
+        return Traced(policy, image_dtype="uint8")
 
     def open(self, backend: str, precision: str) -> ExportedBackend | None:
         """Load the export for ``backend``; None where there is none, or one that is not sound."""

@@ -39,7 +39,10 @@ class TorchBackend:
         """
         self.device = choose_device(device)
         try:
+            checkpoint.require_safe()
             self.policy, self.pre, self.post = _load(checkpoint.path, self.device)
+        except CheckpointError:
+            raise
         except Exception as error:
             # Whatever LeRobot, torch and safetensors raise; one line, without this machine's paths.
             lines = str(error).replace(str(checkpoint.path), checkpoint.label).splitlines()
@@ -126,7 +129,7 @@ def _load(path: Path, device: str) -> tuple[Any, Any, Any]:
     from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
     config = PreTrainedConfig.from_pretrained(path, local_files_only=True)
-    config.device = device
+    config.device, config.pretrained_path = device, None
     if hasattr(config, "pretrained_backbone_weights"):
         # The checkpoint overwrites them; without this they would be downloaded first.
         config.pretrained_backbone_weights = None
