@@ -268,5 +268,7 @@ def read_state(directory: Path, name: str, source: str) -> bytes:
     reader = Reader(mend=MEND, size=STATE_BYTES)
     path = inside(directory, name)
     if not path.is_file():
-        raise reader.refusal(f"{source}/{name} is missing, or is not a regular file")
+        raise reader.refusal(
+            f"{source} is incomplete: {directory.name}/{name} is missing, or is not a regular file"
+        )
     return reader.read(path)

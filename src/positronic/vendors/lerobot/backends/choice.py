@@ -6,7 +6,19 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
+
+from pydantic import Field
+
+from getiaction.documents import Document, InvalidDocument, Reader, plain
+
+_READER = Reader(size=1 << 20, depth=8, values=10_000)
+
+
+class _Kept(Document):
+    backend: str
+    milliseconds: dict[str, Annotated[list[float], Field(max_length=10)]]
+    conditions: list[Any]
 
 
 @dataclass(frozen=True)
@@ -26,11 +38,11 @@ class Choice:
         """Read what was chosen under the same conditions; None if nothing was."""
         for place in places:
             try:
-                document = json.loads((place / _name(conditions)).read_text(encoding="utf-8"))
-                if document.pop("conditions") == list(conditions):
-                    return cls(**document)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                kept = _READER.load_json(place / _name(conditions), _Kept)
+            except (OSError, InvalidDocument):
                 continue
+            if kept.conditions == plain(list(conditions)):
+                return cls(kept.backend, kept.milliseconds)
         return None
 
     def save(self, places: Sequence[Path], conditions: Sequence[Any]) -> None:

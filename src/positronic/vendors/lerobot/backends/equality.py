@@ -1,5 +1,6 @@
 """How far a backend's actions are from those of LeRobot's policy in float32."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,18 @@ from positronic.vendors.lerobot.backends.examples import Observations
 from positronic.vendors.lerobot.backends.torch_backend import TorchBackend
 from positronic.vendors.lerobot.checkpoints import Checkpoint
 
+# How many are drawn of each kind: within the training's range, at its ends, beyond them.
+_DRAWN = 4
+
 
 class Reference:
     """What LeRobot's policy does with a few observations: those that the checkpoint carries.
 
     For one that carries none, as LeRobot's own training writes it, they are made from its
     statistics: random ones, and black and white images with states at the edges.
+
+    Others are drawn anew each time: whoever made an export beside a checkpoint knows those that the
+    checkpoint carries.
 
     Attributes:
         batches: Observations, stacked.
@@ -28,6 +35,8 @@ class Reference:
         found = examples.load(checkpoint.path, features)
         self.real = found is not None
         self.batches = _alone_and_together(found) if found else _made_up(checkpoint)
+        self._drawn = drawn(checkpoint, features, np.random.default_rng())
+        self._expected_of_drawn = eager.predict_chunk(self._drawn)
         self._expected = [eager.predict_chunk(batch) for batch in self.batches]
         self._scale = _scale(eager, self._expected)
 
@@ -35,6 +44,13 @@ class Reference:
         """Largest difference of any action, in parts of its dimension's scale; nan is infinite."""
         found = [backend.predict_chunk(batch) for batch in self.batches]
         pairs = zip(self._expected, found, strict=True)
+        return self._worst(pairs)
+
+    def difference_on_drawn(self, backend: Backend) -> float:
+        """The same on observations that nobody could know: random ones, and those at the edges."""
+        return self._worst([(self._expected_of_drawn, backend.predict_chunk(self._drawn))])
+
+    def _worst(self, pairs: Iterable[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> float:
         worst = max(float((np.abs(a - b) / self._scale).max()) for a, b in pairs)
         return worst if np.isfinite(worst) else float("inf")
 
@@ -42,6 +58,37 @@ class Reference:
         """Some of the observations as one batch."""
         rows = {key: np.concatenate([b[key] for b in self.batches]) for key in self.batches[0]}
         return {key: np.resize(array, (size, *array.shape[1:])) for key, array in rows.items()}
+
+
+def drawn(
+    checkpoint: Checkpoint, features: Mapping[str, Any], rng: np.random.Generator
+) -> Observations:
+    """Draw one batch: anywhere in the training's range, at its ends, and well beyond them.
+
+    Args:
+        checkpoint: Its statistics are the training's range; without them it is -1 to 1.
+        features: What its codec makes, by key.
+        rng: What it is drawn from.
+    """
+    observations: Observations = {}
+    for key, feature in features.items():
+        shape = tuple(feature["shape"])
+        if len(shape) == 3:
+            noise = rng.integers(0, 256, (_DRAWN, *shape), dtype=np.uint8)
+            flat = rng.integers(0, 256, (_DRAWN, 1, 1, shape[-1]), dtype=np.uint8)
+            ends = np.array([0, 255], np.uint8)[rng.integers(0, 2, (_DRAWN, 1, 1, 1))]
+            images = (noise, *(np.broadcast_to(each, noise.shape) for each in (flat, ends)))
+            observations[key] = np.concatenate(images)
+        else:
+            known = checkpoint.statistics.get(key, {})
+            low, high = (
+                np.broadcast_to(known.get(name, np.full(shape, end)).astype(np.float64), shape)
+                for name, end in (("min", -1.0), ("max", 1.0))
+            )
+            parts = [rng.uniform(0, 1, (_DRAWN, *shape)), rng.integers(0, 2, (_DRAWN, *shape))]
+            parts.append(rng.uniform(-1, 2, (_DRAWN, *shape)))
+            observations[key] = (low + np.concatenate(parts) * (high - low)).astype(np.float32)
+    return observations
 
 
 def _alone_and_together(rows: Observations) -> list[Observations]:

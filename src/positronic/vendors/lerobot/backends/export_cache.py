@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,11 +17,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from getiaction.errors import GetiactionError
 from getiaction.export.inference import InferenceModel
 from getiaction.export.manifest import FILES, FORMAT_VERSION, Manifest, sha256
 from getiaction.policies.safety import CONFIG
 from getiaction.storage.cache import cache_home
+from getiaction.text import printable
 from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.backends.exported import ExportedBackend
 from positronic.vendors.lerobot.checkpoints import WEIGHTS, Checkpoint
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from getiaction.export.graph import Traced
 
 KEPT = 16
+# The rights by which others could put something else in an export's place.
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 # Packages whose other version may make another export. Their modules take seconds to import.
 _ALL = ("positronic-lightning", "torch", "lerobot", "onnx", "onnxscript")
 MAKERS = {"onnx": _ALL, "openvino": (*_ALL, "openvino")}
@@ -46,6 +49,7 @@ class ExportCache:
 
     def __init__(self, checkpoint: Checkpoint, threads: int, say: Callable[[str], None]) -> None:
         self._checkpoint, self._threads, self._say = checkpoint, threads, say
+        self._told: set[str] = set()
         self.digest = _digest(checkpoint.path)
         common = cache_home().parent
         ours = common / "exports" / self.digest
@@ -64,7 +68,10 @@ class ExportCache:
         return Traced(policy, image_dtype="uint8")
 
     def open(self, backend: str, precision: str) -> ExportedBackend | None:
-        """Load the export for ``backend``; None where there is none, or one that is not sound."""
+        """Load the export for ``backend``; None where there is none, or one that is not sound.
+
+        What others than this user and root can write to is not sound.
+        """
         for place in self.places:
             if found := self._load(place, backend, precision):
                 return found
@@ -84,6 +91,9 @@ class ExportCache:
         """
         refused = []
         for place in self.places:
+            if place.exists() and not _is_ours(place):
+                refused.append(f"{place} (which others can write to)")
+                continue
             try:
                 with _locked(place):
                     found = None if anew else self._load(place, backend, precision)
@@ -102,6 +112,8 @@ class ExportCache:
         directory = self._directory(place, backend)
         shutil.rmtree(directory, ignore_errors=True)
         write(self._traced, directory, backend, source=self._source(backend))
+        for path in (directory, *directory.rglob("*")):
+            path.chmod(path.stat().st_mode & ~_OTHERS)
         _give_up_oldest(place)
         return self._loaded(directory, precision)
 
@@ -109,13 +121,27 @@ class ExportCache:
         directory = self._directory(place, backend)
         if not directory.is_dir():
             return None
+        if not all(map(_is_ours, (place, directory, *directory.rglob("*")))):
+            self._tell(
+                f"{directory} is not used: others can write to it; take their right away, or remove"
+                " it"
+            )
+            return None
         try:
             # What was made of another checkpoint, or by other versions, is not looked into.
             if Manifest.read(directory).source != self._source(backend):
                 return None
             return self._loaded(directory, precision)
-        except GetiactionError:
+        except Exception as error:  # whatever the runtimes raise
+            why = next(iter(str(error).splitlines()), "") or type(error).__name__
+            self._tell(f"{directory} is damaged and is made anew: {printable(why)}")
             return None
+
+    def _tell(self, line: str) -> None:
+        """Say it, but not each time that it is looked for."""
+        if line not in self._told:
+            self._told.add(line)
+            self._say(line)
 
     def _loaded(self, directory: Path, precision: str) -> ExportedBackend:
         model = InferenceModel(directory, device="cpu", threads=self._threads, precision=precision)
@@ -143,9 +169,21 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def _is_ours(path: Path) -> bool:
+    """Whether only this user and root can have written it."""
+    found = path.lstat()
+    return (
+        found.st_uid in (os.geteuid(), 0)
+        and not stat.S_ISLNK(found.st_mode)
+        and not found.st_mode & _OTHERS
+    )
+
+
 @contextmanager
 def _locked(place: Path) -> Iterator[None]:
-    place.mkdir(parents=True, exist_ok=True)
+    if not place.exists():
+        place.mkdir(parents=True, exist_ok=True)
+        place.chmod(place.stat().st_mode & ~_OTHERS)
     with (place / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
