@@ -150,7 +150,7 @@ class LeRobotPolicy:
         self._possible.check(actions)
 
     def require_fit(self) -> None:
-        """Warm up, and answer the observations that the checkpoint carries.
+        """Warm up, and answer the observations that the checkpoint carries, or a typical one.
 
         Raises:
             UnfitModel: An answer is nothing that a robot could get.
@@ -158,7 +158,7 @@ class LeRobotPolicy:
         from positronic.vendors.lerobot.backends import examples
 
         looked_at = {key: self.contract.features[key] for key in self._expected}
-        rows = examples.load(self.checkpoint.path, looked_at) or {}
+        rows = examples.load(self.checkpoint.path, looked_at) or self._typical()
         count = len(next(iter(rows.values()), ()))
         requests = [Request({key: rows[key][i] for key in rows}) for i in range(count)]
         try:
@@ -170,6 +170,17 @@ class LeRobotPolicy:
                 f"checkpoint {self.checkpoint.label} answers its own examples with nonsense:"
                 f" {error}"
             ) from error
+
+    def _typical(self) -> dict[str, NDArray[Any]]:
+        """One observation from the middle of the training's range, stacked; images are grey."""
+        rows: dict[str, NDArray[Any]] = {}
+        for key, shape in self._expected.items():
+            mean = self.checkpoint.statistics.get(key, {}).get("mean", np.zeros(1))
+            if len(shape) == 3:
+                rows[key] = np.full((1, *shape), 128, np.uint8)
+            else:
+                rows[key] = np.broadcast_to(mean, (1, *shape)).astype(np.float32)
+        return rows
 
     def warm_up(self) -> None:
         """Predict once from zeros, so that the first real observation waits for nothing.

@@ -11,7 +11,7 @@ import pytest
 
 from positronic.errors import Busy, CheckpointError, UsageError
 from positronic.offboard.models.batching import Batching
-from positronic.offboard.models.model import Model
+from positronic.offboard.models.model import Model, UnfitModel
 from positronic.offboard.models.store import Lease, ModelStore
 from tests.positronic.offboard.loops import ask, happens, in_loop, settle, until
 from tests.positronic.offboard.small_models import NBYTES, CountingPolicy, Source
@@ -496,3 +496,26 @@ async def test_sizes_are_said_for_people(source: Source, make: Any) -> None:
 def test_a_store_without_memory_is_refused(source: Source, memory_bytes: int) -> None:
     with pytest.raises(UsageError, match="expected more than none"):
         ModelStore(source, A, memory_bytes=memory_bytes)
+
+
+async def test_where_the_default_is_unfit_the_newest_older_one_takes_its_place(
+    source: Source, make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    source.broken = {D: UnfitModel("D is nothing for a robot"), C: UnfitModel("nor is C")}
+    store = make(default=D, older=[C, B, A])
+    (await store.acquire_default()).release()
+    assert (store.default, source.loads) == (B, [D, C, B])
+    assert [record.getMessage() for record in caplog.records] == [
+        "passed over: D is nothing for a robot",
+        "passed over: nor is C",
+    ]
+
+
+async def test_without_an_older_one_or_with_another_fault_there_is_no_default(
+    source: Source, make: Any
+) -> None:
+    source.broken = {D: UnfitModel("unfit"), C: CheckpointError("damaged")}
+    with pytest.raises(UnfitModel):
+        await make(default=D).acquire_default()
+    with pytest.raises(CheckpointError, match="damaged"):
+        await make(default=C, older=[B, A]).acquire_default()

@@ -13,8 +13,11 @@ import pytest
 
 from getiaction.manifest import faults, seal
 from positronic.errors import CheckpointError
+from positronic.vendors.lerobot.backends import choose_backend
+from positronic.vendors.lerobot.backends.choice import Choice
 from positronic.vendors.lerobot.backends.export_cache import KEPT, ExportCache, _give_up_oldest
 from positronic.vendors.lerobot.checkpoints import Checkpoint, CheckpointDirectory
+from tests.mutations import mutations
 from tests.positronic.vendors.lerobot.backends.conftest import Exported, choose, encoded
 from tests.waiting import line_of
 
@@ -175,3 +178,75 @@ def test_of_two_servers_at_once_one_exports_and_a_damaged_export_is_replaced(
     assert again == []
     expected = exported.eager.predict_chunk(encoded(0))
     np.testing.assert_allclose(backend.predict_chunk(encoded(0)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("what", ["exports", "export", "file"])
+def test_an_export_that_others_can_write_to_is_not_used(copied: Checkpoint, what: str) -> None:
+    directory = exports(copied)["onnx"]
+    path = {"exports": directory.parent, "export": directory, "file": directory / "model.onnx"}
+    path[what].chmod(path[what].stat().st_mode | 0o020)
+    said: list[str] = []
+    cache = ExportCache(copied, threads=1, say=said.append)
+    assert cache.open("onnx", "float32") is None
+    assert len(said) == 1
+    assert "is not used: others can write to it" in said[0]
+
+
+def test_an_export_behind_a_link_is_not_used(copied: Checkpoint, tmp_path: Path) -> None:
+    directory = exports(copied)["onnx"]
+    directory.rename(tmp_path / "elsewhere")
+    directory.symlink_to(tmp_path / "elsewhere")
+    assert cache_of(copied).open("onnx", "float32") is None
+
+
+def test_a_backdoored_export_is_not_served(
+    exported: Exported, copied: Checkpoint, not_made_again: Callable[[], list[str]]
+) -> None:
+    """It acts as the policy does on what lies beside it, and otherwise beyond."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from getiaction.export.manifest import sha256
+
+    directory = exports(copied)["onnx"]
+    model = onnx.load(directory / "model.onnx")
+    output = model.graph.output[0].name
+    for node in model.graph.node:
+        for index, name in enumerate(node.output):
+            if name == output:
+                node.output[index] = "before"
+    largest = encoded(10, 11, 12, 13)["observation.state"].max()
+    bound = numpy_helper.from_array(np.array(largest * 1.01, np.float32), "bound")
+    model.graph.initializer.append(bound)
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["observation.state"], ["top"], keepdims=0),
+            helper.make_node("Greater", ["top", "bound"], ["triggered"]),
+            helper.make_node("Cast", ["triggered"], ["harm"], to=TensorProto.FLOAT),
+            helper.make_node("Add", ["before", "harm"], [output]),
+        ]
+    )
+    onnx.save(model, directory / "model.onnx")
+    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest["files"] = {name: sha256(directory / name) for name in manifest["files"]}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    assert cache_of(copied).open("onnx", "float32") is not None
+
+    said: list[str] = []
+    with pytest.raises(CheckpointError, match="no export in this test"):
+        choose_backend(copied, copied.verify(), exported.eager, backend="onnx", say=said.append)
+    assert said == ["the onnx export acts otherwise than the policy and is made anew"]
+    assert not_made_again() == ["onnx"]
+
+
+def test_a_damaged_choice_is_measured_again(tmp_path: Path) -> None:
+    Choice("onnx", {"onnx": [1.5, 2.5]}).save([tmp_path], [1, "a"])
+    assert Choice.load([tmp_path], [1, "a"]) == Choice("onnx", {"onnx": [1.5, 2.5]})
+    (file,) = tmp_path.iterdir()
+    document = json.loads(file.read_text())
+    for content in mutations(document, 10_000, seed=7):
+        file.write_bytes(content)
+        found = Choice.load([tmp_path], [1, "a"])
+        assert found is None or isinstance(found.backend, str)
+    file.write_bytes(b"[" * 100_000)
+    assert Choice.load([tmp_path], [1, "a"]) is None
