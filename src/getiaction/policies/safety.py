@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from getiaction.documents import Document, Reader, inside, relative_name
+from getiaction.documents import Document, InvalidDocument, Reader, inside, relative_name
 from getiaction.text import printable
 
 CONFIG = "config.json"
@@ -203,12 +203,19 @@ def read_config(path: Path, source: str | None = None) -> PolicyConfig:
         OSError: it cannot be read.
         InvalidDocument: it is no such thing.
     """
-    return READER.parse_json(READER.read(path), PolicyConfig, source or str(path))
+    return READER.parse_json(_content(path, source), PolicyConfig, source or str(path))
 
 
 def read_processor(path: Path, source: str | None = None) -> Processor:
     """Read a processor's file; as :func:`read_config`."""
-    return READER.parse_json(READER.read(path), Processor, source or str(path))
+    return READER.parse_json(_content(path, source), Processor, source or str(path))
+
+
+def _content(path: Path, source: str | None) -> bytes:
+    try:
+        return READER.read(path)
+    except InvalidDocument as error:
+        raise READER.error(str(error).replace(str(path), source or str(path))) from error
 
 
 def require_safe(directory: Path, source: str | None = None, *, trusted: bool = False) -> None:

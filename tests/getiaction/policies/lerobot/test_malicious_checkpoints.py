@@ -161,7 +161,7 @@ DIRECTORIES: dict[str, Harm] = {
     "feature of no size": edited(
         "config.json", input_features={"observation.state": {"type": "STATE", "shape": [-1]}}
     ),
-    "backbone": edited("config.json", vision_backbone="resnet"),
+    "backbone": edited("config.json", vision_backbone="alexnet"),
     "activation": edited("config.json", feedforward_activation=f"{CANARY}.Step"),
     "unknown field": edited("config.json", **{CANARY: "Step"}),
     "other network": edited("config.json", dim_model=32),
