@@ -498,6 +498,7 @@ def test_a_store_without_memory_is_refused(source: Source, memory_bytes: int) ->
         ModelStore(source, A, memory_bytes=memory_bytes)
 
 
+@in_loop
 async def test_where_the_default_is_unfit_the_newest_older_one_takes_its_place(
     source: Source, make: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -511,6 +512,7 @@ async def test_where_the_default_is_unfit_the_newest_older_one_takes_its_place(
     ]
 
 
+@in_loop
 async def test_without_an_older_one_or_with_another_fault_there_is_no_default(
     source: Source, make: Any
 ) -> None:
