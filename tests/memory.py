@@ -5,7 +5,10 @@ run. With ``TESTS_MEMORY=1`` in the environment, the tests after which a process
 printed, too.
 """
 
+import ctypes
+import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 
 LIMIT = 3 << 30
+LARGE = 1 << 30
 SHOWN = 15
 
 _peaks: dict[str, int] = {}
@@ -29,9 +33,11 @@ def memory(field: str = "VmRSS") -> int:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     before = memory() if _wanted else 0
     result = yield
+    if nextitem is None or nextitem.path != item.path:
+        _give_back()
     if _wanted:
         now = memory()
         _growths.append((now - before, now, item.nodeid))
@@ -70,6 +76,19 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("tests after which their process had grown most")
         for growth, now, test in _largest():
             terminalreporter.write_line(f"{growth / 2**20:+8.0f} MiB to {now / 2**20:6.0f}  {test}")
+
+
+def _give_back() -> None:
+    """After the tests of a file, free what only cycles and caches hold, and what malloc keeps."""
+    if memory() < LARGE:
+        return
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is not None:
+        dynamo.reset()  # exports leave their graphs, with the weights in them
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _largest() -> list[tuple[int, int, str]]:

@@ -28,7 +28,7 @@ def exported(
     return cache(make)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # runtimes with all their graphs, of no use to other tests
 def loaded(exported: Callable[[str], Path]) -> Callable[[str], InferenceModel]:
     return cache(lambda backend: InferenceModel(exported(backend)))
 

@@ -43,7 +43,7 @@ class Exported:
     said: list[str]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # runtimes with all their graphs, of no use to other tests
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     run = make_run(tmp_path_factory.mktemp("exported") / "run", CODEC, (10000,))
     checkpoint = CheckpointDirectory(run).checkpoint("010000")
