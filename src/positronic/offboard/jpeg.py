@@ -5,7 +5,6 @@ clients use the same form.
 """
 
 import io
-import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +14,23 @@ from numpy.typing import NDArray
 from positronic.errors import SessionError
 
 MARKER = b"__jpeg__"
+MAX_IMAGES = 64
+"""Of a message; each costs some time, however small it is."""
 MAX_PIXELS = 2**23
 """Of all JPEG images of a message together, such as four of 1920 × 1080: 25 MB. A few hundred kB
 of black would otherwise become gigabytes."""
+
+_MALFORMED = "malformed JPEG image: a frame is no whole JPEG file"
+_BASELINE = (0xC0, 0xC1)
+_START_OF_FRAME = {
+    **dict.fromkeys(range(0xC0, 0xD0), "of a rare kind"),
+    **dict.fromkeys((0xC2, 0xC6, 0xCA, 0xCE), "progressive"),
+}
+for _other in (0xC4, 0xC8, 0xCC):  # tables
+    del _START_OF_FRAME[_other]
+_START_OF_SCAN = 0xDA
+# Of a header: those of cameras have about ten. And of scans: one for each colour.
+_MAX_SEGMENTS, _MAX_SCANS = 64, 3
 
 
 def encode(image: NDArray[np.uint8], quality: int) -> dict[bytes, Any]:
@@ -40,10 +53,10 @@ def encode(image: NDArray[np.uint8], quality: int) -> dict[bytes, Any]:
 
 
 class JpegReader:
-    """Decodes the images of one message, up to ``MAX_PIXELS``."""
+    """Decodes the images of one message, up to ``MAX_IMAGES`` and ``MAX_PIXELS``."""
 
     def __init__(self) -> None:
-        self._pixels = 0
+        self._images = self._pixels = 0
 
     def decode(self, value: Mapping[Any, Any]) -> NDArray[np.uint8]:
         """Return the RGB image or images of a map with the marker, read-only.
@@ -59,6 +72,11 @@ class JpegReader:
                 f"malformed JPEG image: {len(frames)} frames and ndim {str(ndim)[:20]};"
                 " expected ndim 3 with one frame or 4 with some"
             )
+        self._images += len(frames)
+        if self._images > MAX_IMAGES:
+            raise SessionError(
+                f"too many JPEG images: a message may have {MAX_IMAGES} of them together"
+            )
         images = [self._frame(frame) for frame in frames]
         if len({image.shape for image in images}) > 1:
             raise SessionError("malformed JPEG image: its frames differ in size")
@@ -69,29 +87,53 @@ class JpegReader:
     def _frame(self, data: bytes) -> NDArray[np.uint8]:
         from PIL import Image
 
-        bomb = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+        self._admit(data)
         try:
             with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-                self._admit(image)
+                if image.mode != "RGB":
+                    raise SessionError(
+                        f"unsupported JPEG image: {image.mode}; expected baseline RGB"
+                    )
                 return np.asarray(image)
-        except bomb as error:
-            raise SessionError(f"JPEG image too large: {error}") from error
-        except (OSError, ValueError, SyntaxError, IndexError, struct.error) as error:
-            # Pillow's message names the buffer's address, which tells a person nothing.
-            raise SessionError("malformed JPEG image: a frame is no whole JPEG file") from error
+        except SessionError:
+            raise
+        except Exception as error:
+            # Pillow raises what it happens to; its messages name the buffer's address.
+            raise SessionError(_MALFORMED) from error
 
-    def _admit(self, image: Any) -> None:
+    def _admit(self, data: bytes) -> None:
         """Look at the header, before anything is decoded."""
-        width, height = image.size
+        width, height = _size(data)
         self._pixels += width * height
         if self._pixels > MAX_PIXELS:
             raise SessionError(
                 f"JPEG image too large: {width}×{height}; all images of a message together may"
                 f" have {MAX_PIXELS} pixels"
             )
-        # Each scan of a progressive file costs a pass over the whole image, and it may have many.
-        if image.mode != "RGB" or image.info.get("progressive"):
-            raise SessionError(
-                f"unsupported JPEG image: {image.mode}"
-                f"{', progressive' if image.info.get('progressive') else ''}; expected baseline RGB"
-            )
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    """Return width and height of a baseline JPEG, having looked at all that costs time.
+
+    Pillow goes through a header byte by byte in Python, and libjpeg through the whole image for
+    each scan, of which a file may have any number.
+    """
+    at, size = 2, None
+    if data[:2] != b"\xff\xd8":
+        raise SessionError(_MALFORMED)
+    for _ in range(_MAX_SEGMENTS):
+        if len(data) < at + 4 or data[at] != 0xFF:
+            break
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        if marker in _START_OF_FRAME and length >= 8 and len(data) >= at + 9:
+            if marker not in _BASELINE:
+                raise SessionError(
+                    f"unsupported JPEG image: {_START_OF_FRAME[marker]}; expected baseline RGB"
+                )
+            size = int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
+        at += 2 + length
+        if marker == _START_OF_SCAN:
+            if size is None or data.count(bytes([0xFF, _START_OF_SCAN]), at) >= _MAX_SCANS:
+                break
+            return size
+    raise SessionError(_MALFORMED)

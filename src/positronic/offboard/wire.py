@@ -11,13 +11,13 @@ import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from reprlib import repr  # what it quotes may be long
 from typing import Any
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from getiaction.text import printable
 from positronic.errors import SessionError
 from positronic.offboard import jpeg
 
@@ -25,6 +25,10 @@ from positronic.offboard import jpeg
 _REFUSED_KINDS = "OVc"
 # What numpy itself calls a dtype; it would also take, and partly evaluate, a language of lists.
 _DTYPE = re.compile(r"[<>|=]?[biufmMSU][0-9]+(\[[a-z]+\])?", re.ASCII)
+# Longer names are none, and would take time to match: "<U2147483647" has 12 characters.
+_LONGEST_DTYPE = 24
+# NumPy has no array of more dimensions; the product of thousands of numbers takes a while.
+_MAX_DIMENSIONS = 32
 # What a scalar's Python value may be, by the kind of its dtype. NumPy itself would take more: a
 # number given as bytes_ is a buffer of so many zeros.
 _SCALARS: dict[str, tuple[type, ...]] = {
@@ -84,8 +88,19 @@ def unpack(data: bytes) -> Any:
         msgpack.UnpackException,
     ) as error:
         # The error of a frame may quote all of it.
-        detail = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SessionError(f"malformed frame, expected a msgpack map: {detail:.200}") from error
+        detail = printable(error) or type(error).__name__
+        raise SessionError(f"malformed frame, expected a msgpack map: {detail}") from error
+
+
+def quoted(value: Any) -> str:
+    """Return what is said of a value that somebody sent: some of it, in a time that is bounded."""
+    if isinstance(value, str | bytes):
+        return printable(repr(value[:30]) + ("..." if len(value) > 30 else ""))
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)
+    if isinstance(value, list) and all(type(item) is int for item in value[:8]):
+        return f"[{', '.join(map(str, value[:8]))}{', ...' if len(value) > 8 else ''}]"
+    return f"a {type(value).__name__}"
 
 
 def request_id(data: bytes) -> int | None:
@@ -159,13 +174,17 @@ def _no_extension(code: int, data: bytes) -> Any:
 
 def _array(value: dict[Any, Any]) -> NDArray[Any]:
     dtype, shape, data = _dtype(value), value.get(b"shape"), value.get(b"data")
-    if not isinstance(shape, list) or [n for n in shape if type(n) is not int or n < 0]:
-        raise SessionError(f"malformed array: its shape is {repr(shape)}")
+    if (
+        not isinstance(shape, list)
+        or len(shape) > _MAX_DIMENSIONS
+        or [n for n in shape if type(n) is not int or n < 0]
+    ):
+        raise SessionError(f"malformed array: its shape is {quoted(shape)}")
     expected = math.prod(shape) * dtype.itemsize
     if not isinstance(data, bytes) or len(data) != expected:
         size = len(data) if isinstance(data, bytes) else "no"
         raise SessionError(
-            f"malformed array: {size} bytes where {dtype.str} {repr(shape)} takes {expected}"
+            f"malformed array: {size} bytes where {dtype.str} {quoted(shape)} takes {expected}"
         )
     return np.ndarray(shape, dtype=dtype, buffer=data)
 
@@ -173,7 +192,7 @@ def _array(value: dict[Any, Any]) -> NDArray[Any]:
 def _scalar(value: dict[Any, Any]) -> Any:
     dtype, data = _dtype(value), value.get(b"data")
     if not isinstance(data, _SCALARS.get(dtype.kind, ())):
-        raise SessionError(f"malformed scalar: {repr(data)} is no {dtype.str}")
+        raise SessionError(f"malformed scalar: {quoted(data)} is no {dtype.str}")
     with np.errstate(over="ignore"):
         return dtype.type(data)
 
@@ -182,14 +201,14 @@ def _dtype(value: dict[Any, Any]) -> np.dtype[Any]:
     try:
         return _named(value.get(b"dtype"))
     except (TypeError, ValueError, OverflowError) as error:
-        name = repr(value.get(b"dtype"))
+        name = quoted(value.get(b"dtype"))
         raise SessionError(f"malformed array: its dtype is {name}") from error
 
 
 @lru_cache(maxsize=64)
 def _named(name: Any) -> np.dtype[Any]:
     """Find a dtype; remembered, since a chunk of 100 actions has 100 arrays of the same."""
-    if not _DTYPE.fullmatch(name):
-        raise ValueError(name)
+    if len(name) > _LONGEST_DTYPE or not _DTYPE.fullmatch(name):
+        raise ValueError("no name of a dtype")
     dtype: np.dtype[Any] = np.dtype(name)
     return dtype

@@ -97,7 +97,7 @@ GOOD = compressed(scene())
         (message(GOOD[:-200]), "no whole JPEG"),
         (message(compressed(scene(), "PNG")), "no whole JPEG"),
         (message(compressed(scene()[..., 0])), "unsupported JPEG image: L; expected"),
-        (message(compressed(scene(), progressive=True)), "RGB, progressive; expected"),
+        (message(compressed(scene(), progressive=True)), "JPEG image: progressive; expected"),
         (message(with_size(GOOD, 2161, 3840 + 46)), "too large: 3886×2161"),
         (message(with_size(GOOD, 65535, 65535)), "too large"),
         (message(with_size(GOOD, 10000, 10000)), "too large"),

@@ -1,9 +1,9 @@
 """What a session answers to one observation, before it becomes bytes; and why it could not."""
 
-import textwrap
 from dataclasses import dataclass
 from enum import StrEnum
 
+from getiaction.text import printable
 from positronic.errors import Busy, PositronicError, SessionError
 from positronic.policy.base import Action
 
@@ -86,13 +86,9 @@ def failure(error: Exception, cost_ms: float | None = None) -> Answer:
             wait_ms = int(error.retry_after_s * 1000) + 1
             return Answer(error=str(error), reason=Reason.RATE, retry_after_ms=wait_ms)
         case Malformed():
-            return Answer(error=_in_one_line(error), reason=Reason.MALFORMED)
+            return Answer(error=printable(error, MAX_ERROR), reason=Reason.MALFORMED)
         case PositronicError():
-            return Answer(error=_in_one_line(error), reason=Reason.INVALID)
+            # It may quote the keys of an observation, whatever they are.
+            return Answer(error=printable(error, MAX_ERROR), reason=Reason.INVALID)
     kind = type(error).__name__
     return Answer(error=f"internal error ({kind}); see the server's log", reason=Reason.INTERNAL)
-
-
-def _in_one_line(error: Exception) -> str:
-    """What it says; it may quote the keys of an observation, whatever they are."""
-    return textwrap.shorten(str(error), MAX_ERROR, placeholder="...")

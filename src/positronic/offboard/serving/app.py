@@ -58,4 +58,5 @@ def guarded(service: Service, open_paths: Collection[str], scheme: str = "Bearer
         open_paths=open_paths,
         on_refused=refused,
         scheme=scheme,
+        host=service.host,
     )

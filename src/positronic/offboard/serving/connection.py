@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from reprlib import repr  # what it quotes may be long
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -93,7 +92,9 @@ class FrameRequest:
             raise SessionError(f"expected a map of observations, got a {type(obs).__name__}")
         strange = [key for key in obs if not isinstance(key, str)]
         if strange:
-            raise SessionError(f"the keys of an observation are strings, got {repr(strange[0])}")
+            raise SessionError(
+                f"the keys of an observation are strings, got {wire.quoted(strange[0])}"
+            )
         return obs
 
     def encode(self, answer: Answer) -> bytes:
@@ -123,7 +124,7 @@ class FrameRequest:
         self._enveloped = True
         number = message["request_id"]
         if type(number) is not int:
-            raise SessionError(f"a request_id is an integer, got {repr(number)}")
+            raise SessionError(f"a request_id is an integer, got {wire.quoted(number)}")
         self._id = number
         return message["observation"]
 

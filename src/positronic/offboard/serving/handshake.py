@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from getiaction.text import printable
 from positronic.errors import Busy, PositronicError
 from positronic.offboard.models.store import Lease, ModelStore
 from positronic.offboard.serving.answer import Reason
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 # Public clients give up after 30 s without a status frame.
 STATUS_INTERVAL_S = 5.0
+MAX_ID = 200
+MAX_REFUSAL = 1000
 
 
 class Refused(Exception):
@@ -23,7 +26,7 @@ class Refused(Exception):
 
     def __init__(self, error: str, code: int, reason: Reason) -> None:
         """Refuse with ``error``, which goes to the client."""
-        super().__init__(error)
+        super().__init__(printable(error, MAX_REFUSAL))
         self.code, self.reason = code, reason
 
 
@@ -35,6 +38,13 @@ async def find_model(store: ModelStore, channel: Channel, requested: str | None)
     """
     if requested is None:
         return store.default
+    if len(requested) > MAX_ID:
+        raise Refused(
+            f"Checkpoint not found: {printable(requested, 40)} (no id has more than {MAX_ID}"
+            " characters)",
+            REFUSED,
+            Reason.INVALID,
+        )
     finding = asyncio.create_task(asyncio.to_thread(store.source.resolve, requested))
     try:
         while not (await asyncio.wait({finding}, timeout=STATUS_INTERVAL_S))[0]:

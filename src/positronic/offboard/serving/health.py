@@ -19,6 +19,7 @@ OPEN_PATHS = ("/livez", "/readyz")
 
 def routes(service: Service) -> list[Route]:
     """The paths beside the sessions themselves."""
+    listing: asyncio.Task[list[str]] | None = None
 
     async def livez(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -41,8 +42,16 @@ def routes(service: Service) -> list[Route]:
         return JSONResponse(describe(service))
 
     async def models(request: Request) -> Response:
+        nonlocal listing
+        # One for all who ask meanwhile: a bucket takes a while, and the threads are few.
+        if listing is None or listing.done():
+            listing = asyncio.create_task(asyncio.to_thread(service.store.source.ids))
+        limit = service.options.request_timeout_s / 2  # the connection itself has all of it
+        done, _ = await asyncio.wait({listing}, timeout=limit)
+        if not done:
+            return PlainTextResponse(f"no list of checkpoints within {limit:g} s\n", 503)
         try:
-            return JSONResponse({"models": await asyncio.to_thread(service.store.source.ids)})
+            return JSONResponse({"models": listing.result()})
         except (OSError, PositronicError):
             logger.exception("cannot list the checkpoints")
             return JSONResponse({"models": []})

@@ -4,13 +4,21 @@ import json
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from getiaction.text import printable
 from positronic.errors import UsageError
 
 type LogFormat = Literal["text", "json"]
 FORMATS = ("text", "json")
+LONGEST_FIELD = 500
+LONGEST_TRACEBACK = 8000
+# Lines of one kind that are written in so many seconds; the others are counted.
+SAME_LINES, SAME_LINES_S = 50, 10.0
+# Kinds of lines that are told apart, lest their number be what grows.
+MAX_KINDS = 500
 
 
 def log(
@@ -36,8 +44,45 @@ def configure(log_format: str) -> None:
         raise UsageError(f"--log_format={log_format} is no format; choose text or json")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    handler.addFilter(FloodFilter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("positronic").setLevel(logging.INFO)
+
+
+class FloodFilter(logging.Filter):
+    """Lets through so many lines of one kind in a while, and counts the others.
+
+    Clients cause lines, and may be many. The next line of the kind says ``more=`` how many were
+    left out before it.
+    """
+
+    def __init__(self, lines: int = SAME_LINES, seconds: float = SAME_LINES_S) -> None:
+        """Let through ``lines`` of a kind in ``seconds``."""
+        super().__init__()
+        self._lines, self._seconds = lines, seconds
+        self._until = 0.0
+        self._written: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether to write the line, and what to add to it."""
+        now = time.monotonic()
+        if now > self._until:
+            self._until = now + self._seconds
+            self._written.clear()
+        # What differs between lines of a kind stands in arguments and fields, or further behind.
+        kind = f"{record.name} {record.levelno} {str(record.msg)[:40]}"
+        if kind not in self._written and len(self._written) >= MAX_KINDS:
+            kind = "others"
+        self._written[kind] += 1
+        if self._written[kind] > self._lines:
+            self._left_out[kind] += 1
+            return False
+        if missing := self._left_out.pop(kind, 0):
+            record.fields = {**_fields(record), "more": missing}
+        if len(self._left_out) > MAX_KINDS:
+            self._left_out.clear()
+        return True
 
 
 class TextFormatter(logging.Formatter):
@@ -46,8 +91,10 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Make the line."""
         fields = "".join(f" {key}={_word(value)}" for key, value in _fields(record).items())
-        line = f"{_time(record)} {record.levelname.lower()} {_printable(record.getMessage())}"
-        return line + fields + _traceback(self, record)
+        said = printable(record.getMessage(), LONGEST_FIELD)
+        return f"{_time(record)} {record.levelname.lower()} {said}{fields}" + "".join(
+            f"\n  {line}" for line in _traceback(self, record)
+        )
 
 
 class JsonFormatter(logging.Formatter):
@@ -59,12 +106,12 @@ class JsonFormatter(logging.Formatter):
             "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.getMessage(),
-            **_fields(record),
+            "event": record.getMessage()[:LONGEST_FIELD],
+            **{key: _json_value(value) for key, value in _fields(record).items()},
         }
         if traceback := _traceback(self, record):
-            document["traceback"] = traceback.strip()
-        return json.dumps(document, default=str)
+            document["traceback"] = "\n".join(traceback)
+        return json.dumps(document)
 
 
 def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
@@ -77,14 +124,25 @@ def _time(record: logging.LogRecord) -> str:
     return f"{whole}.{int(record.msecs):03d}Z"
 
 
-def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    return f"\n{formatter.formatException(record.exc_info)}" if record.exc_info else ""
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
+    """The lines of it, the last of which may quote a client."""
+    if not record.exc_info:
+        return []
+    told = formatter.formatException(record.exc_info)
+    if len(told) > LONGEST_TRACEBACK:
+        half = LONGEST_TRACEBACK // 2
+        told = f"{told[:half]}\n...\n{told[-half:]}"
+    # With its indent, and without what a terminal would obey.
+    return [
+        "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in told.split("\n")
+    ]
 
 
 def _word(value: object) -> str:
-    text = _printable(str(value))
+    text = printable(value, LONGEST_FIELD)
     return f'"{text}"' if " " in text or not text else text
 
 
-def _printable(text: str) -> str:
-    return text if text.isprintable() else repr(text)[1:-1]
+def _json_value(value: object) -> object:
+    plain = value is None or isinstance(value, bool | int | float)
+    return value if plain else str(value)[:LONGEST_FIELD]

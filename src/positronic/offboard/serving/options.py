@@ -25,6 +25,8 @@ class ServerOptions:
     """What clients have to know; None lets everybody in."""
     send_timeout_s: float = 20.0
     """A client that has not taken what was sent to it after so long is dropped."""
+    message_timeout_s: float = 20.0
+    """How long a message may take from its first byte to its last."""
     ping_interval_s: float = 20.0
     """Every session is pinged so often, so that one whose client has vanished is noticed."""
     ping_timeout_s: float = 20.0

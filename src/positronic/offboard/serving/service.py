@@ -94,6 +94,11 @@ class Service:
         self._pool = ThreadPoolExecutor(threads, "codec")
 
     @property
+    def host(self) -> str:
+        """The host as the operator gave it."""
+        return str(self._server_meta.get("host", ""))
+
+    @property
     def sessions(self) -> list[ServingSession]:
         """The open ones, oldest first."""
         return [served.session for served in self._served.values()]
@@ -204,6 +209,8 @@ class Service:
             except ClientGone:
                 self.metrics.failed(Reason.DISCONNECTED)
                 raise
+            # Who asks too often is told so, and not so often that telling it is the work.
+            await asyncio.sleep(session.pause_s)
 
     async def _refuse(self, session: ServingSession, channel: Channel, refused: Refused) -> None:
         self.metrics.failed(refused.reason)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from typing import Any
 
+from getiaction.text import printable
 from positronic.errors import SessionError
 from positronic.offboard.models.model import ModelSession
 from positronic.offboard.models.store import Lease
@@ -21,6 +22,7 @@ from positronic.offboard.session import SessionMachine, SessionState
 logger = logging.getLogger(__name__)
 
 TASK_CHARACTERS = 200
+LONGEST_PAUSE_S = 1.0
 
 
 class ServingSession:
@@ -52,6 +54,8 @@ class ServingSession:
         self.model_id: str | None = None
         self.task = ""
         self.inferences = self.errors = 0
+        self.pause_s = 0.0
+        """How long to read nothing of a client that has just asked more often than it may."""
         self.opened = self.last_used = time.monotonic()
         self._metrics, self._options, self._pool = metrics, options, pool
         self._limit = RateLimit(options.rate_limit)
@@ -68,6 +72,7 @@ class ServingSession:
     async def answer(self, request: Request) -> bytes:
         """Answer one request; never raises but for cancellation."""
         self.machine.to(SessionState.INFERRING)
+        self.pause_s = 0.0
         deadline = asyncio.timeout(self._options.request_timeout_s)
         try:
             async with deadline:
@@ -125,7 +130,7 @@ class ServingSession:
         except SessionError as error:
             raise Malformed(str(error)) from error
         task = obs.get("task")
-        self.task = task[:TASK_CHARACTERS] if isinstance(task, str) else ""
+        self.task = printable(task, TASK_CHARACTERS) if isinstance(task, str) else ""
         return self._session.prepare(obs)
 
     async def _in_pool[T](self, step: Callable[..., T], *args: object) -> T:
@@ -144,6 +149,8 @@ class ServingSession:
         assert answer.reason is not None
         self.errors += 1
         self._metrics.failed(answer.reason)
+        if answer.reason is Reason.RATE and answer.retry_after_ms is not None:
+            self.pause_s = min(answer.retry_after_ms / 1000, LONGEST_PAUSE_S)
         return request.encode(answer)
 
     def _explain(self, error: Exception) -> Answer:

@@ -138,7 +138,7 @@ class CheckpointDirectory:
         if name in available:
             return name
         for candidate in available if _is_step(name) else []:
-            if int(candidate) == int(name):
+            if candidate.lstrip("0") == name.lstrip("0"):
                 return candidate
         raise CheckpointError(f"Checkpoint not found: {name}. Available: {available}")
 

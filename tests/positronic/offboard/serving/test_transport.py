@@ -9,7 +9,8 @@ from tests.positronic.offboard.running import ask, get, raw, ready, receive, ser
 from tests.positronic.offboard.small_models import Source
 
 UPGRADE = (
-    b"GET /api/v1/session HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"GET /api/v1/session HTTP/1.1\r\nHost: localhost\r\n"
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
 
@@ -130,10 +131,10 @@ def test_a_flood_of_pings_whose_pongs_nobody_reads_is_not_taken_in() -> None:
     with serving(source) as port, connection(port, SO_RCVBUF=4096) as flood:
         flood.sendall(UPGRADE)
         wait_for_sessions(port, 1)
-        flood.settimeout(1.0)
         pings = frame(b"x" * 125, opcode=9) * 1000
-        with pytest.raises(TimeoutError):
+        with pytest.raises(ConnectionError):
             send_often(flood, pings, 400)
+        wait_for_sessions(port, 0)
 
 
 def test_a_connection_that_asks_for_nothing_is_dropped() -> None:

@@ -1,0 +1,95 @@
+"""Bounds that all connections of a server share: how many there are, and what they hold."""
+
+import resource
+from collections.abc import Callable
+
+from positronic.offboard.serving.options import ServerOptions
+
+# Beside the sessions: those of operators, and of clients that are turned away.
+OTHER_CONNECTIONS = 256
+# Files that the rest of the process needs: models, buckets, logs.
+RESERVED_FILES = 128
+# Honest clients have few messages on their way at once, and none of the largest.
+UNFINISHED_MESSAGES = 8
+
+
+class Connections:
+    """Counts connections and the bytes of messages that are not complete.
+
+    Where there are too many, the one that has waited longest goes: who means no harm has asked for
+    something within a round trip, and has sent a message within a fraction of a second.
+    """
+
+    def __init__(self, options: ServerOptions) -> None:
+        """Begin with none."""
+        self.most = most_connections(options.max_sessions, _soft_file_limit())
+        self.most_bytes = UNFINISHED_MESSAGES * options.max_message_bytes
+        self._open: set[object] = set()
+        self._silent: dict[object, Callable[[], None]] = {}
+        self._unfinished: dict[object, tuple[int, Callable[[], None]]] = {}
+        self._bytes = 0
+
+    def enter(self, who: object, drop: Callable[[], None]) -> bool:
+        """Count a connection; False where there is no room for it.
+
+        Args:
+            who: The connection.
+            drop: Ends it, for one that has not asked for anything yet; called at most once.
+        """
+        if len(self._open) >= self.most:
+            if not self._silent:
+                return False
+            oldest = next(iter(self._silent))
+            self._open.discard(oldest)
+            self._silent.pop(oldest)()
+        self._open.add(who)
+        self._silent[who] = drop
+        return True
+
+    def asked(self, who: object) -> None:
+        """Remember that the connection has asked for something."""
+        self._silent.pop(who, None)
+
+    def handed_over(self, before: object, after: object) -> None:
+        """Count a connection that has become a WebSocket as the same one."""
+        self._silent.pop(before, None)
+        if before in self._open:
+            self._open.discard(before)
+            self._open.add(after)
+
+    def leave(self, who: object) -> None:
+        """Forget a connection."""
+        self._open.discard(who)
+        self._silent.pop(who, None)
+        self.holds(who, 0, lambda: None)
+
+    def holds(self, who: object, held: int, drop: Callable[[], None]) -> None:
+        """Count the bytes of a message that is not complete; 0 where none is.
+
+        Args:
+            who: The connection.
+            held: The bytes.
+            drop: Ends the connection, if there are too many of all of them together.
+        """
+        self._bytes -= self._unfinished.get(who, (0, drop))[0]
+        if held:
+            # A key keeps its place: the message that was begun first stands first.
+            self._unfinished[who] = (held, drop)
+            self._bytes += held
+        else:
+            self._unfinished.pop(who, None)
+        while self._bytes > self.most_bytes:
+            oldest = next(iter(self._unfinished))
+            size, drop_oldest = self._unfinished.pop(oldest)
+            self._bytes -= size
+            drop_oldest()
+
+
+def most_connections(max_sessions: int, files: int) -> int:
+    """Return how many connections there may be at once, of ``files`` that may be open."""
+    return min(max_sessions + OTHER_CONNECTIONS, max(files - RESERVED_FILES, files // 2))
+
+
+def _soft_file_limit() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 20 if soft == resource.RLIM_INFINITY else soft
