@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import configuronic as cfn
 
 from getiaction.errors import GetiactionError, missing_package
+from getiaction.text import printable
 from getiaction.writable import describe
 from positronic.cli import help as helptext
 from positronic.cli.flags import Flags, apply_flags, parse_flags
@@ -29,6 +30,8 @@ EXTRAS = {
     **dict.fromkeys(("gymnasium", "mujoco"), "sim"),
     **dict.fromkeys(("prometheus_client", "starlette", "uvicorn"), "server"),
 }
+# Of an error: the longest are lists of flags.
+LONGEST_ERROR = 4000
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 type Commands = cfn.Config | dict[str, cfn.Config]
@@ -73,7 +76,7 @@ def status(
     except Exception as error:
         known = _known(error)
         if known is None or os.environ.get(TRACEBACK_VARIABLE):
-            traceback.print_exc()
+            _print_traceback(error)
         if known is None:
             print(f"{prog}: this is a bug; please report the lines above", file=sys.stderr)
             return EXIT_ERROR
@@ -128,4 +131,10 @@ def _known(error: BaseException | None) -> Exception | None:
 
 def _one_line(error: Exception) -> str:
     told = describe(error) if isinstance(error, OSError) else str(error)
-    return " ".join(told.split()) or type(error).__name__
+    # Whatever quotes a file, a server or a bucket comes through here, on its way to a terminal.
+    return printable(told, LONGEST_ERROR).strip() or type(error).__name__
+
+
+def _print_traceback(error: Exception) -> None:
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)

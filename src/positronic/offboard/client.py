@@ -4,14 +4,17 @@ It talks to this project's server and to the public Positronic ones: what only o
 (the contract, the numbers of requests) is used where it is there and not missed where it is not.
 """
 
+import contextlib
 import http
 import http.client
-import json
 import os
+import socket
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any
 
+from getiaction.text import printable
 from positronic.errors import SessionError, UsageError
 from positronic.offboard.address import Address
 from positronic.offboard.dialing import Dialer
@@ -20,6 +23,8 @@ from positronic.offboard.remote_session import RemoteSession, SessionOptions
 
 TOKEN_VARIABLE = "AUTH_TOKEN"
 DEFAULT_HOST, DEFAULT_PORT = "localhost", 8000
+# Of a list of models; and how long it may take to come, since a bucket may have to be asked.
+MAX_LIST_BYTES, LIST_TIMEOUT_S = 4 << 20, 60.0
 
 
 def print_status(message: str) -> None:
@@ -93,21 +98,30 @@ class InferenceClient:
             SessionError: No server, or one that does not list models.
         """
         connection = self.address.http_connection(self.options.connect_timeout)
+        # The time-out of the connection is for each piece of the answer, however small.
+        deadline = threading.Timer(LIST_TIMEOUT_S, _hang_up, [connection])
+        deadline.start()
         try:
             path = f"{self.address.path}/api/v1/models"
             connection.request("GET", path, headers=self._dialer.headers)
             response = connection.getresponse()
-            body = response.read()
+            body = response.read(MAX_LIST_BYTES + 1)
             if response.status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
                 raise self._dialer.refusal(response.status)
             if response.status != http.HTTPStatus.OK:
                 raise SessionError(f"{self.url} does not list its models (HTTP {response.status})")
-            return [str(name) for name in json.loads(body)["models"]]
-        except (ValueError, KeyError, TypeError, http.client.HTTPException) as error:
-            raise SessionError(f"{self.url} is no inference server: {error}") from error
+            if len(body) > MAX_LIST_BYTES:
+                raise SessionError(f"{self.url} lists more models than {MAX_LIST_BYTES} bytes")
+            from positronic.offboard import ready
+
+            return ready.models(body, self.url)
+        except (ValueError, http.client.HTTPException) as error:
+            why = printable(error) or type(error).__name__
+            raise SessionError(f"{self.url} is no inference server: {why}") from error
         except OSError as error:
             raise self._dialer.nobody(error) from error
         finally:
+            deadline.cancel()
             connection.close()
 
     def new_session(
@@ -156,6 +170,12 @@ class RemotePolicy:
 
     def close(self) -> None:
         """Nothing is held between sessions."""
+
+
+def _hang_up(connection: http.client.HTTPConnection) -> None:
+    if connection.sock is not None:
+        with contextlib.suppress(OSError):
+            connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _token(given: str | None) -> str | None:

@@ -11,10 +11,13 @@ from urllib.parse import quote
 import websockets.exceptions
 from websockets.sync.client import ClientConnection, connect
 
+from getiaction.text import printable
 from positronic.errors import Busy, ServerGone, SessionError
 from positronic.offboard.address import Address
 from positronic.offboard.link import Link, StatusCallback
 
+# A reply is some hundred actions; a ready message may hold statistics.
+MAX_REPLY_BYTES = 64 << 20
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 _MEND_TOKEN = "set AUTH_TOKEN, or give --policy.token=..."
 
@@ -93,7 +96,7 @@ class Dialer:
 
     def nobody(self, error: Exception) -> Unavailable:
         """Say that nobody listens, and how to change that."""
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        why = printable(str(error).split("\n")[0]) or type(error).__name__
         return Unavailable(
             f"no inference server at {self.url} ({why}): start one with"
             " `python -m positronic.vendors.lerobot.server --checkpoints_dir=...`"
@@ -106,7 +109,7 @@ class Dialer:
                 self._address.url + path,
                 # Images do not compress: deflate costs ten times the round trip.
                 compression=None,
-                max_size=None,
+                max_size=MAX_REPLY_BYTES,
                 # A server that hangs must not hold up the report of it.
                 close_timeout=1.0,
                 open_timeout=max(1.0, deadline - time.monotonic()),

@@ -8,7 +8,9 @@ from typing import Any
 import websockets.exceptions
 from websockets.sync.client import ClientConnection
 
+from getiaction.text import printable
 from positronic.errors import Busy, ServerGone, SessionError
+from positronic.offboard import reply as replies
 from positronic.offboard import wire
 from positronic.offboard.session import SessionMachine, SessionState
 
@@ -17,6 +19,8 @@ STATUS_TIMEOUT_S = 30.0
 # For the close frame after a refusal, which says whether it is worth trying again.
 REFUSAL_S = 1.0
 TOO_BIG, TRY_AGAIN_LATER = 1009, 1013
+# In one wait; at one every 5 s that is most of a day.
+MAX_STATUSES = 10_000
 # Protocol error, unsupported or invalid data, policy violation, message too big.
 _OUR_FAULT = frozenset({1002, 1003, 1007, 1008, TOO_BIG})
 
@@ -122,10 +126,13 @@ class Link:
 
     def _reply_to(self, number: int | None, deadline: float) -> dict[Any, Any]:
         while True:
-            reply = self._receive(deadline - time.monotonic())
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError  # it may go on talking for ever
+            reply = self._receive(left)
             if reply.keys() >= {"status", "message"}:
                 # Some public servers say so while a request waits its turn.
-                self._on_status(str(reply["message"]))
+                self._on_status(replies.error(reply["message"]))
                 continue
             if number is None:
                 return reply
@@ -133,25 +140,30 @@ class Link:
             if got == number:
                 return reply
             if type(got) is not int or got not in self._late:
-                raise SessionError(f"{self._url} answered request {got!s:.20}, expected {number}")
+                raise SessionError(
+                    f"{self._url} answered request {wire.quoted(got)}, expected {number}"
+                )
             self._late.remove(got)
 
     def _handshake(self) -> None:
-        while True:
+        for _ in range(MAX_STATUSES):
             frame = self._greeting()
             said = frame.get("status")
             status = said if isinstance(said, str) else None
             if status == "ready":
                 self.machine.to(SessionState.READY)
-                self.meta = mapping(frame.get("meta"))
+                from positronic.offboard import ready
+
+                self.meta = ready.meta(mapping(frame.get("meta")), self._url)
                 return
             if status == "error" or "error" in frame:
-                message = f"{self._url} refused: {frame.get('error')}"
+                message = f"{self._url} refused: {replies.error(frame.get('error'))}"
                 raise (Busy if self._is_busy() else SessionError)(message)
             if status is None:
                 raise SessionError(f"{self._url} does not speak the session protocol")
             self.machine.to(SessionState.LOADING)
-            self._on_status(str(frame.get("message") or status))
+            self._on_status(replies.error(frame.get("message") or status))
+        raise SessionError(f"{self._url} says again and again that it gets ready")
 
     def _greeting(self) -> dict[Any, Any]:
         moment = "the server was getting ready"
@@ -182,7 +194,9 @@ class Link:
         self, error: websockets.exceptions.ConnectionClosed, moment: str, sent: int = 0
     ) -> ServerGone:
         close = error.rcvd
-        why = f"closed with {close.code} {close.reason}".strip() if close else "connection lost"
+        why = "connection lost"
+        if close:
+            why = f"closed with {close.code} {printable(close.reason)}".strip()
         if isinstance(error.__cause__, TimeoutError):
             why = "it took nothing of what was sent"
         if close and close.code == TOO_BIG:

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from positronic.errors import Busy, ServerGone, SessionError
-from positronic.offboard import wire
-from positronic.offboard.columns import unfold
+from positronic.offboard import reply as replies
 from positronic.offboard.dialing import Dialer
-from positronic.offboard.finite import require_finite
 from positronic.offboard.link import mapping
 from positronic.offboard.request import RequestFilter
 from positronic.offboard.session import SessionState
@@ -101,18 +99,8 @@ class RemoteSession:
         self.timing = mapping(reply.get("timing"))
         if "error" in reply:
             kind = Busy if _try_again(reply) else SessionError
-            raise kind(f"the server could not infer: {reply['error']}")
-        if "chunk" in reply:
-            chunk = mapping(reply["chunk"])
-            require_finite(chunk)
-            return unfold(chunk.get("columns"), _count(chunk.get("count")))
-        if "result" not in reply:
-            raise SessionError(f"a reply without result or error, only {sorted(map(str, reply))}")
-        result = reply["result"]
-        require_finite(result)
-        if result is None:
-            return []
-        return list(result) if isinstance(result, list) else [result]
+            raise kind(f"the server could not infer: {replies.error(reply['error'])}")
+        return replies.actions(reply)
 
     def close(self) -> None:
         """End the session; from another thread, an inference under way as well."""
@@ -165,12 +153,6 @@ class RemoteSession:
             raise ServerGone(f"{lost}; it came back with another {' and '.join(changed)}") from lost
         self._link = link
         self.reconnects += 1
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or not 0 < value <= wire.MAX_CONTAINER:
-        raise SessionError(f"malformed reply: a chunk of {value!r:.40} actions")
-    return value
 
 
 def _try_again(reply: Mapping[Any, Any]) -> bool:

@@ -1,5 +1,6 @@
 """What a client sends of an observation: what the server's codec reads, and no larger than that."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,10 +22,14 @@ class RequestFilter:
         Args:
             contract: The ``contract`` in the ready message; public servers send none.
             jpeg_quality: Compress images with it; None sends them as they are.
+
+        Raises:
+            SessionError: The contract is malformed.
         """
-        document = contract if isinstance(contract, Mapping) else {}
-        self._wanted = frozenset(document.get("inputs") or ())
-        self._sizes = image_sizes(document)
+        from positronic.offboard import ready  # only once a server has sent one
+
+        self._wanted = frozenset(ready.contract(contract).inputs)
+        self._sizes = image_sizes(contract)
         self._jpeg_quality = jpeg_quality
 
     def __call__(self, obs: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,20 +52,28 @@ class RequestFilter:
         return key != "seed"
 
 
-def image_sizes(contract: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+def image_sizes(document: Any) -> dict[str, tuple[int, int]]:
     """Which raw images the codec of a contract resizes first of all, and to which height and width.
 
     Only those can be resized before they are sent with the same result to the last bit, since
     resizing to the size that an image has already changes nothing.
+
+    Raises:
+        SessionError: The contract is malformed.
     """
-    spec = (contract.get("codec") or {}).get("spec") or {}
-    parts = spec.get("parts", []) if spec.get("kind") == "parallel" else [spec]
-    images = [part for part in parts if isinstance(part, Mapping) and part.get("kind") == "image"]
-    sources = [part["source"] for part in images]
+    from positronic.offboard import ready
+
+    contract = ready.contract(document)
+    spec = contract.codec.spec if contract.codec is not None else {}
+    parts = spec.get("parts") if spec.get("kind") == "parallel" else [spec]
+    images = [
+        ready.image_part(part)
+        for part in (parts if isinstance(parts, list) else [])
+        if isinstance(part, Mapping) and part.get("kind") == "image"
+    ]
+    counts = Counter(part.source for part in images)
     return {
-        part["source"]: (part["size"][0], part["size"][1])
-        for part in images
-        if sources.count(part["source"]) == 1
+        part.source: (part.size[0], part.size[1]) for part in images if counts[part.source] == 1
     }
 
 

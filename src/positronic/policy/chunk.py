@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 
 from positronic.errors import SessionError
 from positronic.policy.base import Action, Session
@@ -34,6 +35,8 @@ class Chunk:
             SessionError: There is no action, or the timestamps are out of order.
         """
         due = [float(action.get("timestamp", i / fps)) for i, action in enumerate(answer)]
+        if not all(map(isfinite, due)):
+            raise SessionError("a timestamp of the policy's actions is not finite")
         if due != sorted(due):
             raise SessionError("the policy's action timestamps decrease; they must be in order")
         commands = [i for i, action in enumerate(answer) if action.keys() - {"timestamp"}]

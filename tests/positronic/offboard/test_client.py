@@ -250,7 +250,7 @@ def test_text_and_strange_replies_are_named() -> None:
         connection.send("Traceback ...")
 
     with speaking(script) as port, client(port).new_session() as session:
-        with pytest.raises(SessionError, match=r"without result or error, only \['foo'\]"):
+        with pytest.raises(SessionError, match="without result or error, only foo"):
             session.infer({})
         with pytest.raises(SessionError, match="sent text, expected a binary frame"):
             session.infer({})

@@ -103,8 +103,9 @@ def test_a_reply_to_nothing_that_was_asked_ends_the_session(number: Any) -> None
         reply(connection, number, {"wrong": True})
         connection.recv(timeout=20)
 
+    named = re.escape(f"answered request {number!r}, expected 1")
     with speaking(script) as port, client(port).new_session() as session:
-        with pytest.raises(SessionError, match=re.escape(f"answered request {number}, expected 1")):
+        with pytest.raises(SessionError, match=named):
             session.infer({})
         assert session.state is SessionState.CLOSED
         with pytest.raises(ServerGone, match="is over; open a new one"):
