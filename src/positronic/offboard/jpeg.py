@@ -16,6 +16,8 @@ from positronic.errors import SessionError
 MARKER = b"__jpeg__"
 MAX_IMAGES = 64
 """Of a message; each costs some time, however small it is."""
+MAX_BYTES = 6 * 2**20
+"""Of all JPEG images of a message together: decoding takes about 10 ms a megabyte."""
 MAX_PIXELS = 2**23
 """Of all JPEG images of a message together, such as four of 1920 × 1080: 25 MB. A few hundred kB
 of black would otherwise become gigabytes."""
@@ -53,10 +55,10 @@ def encode(image: NDArray[np.uint8], quality: int) -> dict[bytes, Any]:
 
 
 class JpegReader:
-    """Decodes the images of one message, up to ``MAX_IMAGES`` and ``MAX_PIXELS``."""
+    """Decodes the images of one message, up to ``MAX_IMAGES``, ``MAX_BYTES`` and ``MAX_PIXELS``."""
 
     def __init__(self) -> None:
-        self._images = self._pixels = 0
+        self._images = self._bytes = self._pixels = 0
 
     def decode(self, value: Mapping[Any, Any]) -> NDArray[np.uint8]:
         """Return the RGB image or images of a map with the marker, read-only.
@@ -73,9 +75,11 @@ class JpegReader:
                 " expected ndim 3 with one frame or 4 with some"
             )
         self._images += len(frames)
-        if self._images > MAX_IMAGES:
+        self._bytes += sum(map(len, frames))
+        if self._images > MAX_IMAGES or self._bytes > MAX_BYTES:
             raise SessionError(
-                f"too many JPEG images: a message may have {MAX_IMAGES} of them together"
+                f"too many JPEG images: a message may have {MAX_IMAGES} of them, of {MAX_BYTES}"
+                " bytes together"
             )
         images = [self._frame(frame) for frame in frames]
         if len({image.shape for image in images}) > 1:

@@ -32,8 +32,9 @@ from positronic.offboard.serving.transport import protocols
 logger = logging.getLogger(__name__)
 
 SHUTDOWN_S = 5
-# Connections that are accepted before the others have their turn: each takes 50 µs.
-ACCEPTED_AT_ONCE = 64
+# Connections that are accepted before the others have their turn, each in some 100 µs; and those
+# that may wait for it.
+ACCEPTED_AT_ONCE, WAITING_CONNECTIONS = 16, 256
 Extra = Callable[[Service], ASGIApp]
 
 
@@ -132,7 +133,13 @@ def _changed(model_id: str | None, error: Exception | None) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to those who know of the sessions."""
+    """Leaves signals to those who know of the sessions, and lets more connections wait."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept connections."""
+        await super().startup(sockets)
+        for where in sockets or ():
+            where.listen(WAITING_CONNECTIONS)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -298,7 +298,7 @@ class HttpProtocol(H11Protocol):
         self._head += data
         end = _END_OF_HEAD.search(self._head, start, MAX_HEAD)
         if end is not None:
-            self._ask(bytes(self._head[: end.end()]))
+            self._ask(bytes(self._head[: end.end()]), bytes(self._head[end.end() :]))
         elif len(self._head) >= MAX_HEAD:
             self._refuse(431, f"the head of the request has more than {MAX_HEAD} bytes")
 
@@ -343,7 +343,7 @@ class HttpProtocol(H11Protocol):
         self.shared.leave(self)
         self._stop_waiting()
 
-    def _ask(self, head: bytes) -> None:
+    def _ask(self, head: bytes, rest: bytes) -> None:
         """Hand the request over, with its end said in advance: a connection is for one request."""
         self._has_asked = True
         self._head.clear()
@@ -361,7 +361,12 @@ class HttpProtocol(H11Protocol):
             cycle: object = self.cycle  # which uvicorn declares to be there always
             if cycle is not None:
                 self.headers.append(_CLOSE)  # as if the client had said it; seen by the answer
-            elif not self._handed_over:
+            elif self._handed_over:
+                websocket = self.transport.get_protocol()
+                if rest and isinstance(websocket, WebSocketProtocol):
+                    # A hasty client; what follows another request is thrown away.
+                    websocket.data_received(rest)
+            else:
                 self._within(LINGER_S, self.transport.abort)  # refused, by uvicorn or above
 
     def _refuse(self, status: int, why: str) -> None:

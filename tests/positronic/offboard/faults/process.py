@@ -79,6 +79,16 @@ class ServerProcess:
     def holdings(self) -> Holdings:
         return Holdings(**self.order("holdings"))
 
+    def stall(self) -> float:
+        """Take the longest time that the event loop was busy with one thing, in CPU seconds."""
+        return float(self.order("stall"))
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time that it has used."""
+        used = psutil.Process(self.process.pid).cpu_times()
+        return float(used.user + used.system)
+
     @property
     def peak(self) -> int:
         """The largest resident memory so far, in bytes."""
@@ -158,13 +168,16 @@ class Neighbour:
 
     PAUSE_S = 0.004
 
-    def __init__(self, port: int, path: str = "/api/v1/session") -> None:
+    def __init__(self, port: int, path: str = "/api/v1/session", token: str | None = None) -> None:
         self.asked = 0
         self.wrong: list[Any] = []
         self._stop = threading.Event()
         self._answered = threading.Condition()
         self._stack = contextlib.ExitStack()
-        self._connection: ClientConnection = self._stack.enter_context(raw(port, path))
+        header = {"Authorization": f"Bearer {token}"} if token else {}
+        self._connection: ClientConnection = self._stack.enter_context(
+            raw(port, path, additional_headers=header)
+        )
         ready(self._connection)
         self._thread = threading.Thread(target=self._run)
 

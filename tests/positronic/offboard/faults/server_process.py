@@ -11,9 +11,11 @@ import json
 import logging
 import math
 import os
+import resource
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +26,7 @@ from positronic.errors import CheckpointError, CodecError
 from positronic.offboard.models.batching import Batching
 from positronic.offboard.models.store import ModelStore
 from positronic.offboard.serving.listen import bind
+from positronic.offboard.serving.logs import configure
 from positronic.offboard.serving.options import ServerOptions
 from positronic.offboard.serving.server import serve_forever
 from positronic.policy import Action
@@ -82,12 +85,36 @@ def holdings() -> dict[str, Any]:
     }
 
 
-def control(source: Source) -> None:
+class Stalls:
+    """The longest time that the event loop was busy with one thing, in its own processor time.
+
+    Not in time by the clock, in which everything else on the machine would count.
+    """
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+    async def watch(self) -> None:
+        before = time.thread_time()
+        while True:
+            await asyncio.sleep(0.001)
+            now = time.thread_time()
+            self.longest, before = max(self.longest, now - before), now
+
+    def take(self) -> float:
+        longest, self.longest = self.longest, 0.0
+        return longest
+
+
+def control(source: Source, stalls: Stalls) -> None:
     """Do what the test asks for, until it hangs up."""
     for line in sys.stdin:
         order, *names = json.loads(line)
         if order == "holdings":
             say(holdings())
+            continue
+        if order == "stall":
+            say(stalls.take())
             continue
         if order == "release":
             source.hold(names[0]).set()
@@ -99,7 +126,10 @@ def control(source: Source) -> None:
     os._exit(9)  # the test is gone
 
 
-async def serve(source: Source, listener: socket.socket, job: dict[str, Any]) -> None:
+async def serve(
+    source: Source, listener: socket.socket, stalls: Stalls, job: dict[str, Any]
+) -> None:
+    watching = asyncio.create_task(stalls.watch()) if job.get("stalls") else None
     await serve_forever(
         ModelStore(
             source,
@@ -113,18 +143,26 @@ async def serve(source: Source, listener: socket.socket, job: dict[str, Any]) ->
         options=ServerOptions(**{"rate_limit": 0, **job.get("options", {})}),
         watch_interval_s=job.get("watch_interval_s", 0.0),
     )
+    if watching is not None:
+        watching.cancel()
 
 
 def main() -> None:
     job = json.loads(sys.argv[1])
-    logging.basicConfig(level=logging.WARNING, format="%(name)s %(message)s")
+    if "log_format" in job:
+        configure(job["log_format"])
+    else:
+        logging.basicConfig(level=logging.WARNING, format="%(name)s %(message)s")
+    if "files" in job:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (job["files"], job["files"]))
     source = CheckingSource(job.get("names", ["010000", "020000"]))
     for name in job.get("held", ()):
         source.hold(name)
     listener = bind("127.0.0.1", 0)
     say(listener.getsockname()[1])
-    threading.Thread(target=control, args=(source,), daemon=True).start()
-    asyncio.run(serve(source, listener, job))
+    stalls = Stalls()
+    threading.Thread(target=control, args=(source, stalls), daemon=True).start()
+    asyncio.run(serve(source, listener, stalls, job))
 
 
 if __name__ == "__main__":
