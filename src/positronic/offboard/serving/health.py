@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
@@ -20,6 +21,14 @@ OPEN_PATHS = ("/livez", "/readyz")
 def routes(service: Service) -> list[Route]:
     """The paths beside the sessions themselves."""
     listing: asyncio.Task[list[str]] | None = None
+    one_at_a_time = asyncio.Lock()
+
+    async def in_turn[T](make: Callable[[], T]) -> T:
+        """Make a document of some milliseconds; between two of them others have their turn."""
+        async with one_at_a_time:
+            made = make()
+            await asyncio.sleep(0)
+            return made
 
     async def livez(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -36,10 +45,11 @@ def routes(service: Service) -> list[Route]:
         return JSONResponse({**evidence, "reason": service.not_ready}, 503)
 
     async def metrics(request: Request) -> Response:
-        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        text = await in_turn(service.metrics.text)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     async def status(request: Request) -> Response:
-        return JSONResponse(describe(service))
+        return await in_turn(lambda: JSONResponse(describe(service)))
 
     async def models(request: Request) -> Response:
         nonlocal listing

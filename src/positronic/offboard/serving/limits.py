@@ -34,7 +34,7 @@ class Connections:
 
         Args:
             who: The connection.
-            drop: Ends it, for one that has not asked for anything yet; called at most once.
+            drop: Ends it, for one that has not asked for anything yet.
         """
         if len(self._open) >= self.most:
             if not self._silent:
@@ -49,6 +49,11 @@ class Connections:
     def asked(self, who: object) -> None:
         """Remember that the connection has asked for something."""
         self._silent.pop(who, None)
+
+    def may_go(self, who: object, drop: Callable[[], None]) -> None:
+        """Remember that the connection only waits for its client to read how it ended."""
+        if who in self._open:
+            self._silent[who] = drop
 
     def handed_over(self, before: object, after: object) -> None:
         """Count a connection that has become a WebSocket as the same one."""

@@ -248,6 +248,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.frames = []
         self.stop_keepalive()
         self.shared.holds(self, 0, lambda: None)
+        self.shared.may_go(self, self.transport.abort)
         for timer in (self.close_timer, self._late):
             if timer is not None:
                 timer.cancel()
@@ -321,6 +322,7 @@ class HttpProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         """The answer is written; the client has to take it."""
         super().on_response_complete()
+        self.shared.may_go(self, self.transport.abort)
         self._within(self.options.send_timeout_s, self.transport.abort)
 
     def pause_writing(self) -> None:
@@ -373,9 +375,9 @@ class HttpProtocol(H11Protocol):
         """Answer in words, and throw away what still comes, so that they can be read."""
         self._has_asked = True
         self._head.clear()
-        self.shared.asked(self)
         if self.transport.is_closing():
             return
+        self.shared.may_go(self, self.transport.abort)
         client = "{}:{}".format(*self.client) if self.client else "unknown"
         log(logger, "refused a request", level=logging.WARNING, client=client, why=why)
         self.transport.write(_answer(status, why))

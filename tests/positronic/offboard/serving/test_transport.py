@@ -340,6 +340,11 @@ def test_the_oldest_silent_connection_makes_room() -> None:
     connections.leave("websocket")
     assert connections.enter("e", lambda: dropped.append("e"))
     assert dropped == ["b"]
+    # One that has been answered goes before one that is being answered.
+    connections.asked("e")
+    connections.may_go("c", lambda: dropped.append("c"))
+    assert connections.enter("f", lambda: dropped.append("f"))
+    assert dropped == ["b", "c"]
 
 
 def test_the_oldest_unfinished_message_makes_room() -> None:
