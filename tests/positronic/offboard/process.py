@@ -5,9 +5,23 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
+# What whoever runs the tests does with signals, as `nohup` or a shell's `&`, is inherited.
+DEFAULT_SIGNALS = """
+import signal
+for number in (signal.SIGHUP, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
+# As `python -m`: the module, and its arguments.
+RUN_MODULE = """
+import runpy, sys
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
 SCRIPT = """
 import json, sys
 from positronic.offboard.serving.ending import run_to_the_end
@@ -35,20 +49,30 @@ print("over", flush=True)
 """
 
 
+def line_of(process: "subprocess.Popen[str]", what: str, seconds: float = 120.0) -> str:
+    """Wait for a line of a process, which is killed where it does not say one in time."""
+    assert process.stdout is not None
+    deadline = threading.Timer(seconds, process.kill)
+    deadline.start()
+    try:
+        line = process.stdout.readline()
+    finally:
+        deadline.cancel()
+    assert line, f"the process ended, or was {seconds:g} s late, while a test waited for {what}"
+    return line
+
+
 class Process:
     """A server with the options of ``job``; checkpoints in ``held`` never finish loading."""
 
     def __init__(self, **job: Any) -> None:
         pipe = subprocess.PIPE
-        command = [sys.executable, "-c", SCRIPT, json.dumps(job)]
+        command = [sys.executable, "-c", DEFAULT_SIGNALS + SCRIPT, json.dumps(job)]
         self.process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
         self.port = int(self.line())
 
     def line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline().strip()
-        assert line, self.process.communicate()
-        return line
+        return line_of(self.process, "its port, or to be ready").strip()
 
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(number)

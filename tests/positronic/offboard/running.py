@@ -6,7 +6,8 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
@@ -87,6 +88,19 @@ def held(source: Source) -> Iterator[threading.Event]:
         policy.predict = predict  # type: ignore[method-assign]
 
 
+def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+    """Wait for what follows by itself; say ``what`` was waited for where it does not come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
+        time.sleep(0.005)
+
+
+def until_draining(port: int) -> None:
+    """Wait until the server has seen the signal."""
+    until(lambda: get(port, "/readyz")[0] != 200, "the server to drain after a signal")
+
+
 def get(port: int, path: str, headers: Mapping[str, str] = {}) -> tuple[int, Any]:
     """GET over HTTP: the status, and the JSON document or the bytes."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -113,12 +127,18 @@ def receive(connection: ClientConnection) -> dict[str, Any]:
 
 def ready(connection: ClientConnection) -> dict[str, Any]:
     """Read the handshake to its end, as the oldest public client does; return the meta."""
-    while True:
-        message = receive(connection)
-        if message["status"] == "ready":
-            return dict(message["meta"])
-        assert message["status"] in ("loading", "waiting"), message
+    message = after_loading(connection)
+    assert message["status"] == "ready", message
+    return dict(message["meta"])
+
+
+def after_loading(connection: ClientConnection) -> dict[str, Any]:
+    """Read what follows the words about loading; they may not go on for more than a minute."""
+    deadline = time.monotonic() + 60
+    while (message := receive(connection))["status"] in ("loading", "waiting"):
         assert isinstance(message["message"], str)
+        assert time.monotonic() < deadline, f"after a minute the server still says {message}"
+    return message
 
 
 def ask(connection: ClientConnection, **obs: Any) -> dict[str, Any]:

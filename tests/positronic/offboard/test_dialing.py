@@ -71,7 +71,8 @@ def test_the_real_server_has_room_when_another_session_ends() -> None:
         thread.start()
         with client(port, connect_timeout=20).new_session() as second:
             assert second.infer({"grip": 0.5})
-        thread.join()
+        thread.join(20)
+        assert not thread.is_alive(), "the first session did not end within 20 s"
 
 
 def test_other_refusals_are_final() -> None:

@@ -15,6 +15,7 @@ from typing import Any, Self
 import psutil
 from websockets.sync.client import ClientConnection
 
+from tests.positronic.offboard.process import DEFAULT_SIGNALS, RUN_MODULE, line_of
 from tests.positronic.offboard.running import ask, raw, ready
 
 MIB = 1 << 20
@@ -50,7 +51,7 @@ class ServerProcess:
         # Not a pipe: one that nobody reads stops the server once it is full.
         with log.open("w") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *module_and_arguments],
+                [sys.executable, "-c", DEFAULT_SIGNALS + RUN_MODULE, *module_and_arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -58,10 +59,10 @@ class ServerProcess:
             )
 
     def _line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, self.log
-        return line
+        try:
+            return line_of(self.process, "an answer of the server's process")
+        except AssertionError as error:
+            raise AssertionError(self.log[-3000:]) from error
 
     def _answer(self) -> Any:
         return json.loads(self._line())

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from positronic.vendors.lerobot import codecs
 from tests.positronic.offboard.faults.process import Command, Neighbour, command
-from tests.positronic.offboard.running import ask, get, raw, ready, receive
+from tests.positronic.offboard.running import after_loading, ask, get, raw, ready
 from tests.positronic.vendors.lerobot.small_policy import make_run, observation
 
 pytestmark = pytest.mark.xdist_group("lerobot")
@@ -74,8 +74,7 @@ class Robot(Neighbour):
 def refusal(port: int, step: str) -> str:
     """With which words a new session is refused."""
     with raw(port, f"/api/v1/session/{step}") as session:
-        while (message := receive(session))["status"] in ("loading", "waiting"):
-            pass
+        message = after_loading(session)
         assert message["status"] == "error", message
         with contextlib.suppress(ConnectionClosed):
             session.recv(timeout=20)

@@ -18,7 +18,7 @@ from tests.positronic.offboard.faults.mutations import mutations
 from tests.positronic.offboard.faults.process import MIB, Command, command
 from tests.positronic.offboard.faults.test_damaged_checkpoints import Robot
 from tests.positronic.offboard.faults.test_fuzzed_frames import check
-from tests.positronic.offboard.running import ask, raw, ready, receive
+from tests.positronic.offboard.running import ask, raw, ready, receive, until
 from tests.positronic.vendors.lerobot.small_policy import STEPS, make_run, observation
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lerobot")]
@@ -122,8 +122,10 @@ def test_an_exported_policy_goes_on_when_its_checkpoint_and_export_are_damaged(
         enough = robot.asked + 5
         with raw(server.port) as session:
             ready(session)
-            while robot.asked < enough:
-                assert len(ask(session, **seen())["result"]) == STEPS
+            until(
+                lambda: len(ask(session, **seen())["result"]) == STEPS and robot.asked >= enough,
+                "the robot to be answered five times more",
+            )
         shutil.rmtree(run)
         assert len(robot.first) == STEPS
 

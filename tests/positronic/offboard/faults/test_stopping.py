@@ -81,11 +81,13 @@ def test_while_draining_sessions_go_on_new_ones_are_refused_and_the_time_is_kept
 
 def refused(server: ServerProcess) -> dict[str, Any]:
     """Open sessions until one is refused: the signal may not have arrived yet."""
+    deadline = time.monotonic() + 30
     while True:
         with raw(server.port) as late:
             message = receive(late)
             if message["status"] != "ready":
                 return message
+        assert time.monotonic() < deadline, "30 s after the signal sessions are still let in"
 
 
 def test_a_request_under_way_when_the_drain_ends_is_not_waited_for_forever(

@@ -8,7 +8,7 @@ from websockets.sync.client import ClientConnection
 from getiaction.signals import TWICE_S
 from positronic.offboard import wire
 from tests.positronic.offboard.process import process
-from tests.positronic.offboard.running import ask, get, raw, ready, receive
+from tests.positronic.offboard.running import ask, get, raw, ready, receive, until_draining
 
 SHUTTING_DOWN = "the server is shutting down"
 
@@ -27,8 +27,7 @@ def test_open_sessions_are_served_to_their_end_and_nobody_else_gets_in() -> None
             ready(session)
             session.send(wire.pack({"grip": 0.5, "sleep": 0.3}))
             server.signal()
-            while get(server.port, "/readyz")[0] == 200:
-                time.sleep(0.01)
+            until_draining(server.port)
             status, evidence = get(server.port, "/readyz")
             assert (status, evidence["reason"]) == (503, "draining")
             assert get(server.port, "/livez")[0] == 200
@@ -69,8 +68,7 @@ def test_a_second_signal_ends_it_at_once(second: signal.Signals) -> None:
             ready(session)
             session.send(wire.pack({"grip": 0, "sleep": 30}))
             server.signal()
-            while get(server.port, "/readyz")[0] == 200:
-                time.sleep(0.01)
+            until_draining(server.port)
             time.sleep(TWICE_S)
             server.signal(second)
             assert closing(session) == (1001, SHUTTING_DOWN)
@@ -86,8 +84,7 @@ def test_a_signal_that_arrives_twice_at_once_is_one() -> None:
             server.signal()
             time.sleep(0.02)  # or the system would make one of them itself
             server.signal()
-            while get(server.port, "/readyz")[0] == 200:
-                time.sleep(0.01)
+            until_draining(server.port)
             assert ask(session, grip=0)["result"]
         assert server.end()[0] == 0
 
@@ -98,8 +95,7 @@ def test_a_closed_terminal_drains_it_however_often_it_says_so() -> None:
         with raw(server.port) as session:
             ready(session)
             server.signal(signal.SIGHUP)
-            while get(server.port, "/readyz")[0] == 200:
-                time.sleep(0.01)
+            until_draining(server.port)
             time.sleep(TWICE_S)
             server.signal(signal.SIGHUP)
             assert ask(session, grip=0, sleep=0.3)["result"]

@@ -7,7 +7,16 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from positronic.offboard import wire
-from tests.positronic.offboard.running import ask, get, raw, ready, receive, serving
+from tests.positronic.offboard.running import (
+    after_loading,
+    ask,
+    get,
+    raw,
+    ready,
+    receive,
+    serving,
+    until,
+)
 from tests.positronic.offboard.small_models import NBYTES, Source
 
 
@@ -148,8 +157,7 @@ def test_metrics_tell_where_the_time_goes(source: Source, port: int) -> None:
     assert after["positronic_model_bytes"] == NBYTES
     assert after["positronic_queue_length"] == 0
     assert after["process_resident_memory_bytes"] > 1e6
-    while samples(port)["positronic_sessions"]:
-        time.sleep(0.005)
+    until(lambda: not samples(port)["positronic_sessions"], "the session to end")
     assert samples(port)["positronic_sessions_total"] == 1
 
 
@@ -178,8 +186,7 @@ def test_metrics_count_a_batch_and_those_that_wait(source: Source, port: int) ->
 def test_failures_are_counted_by_reason(source: Source, port: int) -> None:
     source.broken["020000"] = ValueError("secret")
     with raw(port, "/api/v1/session/020000") as session:
-        while receive(session)["status"] != "error":
-            pass
+        assert after_loading(session)["status"] == "error"
     with raw(port, "/api/v1/session/99") as session:
         assert receive(session)["status"] == "error"
     with raw(port) as session:

@@ -12,7 +12,17 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from positronic.errors import CheckpointError
 from positronic.offboard import wire
 from positronic.offboard.serving import connection, handshake
-from tests.positronic.offboard.running import ask, get, held, raw, ready, receive, serving
+from tests.positronic.offboard.running import (
+    after_loading,
+    ask,
+    get,
+    held,
+    raw,
+    ready,
+    receive,
+    serving,
+    until,
+)
 from tests.positronic.offboard.small_models import NBYTES, Source
 
 
@@ -174,8 +184,7 @@ def test_a_checkpoint_that_cannot_be_loaded_refuses_its_session_only(
     source.broken["020000"] = CheckpointError("checkpoint run/checkpoints/020000 is incomplete")
     with raw(port) as good, raw(port, "/api/v1/session/020000") as bad:
         ready(good)
-        while (message := receive(bad))["status"] == "loading":
-            pass
+        message = after_loading(bad)
         assert message == {"status": "error", "error": str(source.broken["020000"])}
         with pytest.raises(ConnectionClosed) as closed:
             bad.recv(timeout=10)
@@ -184,8 +193,7 @@ def test_a_checkpoint_that_cannot_be_loaded_refuses_its_session_only(
         assert ask(good, grip=0)["result"]
     source.broken["020000"] = ValueError("secret in /home/operator/model")
     with raw(port, "/api/v1/session/020000") as bad:
-        while (message := receive(bad))["status"] == "loading":
-            pass
+        message = after_loading(bad)
         assert message == {"status": "error", "error": "Checkpoint 020000 failed to load"}
     source.broken.clear()
     with raw(port, "/api/v1/session/020000") as mended:
@@ -213,13 +221,14 @@ def test_a_checkpoint_that_training_publishes_becomes_the_default_of_new_session
         assert ready(old)["checkpoint_id"] == "010000"
         gate = source.hold("020000")
         source.names.append("020000")
-        while "020000" not in source.loads:
-            time.sleep(0.005)
+        until(lambda: "020000" in source.loads, "the new checkpoint to be loaded")
         with raw(port) as meanwhile:
             assert ready(meanwhile)["checkpoint_id"] == "010000"
         gate.set()
-        while get(port, "/readyz")[1]["default"] != "020000":
-            time.sleep(0.005)
+        until(
+            lambda: get(port, "/readyz")[1]["default"] == "020000",
+            "the new checkpoint to become the default",
+        )
         assert ask(old, grip=0)["result"]
         with raw(port) as new:
             assert ready(new)["checkpoint_id"] == "020000"

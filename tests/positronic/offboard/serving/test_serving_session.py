@@ -12,7 +12,7 @@ from websockets.sync.client import ClientConnection
 from positronic.offboard import wire
 from positronic.offboard.columns import unfold
 from positronic.offboard.models.batching import Batching
-from tests.positronic.offboard.running import ask, get, held, raw, ready, receive, serving
+from tests.positronic.offboard.running import ask, get, held, raw, ready, receive, serving, until
 from tests.positronic.offboard.small_models import CountingSession, Source
 
 TIMING = {"pre_ms", "queue_ms", "infer_ms", "post_ms", "batch_size"}
@@ -138,8 +138,10 @@ def test_more_requests_than_may_wait_are_busy_and_may_come_again(source: Source)
             runs.send(wire.pack({"grip": 0.1}))
             assert policy.entered.acquire(timeout=10)
             waits.send(wire.pack({"grip": 0.2}))
-            while get(port, "/api/v1/status")[1]["models"][0]["waiting"] < 1:
-                time.sleep(0.005)
+            until(
+                lambda: get(port, "/api/v1/status")[1]["models"][0]["waiting"],
+                "a request to wait for the model",
+            )
             reply = envelope(surplus, 3, grip=0.3)
             assert (reply["request_id"], reply["code"]) == (3, "busy")
             assert reply["retry_after_ms"] > 0
@@ -242,8 +244,7 @@ def test_more_sessions_than_allowed_are_refused_until_one_ends(source: Source) -
             assert closed.value.rcvd.code == 1013
             assert closed.value.rcvd.reason.startswith("the server is full")
             assert ask(one, grip=0)["result"]
-        while get(port, "/api/v1/status")[1]["sessions"]:
-            time.sleep(0.005)
+        until(lambda: not get(port, "/api/v1/status")[1]["sessions"], "the sessions to end")
         with raw(port) as again:
             ready(again)
         assert failures(port) == {"busy": 1}
@@ -302,8 +303,7 @@ def test_every_session_gives_back_what_it_holds(source: Source) -> None:
             dies.socket.shutdown(2)
             with pytest.raises(ConnectionClosed):
                 idles.recv(timeout=10)
-        while get(port, "/api/v1/status")[1]["sessions"]:
-            time.sleep(0.005)
+        until(lambda: not get(port, "/api/v1/status")[1]["sessions"], "the sessions to end")
         assert policy.closed == 3
         assert get(port, "/api/v1/status")[1]["models"][0]["sessions"] == 0
 
@@ -318,8 +318,7 @@ def test_a_client_that_dies_while_a_reply_is_due_is_counted(source: Source) -> N
             dies.socket.shutdown(2)
             time.sleep(0.1)
             release.set()
-        while get(port, "/api/v1/status")[1]["sessions"]:
-            time.sleep(0.005)
+        until(lambda: not get(port, "/api/v1/status")[1]["sessions"], "the sessions to end")
         assert failures(port) == {"disconnected": 1}
 
 

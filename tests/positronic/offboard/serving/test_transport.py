@@ -17,7 +17,7 @@ from positronic.offboard.serving import transport
 from positronic.offboard.serving.limits import Connections, most_connections
 from positronic.offboard.serving.options import ServerOptions
 from positronic.offboard.serving.transport import frame_header
-from tests.positronic.offboard.running import ask, get, raw, ready, receive, serving
+from tests.positronic.offboard.running import ask, get, raw, ready, receive, serving, until
 from tests.positronic.offboard.small_models import Source
 
 UPGRADE = (
@@ -48,12 +48,14 @@ def frame(payload: bytes, opcode: int = 2) -> bytes:
 
 
 def wait_for_sessions(port: int, number: int) -> dict[str, Any]:
-    for _ in range(1000):
-        document: dict[str, Any] = get(port, "/api/v1/status")[1]
-        if len(document["sessions"]) == number:
-            return document
-        time.sleep(0.01)
-    raise AssertionError(f"{len(document['sessions'])} sessions are open, expected {number}")
+    document: dict[str, Any] = {}
+
+    def are_there() -> bool:
+        document.update(get(port, "/api/v1/status")[1])
+        return len(document["sessions"]) == number
+
+    until(are_there, f"{number} sessions to be open")
+    return document
 
 
 def is_over(client: socket.socket) -> bool:
