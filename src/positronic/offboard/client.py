@@ -98,31 +98,36 @@ class InferenceClient:
             SessionError: No server, or one that does not list models.
         """
         connection = self.address.http_connection(self.options.connect_timeout)
-        # The time-out of the connection is for each piece of the answer, however small.
-        deadline = threading.Timer(LIST_TIMEOUT_S, _hang_up, [connection])
-        deadline.start()
         try:
-            path = f"{self.address.path}/api/v1/models"
-            connection.request("GET", path, headers=self._dialer.headers)
-            response = connection.getresponse()
-            body = response.read(MAX_LIST_BYTES + 1)
-            if response.status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
-                raise self._dialer.refusal(response.status)
-            if response.status != http.HTTPStatus.OK:
-                raise SessionError(f"{self.url} does not list its models (HTTP {response.status})")
-            if len(body) > MAX_LIST_BYTES:
-                raise SessionError(f"{self.url} lists more models than {MAX_LIST_BYTES} bytes")
-            from positronic.offboard import ready
-
-            return ready.models(body, self.url)
+            connection.connect()
+            # The time-out of the connection is for each piece of the answer, however small.
+            deadline = threading.Timer(LIST_TIMEOUT_S, _hang_up, [connection.sock])
+            deadline.start()
+            try:
+                status, body = self._get(connection, f"{self.address.path}/api/v1/models")
+            finally:
+                deadline.cancel()
         except (ValueError, http.client.HTTPException) as error:
             why = printable(error) or type(error).__name__
             raise SessionError(f"{self.url} is no inference server: {why}") from error
         except OSError as error:
             raise self._dialer.nobody(error) from error
         finally:
-            deadline.cancel()
             connection.close()
+        if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
+            raise self._dialer.refusal(status)
+        if status != http.HTTPStatus.OK:
+            raise SessionError(f"{self.url} does not list its models (HTTP {status})")
+        if len(body) > MAX_LIST_BYTES:
+            raise SessionError(f"{self.url} lists more models than {MAX_LIST_BYTES} bytes")
+        from positronic.offboard import ready
+
+        return ready.models(body, self.url)
+
+    def _get(self, connection: http.client.HTTPConnection, path: str) -> tuple[int, bytes]:
+        connection.request("GET", path, headers=self._dialer.headers)
+        with connection.getresponse() as response:
+            return response.status, response.read(MAX_LIST_BYTES + 1)
 
     def new_session(
         self, checkpoint: str | int | None = None, context: Mapping[str, Any] | None = None
@@ -172,10 +177,9 @@ class RemotePolicy:
         """Nothing is held between sessions."""
 
 
-def _hang_up(connection: http.client.HTTPConnection) -> None:
-    if connection.sock is not None:
-        with contextlib.suppress(OSError):
-            connection.sock.shutdown(socket.SHUT_RDWR)
+def _hang_up(opened: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        opened.shutdown(socket.SHUT_RDWR)
 
 
 def _token(given: str | None) -> str | None:

@@ -14,6 +14,8 @@ import numpy as np
 from positronic.errors import SessionError
 
 _SAME = (str, int, bool, type(None))
+MAX_VALUES = 1_000_000
+"""Of all rows together: a column that is the same everywhere takes a few bytes on the wire."""
 
 
 def fold(rows: Sequence[Any]) -> Any:
@@ -32,17 +34,35 @@ def unfold(columns: Any, count: int) -> list[Any]:
     Raises:
         SessionError: They are no columns of so many rows.
     """
+    if _leaves(columns) * count > MAX_VALUES:
+        raise SessionError(f"malformed reply: {count} actions of so many columns are too many")
+    return _unfold(columns, count)
+
+
+def _leaves(columns: Any) -> int:
+    found, waiting = 1, [columns]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            found += len(part)
+            waiting.extend(part.values())
+    return found
+
+
+def _unfold(columns: Any, count: int) -> list[Any]:
     if isinstance(columns, dict):
-        parts = [unfold(column, count) for column in columns.values()]
+        parts = [_unfold(column, count) for column in columns.values()]
         keys = list(columns)
         return [dict(zip(keys, values, strict=True)) for values in _rows(parts, count)]
     match columns:
-        case ["same", value]:
+        case [str() as kind, value] if kind == "same":
             return [value] * count
-        case ["float", np.ndarray() as values] if values.shape == (count,):
-            return list(values.tolist())
-        case ["array", np.ndarray() as values] if values.shape[:1] == (count,):
-            return list(values)
+        case [str() as kind, np.ndarray() as values] if kind == "float":
+            if values.shape == (count,):
+                return list(values.tolist())
+        case [str() as kind, np.ndarray() as values] if kind == "array":
+            if values.shape[:1] == (count,):
+                return list(values)
     raise SessionError(f"malformed reply: its columns are not of {count} actions")
 
 

@@ -172,7 +172,7 @@ def test_a_client_that_asks_for_nothing_is_dropped(pinging: ServerProcess) -> No
         for number, opened in enumerate(silent):
             opened.sendall(UPGRADE[:number])
         for opened in silent:
-                assert read_to_end(opened).startswith(b"HTTP/1.1 408 ")
+            assert read_to_end(opened).startswith(b"HTTP/1.1 408 ")
     pinging.wait_for_files(before)
     pinging.assert_lives()
 
