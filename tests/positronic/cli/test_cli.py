@@ -162,6 +162,37 @@ def test_a_bug_shows_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert "this is a bug" in err
 
 
+@cfn.config()
+def quoting(bug: bool = False) -> None:
+    """Fail with what somebody else said."""
+    said = "the server said \x1b]0;owned\x07\x1b[2J\u202e\x9b31m\rprog: all is well" + "x" * 100_000
+    if bug:
+        raise RuntimeError(said)
+    raise DatasetError(said)
+
+
+@pytest.mark.parametrize("words", [[], ["--bug"], ["--x\x1b[2J=1"], ["\x1b[2J"]])
+def test_no_error_says_anything_that_a_terminal_obeys(
+    capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert cli.status({"quoting": quoting}, "prog", ["quoting", *words]) in (1, 2)
+    err = capsys.readouterr().err
+    assert all(c.isprintable() or c == "\n" for c in err)
+    if "--bug" not in words:
+        assert err.count("\n") == 1
+        assert len(err) < 5000
+
+
+def test_the_traceback_of_a_known_error_says_nothing_that_a_terminal_obeys(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cli.TRACEBACK_VARIABLE, "1")
+    assert cli.status({"quoting": quoting}, "prog", ["quoting"]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert all(c.isprintable() or c == "\n" for c in err)
+
+
 def test_statuses() -> None:
     assert cli.status(COMMANDS, "prog", ["count", "3"]) == 3
     assert cli.status(COMMANDS, "prog", ["stop"]) == 130
