@@ -27,6 +27,7 @@ from getiaction.policies.safety import (
     read_state,
     require_safe,
 )
+from getiaction.text import printable
 from positronic import storage
 from positronic.codec import Codec, Contract
 from positronic.errors import CheckpointError, ContractError
@@ -140,7 +141,8 @@ class CheckpointDirectory:
         for candidate in available if _is_step(name) else []:
             if candidate.lstrip("0") == name.lstrip("0"):
                 return candidate
-        raise CheckpointError(f"Checkpoint not found: {name}. Available: {available}")
+        asked = printable(name, 80)
+        raise CheckpointError(f"Checkpoint not found: {asked}. Available: {available}")
 
     def older(self, checkpoint_id: str) -> list[str]:
         """List the ids older than this one, newest first."""

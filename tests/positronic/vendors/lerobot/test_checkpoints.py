@@ -83,6 +83,13 @@ def test_what_is_not_there_is_refused_with_what_is(tmp_path: Path, requested: st
     )
 
 
+def test_five_thousand_digits_are_no_step(tmp_path: Path) -> None:
+    directory = CheckpointDirectory(steps(tmp_path, "010000", "020000"))
+    with pytest.raises(CheckpointError, match=r"Checkpoint not found: 9999.*Available: ") as error:
+        directory.resolve("9" * 5000)
+    assert len(str(error.value)) < 200
+
+
 def test_a_directory_without_checkpoints_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is no directory; --checkpoints_dir is"):
         CheckpointDirectory(tmp_path / "nothing")
