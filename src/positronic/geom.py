@@ -26,11 +26,40 @@ def normalize_quat(quat: Any) -> Array:
 def align_quat(quat: Any, reference: Any) -> Array:
     """Choose of ``q`` and ``-q`` (the same rotation) the one in the hemisphere of ``reference``.
 
-    A network sees numbers, not rotations: a sign that jumps between frames is a jump to it.
+    A network sees numbers, not rotations: a sign that jumps between frames is a jump to it. Both
+    quaternions of a rotation give the same bits: half a turn from the reference, where neither is
+    nearer, it is the one whose first number that is not zero is positive, and no zero is negative.
     """
     q = np.asarray(quat, dtype=np.float64)
-    dot = np.sum(q * np.asarray(reference, dtype=np.float64), axis=-1, keepdims=True)
-    return np.where(dot < 0, -q, q)
+    dot = quat_dot(q, reference)[..., np.newaxis]
+    first = np.take_along_axis(q, np.argmax(q != 0, axis=-1)[..., np.newaxis], axis=-1)
+    turn = (dot < 0) | ((dot == 0) & (first < 0))
+    return np.where(turn, -q, q) + 0.0
+
+
+def align_quats(quats: Any, reference: Any) -> Array:
+    """Align quaternions ``(T, 4)``, one after the other in time, so that no sign ever jumps.
+
+    The first is aligned with ``reference``, each later one with the one before it, which counts
+    in float32: whoever kept only that goes on with the same bits. Where it is half a turn from
+    the one before it, it is aligned with ``reference`` again.
+    """
+    q = np.asarray(quats, dtype=np.float64)
+    anchors = align_quat(q, reference)
+    before = q[:-1].astype(np.float32).astype(np.float64)
+    step = np.concatenate([np.zeros(min(len(q), 1)), quat_dot(q[1:], before)])
+    turns = np.cumprod(np.where(step < 0, -1.0, 1.0))
+    anew = np.maximum.accumulate(np.where(step == 0, np.arange(len(q)), 0))
+    signs = np.where(quat_dot(q, anchors) < 0, -1.0, 1.0)
+    return np.asarray((turns * turns[anew] * signs[anew])[:, np.newaxis] * q + 0.0)
+
+
+def quat_dot(a: Any, b: Any) -> Array:
+    """Cosine of half the angle between rotations ``(..., 4)``; negative in opposite hemispheres."""
+    p, q = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    # In this order always: the same bits for one row as for a thousand.
+    terms = p * q
+    return np.asarray(terms[..., 0] + terms[..., 1] + terms[..., 2] + terms[..., 3])
 
 
 def quat_to_matrix(quat: Any) -> Array:

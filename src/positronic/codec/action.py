@@ -1,16 +1,16 @@
 """What the policy does: an absolute end-effector pose and a grip."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, override
 
 import numpy as np
 from numpy.typing import NDArray
 
 from positronic.codec.base import Codec, Features, Row
-from positronic.codec.vectors import read
+from positronic.codec.fields import key_of, name_of
+from positronic.codec.rotations import LATER, QUAT_REFERENCE, Quaternion, aligned, reference_of
+from positronic.codec.vectors import read, require_rotations
 from positronic.errors import CodecError
-
-NO_ROTATION = 1e-9  # a quaternion shorter than this has no direction
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,20 @@ class AbsolutePose(Codec):
 
     Decoded, the quaternion is normalised and the pose goes out as ``cartesian_pos``: position and
     row-major rotation matrix, float64 ``(12,)``. Grip is 1 when open, 0 when closed.
+    ``quat_reference`` is what `positronic.codec.rotations` aligns the quaternions with.
     """
 
     kind: ClassVar[str] = "absolute_pose"
     key: str = "action"
     pose: str = "robot_commands.pose"
     grip: str = "target_grip"
+    quat_reference: Quaternion | None = field(default=QUAT_REFERENCE, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        key_of(self.key, "key")
+        name_of(self.pose, "pose")
+        name_of(self.grip, "grip")
+        object.__setattr__(self, "quat_reference", reference_of(self.quat_reference))
 
     @property
     @override
@@ -45,19 +53,21 @@ class AbsolutePose(Codec):
         }
 
     @override
-    def encode_action(self, obs: Row) -> NDArray[np.float32]:
-        return self._join(obs, rows=False)
+    def encode_action(
+        self, obs: Row, before: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        return self._join(obs, before, rows=False)
 
     @override
     def encode_action_rows(self, columns: Row) -> NDArray[np.float32]:
-        return self._join(columns, rows=True)
+        return self._join(columns, None, rows=True)
 
-    def _join(self, source: Row, *, rows: bool) -> NDArray[np.float32]:
+    def _join(
+        self, source: Row, before: NDArray[np.float32] | None, *, rows: bool
+    ) -> NDArray[np.float32]:
         pose, grip = read(source, self.pose, 7, rows=rows), read(source, self.grip, 1, rows=rows)
-        if not (np.linalg.norm(pose[..., 3:], axis=-1) > NO_ROTATION).all():
-            raise CodecError(
-                f"signal '{self.pose}' holds no rotation: a quaternion of zeros, expected wxyz"
-            )
+        require_rotations(self.pose, pose)
+        pose = aligned(pose, self.quat_reference, None if before is None else before[:7])
         return np.concatenate([pose, grip], axis=-1).astype(np.float32)
 
     @override

@@ -7,12 +7,22 @@ from typing import Any, ClassVar, Self, override
 import numpy as np
 from numpy.typing import NDArray
 
+from getiaction.documents import Reader
+from getiaction.text import printable
+from positronic.codec.fields import LONGEST_NAME, listed, shown, tuple_of
 from positronic.errors import CodecError
 
 Row = Mapping[str, Any]
 Features = dict[str, dict[str, Any]]
 
 _KINDS: dict[str, type["Codec | Stage"]] = {}
+_SPECS = Reader(
+    error=CodecError,
+    mend="take the codec spec from the contract of its dataset or checkpoint",
+    size=1 << 20,
+    depth=32,
+    values=100_000,
+)
 
 
 class _Described:
@@ -26,9 +36,18 @@ class _Described:
             _KINDS[cls.kind] = cls  # type: ignore[assignment]  # mixes into both
 
     def to_spec(self) -> dict[str, Any]:
-        """The JSON from which `from_spec` makes an equal object."""
+        """The JSON from which `from_spec` makes an equal object.
+
+        A field that a later version added says in its metadata what specs without it mean
+        (``absent``). Where it has that value it is left out, so that an older spec stays the same.
+        """
         fields = dataclasses.fields(self)  # type: ignore[arg-type]  # every subclass is one
-        return {"kind": self.kind} | {f.name: _plain(getattr(self, f.name)) for f in fields}
+        values = {
+            f.name: getattr(self, f.name)
+            for f in fields
+            if not ("absent" in f.metadata and f.metadata["absent"] == getattr(self, f.name))
+        }
+        return {"kind": self.kind} | {name: _plain(value) for name, value in values.items()}
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
@@ -72,8 +91,13 @@ class Codec(_Described):
         """The raw signal that each element of each encoded vector comes from."""
         return {}
 
-    def encode(self, obs: Row) -> dict[str, NDArray[Any]]:
+    def encode(self, obs: Row, before: Row | None = None) -> dict[str, NDArray[Any]]:
         """Encode one observation: vectors float32 ``(n,)``, images uint8 ``(H, W, 3)``.
+
+        Args:
+            obs: the raw signals.
+            before: what the observation before it in the same episode was encoded as; None for
+                the first one. Quaternions stay in its hemisphere (`positronic.codec.rotations`).
 
         Raises:
             CodecError: a signal is missing, has another shape or type, is not finite, or is a
@@ -84,18 +108,28 @@ class Codec(_Described):
     def encode_rows(self, columns: Row) -> dict[str, Iterable[NDArray[Any]]]:
         """Encode many observations, each signal given as a column with one row per time step.
 
-        Vectors come back as arrays ``(T, n)`` that equal, bit for bit, what `encode` gives row by
-        row; images as an iterator that decodes, encodes and yields one frame at a time, so that
-        an episode never has to fit in memory.
+        The columns are those of one episode. Vectors come back as arrays ``(T, n)`` that equal,
+        bit for bit, what `encode` gives row by row, each told of the one before; images as an
+        iterator that decodes, encodes and yields one frame at a time, so that an episode never
+        has to fit in memory.
+
+        Raises:
+            CodecError: as `encode`.
         """
         return {}
 
-    def encode_action(self, obs: Row) -> NDArray[np.float32]:
-        """The training target ``(n,)`` of one recorded row."""
+    def encode_action(
+        self, obs: Row, before: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """The training target ``(n,)`` of one recorded row; ``before`` is that of the one before.
+
+        Raises:
+            CodecError: as `encode`.
+        """
         raise CodecError(f"codec '{self.name}' encodes observations only; it has no action")
 
     def encode_action_rows(self, columns: Row) -> NDArray[np.float32]:
-        """The training targets ``(T, n)`` of many rows, equal to `encode_action` row by row."""
+        """The training targets ``(T, n)`` of an episode, equal to `encode_action` row by row."""
         raise CodecError(f"codec '{self.name}' encodes observations only; it has no action")
 
     def decode(self, action: Any) -> dict[str, Any]:
@@ -153,7 +187,14 @@ class Parallel(Codec):
     label: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", tuple(_build(part) for part in self.parts))
+        parts = tuple(_build(part) for part in tuple_of(self.parts, "parts"))
+        for part in parts:
+            if not isinstance(part, Codec):
+                raise CodecError(f"a part is {shown(part)}; give codecs, each after its stages")
+        label = self.label
+        if not isinstance(label, str) or len(label) > LONGEST_NAME or not label.isprintable():
+            raise CodecError(f"label is {shown(label)}; give a name that can be printed")
+        object.__setattr__(self, "parts", parts)
         _merge("feature", ((part.name, part.features) for part in self.parts))
         self.meta  # noqa: B018  raises on a clash
 
@@ -196,9 +237,10 @@ class Parallel(Codec):
         return merged
 
     @override
-    def encode(self, obs: Row) -> dict[str, NDArray[Any]]:
+    def encode(self, obs: Row, before: Row | None = None) -> dict[str, NDArray[Any]]:
         _require(obs, self.inputs, self.name)
-        return {name: value for part in self.parts for name, value in part.encode(obs).items()}
+        encoded = (part.encode(obs, before) for part in self.parts)
+        return {name: value for features in encoded for name, value in features.items()}
 
     @override
     def encode_rows(self, columns: Row) -> dict[str, Iterable[NDArray[Any]]]:
@@ -208,8 +250,10 @@ class Parallel(Codec):
         }
 
     @override
-    def encode_action(self, obs: Row) -> NDArray[np.float32]:
-        return self._actor.encode_action(obs)
+    def encode_action(
+        self, obs: Row, before: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        return self._actor.encode_action(obs, before)
 
     @override
     def encode_action_rows(self, columns: Row) -> NDArray[np.float32]:
@@ -242,6 +286,10 @@ class Sequential(Codec):
     def __post_init__(self) -> None:
         object.__setattr__(self, "stage", _build(self.stage))
         object.__setattr__(self, "codec", _build(self.codec))
+        if not isinstance(self.stage, Stage):
+            raise CodecError(f"stage is {shown(self.stage)}; give a stage")
+        if not isinstance(self.codec, Codec):
+            raise CodecError(f"codec is {shown(self.codec)}; give a codec")
 
     @property
     @override
@@ -274,9 +322,9 @@ class Sequential(Codec):
         return self.stage.describe(self.codec.meta)
 
     @override
-    def encode(self, obs: Row) -> dict[str, NDArray[Any]]:
+    def encode(self, obs: Row, before: Row | None = None) -> dict[str, NDArray[Any]]:
         _require(obs, self.inputs, self.name)
-        return self.codec.encode(self.stage.encode(obs))
+        return self.codec.encode(self.stage.encode(obs), before)
 
     @override
     def encode_rows(self, columns: Row) -> dict[str, Iterable[NDArray[Any]]]:
@@ -284,9 +332,11 @@ class Sequential(Codec):
         return self.codec.encode_rows(self.stage.encode(columns))
 
     @override
-    def encode_action(self, obs: Row) -> NDArray[np.float32]:
+    def encode_action(
+        self, obs: Row, before: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         _require(obs, self.action_inputs, self.name)
-        return self.codec.encode_action(self.stage.encode(obs))
+        return self.codec.encode_action(self.stage.encode(obs), before)
 
     @override
     def encode_action_rows(self, columns: Row) -> NDArray[np.float32]:
@@ -308,10 +358,30 @@ def from_spec(spec: Mapping[str, Any]) -> Codec:
     Raises:
         CodecError: the description is not of a codec this version knows.
     """
-    built = _build(spec)
+    built = _build(_SPECS.validate(spec, dict, "the codec spec"))
     if not isinstance(built, Codec):
         raise CodecError(f"'{built.kind}' describes a stage; a codec must follow it")
     return built
+
+
+def before_the_rules(codec: Codec) -> Codec:
+    """The codec as a version made it that had none of the fields added later; see `to_spec`."""
+    return from_spec(_without_later(codec.to_spec()))
+
+
+def _without_later(spec: Any) -> Any:
+    if isinstance(spec, list):
+        return [_without_later(item) for item in spec]
+    if not isinstance(spec, dict) or "kind" not in spec:
+        return spec
+    later = _later(_KINDS[spec["kind"]])
+    return {name: _without_later(value) for name, value in spec.items() if name not in later}
+
+
+def _later(kind: type["Codec | Stage"]) -> dict[str, Any]:
+    """The fields that an older spec lacks, and what it means by that."""
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]  # every subclass is one
+    return {f.name: f.metadata["absent"] for f in fields if "absent" in f.metadata}
 
 
 def _build(spec: Any) -> Any:
@@ -319,13 +389,17 @@ def _build(spec: Any) -> Any:
         return spec
     fields = dict(spec)
     kind = fields.pop("kind", None)
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         known = ", ".join(sorted(_KINDS))
-        raise CodecError(f"unknown codec kind {kind!r} in a codec spec; this version knows {known}")
+        raise CodecError(
+            f"unknown codec kind {shown(kind)} in a codec spec; this version knows {known}"
+        )
     try:
-        return _KINDS[kind](**fields)
-    except TypeError as error:
-        raise CodecError(f"the codec spec of kind {kind!r} does not fit: {error}") from error
+        return _KINDS[kind](**(_later(_KINDS[kind]) | fields))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CodecError(
+            f"the codec spec of kind '{kind}' does not fit: {printable(error)}"
+        ) from error
 
 
 def _plain(value: Any) -> Any:
@@ -354,5 +428,4 @@ def _merge(
 def _require(row: Row, names: Iterable[str], codec: str) -> None:
     missing = [name for name in names if name not in row]
     if missing:
-        present = ", ".join(sorted(row)) or "nothing"
-        raise CodecError(f"codec '{codec}' needs {', '.join(missing)}; present: {present}")
+        raise CodecError(f"codec '{codec}' needs {listed(missing)}; present: {listed(row)}")

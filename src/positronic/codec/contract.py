@@ -3,17 +3,22 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from pydantic import AfterValidator, Field, model_validator
 
-from positronic.codec.base import Codec, from_spec
-from positronic.errors import ContractError
+from getiaction.documents import Document, Reader, plain
+from getiaction.text import printable
+from positronic.codec.base import Codec, before_the_rules, from_spec
+from positronic.codec.fields import LONGEST_NAME, MOST_NUMBERS, MOST_PIXELS, key_of
+from positronic.errors import CodecError, ContractError
 
 FILE_NAME = "contract.json"
 
@@ -23,6 +28,91 @@ _OPEN = ("chunk_size", "n_action_steps", "stats_digest", "feature_digests")
 _INFORMATIVE = ("versions",)
 # What follows from the codec.
 _CODEC_MAKES = ("codec", "inputs", "features")
+
+_READER = Reader(
+    error=ContractError,
+    mend="take it from the dataset or checkpoint that it was written for",
+    size=1 << 20,
+    depth=40,
+    values=200_000,
+)
+
+
+def _name(text: str) -> str:
+    if not 0 < len(text) <= LONGEST_NAME or not text.isprintable():
+        raise ValueError(f"expected 1 to {LONGEST_NAME} printable characters")
+    return text
+
+
+def _key(text: str) -> str:
+    try:
+        return key_of(text, "it")
+    except CodecError:
+        raise ValueError("expected the name of a feature, without slashes") from None
+
+
+_Name = Annotated[str, AfterValidator(_name)]
+_Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Count = Annotated[int, Field(ge=1, le=100_000)]
+_Fps = Annotated[float, Field(ge=0.1, le=1000)]
+
+
+class _Feature(Document):
+    """One feature as LeRobot describes it."""
+
+    dtype: Literal[
+        "video", "image", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"
+    ]
+    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=4)]
+    names: list[_Name] | None = None
+
+    @model_validator(mode="after")
+    def _is_of_a_size(self) -> Self:
+        if self.dtype in ("video", "image"):
+            if len(self.shape) != 3 or self.shape[2] != 3 or max(self.shape) > MOST_PIXELS:
+                raise ValueError(f"expected the shape of a picture, at most {MOST_PIXELS} a side")
+        elif math.prod(self.shape) > MOST_NUMBERS:
+            raise ValueError(f"expected at most {MOST_NUMBERS} numbers")
+        return self
+
+
+class _CodecOf(Document):
+    name: Annotated[str, Field(max_length=LONGEST_NAME * 40)]
+    spec: dict[str, Any]
+
+
+class _Told(Document):
+    """What a server says of its contract; a public one may leave anything out."""
+
+    codec: _CodecOf | None = None
+    inputs: Annotated[list[_Name], Field(max_length=10_000)] | None = None
+    features: dict[Annotated[str, AfterValidator(_key)], _Feature] | None = None
+    fps: _Fps | None = None
+    chunk_size: _Count | None = None
+    n_action_steps: _Count | None = None
+    pose: dict[str, Any] = Field(default_factory=dict)
+    grip: dict[str, Any] = Field(default_factory=dict)
+    stats_digest: _Digest | None = None
+    feature_digests: dict[str, _Digest] | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _plays_what_it_predicts(self) -> Self:
+        played, predicted = self.n_action_steps, self.chunk_size
+        if played is not None and predicted is not None and played > predicted:
+            raise ValueError(
+                f"n_action_steps is {played}, expected at most the chunk_size of {predicted}"
+            )
+        return self
+
+
+class _Whole(_Told):
+    """A contract as it is kept in files."""
+
+    codec: _CodecOf
+    inputs: Annotated[list[_Name], Field(max_length=10_000)]
+    features: dict[Annotated[str, AfterValidator(_key)], _Feature]
+    fps: _Fps
 
 
 @dataclass(frozen=True)
@@ -73,19 +163,29 @@ class Contract:
         return contract if stats is None else contract.with_statistics(stats)
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
+    def from_json(cls, document: Mapping[str, Any], source: str = "the contract") -> Self:
         """The contract of a JSON document; fields of a newer version are left out.
 
+        Args:
+            document: parsed JSON, or what can be written as JSON.
+            source: where it came from, for the message.
+
         Raises:
-            ContractError: a field that must be there is missing.
+            ContractError: a field is missing, of another type, or beyond what can be.
         """
-        known = {f.name for f in dataclasses.fields(cls)}
         try:
             # Through JSON, so that a contract made here equals the same one read from a file.
-            plain = json.loads(json.dumps({k: v for k, v in document.items() if k in known}))
-            return cls(**plain)
-        except (TypeError, AttributeError) as error:
-            raise ContractError(f"not a contract: {error}") from error
+            document = plain(dict(document))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ContractError(f"{source} is not a contract: {printable(error)}") from error
+        return cls._of_document(document, source)
+
+    @classmethod
+    def _of_document(cls, document: Mapping[str, Any], source: str) -> Self:
+        known = {f.name for f in dataclasses.fields(cls)}
+        document = {name: value for name, value in document.items() if name in known}
+        _READER.validate(document, _Whole, source)
+        return cls(**document)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON document, as it is kept in files and sent in the ready message."""
@@ -101,16 +201,14 @@ class Contract:
         file = Path(path)
         file = file / FILE_NAME if file.is_dir() else file
         try:
-            return cls.from_json(json.loads(file.read_text(encoding="utf-8")))
+            return cls._of_document(_READER.load_json(file, dict), str(file))
         except FileNotFoundError as error:
             raise ContractError(
                 f"{file} does not exist; datasets of `positronic-to-lerobot convert` "
                 "and checkpoints trained on them carry a contract"
             ) from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ContractError(f"{file} is not JSON: {error}") from error
-        except ContractError as error:
-            raise ContractError(f"{file} is {error}") from error
+        except OSError as error:
+            raise ContractError(f"{file} cannot be read: {error.strerror}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write ``contract.json`` at once or not at all; ``path`` as in `load`."""
@@ -132,8 +230,36 @@ class Contract:
         )
 
     def make_codec(self) -> Codec:
-        """The codec this contract was made with."""
-        return from_spec(self.codec["spec"])
+        """The codec this contract was made with.
+
+        Raises:
+            CodecError: this version knows no such codec.
+            ContractError: the contract says other features than its codec makes.
+        """
+        codec = from_spec(self.codec["spec"])
+        made = {name: list(feature["shape"]) for name, feature in codec.features.items()}
+        said = {name: list(feature["shape"]) for name, feature in self.features.items()}
+        if made != said:
+            raise ContractError(
+                f"the contract says the features {_short(said)}, but its codec makes"
+                f" {_short(made)}; take it from the dataset or checkpoint that it was written for"
+            )
+        return codec
+
+    def adopt(self, codec: Codec) -> Codec:
+        """Return ``codec``, or its older form if this contract was made by that.
+
+        A codec that was only named has the rules of this version; a dataset or checkpoint of an
+        older one goes on with those that it was made by.
+        """
+        older = before_the_rules(codec)
+        return older if plain(older.to_spec()) == self.codec["spec"] else codec
+
+    def codec_differences(self, codec: Codec) -> list[str]:
+        """In which parameters ``codec`` differs from this contract's, in words, its value last."""
+        found: list[str] = []
+        _compare("", self.codec["spec"], plain(codec.to_spec()), found)
+        return found
 
     def differences(self, other: "Contract") -> list[str]:
         """Every field that differs, in words: ``"fps: 15 against 10"``."""
@@ -230,14 +356,22 @@ def _compare(path: str, a: Any, b: Any, found: list[str]) -> None:
     """Descend to the smallest parts that differ, so that a message can be read."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in dict.fromkeys([*a, *b]):
-            _compare(f"{path}.{key}", a.get(key), b.get(key), found)
+            _compare(_below(path, key), a.get(key), b.get(key), found)
         if set(a) == set(b) and list(a) != list(b) and path == "features":
             found.append(f"order of {path}: {', '.join(a)} against {', '.join(b)}")
     elif _are_dicts(a) and _are_dicts(b) and len(a) == len(b):
         for index, (ours, theirs) in enumerate(zip(a, b, strict=True)):
-            _compare(f"{path}.{index}", ours, theirs, found)
+            # Parts of a codec are known by what they make.
+            key = ours.get("key")
+            name = key if isinstance(key, str) and key == theirs.get("key") else index
+            _compare(_below(path, name), ours, theirs, found)
     elif a != b:
         found.append(f"{path}: {_short(a)} against {_short(b)}")
+
+
+def _below(path: str, name: object) -> str:
+    shown = printable(name, 60)
+    return f"{path}.{shown}" if path else shown
 
 
 def _are_dicts(value: Any) -> bool:
@@ -247,5 +381,16 @@ def _are_dicts(value: Any) -> bool:
 def _short(value: Any) -> str:
     if value is None:
         return "nothing"
-    text = json.dumps(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
+    return printable(json.dumps(value), 100)
+
+
+def told(document: Any, source: str) -> Mapping[str, Any]:
+    """Return the contract that a server told of itself; an empty one if it told none.
+
+    Raises:
+        ContractError: a field that is there is of another type, or beyond what can be.
+    """
+    if document is None:
+        return {}
+    _READER.validate(document, _Told, source)
+    return dict(document)

@@ -1,31 +1,58 @@
 """What the policy sees: vectors, images, and the poses of objects."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, override
 
 import numpy as np
 from numpy.typing import NDArray
 
+from getiaction.text import printable
 from positronic.codec.base import Codec, Features, Row
+from positronic.codec.fields import (
+    MOST_NUMBERS,
+    MOST_PIXELS,
+    key_of,
+    listed,
+    name_of,
+    pairs_of,
+    shown,
+    whole_of,
+)
 from positronic.codec.images import resize_with_pad
+from positronic.codec.rotations import LATER, QUAT_REFERENCE, Quaternion, aligned, reference_of
 from positronic.codec.vectors import read, require_rotations
 from positronic.errors import CodecError
+
+MOST_OBJECTS = 1000
 
 
 @dataclass(frozen=True)
 class Vector(Codec):
     """Numeric signals joined into one float32 vector.
 
-    ``signals`` are pairs of name and number of elements, in the order they are joined.
+    ``signals`` are pairs of name and number of elements, in the order they are joined. Seven
+    elements whose name ends in ``pose`` are a position and a unit quaternion, wxyz, which
+    `positronic.codec.rotations` aligns with ``quat_reference``.
     """
 
     kind: ClassVar[str] = "vector"
     key: str
     signals: tuple[tuple[str, int], ...]
+    quat_reference: Quaternion | None = field(default=QUAT_REFERENCE, metadata=LATER)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "signals", tuple((str(n), int(d)) for n, d in self.signals))
+        key_of(self.key, "key")
+        signals = tuple(
+            (name_of(name, "a signal"), whole_of(size, f"the size of {name}", MOST_NUMBERS))
+            for name, size in pairs_of(self.signals, "signals")
+        )
+        whole_of(sum(size for _, size in signals), "the size of all signals", MOST_NUMBERS)
+        object.__setattr__(self, "signals", signals)
+        reference = reference_of(self.quat_reference)
+        if not any(_is_pose(name, size) for name, size in signals):
+            reference = None  # there is nothing to align
+        object.__setattr__(self, "quat_reference", reference)
 
     @property
     @override
@@ -44,21 +71,30 @@ class Vector(Codec):
         return {self.key: tuple(name for name, size in self.signals for _ in range(size))}
 
     @override
-    def encode(self, obs: Row) -> dict[str, NDArray[Any]]:
-        parts = [read(obs, name, size, rows=False) for name, size in self.signals]
-        for (name, size), part in zip(self.signals, parts, strict=True):
-            if size == 7 and name.endswith("pose"):
-                require_rotations(name, part)
-        return {self.key: _joined(parts)}
+    def encode(self, obs: Row, before: Row | None = None) -> dict[str, NDArray[Any]]:
+        return {self.key: self._joined(obs, (before or {}).get(self.key), rows=False)}
 
     @override
     def encode_rows(self, columns: Row) -> dict[str, Iterable[NDArray[Any]]]:
-        parts = [read(columns, name, size, rows=True) for name, size in self.signals]
-        return {self.key: _joined(parts)}
+        return {self.key: self._joined(columns, None, rows=True)}
+
+    def _joined(
+        self, source: Row, before: NDArray[Any] | None, *, rows: bool
+    ) -> NDArray[np.float32]:
+        parts, start = [], 0
+        for name, size in self.signals:
+            part = read(source, name, size, rows=rows)
+            if _is_pose(name, size):
+                require_rotations(name, part)
+                last = None if before is None else before[start : start + size]
+                part = aligned(part, self.quat_reference, last)
+            parts.append(part)
+            start += size
+        return np.concatenate(parts, axis=-1).astype(np.float32)
 
 
-def _joined(parts: list[NDArray[np.float64]]) -> NDArray[np.float32]:
-    return np.concatenate(parts, axis=-1).astype(np.float32)
+def _is_pose(name: str, size: int) -> bool:
+    return size == 7 and name.endswith("pose")
 
 
 @dataclass(frozen=True)
@@ -74,10 +110,15 @@ class Image(Codec):
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
-        size = tuple(self.size) if isinstance(self.size, Iterable) else (self.size, self.size)
-        whole = len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
-        if not whole:
-            raise CodecError(f"image_size is {self.size!r}; give [height, width] in pixels")
+        key_of(self.key, "key")
+        name_of(self.source, "source")
+        pair = isinstance(self.size, list | tuple)
+        size = tuple(self.size) if pair else (self.size, self.size)
+        if len(size) != 2 or not all(type(n) is int and 0 < n <= MOST_PIXELS for n in size):
+            raise CodecError(
+                f"image_size is {shown(self.size)}; give [height, width] in pixels, at most"
+                f" {MOST_PIXELS} each"
+            )
         object.__setattr__(self, "size", size)
 
     @property
@@ -98,18 +139,17 @@ class Image(Codec):
         return {"image_sizes": {self.source: [width, height]}}
 
     @override
-    def encode(self, obs: Row) -> dict[str, NDArray[Any]]:
-        if self.source not in obs:
-            present = ", ".join(sorted(obs)) or "nothing"
-            raise CodecError(f"image '{self.source}' is missing; present: {present}")
-        return {self.key: self._resize(obs[self.source])}
+    def encode(self, obs: Row, before: Row | None = None) -> dict[str, NDArray[Any]]:
+        return {self.key: self._resize(self._given(obs))}
 
     @override
     def encode_rows(self, columns: Row) -> dict[str, Iterable[NDArray[Any]]]:
-        if self.source not in columns:
-            present = ", ".join(sorted(columns)) or "nothing"
-            raise CodecError(f"image '{self.source}' is missing; present: {present}")
-        return {self.key: self._each(columns[self.source])}
+        return {self.key: self._each(self._given(columns))}
+
+    def _given(self, source: Row) -> Any:
+        if self.source not in source:
+            raise CodecError(f"image '{self.source}' is missing; present: {listed(source)}")
+        return source[self.source]
 
     def _each(self, frames: Iterable[Any]) -> Iterator[NDArray[np.uint8]]:
         before: tuple[Any, NDArray[np.uint8]] | None = None
@@ -119,14 +159,14 @@ class Image(Codec):
             yield before[1]  # again, where a slow camera's picture stands in several rows
 
     def _resize(self, frame: Any) -> NDArray[np.uint8]:
-        try:
-            image = np.asarray(frame)
-        except ValueError:  # lists of unequal length
-            image = np.empty(0, object)
+        # What came as text or as Python's numbers is none, and may be long.
+        plain = isinstance(frame, str | bytes | bytearray | list | tuple)
+        image = np.empty(0, object) if plain else np.asarray(frame)
         fits = image.ndim == 3 and image.shape[2] == 3 and image.size > 0
         if not fits or image.dtype != np.uint8:
             raise CodecError(
-                f"image '{self.source}' is {image.dtype} {image.shape}, expected uint8 (H, W, 3)"
+                f"image '{self.source}' is {printable(image.dtype, 60)} {image.shape},"
+                " expected uint8 (H, W, 3)"
             )
         return resize_with_pad(image, *self.size)
 
@@ -148,8 +188,9 @@ class ObjectPoses(Codec):
     n_objects: int = 2
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n_objects, int) or self.n_objects < 1:
-            raise CodecError(f"n_objects is {self.n_objects!r}; give a whole number of at least 1")
+        key_of(self.key, "key")
+        name_of(self.source, "source")
+        whole_of(self.n_objects, "n_objects", MOST_OBJECTS)
 
     @property
     @override
@@ -169,15 +210,17 @@ class ObjectPoses(Codec):
         return {self.key: (self.source,) * (5 * self.n_objects)}
 
     @override
-    def encode(self, obs: Row) -> dict[str, NDArray[Any]]:
-        poses = read(obs, self.source, 7 * self.n_objects, rows=False)
-        require_rotations(self.source, poses)
-        return {self.key: self._features(poses)}
+    def encode(self, obs: Row, before: Row | None = None) -> dict[str, NDArray[Any]]:
+        return {self.key: self._features(self._poses(obs, rows=False))}
 
     @override
     def encode_rows(self, columns: Row) -> dict[str, Iterable[NDArray[Any]]]:
-        poses = read(columns, self.source, 7 * self.n_objects, rows=True)
-        return {self.key: self._features(poses)}
+        return {self.key: self._features(self._poses(columns, rows=True))}
+
+    def _poses(self, source: Row, *, rows: bool) -> NDArray[np.float64]:
+        poses = read(source, self.source, 7 * self.n_objects, rows=rows)
+        require_rotations(self.source, poses)
+        return poses
 
     def _features(self, flat: NDArray[np.float64]) -> NDArray[np.float32]:
         poses = flat.reshape(*flat.shape[:-1], self.n_objects, 7)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, override
 import numpy as np
 
 from positronic.codec.base import Row, Stage
+from positronic.codec.fields import name_of, pairs_of, tuple_of
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,9 @@ class Rename(Stage):
     names: tuple[tuple[str, str], ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", tuple((str(a), str(b)) for a, b in self.names))
+        pairs = pairs_of(self.names, "names")
+        names = tuple((name_of(a, "a name"), name_of(b, "a name")) for a, b in pairs)
+        object.__setattr__(self, "names", names)
 
     @override
     def sources(self, names: Iterable[str]) -> tuple[str, ...]:
@@ -44,14 +47,12 @@ class FlipGrip(Stage):
     signals: tuple[str, ...] = ("grip", "target_grip")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "signals", tuple(self.signals))
+        signals = tuple_of(self.signals, "signals")
+        object.__setattr__(self, "signals", tuple(name_of(name, "a signal") for name in signals))
 
     @override
     def encode(self, row: Row) -> Row:
-        return {
-            **row,
-            **{name: 1.0 - np.asarray(row[name]) for name in self.signals if name in row},
-        }
+        return {**row, **{name: _flipped(row[name]) for name in self.signals if name in row}}
 
     @override
     def decode(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -60,3 +61,16 @@ class FlipGrip(Stage):
     @override
     def describe(self, meta: dict[str, Any]) -> dict[str, Any]:
         return {**meta, "grip": {"open": 0.0, "closed": 1.0}}
+
+
+def _flipped(value: Any) -> Any:
+    """The grip counted the other way; what is no grip stays, for the codec to refuse it."""
+    if not isinstance(value, np.ndarray | np.number | int | float | list | tuple):
+        return value
+    if isinstance(value, list | tuple) and not all(isinstance(x, int | float) for x in value[:2]):
+        return value
+    try:
+        grip = np.asarray(value)
+    except (ValueError, OverflowError):  # lists of unequal length
+        return value
+    return 1.0 - grip if grip.dtype.kind in "fiu" else value

@@ -1,13 +1,15 @@
 """Reading numbers out of a row or out of columns, with errors that name the signal."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from getiaction.text import printable
+from positronic.codec.fields import listed
 from positronic.errors import CodecError
+from positronic.geom import quat_dot
 
 # Rounding to two decimals stays within; angles, or a scaled rotation, do not.
 UNIT_NORM_TOLERANCE = 0.02
@@ -20,21 +22,18 @@ def read(source: Mapping[str, Any], name: str, size: int, *, rows: bool) -> NDAr
 
     Raises:
         CodecError: it is missing, has another shape, is not numeric (a text or a bool is no
-            number), or is not finite.
+            number), or is not finite as the float32 that it will be stored as.
     """
     if name not in source:
-        present = ", ".join(sorted(source)) or "nothing"
-        raise CodecError(f"signal '{name}' is missing; present: {present}")
+        raise CodecError(f"signal '{name}' is missing; present: {listed(source)}")
     expected = f"{size} numbers" if size > 1 else "one number"
-    try:
-        value = np.asarray(source[name])
-    except (TypeError, ValueError) as error:  # lists of unequal length
-        raise CodecError(
-            f"signal '{name}' is not numeric: got nested sequences, expected {expected}"
-        ) from error
+    value = _array(name, source[name], size, expected, rows=rows)
     if value.dtype.kind not in "fiu":
-        got = value.dtype if isinstance(source[name], np.ndarray) else type(source[name]).__name__
-        raise CodecError(f"signal '{name}' is not numeric: got {got}, expected {expected}")
+        given = source[name]
+        got = value.dtype if isinstance(given, np.ndarray) else type(given).__name__
+        raise CodecError(
+            f"signal '{name}' is not numeric: got {printable(got, 60)}, expected {expected}"
+        )
     value = value.astype(np.float64, copy=False)
     lead = 1 if rows else 0
     if value.ndim == lead and size == 1:
@@ -43,22 +42,55 @@ def read(source: Mapping[str, Any], name: str, size: int, *, rows: bool) -> NDAr
         raise CodecError(
             f"signal '{name}' has shape {value.shape[lead:]}, expected {expected} per observation"
         )
-    if not np.isfinite(value).all():
-        raise CodecError(f"signal '{name}' holds a value that is not finite, expected {expected}")
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(value.astype(np.float32)).all()
+    if not finite:
+        beyond = " as float32" if np.isfinite(value).all() else ""
+        raise CodecError(
+            f"signal '{name}' holds a value that is not finite{beyond}, expected {expected}"
+        )
     return value
 
 
 def require_rotations(name: str, poses: NDArray[np.float64]) -> None:
-    """Refuse poses ``[x y z qw qx qy qz]``, ``(7 n,)`` in a row, that hold no unit quaternions.
+    """Refuse poses ``[x y z qw qx qy qz]``, ``(..., 7 n)``, that hold no unit quaternions.
 
     Raises:
-        CodecError: the norm is off by more than `UNIT_NORM_TOLERANCE`.
+        CodecError: a norm is off by more than `UNIT_NORM_TOLERANCE`.
     """
-    values = poses.tolist()
-    for start in range(3, len(values), 7):
-        norm = math.hypot(*values[start : start + 4])
-        if abs(norm - 1.0) > UNIT_NORM_TOLERANCE:
+    for start in range(3, poses.shape[-1], 7):
+        quats = poses[..., start : start + 4].reshape(-1, 4)
+        norms = np.sqrt(quat_dot(quats, quats))
+        wrong = np.abs(norms - 1.0) > UNIT_NORM_TOLERANCE
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            where = f" of row {row}" if poses.ndim > 1 else ""
             raise CodecError(
-                f"signal '{name}' holds no rotation at elements {start} to {start + 3}: their norm"
-                f" is {norm:.3g}, expected a unit quaternion, wxyz"
+                f"signal '{name}' holds no rotation at elements {start} to {start + 3}{where}:"
+                f" their norm is {norms[row]:.3g}, expected a unit quaternion, wxyz"
             )
+
+
+def _array(name: str, value: Any, size: int, expected: str, *, rows: bool) -> NDArray[Any]:
+    """The value as an array, however it came; a client's row of Python objects is looked at first.
+
+    NumPy would make numbers of millions of nested objects, or a copy of a long text, only for them
+    to be refused.
+    """
+    if isinstance(value, str | bytes | bytearray):
+        return np.empty(0, object)
+    if not rows and isinstance(value, list | tuple):
+        if any(isinstance(item, list | tuple) for item in value[: size + 1]):
+            raise CodecError(
+                f"signal '{name}' is not numeric: got nested sequences, expected {expected}"
+            )
+        if len(value) != size:
+            raise CodecError(
+                f"signal '{name}' has shape ({len(value)},), expected {expected} per observation"
+            )
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, OverflowError) as error:  # lists of unequal length
+        raise CodecError(
+            f"signal '{name}' is not numeric: got nested sequences, expected {expected}"
+        ) from error

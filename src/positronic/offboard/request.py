@@ -1,12 +1,12 @@
 """What a client sends of an observation: what the server's codec reads, and no larger than that."""
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from positronic.errors import CodecError
 from positronic.offboard import jpeg
 
 # No signals of the robot: what it is told to do, and the seed of a policy that draws numbers.
@@ -22,14 +22,10 @@ class RequestFilter:
         Args:
             contract: The ``contract`` in the ready message; public servers send none.
             jpeg_quality: Compress images with it; None sends them as they are.
-
-        Raises:
-            SessionError: The contract is malformed.
         """
-        from positronic.offboard import ready  # only once a server has sent one
-
-        self._wanted = frozenset(ready.contract(contract).inputs)
-        self._sizes = image_sizes(contract)
+        document = contract if isinstance(contract, Mapping) else {}
+        self._wanted = frozenset(document.get("inputs") or ())
+        self._sizes = image_sizes(document)
         self._jpeg_quality = jpeg_quality
 
     def __call__(self, obs: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,29 +48,22 @@ class RequestFilter:
         return key != "seed"
 
 
-def image_sizes(document: Any) -> dict[str, tuple[int, int]]:
+def image_sizes(contract: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Which raw images the codec of a contract resizes first of all, and to which height and width.
 
     Only those can be resized before they are sent with the same result to the last bit, since
     resizing to the size that an image has already changes nothing.
-
-    Raises:
-        SessionError: The contract is malformed.
     """
-    from positronic.offboard import ready
+    from positronic.codec import Image, Parallel, from_spec
 
-    contract = ready.contract(document)
-    spec = contract.codec.spec if contract.codec is not None else {}
-    parts = spec.get("parts") if spec.get("kind") == "parallel" else [spec]
-    images = [
-        ready.image_part(part)
-        for part in (parts if isinstance(parts, list) else [])
-        if isinstance(part, Mapping) and part.get("kind") == "image"
-    ]
-    counts = Counter(part.source for part in images)
-    return {
-        part.source: (part.size[0], part.size[1]) for part in images if counts[part.source] == 1
-    }
+    try:
+        codec = from_spec((contract.get("codec") or {}).get("spec") or {})
+    except CodecError:
+        return {}  # of a version or a package that is not here: the server resizes
+    parts = codec.parts if isinstance(codec, Parallel) else (codec,)
+    images = [part for part in parts if isinstance(part, Image)]
+    sources = [image.source for image in images]
+    return {image.source: image.size for image in images if sources.count(image.source) == 1}
 
 
 def _is_image(value: Any) -> bool:

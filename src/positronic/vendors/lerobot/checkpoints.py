@@ -378,13 +378,15 @@ def _is_step(name: str) -> bool:
 
 
 def _require_codec(contract: Contract, codec: Codec, label: str) -> None:
-    given = Contract.of(codec, fps=contract.fps)
-    if given.codec["spec"] == contract.codec["spec"]:
+    differences = contract.codec_differences(contract.adopt(codec))
+    if not differences:
         return
-    trained, asked = contract.codec["name"], given.codec["name"]
-    differences = [d for d in contract.differences(given) if d.startswith("features.")]
-    detail = f" ({differences[0]})" if trained == asked and differences else ""
+    trained, asked = contract.codec["name"], codec.name
+    if trained == asked:
+        what = f"'{trained}' with {differences[0]} in --codec"
+    else:
+        what = f"'{trained}', not with --codec '{asked}'"
     raise ContractError(
-        f"checkpoint {label} was trained with codec '{trained}', not with --codec '{asked}'"
-        f"{detail}; leave --codec away, the checkpoint knows its own"
+        f"checkpoint {label} was trained with codec {what};"
+        " leave --codec away, the checkpoint knows its own"
     )

@@ -99,6 +99,7 @@ class CodecEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gymnasium.Env[Any, Any], codec: Codec) -> None:
         super().__init__(env)
         self._codec = codec
+        self._encoded: dict[str, Any] | None = None
         world: Any = env.unwrapped
         self._world = world
         features = dict(codec.features)
@@ -122,7 +123,8 @@ class CodecEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Begin an episode."""
         raw, info = self.env.reset(seed=seed, options=options)
-        return self._codec.encode(raw), info
+        self._encoded = self._codec.encode(raw)
+        return self._encoded, info
 
     def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
         """Decode the action, let the arm do it, encode what comes of it."""
@@ -130,7 +132,8 @@ class CodecEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         raw, reward, terminated, truncated, info = self.env.step(
             self._world.command_to_action(command["robot_command"], command["target_grip"])
         )
-        return self._codec.encode(raw), reward, terminated, truncated, info
+        self._encoded = self._codec.encode(raw, self._encoded)
+        return self._encoded, reward, terminated, truncated, info
 
 
 def resolve(codec: Any, options: Mapping[str, Any]) -> tuple[Codec, int | None]:

@@ -120,13 +120,17 @@ class LeRobotPolicy:
         """
         return LeRobotSession(self, context or {}, next(self._seeds))
 
-    def encode(self, obs: Mapping[str, Any]) -> Observation:
+    def encode(self, obs: Mapping[str, Any], before: Observation | None = None) -> Observation:
         """Turn raw signals into what the policy was trained on, or say why that cannot be.
+
+        Args:
+            obs: Raw signals.
+            before: What the observation before it in the same episode was turned into.
 
         Raises:
             CodecError: A signal is missing, or has another shape, type or unit than in training.
         """
-        encoded = self._codec.encode(obs)
+        encoded = self._codec.encode(obs, before)
         self._limits.check(encoded)
         return {key: encoded[key] for key in self._expected}
 

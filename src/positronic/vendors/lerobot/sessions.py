@@ -31,6 +31,7 @@ class LeRobotSession:
         self._actions: deque[NDArray[np.float32]] = deque()
         self._unseen: deque[Observation] = deque(maxlen=policy.n_obs_steps - 1)
         self._present: Observation = {}
+        self._before: Observation | None = None
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -55,7 +56,7 @@ class LeRobotSession:
         """
         if self._context:
             obs = {**self._context, **obs}
-        observation = self._policy.encode(obs)
+        observation = self._policy.encode(obs, self._before)
         task = self._task(obs)
         seed = self._seed_of(obs)
         self._present = observation
@@ -70,12 +71,16 @@ class LeRobotSession:
             self._actions.popleft()
             # A simulator may render the next picture into the same array.
             self._unseen.append({key: value.copy() for key, value in self._present.items()})
+            self._before = self._present
             return actions
         self._policy.require_possible(prediction.actions)
         if not self._policy.every_step:
-            return self._policy.decode(prediction.actions)
+            actions = self._policy.decode(prediction.actions)
+            self._before = self._present
+            return actions
         now, later = prediction.actions[:1], prediction.actions[1:]
         actions = self._policy.decode(now)
+        self._before = self._present
         self._memory = prediction.memory
         self._actions.extend(later)
         self._unseen.clear()

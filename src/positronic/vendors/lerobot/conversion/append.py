@@ -62,6 +62,7 @@ def append_dataset(
         output.mend_swap(workplace)
         base = storage.fetch(output.uri)
         contract, provenance = _require_ours(base, output)
+        codec = contract.adopt(codec)
         options = _as_before(options or Options(), contract, provenance)
         _require_same(contract, codec, fps, options, output)
         chosen, skipped = _new_episodes(chosen_of(dataset, options), provenance)

@@ -28,7 +28,7 @@ def dataset_contract(root: Path, codec: Codec | None) -> Contract | None:
     else:
         contract = Contract.load(path)
         if codec is not None:
-            given = Contract.of(codec, fps=contract.fps)
+            given = Contract.of(contract.adopt(codec), fps=contract.fps)
             given.require_same(contract, f"--codec={codec.name}", f"the dataset at {root}")
     _require_features(contract, info, root)
     digest = stats_digest(stats, contract.features)
