@@ -364,7 +364,7 @@ def from_spec(spec: Mapping[str, Any]) -> Codec:
     return built
 
 
-def before_the_rules(codec: Codec) -> Codec:
+def older_form(codec: Codec) -> Codec:
     """The codec as a version made it that had none of the fields added later; see `to_spec`."""
     return from_spec(_without_later(codec.to_spec()))
 

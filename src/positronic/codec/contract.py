@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from getiaction.documents import Document, Reader, plain
 from getiaction.text import printable
-from positronic.codec.base import Codec, before_the_rules, from_spec
+from positronic.codec.base import Codec, from_spec, older_form
 from positronic.codec.fields import LONGEST_NAME, MOST_NUMBERS, MOST_PIXELS, key_of
 from positronic.errors import CodecError, ContractError
 
@@ -187,6 +187,11 @@ class Contract:
         _READER.validate(document, _Whole, source)
         return cls(**document)
 
+    @classmethod
+    def parse(cls, content: bytes | str, source: str) -> Self:
+        """The contract of JSON text, which came from ``source``; as `from_json`."""
+        return cls._of_document(_READER.parse_json(content, dict, source), source)
+
     def to_json(self) -> dict[str, Any]:
         """The JSON document, as it is kept in files and sent in the ready message."""
         return dataclasses.asdict(self)
@@ -252,7 +257,7 @@ class Contract:
         A codec that was only named has the rules of this version; a dataset or checkpoint of an
         older one goes on with those that it was made by.
         """
-        older = before_the_rules(codec)
+        older = older_form(codec)
         return older if plain(older.to_spec()) == self.codec["spec"] else codec
 
     def codec_differences(self, codec: Codec) -> list[str]:

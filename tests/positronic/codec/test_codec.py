@@ -1,9 +1,11 @@
 import json
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 
+from getiaction.documents import Reader
 from positronic.codec import (
     AbsolutePose,
     Codec,
@@ -15,8 +17,10 @@ from positronic.codec import (
     Vector,
     from_spec,
 )
+from positronic.codec.base import older_form
 from positronic.errors import CodecError
 from positronic.geom import quat_from_yaw, yaw
+from tests.mutations import mutations
 
 
 def random_poses(rng: np.random.Generator, *lead: int) -> Any:
@@ -51,17 +55,29 @@ def whole() -> Codec:
     return Parallel((state(), ObjectPoses(), image, AbsolutePose()), "whole")
 
 
-def test_rows_equal_single_observations_bit_for_bit() -> None:
-    recorded, codec = columns(), whole()
+def one_by_one(codec: Codec, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a session encodes: each observation, told of the one before."""
+    encoded: list[dict[str, Any]] = []
+    for obs in rows:
+        encoded.append(codec.encode(obs, encoded[-1] if encoded else None))
+    return encoded
+
+
+@pytest.mark.parametrize("codec", [whole(), older_form(whole())], ids=["aligned", "as recorded"])
+def test_rows_equal_single_observations_bit_for_bit(codec: Codec) -> None:
+    recorded = columns()
+    rows = [row(index, recorded) for index in range(50)]
     together = {name: list(values) for name, values in codec.encode_rows(recorded).items()}
-    actions = codec.encode_action_rows(recorded)
-    assert actions.dtype == np.float32
-    for index in range(50):
-        single = codec.encode(row(index, recorded))
+    for index, single in enumerate(one_by_one(codec, rows)):
         assert list(single) == list(together)
         for name, value in single.items():
             np.testing.assert_array_equal(together[name][index], value)
-        np.testing.assert_array_equal(actions[index], codec.encode_action(row(index, recorded)))
+    actions = codec.encode_action_rows(recorded)
+    assert actions.dtype == np.float32
+    before = None
+    for target, obs in zip(actions, rows, strict=True):
+        before = codec.encode_action(obs, before)
+        np.testing.assert_array_equal(target, before)
 
 
 def test_rows_of_strided_and_float32_columns_are_the_same() -> None:
@@ -72,8 +88,8 @@ def test_rows_of_strided_and_float32_columns_are_the_same() -> None:
     strided["robot_state.ee_pose"] = np.asfortranarray(recorded["robot_state.ee_pose"])[::3]
     strided["grip"], strided["image.wrist"] = recorded["grip"][::3], []
     encoded = whole().encode_rows(strided)
-    for position, index in enumerate(range(0, 50, 3)):
-        single = whole().encode(row(index, recorded))
+    rows = [row(index, recorded) for index in range(0, 50, 3)]
+    for position, single in enumerate(one_by_one(whole(), rows)):
         for name in ("observation.state", "observation.environment_state"):
             np.testing.assert_array_equal(list(encoded[name])[position], single[name])
 
@@ -133,7 +149,14 @@ def test_missing_signals_are_named_with_what_is_present() -> None:
             np.tile([0, 0, 0, 1, 0, 0, 0.5], 2),
             "'object_poses' holds no rotation at",
         ),
-        ("grip", float("nan"), "'grip' holds a value that is not finite"),
+        ("grip", float("nan"), "'grip' holds a value that is not finite, expected"),
+        ("grip", 1e300, "'grip' holds a value that is not finite as float32, expected"),
+        ("grip", 3.40282357e38, "'grip' holds a value that is not finite as float32, expected"),
+        ("grip", 10**400, "'grip' is not numeric"),
+        ("robot_state.ee_pose", [1e300] + [0.0] * 6, "pose' holds a value that is not finite as"),
+        ("object_poses", [-1e300] + [0.0] * 13, "poses' holds a value that is not finite as"),
+        ("grip", "5" * 1_000_000, "'grip' is not numeric: got str"),
+        ("grip", [0.5] * 1_000_000, r"'grip' has shape \(1000000,\), expected one number"),
         ("object_poses", np.zeros(7), r"'object_poses' has shape \(7,\), expected 14"),
         ("image.wrist", np.zeros((24, 32), np.uint8), r"'image.wrist' is uint8 \(24, 32\)"),
         ("image.wrist", np.zeros((24, 32, 3)), r"'image.wrist' is float64 \(24, 32, 3\)"),
@@ -151,6 +174,75 @@ def test_missing_signals_are_named_with_what_is_present() -> None:
 def test_a_signal_that_does_not_fit_is_named(name: str, value: Any, message: str) -> None:
     with pytest.raises(CodecError, match=message):
         whole().encode(row(0) | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "message"),
+    [
+        ("robot_state.ee_pose", [0, 0, 0, 1, 0, 0, 0.5], "no rotation at elements 3 to 6 of row 9"),
+        (
+            "object_poses",
+            [0] * 7 + [0, 0, 0, 0, 0, 0, 0],
+            "no rotation at elements 3 to 6 of row 9",
+        ),
+        ("robot_commands.pose", [0, 0, 0, 0, 0, 0, 0], "no rotation at elements 3 to 6 of row 9"),
+        ("robot_commands.pose", [0, 0, 0, 3, 0, 0, 0], "no rotation at elements 3 to 6 of row 9"),
+        ("grip", 1e300, "'grip' holds a value that is not finite as float32"),
+        ("target_grip", -1e39, "'target_grip' holds a value that is not finite as float32"),
+        ("robot_commands.pose", [1e300, 0, 0, 1, 0, 0, 0], "not finite as float32"),
+    ],
+)
+@pytest.mark.parametrize("one", [False, True], ids=["columns", "one row"])
+def test_what_is_served_and_what_is_recorded_are_held_to_the_same(
+    name: str, bad: Any, message: str, one: bool
+) -> None:
+    recorded = columns()
+    recorded[name] = recorded[name].copy()
+    recorded[name][9] = bad
+    acting = name in whole().action_inputs
+    if one:
+        encode, source = (whole().encode_action if acting else whole().encode), row(9, recorded)
+    else:
+        encode = whole().encode_action_rows if acting else whole().encode_rows
+        source = recorded
+    with pytest.raises(CodecError, match=message.removesuffix(" of row 9") if one else message):
+        encode(source)
+
+
+def test_the_smallest_numbers_are_numbers() -> None:
+    tiny = row(0) | {"grip": 5e-324}
+    assert state().encode(tiny)["observation.state"][-1] == 0
+
+
+@pytest.mark.parametrize(
+    "obs",
+    [
+        {f"{'x' * 500}{index}": 0 for index in range(100_000)},
+        {"x" * 15_000_000: 0},
+        dict.fromkeys(range(1000), 0) | {"name": 0, b"bytes" * 10**6: 0, 10**5000: 0},
+        {"\x1b]0;title\x07": 0},
+    ],
+    ids=["many", "long", "no text", "escapes"],
+)
+def test_a_message_is_short_and_quick_whatever_keys_were_sent(obs: dict[Any, Any]) -> None:
+    image = Image("observation.images.left", "image.wrist", (16, 20))
+    started = time.process_time()
+    for codec in (whole(), state(), image, FlipGrip() | state()):
+        with pytest.raises(CodecError, match="; present: ") as caught:
+            codec.encode(obs)
+        assert len(str(caught.value)) < 2500
+        assert str(caught.value).isprintable()
+    # 20 ms quiet; what a serving session must not cost the others is 100 ms.
+    assert time.process_time() - started < 0.4
+
+
+def test_a_flipped_grip_that_is_no_number_is_refused_by_name() -> None:
+    codec = FlipGrip() | state()
+    for value in ("0.5", True, None, [True], [[0.1], [0.2, 0.3]], {"a": 1}, ["0"], 10**400):
+        with pytest.raises(CodecError, match="'grip'"):
+            codec.encode(row(0) | {"grip": value})
+    flipped = codec.encode(row(0) | {"grip": [0.25]})["observation.state"][-1]
+    assert flipped == codec.encode(row(0) | {"grip": 0.25})["observation.state"][-1] == 0.75
 
 
 def test_a_scalar_may_come_as_a_vector_of_one() -> None:
@@ -292,17 +384,83 @@ def test_spec_survives_json() -> None:
         assert again.features == codec.features
 
 
+IMAGE = {"kind": "image", "key": "a", "source": "b", "size": [4, 4]}
+VECTOR = {"kind": "vector", "key": "a", "signals": [["grip", 1]]}
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
         ({"kind": "telepathy"}, "unknown codec kind 'telepathy'.*parallel"),
+        ({"kind": ["vector"]}, "unknown codec kind a list"),
+        ({"kind": "\x1b[2J"}, r"unknown codec kind '\\x1b\[2J'"),
+        ({}, "unknown codec kind None"),
+        ([], "the codec spec: expected a valid dictionary"),
         ({"kind": "vector", "colour": 1}, "spec of kind 'vector' does not fit"),
+        ({"kind": "vector", "\x1b": 1}, "spec of kind 'vector' does not fit"),
         ({"kind": "flip_grip"}, "describes a stage"),
+        (VECTOR | {"signals": [["grip", 10**9]]}, "the size of grip is 1000000000; give a whole"),
+        (VECTOR | {"signals": [["grip", 1e300]]}, "the size of grip is 1e"),
+        (VECTOR | {"signals": [["grip", -1]]}, "the size of grip is -1"),
+        (VECTOR | {"signals": [["grip", 60_000], ["q", 60_000]]}, "of all signals is 120000"),
+        (VECTOR | {"signals": []}, "of all signals is 0"),
+        (VECTOR | {"signals": [["grip"]]}, "signals is a list; give a list of pairs"),
+        (VECTOR | {"signals": "grip"}, "signals is 'grip'; give a list"),
+        (VECTOR | {"signals": None}, "signals is None; give a list"),
+        (VECTOR | {"signals": [["\x1b[2J", 1]]}, r"a signal is '\\x1b\[2J'; give a name"),
+        (VECTOR | {"key": "../../etc/x"}, "key is '../../etc/x'; give the name of a feature"),
+        (VECTOR | {"key": "a" * 300}, "key is 'aaa.*; give a name of 1 to 200"),
+        (VECTOR | {"quat_reference": [1, 0, 0]}, r"quat_reference is \[1, 0, 0\]; give a unit"),
+        (VECTOR | {"quat_reference": [10**400, 0, 0, 0]}, "quat_reference is"),
+        (VECTOR | {"quat_reference": [0, 0, 0, 0]}, "quat_reference is"),
+        ({"kind": "absolute_pose", "quat_reference": "abcd"}, "quat_reference is 'abcd'"),
+        ({"kind": "absolute_pose", "pose": 3}, "pose is 3; give a name"),
+        (IMAGE | {"size": [10**9, 10**9]}, "image_size is .*at most 4096 each"),
+        (IMAGE | {"size": [True, True]}, "image_size is .*at most 4096 each"),
+        (IMAGE | {"size": {"a": 1}}, "image_size is a dict"),
+        (IMAGE | {"source": None}, "source is None; give a name"),
+        ({"kind": "object_poses", "n_objects": 10**9}, "n_objects is 1000000000; give a whole"),
+        ({"kind": "object_poses", "n_objects": True}, "n_objects is True"),
+        ({"kind": "object_poses", "n_objects": 10**400}, "n_objects is a number of more than"),
+        ({"kind": "rename", "names": [["a", "b", "c"]]}, "names is a list; give a list of pairs"),
+        ({"kind": "sequential", "stage": VECTOR, "codec": VECTOR}, "stage is a Vector; give a"),
+        ({"kind": "sequential", "stage": {"kind": "flip_grip"}, "codec": 5}, "codec is 5; give a"),
+        ({"kind": "parallel", "parts": [5]}, "a part is 5; give codecs"),
+        ({"kind": "parallel", "parts": [{"kind": "flip_grip"}]}, "a part is a FlipGrip"),
+        ({"kind": "parallel", "parts": 5}, "parts is 5; give a list"),
+        ({"kind": "parallel", "parts": [], "label": 5}, "label is 5; give a name"),
+        ({"kind": "parallel", "parts": [VECTOR] * 100_000}, "more than the 100000 values"),
     ],
 )
-def test_a_spec_that_is_none_is_refused(spec: dict[str, Any], message: str) -> None:
-    with pytest.raises(CodecError, match=message):
+def test_a_spec_that_is_none_is_refused(spec: Any, message: str) -> None:
+    with pytest.raises(CodecError, match=message) as caught:
         from_spec(spec)
+    assert str(caught.value).isprintable()
+
+
+def test_a_spec_that_is_nested_without_end_is_refused() -> None:
+    spec: dict[str, Any] = VECTOR
+    for _ in range(10_000):
+        spec = {"kind": "sequential", "stage": {"kind": "flip_grip"}, "codec": spec}
+    with pytest.raises(CodecError, match="nested more than 32 levels deep"):
+        from_spec(spec)
+
+
+def test_ten_thousand_damaged_specs_are_codecs_or_refused() -> None:
+    staged = Rename((("grip", "gripper"),)) | (FlipGrip() | whole())
+    specs = Reader(error=CodecError, size=1 << 20)
+    fine, messages = 0, []
+    for damaged in mutations(staged.to_spec(), 10_000, seed=4):
+        try:
+            codec = from_spec(specs.parse_json(damaged, dict, "the spec"))
+        except CodecError as error:
+            messages.append(str(error))
+        else:
+            fine += 1
+            assert from_spec(codec.to_spec()) == codec
+            assert codec.features is not None
+    assert all(message.isprintable() and len(message) < 1000 for message in messages)
+    assert fine > 100  # not all damage matters
 
 
 def test_stages_rewrite_before_and_undo_after() -> None:

@@ -1,4 +1,6 @@
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -6,8 +8,10 @@ import numpy as np
 import pytest
 
 from positronic.codec import Contract, stats_digest
-from positronic.errors import ContractError
+from positronic.codec.contract import told
+from positronic.errors import CodecError, ContractError
 from positronic.vendors.lerobot.codecs import eepose_absolute, eepose_state
+from tests.mutations import DEEP, mutations
 
 
 def stats(shift: float = 0.0) -> dict[str, Any]:
@@ -154,3 +158,194 @@ def test_another_codec_is_named_instead_of_all_that_it_makes() -> None:
         "the checkpoint and --codec disagree: codec 'eepose_state' against 'eepose_absolute'; "
         "fps: 15 against 10. Use the codec, dataset and checkpoint that belong together"
     )
+
+
+FEATURE = {"dtype": "float32", "shape": [8], "names": ["actions"]}
+PICTURE = {"dtype": "video", "shape": [64, 64, 3], "names": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fps": float("nan")}, "holds the number nan; expected finite numbers"),
+        ({"fps": float("inf")}, "holds the number inf"),
+        ({"fps": -15}, "field 'fps': expected greater than or equal to 0.1, found -15"),
+        ({"fps": 0}, "field 'fps'"),
+        ({"fps": 1e-300}, "field 'fps': expected greater than or equal to 0.1, found 1e-300"),
+        ({"fps": 1e6}, "field 'fps': expected less than or equal to 1000"),
+        ({"fps": "15"}, "field 'fps'"),
+        ({"fps": True}, "field 'fps'"),
+        ({"fps": None}, "field 'fps'"),
+        ({"n_action_steps": 0}, "field 'n_action_steps': expected greater than or equal to 1"),
+        ({"n_action_steps": -1}, "field 'n_action_steps'"),
+        ({"chunk_size": 0}, "field 'chunk_size'"),
+        ({"chunk_size": 10**9}, "field 'chunk_size'"),
+        ({"chunk_size": 2.5}, "field 'chunk_size'"),
+        ({"chunk_size": True}, "field 'chunk_size'"),
+        ({"chunk_size": 10, "n_action_steps": 11}, "n_action_steps is 11, expected at most the"),
+        ({"codec": None}, "field 'codec'"),
+        ({"codec": {"name": "x"}}, "field 'codec.spec' is missing"),
+        ({"codec": {"name": 1, "spec": {}}}, "field 'codec.name'"),
+        ({"codec": {"name": "x", "spec": []}}, "field 'codec.spec'"),
+        ({"inputs": "grip"}, "field 'inputs'"),
+        ({"inputs": [1]}, "field 'inputs.0'"),
+        ({"inputs": ["\x1b]0;title\x07"]}, "field 'inputs.0': expected 1 to 200 printable"),
+        ({"inputs": ["x" * 201]}, "field 'inputs.0'"),
+        ({"features": []}, "field 'features'"),
+        ({"features": {"action": FEATURE | {"shape": [-8]}}}, "field 'features.action.shape.0'"),
+        ({"features": {"action": FEATURE | {"shape": [10**9]}}}, "expected at most 100000 numbers"),
+        ({"features": {"action": FEATURE | {"shape": []}}}, "field 'features.action.shape'"),
+        ({"features": {"action": FEATURE | {"shape": "8"}}}, "field 'features.action.shape'"),
+        ({"features": {"action": FEATURE | {"dtype": "object"}}}, "field 'features.action.dtype'"),
+        ({"features": {"action": FEATURE | {"names": 3}}}, "field 'features.action.names'"),
+        ({"features": {"a": PICTURE | {"shape": [10**9, 1, 3]}}}, "expected the shape of a pic"),
+        ({"features": {"a": PICTURE | {"shape": [64, 64]}}}, "expected the shape of a picture"),
+        ({"features": {"../../x": FEATURE}}, "expected the name of a feature"),
+        ({"features": {"action": 5}}, "field 'features.action'"),
+        ({"stats_digest": "0"}, "field 'stats_digest'"),
+        ({"stats_digest": "Z" * 64}, "field 'stats_digest'"),
+        ({"feature_digests": {"action": 5}}, "field 'feature_digests.action'"),
+        ({"feature_digests": ["0"]}, "field 'feature_digests'"),
+        ({"pose": 3}, "field 'pose'"),
+        ({"grip": []}, "field 'grip'"),
+        ({"versions": {"numpy": 2}}, "field 'versions.numpy'"),
+        ({"versions": {"numpy": "\ud800"}}, "not Unicode"),
+    ],
+)
+def test_a_contract_is_validated_when_it_is_read(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    document = contract().to_json() | changes
+    (tmp_path / "contract.json").write_text(json.dumps(document))
+    with pytest.raises(ContractError, match=message) as caught:
+        Contract.load(tmp_path)
+    assert str(tmp_path / "contract.json") in str(caught.value)
+    assert str(caught.value).isprintable()
+    with pytest.raises(ContractError, match=message):
+        Contract.from_json(document)
+    if changes not in ({"fps": None}, {"codec": None}):
+        # A server's is held to the same; a public one may leave anything out.
+        with pytest.raises(ContractError, match=message):
+            told(changes, "the server's contract")
+
+
+@pytest.mark.parametrize("document", [[], 5, "contract", None, True])
+def test_what_is_no_object_is_no_contract(document: Any) -> None:
+    with pytest.raises(ContractError, match="the contract"):
+        Contract.from_json(document)
+
+
+def test_what_a_server_leaves_out_is_not_missed() -> None:
+    assert told(None, "the server's contract") == {}
+    assert told({"inputs": ["grip"]}, "the server's contract") == {"inputs": ["grip"]}
+    whole = contract(chunk_size=100, n_action_steps=100).to_json()
+    assert told(whole, "the server's contract") == whole
+    with pytest.raises(ContractError, match="the server's contract"):
+        told(["grip"], "the server's contract")
+
+
+def test_a_contract_whose_codec_makes_something_else_is_refused() -> None:
+    other = contract(features=contract().features | {"extra": FEATURE})
+    with pytest.raises(ContractError, match=r"says the features .*, but its codec makes"):
+        other.make_codec()
+    smaller = contract()
+    smaller.codec["spec"]["parts"][1]["n_objects"] = 1
+    with pytest.raises(ContractError, match=r"environment_state.*\[10\].*makes .*\[5\]"):
+        smaller.make_codec()
+
+
+def _deep(text: str) -> str:
+    return json.dumps(contract().to_json())[:-1] + f', "pose": {text}}}'
+
+
+ATTACKS = {
+    "nested lists": DEEP[0],
+    "nested objects": DEEP[1],
+    "nested in a field that is free": _deep('{"a":' * 100 + "1" + "}" * 100),
+    "a number of 100,000 digits": _deep("9" * 100_000),
+    "a hundred thousand values": _deep('{"a": [' + "1," * 300_000 + "1]}"),
+    "two megabytes": json.dumps(contract().to_json() | {"pose": {"a": "x" * (2 << 20)}}),
+    "names that a terminal obeys": json.dumps(contract().to_json() | {"\x1b[2J": 1, "fps": 0}),
+    "no text": "\x00\x01\x02",
+    "a class": json.dumps({"__class__": "subprocess.Popen", "args": ["touch", "/tmp/x"]}),
+    "a feature as a path": json.dumps(
+        contract().to_json() | {"features": {"../../../../tmp/x": FEATURE}}
+    ),
+    "an absolute feature": json.dumps(contract().to_json() | {"features": {"/tmp/x": FEATURE}}),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_malicious_contract_is_one_line_and_touches_nothing(tmp_path: Path, attack: str) -> None:
+    place = tmp_path / "dataset" / "meta"
+    place.mkdir(parents=True)
+    (place / "contract.json").write_text(ATTACKS[attack])
+    before = _files(tmp_path)
+    started = time.process_time()
+    with pytest.raises(ContractError) as caught:
+        Contract.load(place)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+    assert time.process_time() - started < 5
+    assert _files(tmp_path) == before
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "directory", "link to itself", "unreadable"])
+def test_what_is_no_plain_file_is_never_waited_for(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "contract.json"
+    match kind:
+        case "pipe":
+            os.mkfifo(file)
+        case "device":
+            file.symlink_to("/dev/zero")
+        case "directory":
+            (file / "contract.json").mkdir(parents=True)
+        case "link to itself":
+            file.symlink_to(file)
+        case _:
+            file.write_bytes(b"\xff\xfe{")
+    with pytest.raises(ContractError, match="contract.json"):
+        Contract.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"kind": "subprocess.Popen", "args": ["touch", "/tmp/x"]},
+        {"kind": "image", "key": "a", "source": "b", "size": [10**9, 10**9]},
+        {"kind": "object_poses", "n_objects": 10**9},
+        {"kind": "vector", "key": "../../x", "signals": [["grip", 1]]},
+        {"kind": "vector", "key": "a", "signals": [["grip", 10**9]]},
+        {"kind": "parallel", "parts": [{"kind": "parallel", "parts": "ab"}]},
+        {"kind": "sequential", "stage": {"kind": "flip_grip"}, "codec": {"kind": "flip_grip"}},
+        {"kind": {"kind": "vector"}},
+    ],
+)
+def test_a_malicious_codec_in_a_contract_is_one_line(tmp_path: Path, spec: Any) -> None:
+    contract(codec={"name": "eepose_state", "spec": spec}).save(tmp_path)
+    before = _files(tmp_path)
+    with pytest.raises(CodecError) as caught:
+        Contract.load(tmp_path).make_codec()
+    assert str(caught.value).isprintable()
+    assert _files(tmp_path) == before
+
+
+def test_ten_thousand_damaged_contracts_are_read_or_refused() -> None:
+    document = contract(chunk_size=100, n_action_steps=50).to_json()
+    fine, messages = 0, []
+    for damaged in mutations(document, 10_000, seed=12):
+        try:
+            found = Contract.parse(damaged, "contract.json")
+            found.make_codec()
+        except (ContractError, CodecError) as error:
+            messages.append(str(error))
+        else:
+            fine += 1
+            assert 0 < found.fps <= 1000
+            assert Contract.from_json(found.to_json()) == found
+    assert all(message.isprintable() and len(message) < 1000 for message in messages)
+    assert fine > 100  # not all damage matters
+
+
+def _files(root: Path) -> dict[str, int]:
+    return {str(path): path.lstat().st_mtime_ns for path in sorted(root.rglob("*"))}

@@ -383,10 +383,10 @@ def _require_codec(contract: Contract, codec: Codec, label: str) -> None:
         return
     trained, asked = contract.codec["name"], codec.name
     if trained == asked:
-        what = f"'{trained}' with {differences[0]} in --codec"
+        what = f"another '{trained}' than that of --codec ({'; '.join(differences[:3])})"
     else:
-        what = f"'{trained}', not with --codec '{asked}'"
+        what = f"codec '{trained}', not with --codec '{asked}'"
     raise ContractError(
-        f"checkpoint {label} was trained with codec {what};"
+        f"checkpoint {label} was trained with {what};"
         " leave --codec away, the checkpoint knows its own"
     )

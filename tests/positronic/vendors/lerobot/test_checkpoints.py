@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from positronic import storage
 from positronic.codec import Codec, Contract
+from positronic.codec.base import older_form
 from positronic.errors import CheckpointError, ContractError, PositronicError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
@@ -223,14 +224,49 @@ def test_another_codec_is_refused_by_both_names(trained: Path) -> None:
         CheckpointDirectory(trained).checkpoint("020000").verify(codecs.joints_absolute())
 
 
-def test_the_same_codec_with_other_sizes_is_refused_with_the_difference(run: Path) -> None:
+@pytest.mark.parametrize(
+    ("trained", "asked", "difference"),
+    [
+        (
+            codecs.eepose_absolute(image_size=64),
+            codecs.eepose_absolute(),
+            "parts.observation.images.left.size: [64, 64] against [224, 224]",
+        ),
+        (
+            codecs.eepose_absolute(),
+            codecs.eepose_absolute(quat_reference=(0.0, 1.0, 0.0, 0.0)),
+            "parts.observation.state.quat_reference: [0.23, 0.89, 0.37, 0.1] against"
+            " [0.0, 1.0, 0.0, 0.0]",
+        ),
+        (
+            codecs.eepose_state(n_objects=3),
+            codecs.eepose_state(),
+            "parts.observation.environment_state.n_objects: 3 against 2",
+        ),
+    ],
+)
+def test_another_parameter_of_the_same_codec_is_named_with_both_values(
+    run: Path, trained: Codec, asked: Codec, difference: str
+) -> None:
     path = run / "checkpoints/020000/pretrained_model"
-    Contract.of(codecs.eepose_absolute(image_size=64), fps=15).save(path)
-    with pytest.raises(
-        ContractError,
-        match=r"'eepose_absolute' \(features.observation.images.left.shape: \[64, 64, 3\] against",
-    ):
-        CheckpointDirectory(run).checkpoint("020000").verify(codecs.eepose_absolute())
+    Contract.of(trained, fps=15).save(path)
+    with pytest.raises(ContractError) as caught:
+        CheckpointDirectory(run).checkpoint("020000").verify(asked)
+    assert f"was trained with another '{asked.name}' than that of --codec" in str(caught.value)
+    assert difference in str(caught.value)
+
+
+def test_a_checkpoint_of_an_older_version_keeps_the_signs_it_was_trained_on(run: Path) -> None:
+    path = run / "checkpoints/020000/pretrained_model"
+    older = older_form(state_codec())
+    signed = Contract.load(path)
+    Contract.of(older, fps=15).save(path)
+    contract = CheckpointDirectory(run).checkpoint("020000").verify(state_codec())
+    assert contract.make_codec() == older
+    # A codec that was named with other signs than the checkpoint's is another one.
+    signed.save(path)
+    with pytest.raises(ContractError, match=r"quat_reference: \[.*\] against nothing"):
+        CheckpointDirectory(run).checkpoint("020000").verify(older)
 
 
 def test_a_contract_that_does_not_fit_the_policy_is_refused(run: Path) -> None:
