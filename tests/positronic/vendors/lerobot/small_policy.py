@@ -146,17 +146,18 @@ def _config(policy: str, codec: Codec, fields: dict[str, Any]) -> Any:
 
 
 def observation(seed: int = 0, size: tuple[int, int] = (48, 64)) -> dict[str, Any]:
-    """Random raw signals, as a simulator or robot gives them."""
+    """Random raw signals, as a simulator or robot gives them; its gripper points down or leans."""
     rng = np.random.default_rng(seed)
 
-    def pose() -> NDArray[np.float64]:
-        quat = rng.normal(size=4)
+    def pose(*, down: bool = False) -> NDArray[np.float64]:
+        # Any two of those that lean are less than half a turn apart.
+        quat = rng.uniform(-0.4, 0.4, 4) + [0, 1, 0, 0] if down else rng.normal(size=4)
         return np.concatenate([rng.uniform(-0.5, 0.5, 3), quat / np.linalg.norm(quat)])
 
     return {
         "robot_state.q": rng.normal(size=7).astype(np.float32),
         "robot_state.dq": rng.normal(size=7).astype(np.float32),
-        "robot_state.ee_pose": pose(),
+        "robot_state.ee_pose": pose(down=True),
         "grip": float(rng.uniform()),
         "object_poses": np.concatenate([pose(), pose()]),
         "image.wrist": rng.integers(0, 256, (*size, 3), dtype=np.uint8),

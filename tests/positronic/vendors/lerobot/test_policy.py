@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from positronic import storage
 from positronic.codec import Codec
 from positronic.errors import CheckpointError, CodecError, ContractError, UsageError
-from positronic.geom import pose_to_wire
+from positronic.geom import pose_to_wire, quat_from_yaw, quat_mul
 from positronic.offboard.models.model import Model, ModelSession
 from positronic.policy import Policy, Session
 from positronic.vendors.lerobot import codecs
@@ -24,6 +25,8 @@ from tests.positronic.vendors.lerobot.small_policy import (
 )
 
 pytestmark = pytest.mark.xdist_group("lerobot")
+
+DOWN = np.array([0.0, 1.0, 0.0, 0.0])
 
 CODECS: dict[str, Codec] = {
     "state": codecs.eepose_state(),
@@ -131,6 +134,57 @@ def test_the_same_observation_gives_the_same_bits_in_every_session(runs: dict[st
     session.infer(observation(2))
     assert str(session.infer(observation(1))) == first
     assert str(load(runs["images"]).new_session().infer(observation(1))) == first
+
+
+def turning(rows: int) -> Iterator[dict[str, Any]]:
+    """A robot that turns on and on, 100 degrees from one observation to the next."""
+    for index in range(rows):
+        obs = observation(index)
+        obs["robot_state.ee_pose"][3:] = quat_mul(quat_from_yaw(np.radians(100) * index), DOWN)
+        yield obs
+
+
+@pytest.mark.parametrize("name", ["state", "images"])
+def test_the_sign_of_a_quaternion_makes_no_difference(runs: dict[str, Path], name: str) -> None:
+    policy = load(runs[name])
+    plain, other = policy.new_session(), policy.new_session()
+    for index, obs in enumerate(turning(12)):
+        negated = {**obs, "robot_state.ee_pose": obs["robot_state.ee_pose"].copy()}
+        negated["robot_state.ee_pose"][3:] *= (-1) ** index
+        assert str(plain.infer(obs)) == str(other.infer(negated))
+
+
+def test_a_session_encodes_as_conversion_does(runs: dict[str, Path]) -> None:
+    policy = load(runs["state"])
+    codec = policy.contract.make_codec()
+    rows = list(turning(12))
+    columns = {name: np.stack([row[name] for row in rows]) for name in codec.inputs}
+    expected = np.asarray(codec.encode_rows(columns)["observation.state"])
+    assert (expected[:, 4] < 0).any()  # it goes past half a turn from the reference
+    session = policy.new_session()
+    for row, wanted in zip(rows, expected, strict=True):
+        request = session.prepare(row)
+        # Asked again before it was answered, refused, or asked nonsense: all is as it was.
+        session.prepare({**row, "robot_state.ee_pose": rows[0]["robot_state.ee_pose"]})
+        with pytest.raises(CodecError):
+            session.prepare({**row, "robot_state.ee_pose": np.zeros(7)})
+        request = session.prepare(row)
+        assert request is not None
+        np.testing.assert_array_equal(request.observation["observation.state"], wanted)
+        session.finish(policy.predict([request])[0])
+
+
+def test_a_checkpoint_of_an_older_version_sees_signs_as_they_are_sent(tmp_path: Path) -> None:
+    make_run(tmp_path, codecs.eepose_state(quat_reference=None), (1,))
+    policy = load(tmp_path)
+    session = policy.new_session()
+    for index, row in enumerate(turning(4)):
+        row["robot_state.ee_pose"][3:] *= (-1) ** index
+        request = session.prepare(row)
+        assert request is not None
+        state = request.observation["observation.state"]
+        np.testing.assert_array_equal(state[:7], row["robot_state.ee_pose"].astype(np.float32))
+        session.finish(policy.predict([request])[0])
 
 
 def test_sessions_in_several_threads_get_their_own_answers(runs: dict[str, Path]) -> None:
