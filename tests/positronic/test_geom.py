@@ -56,6 +56,25 @@ def test_align_keeps_the_rotation_and_the_hemisphere() -> None:
     np.testing.assert_allclose(matrices, geom.quat_to_matrix(QUATS), atol=1e-12)
 
 
+def test_align_gives_both_quaternions_of_a_rotation_the_same_bits() -> None:
+    # Half a turn from the reference, exactly, neither is nearer.
+    quats = np.concatenate([QUATS, np.eye(4), [[0.6, 0, 0.8, 0], [0, 0, -0.6, 0.8]]])
+    for reference in ([1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, -0.8, 0, 0.6]):
+        aligned = geom.align_quat(quats, reference)
+        assert aligned.tobytes() == geom.align_quat(-quats, reference).tobytes()
+        assert aligned.tobytes() == b"".join(
+            geom.align_quat(quat, reference).tobytes() for quat in quats
+        )
+
+
+def test_aligned_quaternions_never_jump() -> None:
+    half = np.linspace(0, 3 * np.pi, 100)  # three turns
+    quats = geom.quat_from_yaw(2 * half) * RNG.choice([-1.0, 1.0], (100, 1))
+    aligned = geom.align_quats(quats, [-1.0, 0, 0, 0])
+    np.testing.assert_allclose(aligned[:, 0], -np.cos(half), atol=1e-12)
+    assert geom.align_quats(quats[:0], [1.0, 0, 0, 0]).shape == (0, 4)
+
+
 def test_wire_form_round_trip() -> None:
     poses = np.concatenate([RNG.normal(size=(50, 3)), QUATS], axis=-1)
     wire = geom.pose_to_wire(poses)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
 from getiaction.documents import Document, Reader, plain
@@ -315,14 +316,30 @@ def stats_digest(stats: Mapping[str, Any], features: Collection[str] | None = No
     The same numbers give the same digest whichever way they were stored: values are taken as
     float32, which is what a policy's normaliser holds, names in sorted order, shapes and counts
     left out. ``features`` restricts it to those (a row's index is not normalised).
+
+    Raises:
+        ContractError: they are no statistics.
     """
     digest = hashlib.sha256()
     for name in sorted(stats if features is None else set(features) & set(stats)):
+        if not isinstance(stats[name], Mapping):
+            raise ContractError(f"the statistics of {printable(name)!r} are none; convert again")
         for statistic in sorted(set(stats[name]) - {"count"}):
-            value = np.asarray(stats[name][statistic], dtype=np.float64).astype("<f4").ravel()
+            value = _numbers(stats[name][statistic], f"{name}.{statistic}")
             digest.update(f"{name}\0{statistic}\0{value.size}\0".encode())
             digest.update((value + np.float32(0.0)).tobytes())  # -0.0 becomes 0.0
     return digest.hexdigest()
+
+
+def _numbers(value: Any, what: str) -> NDArray[np.float32]:
+    try:
+        # A number beyond float32 counts as infinite: it is another one than any that is not.
+        with np.errstate(over="ignore"):
+            return np.asarray(value, dtype=np.float64).astype("<f4").ravel()
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ContractError(
+            f"the statistic {printable(what)!r} does not consist of numbers; convert again"
+        ) from error
 
 
 def versions() -> dict[str, str]:

@@ -31,12 +31,16 @@ class Limits:
 
     @classmethod
     def of(cls, codec: Codec, stats: Mapping[str, Mapping[str, Any]]) -> Self:
-        """From the statistics of a dataset or checkpoint; features without min and max are free."""
+        """From the statistics of a dataset or checkpoint; features without min and max are free.
+
+        Raises:
+            CodecError: statistics of a feature are of another size, or not finite with the margin.
+        """
         limits: dict[str, NDArray[Any]] = {}
         for feature, origins in codec.origins.items():
             known = stats.get(feature, {})
             if "min" in known and "max" in known:
-                seen = np.maximum(np.abs(known["min"]), np.abs(known["max"])).ravel()
+                seen = _magnitudes(feature, known["min"], known["max"], len(origins))
                 largest = {name: max(seen[np.array(origins) == name]) for name in set(origins)}
                 seen = np.array([max(largest[name], SMALLEST) for name in origins], np.float32)
                 limits[feature] = seen * np.float32(MARGIN)
@@ -61,3 +65,19 @@ class Limits:
             f" most {limit[worst]:.3g}: training saw nothing beyond {limit[worst] / MARGIN:.3g};"
             " send it in the unit of the recordings"
         )
+
+
+def _magnitudes(feature: str, least: Any, most: Any, size: int) -> NDArray[np.float64]:
+    ends = [np.abs(np.asarray(end, dtype=np.float64)).ravel() for end in (least, most)]
+    if any(len(end) != size for end in ends):
+        raise CodecError(
+            f"the statistics of {feature} are of {len(ends[0])} and {len(ends[1])} numbers,"
+            f" expected {size}; take the checkpoint from its training run"
+        )
+    seen: NDArray[np.float64] = np.maximum(*ends)
+    if not (seen <= np.finfo(np.float32).max / MARGIN).all():  # a NaN would let everything through
+        raise CodecError(
+            f"the statistics of {feature} hold a value that is not finite, or as good as that;"
+            " take the checkpoint from its training run"
+        )
+    return seen

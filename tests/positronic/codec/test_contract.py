@@ -134,6 +134,16 @@ def test_digest_is_the_same_however_the_numbers_were_stored(tmp_path: Path) -> N
     assert stats_digest(swapped, names) != digest
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [{"mean": "x"}, {"mean": [[1], [1, 2]]}, {"mean": {"a": 1}}, {"mean": 10**400}, 5, "mean", [1]],
+)
+def test_what_are_no_statistics_has_no_digest(broken: Any) -> None:
+    with pytest.raises(ContractError, match="action.*; convert again"):
+        stats_digest({"action": broken})
+    assert stats_digest({"action": {"mean": [1e300]}}) != stats_digest({"action": {"mean": [1]}})
+
+
 def test_each_feature_has_a_digest_of_its_own() -> None:
     changed = stats()
     changed["action"]["mean"] = changed["action"]["mean"] + 1

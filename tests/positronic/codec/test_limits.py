@@ -146,3 +146,18 @@ def test_nothing_recorded_elsewhere_is_refused() -> None:
         for time in signals["robot_state.ee_pose"].timestamps()[:-1:10]:
             row = {name: signal.time[int(time)][0] for name, signal in signals.items()}
             limits.check(codec.encode(row))
+
+
+@pytest.mark.parametrize(
+    ("end", "says"),
+    [
+        ([0.5] * 7, "statistics of observation.state are of 7 and 8 numbers, expected 8"),
+        ([0.5] * 7 + [float("nan")], "statistics of observation.state hold a value that is not"),
+        ([0.5] * 7 + [float("inf")], "statistics of observation.state hold a value that is not"),
+        ([0.5] * 7 + [1e38], "statistics of observation.state hold a value that is not"),
+    ],
+)
+def test_statistics_that_would_let_everything_through_are_refused(end: Any, says: str) -> None:
+    state = STATS["observation.state"] | {"min": end}
+    with pytest.raises(CodecError, match=says):
+        Limits.of(eepose_state(), STATS | {"observation.state": state})

@@ -338,6 +338,32 @@ def test_a_frame_too_big_for_the_server_is_named_with_its_size() -> None:
         assert session.reconnects == 0
 
 
+@pytest.mark.parametrize(
+    ("contract", "says"),
+    [
+        ({"fps": float("nan")}, "holds the number nan"),
+        ({"fps": -15}, "field 'fps'"),
+        ({"inputs": "grip"}, "field 'inputs'"),
+        ({"inputs": ["\x1b]0;title\x07"]}, "field 'inputs.0'"),
+        ({"codec": {"name": "x", "spec": 5}}, "field 'codec.spec'"),
+        ({"n_action_steps": 0}, "field 'n_action_steps'"),
+        ([], "expected a valid dictionary"),
+    ],
+)
+def test_a_contract_that_is_none_is_refused_when_the_server_is_ready(
+    contract: Any, says: str
+) -> None:
+    def script(connection: ServerConnection) -> None:
+        say_ready(connection, contract=contract)
+        with contextlib.suppress(Exception):
+            connection.recv(timeout=20)
+
+    wrong = f"malformed ready message: the server's contract.*{says}"
+    with speaking(script) as port, pytest.raises(SessionError, match=wrong) as caught:
+        client(port).new_session()
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize("meta", [{"checkpoint_id": "020000"}, {"contract": {"fps": 10}}])
 def test_another_checkpoint_in_its_place_is_refused(meta: Any) -> None:
     def second(connection: ServerConnection) -> None:

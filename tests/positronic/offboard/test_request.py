@@ -85,6 +85,24 @@ def test_images_that_something_else_reads_first_are_not_touched() -> None:
     assert image_sizes(contract(codecs.eepose_state())) == {}
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"kind": "of a newer version"},
+        {"kind": "parallel", "parts": 5},
+        {"kind": "parallel", "parts": [{"kind": "image"}]},
+        {"kind": "image", "key": "a", "source": "image.wrist", "size": 64},
+        {"kind": "image", "key": "a", "source": ["image.wrist"], "size": [64, 64]},
+        {"kind": "image", "key": "a", "source": "image.wrist", "size": [-1, 0]},
+        {"kind": "image", "key": "a", "source": "image.wrist", "size": ["a", "b"]},
+    ],
+)
+def test_a_codec_that_is_none_here_has_the_server_resize(spec: Any) -> None:
+    obs = observation((240, 320))
+    request = RequestFilter({"codec": {"name": "other", "spec": spec}})(obs)
+    assert request["image.wrist"].shape in ((240, 320, 3), (64, 64, 3))
+
+
 def test_the_seed_of_a_policy_that_draws_numbers_is_sent() -> None:
     request = RequestFilter(contract(small_cameras()))({**observation((48, 64)), "seed": 7})
     assert request["seed"] == 7

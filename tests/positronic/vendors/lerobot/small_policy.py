@@ -151,7 +151,7 @@ def observation(seed: int = 0, size: tuple[int, int] = (48, 64)) -> dict[str, An
 
     def pose(*, down: bool = False) -> NDArray[np.float64]:
         # Any two of those that lean are less than half a turn apart.
-        quat = rng.uniform(-0.4, 0.4, 4) + [0, 1, 0, 0] if down else rng.normal(size=4)
+        quat = rng.uniform(-0.4, 0.4, 4) + np.eye(4)[1] if down else rng.normal(size=4)
         return np.concatenate([rng.uniform(-0.5, 0.5, 3), quat / np.linalg.norm(quat)])
 
     return {

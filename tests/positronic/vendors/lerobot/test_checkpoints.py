@@ -225,7 +225,7 @@ def test_another_codec_is_refused_by_both_names(trained: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trained", "asked", "difference"),
+    ("made", "asked", "difference"),
     [
         (
             codecs.eepose_absolute(image_size=64),
@@ -246,10 +246,10 @@ def test_another_codec_is_refused_by_both_names(trained: Path) -> None:
     ],
 )
 def test_another_parameter_of_the_same_codec_is_named_with_both_values(
-    run: Path, trained: Codec, asked: Codec, difference: str
+    run: Path, made: Codec, asked: Codec, difference: str
 ) -> None:
     path = run / "checkpoints/020000/pretrained_model"
-    Contract.of(trained, fps=15).save(path)
+    Contract.of(made, fps=15).save(path)
     with pytest.raises(ContractError) as caught:
         CheckpointDirectory(run).checkpoint("020000").verify(asked)
     assert f"was trained with another '{asked.name}' than that of --codec" in str(caught.value)

@@ -114,7 +114,7 @@ def contract_faults(root: Path, info: Info, recorded: dict[str, Statistics]) -> 
         contract = Contract.load(root / CONTRACT)
         contract.make_codec()
     except (ContractError, DatasetError) as error:
-        text = str(error).replace(f"{root / CONTRACT} ", "")
+        text = str(error).replace(f"{root / CONTRACT}: ", "").replace(f"{root / CONTRACT} ", "")
         yield Fault(CONTRACT, text)
         return
     except Exception as error:  # a codec that this version cannot make
