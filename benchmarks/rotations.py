@@ -152,7 +152,8 @@ def train(inputs: Array, targets: Array, size: Size, seed: int) -> Any:
     for _ in range(size.steps):
         rows = torch.randint(len(x), (64,))
         optimizer.zero_grad()
-        torch.nn.functional.l1_loss(network(x[rows]), y[rows]).backward()
+        loss: Any = torch.nn.functional.l1_loss(network(x[rows]), y[rows])
+        loss.backward()
         optimizer.step()
         schedule.step()
 

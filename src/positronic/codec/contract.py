@@ -240,9 +240,15 @@ class Contract:
 
         Raises:
             CodecError: this version knows no such codec.
-            ContractError: the contract says other features than its codec makes.
         """
-        codec = from_spec(self.codec["spec"])
+        return from_spec(self.codec["spec"])
+
+    def require_made(self, codec: Codec) -> None:
+        """Refuse a contract that says other features than its own ``codec`` makes.
+
+        Raises:
+            ContractError: naming both.
+        """
         made = {name: list(feature["shape"]) for name, feature in codec.features.items()}
         said = {name: list(feature["shape"]) for name, feature in self.features.items()}
         if made != said:
@@ -250,7 +256,6 @@ class Contract:
                 f"the contract says the features {_short(said)}, but its codec makes"
                 f" {_short(made)}; take it from the dataset or checkpoint that it was written for"
             )
-        return codec
 
     def adopt(self, codec: Codec) -> Codec:
         """Return ``codec``, or its older form if this contract was made by that.

@@ -200,11 +200,9 @@ def test_what_is_served_and_what_is_recorded_are_held_to_the_same(
     recorded[name] = recorded[name].copy()
     recorded[name][9] = bad
     acting = name in whole().action_inputs
-    if one:
-        encode, source = (whole().encode_action if acting else whole().encode), row(9, recorded)
-    else:
-        encode = whole().encode_action_rows if acting else whole().encode_rows
-        source = recorded
+    names = ("encode_action", "encode_action_rows") if acting else ("encode", "encode_rows")
+    encode = getattr(whole(), names[0 if one else 1])
+    source = row(9, recorded) if one else recorded
     with pytest.raises(CodecError, match=message.removesuffix(" of row 9") if one else message):
         encode(source)
 

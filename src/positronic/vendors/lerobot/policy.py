@@ -65,6 +65,7 @@ class LeRobotPolicy:
 
         self.checkpoint, self.contract = checkpoint, contract
         self._codec = contract.make_codec()
+        contract.require_made(self._codec)
         self._limits = Limits.of(self._codec, checkpoint.statistics)
         (action, *_) = checkpoint.actions or ("action",)
         self._possible = ActionLimits.of(checkpoint.action_statistics.get(action, {}))

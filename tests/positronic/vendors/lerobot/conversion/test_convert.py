@@ -39,8 +39,8 @@ def rows_of(raw: LocalDataset, codec: Codec, index: int) -> list[dict[str, Any]]
     while (time := start + len(rows) * 10**9 // FPS) <= last:
         names = (*codec.inputs, *codec.action_inputs)
         observation = {name: episode[name].time[time][0] for name in names}
-        before = rows[-1] if rows else None
-        action = codec.encode_action(observation, before and before["action"])
+        before = rows[-1] if rows else {"action": None}
+        action = codec.encode_action(observation, before["action"])
         rows.append(codec.encode(observation, before) | {"action": action})
     return rows
 

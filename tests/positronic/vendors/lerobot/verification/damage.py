@@ -369,7 +369,7 @@ DAMAGES: list[Damage] = [
     ),
     (
         "contract digest",
-        contract(lambda c: c.replace(stats_digest="0")),
+        contract(lambda c: c.replace(stats_digest="0" * 64)),
         ["stats_digest is not that of"],
     ),
     (
