@@ -91,6 +91,11 @@ class Codec(_Described):
         """The raw signal that each element of each encoded vector comes from."""
         return {}
 
+    @property
+    def quaternions(self) -> dict[str, dict[int, tuple[float, ...]]]:
+        """Where encoded vectors hold aligned quaternions: first element and reference of each."""
+        return {}
+
     def encode(self, obs: Row, before: Row | None = None) -> dict[str, NDArray[Any]]:
         """Encode one observation: vectors float32 ``(n,)``, images uint8 ``(H, W, 3)``.
 
@@ -225,6 +230,11 @@ class Parallel(Codec):
 
     @property
     @override
+    def quaternions(self) -> dict[str, dict[int, tuple[float, ...]]]:
+        return {name: found for part in self.parts for name, found in part.quaternions.items()}
+
+    @property
+    @override
     def meta(self) -> dict[str, Any]:
         sizes = [part.meta.get("image_sizes", {}) for part in self.parts]
         rest = (
@@ -315,6 +325,11 @@ class Sequential(Codec):
     @override
     def origins(self) -> dict[str, tuple[str, ...]]:
         return {name: self.stage.sources(origin) for name, origin in self.codec.origins.items()}
+
+    @property
+    @override
+    def quaternions(self) -> dict[str, dict[int, tuple[float, ...]]]:
+        return self.codec.quaternions
 
     @property
     @override

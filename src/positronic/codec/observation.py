@@ -70,6 +70,17 @@ class Vector(Codec):
     def origins(self) -> dict[str, tuple[str, ...]]:
         return {self.key: tuple(name for name, size in self.signals for _ in range(size))}
 
+    @property
+    @override
+    def quaternions(self) -> dict[str, dict[int, tuple[float, ...]]]:
+        found: dict[int, tuple[float, ...]] = {}
+        start = 0
+        for name, size in self.signals:
+            if self.quat_reference is not None and _is_pose(name, size):
+                found[start + 3] = self.quat_reference
+            start += size
+        return {self.key: found} if found else {}
+
     @override
     def encode(self, obs: Row, before: Row | None = None) -> dict[str, NDArray[Any]]:
         return {self.key: self._joined(obs, (before or {}).get(self.key), rows=False)}

@@ -180,6 +180,11 @@ def test_a_new_codec_states_the_rule_and_an_old_one_is_what_it_was() -> None:
     }
 
 
+def test_a_codec_says_where_its_quaternions_are() -> None:
+    assert codec().quaternions == {STATE: {4: QUAT_REFERENCE}}
+    assert joints_absolute().quaternions == older_form(codec()).quaternions == {}
+
+
 def test_an_old_contract_keeps_its_codec_when_that_is_only_named() -> None:
     old = Contract.of(eepose_state(quat_reference=None), fps=15)
     new = Contract.of(eepose_state(), fps=15)

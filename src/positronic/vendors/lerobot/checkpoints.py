@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from getiaction.documents import InvalidDocument
 from getiaction.policies.finite import first_non_finite
 from getiaction.policies.safety import (
@@ -40,6 +42,9 @@ from positronic.vendors.lerobot.normalisation import (
 
 MODEL = "pretrained_model"
 WEIGHTS, CONTRACT = "model.safetensors", "contract.json"
+# A mean quaternion is short where both signs were trained on; this one leaves no doubt.
+OPPOSITE = 0.25
+
 # LeRobot writes no rate into a checkpoint; a contract does. This is for those without one.
 DEFAULT_FPS = 15.0
 # These act without words; LeRobot's loop hands every other policy its task, and so does a session.
@@ -200,6 +205,8 @@ class Checkpoint:
         self._check_features(config, contract)
         self._check_statistics(config)
         self._check_digests(contract)
+        if not (self.path / CONTRACT).is_file():
+            self._check_signs(contract.make_codec())
         return contract
 
     @property
@@ -337,6 +344,20 @@ class Checkpoint:
                     f" {', '.join(changed)} ({file}) are not those that contract.json was signed"
                     " with, so actions would be wrong; take the checkpoint from its training run"
                 )
+
+    def _check_signs(self, codec: Codec) -> None:
+        """Without a contract only the mean says which sign the quaternions of training had."""
+        for feature, places in codec.quaternions.items():
+            mean = np.ravel(self.statistics.get(feature, {}).get("mean", ()))
+            for start, reference in places.items():
+                seen = mean[start : start + 4]
+                if len(seen) == 4 and np.dot(seen, reference) < -OPPOSITE:
+                    raise ContractError(
+                        f"checkpoint {self.label} has no contract.json, and was trained on"
+                        f" quaternions opposite to those of codec '{codec.name}' (elements {start}"
+                        f" to {start + 3} of {feature}); add --codec.quat_reference=None for signs"
+                        " as the robot sends them, or the reference of its training"
+                    )
 
     def _step(self, file: str, name: str) -> Step:
         return self._processor(file).step(name) or Step(config={})

@@ -295,6 +295,19 @@ def test_a_checkpoint_of_lerobots_own_training_needs_a_codec(run: Path) -> None:
         checkpoint.verify(codecs.joints_absolute())
 
 
+def test_without_a_contract_quaternions_of_the_other_sign_are_seen(run: Path) -> None:
+    checkpoint = CheckpointDirectory(run).checkpoint("020000")
+    (checkpoint.path / "contract.json").unlink()
+    (state,) = checkpoint.path.glob("policy_preprocessor*.safetensors")
+    tensors = load_file(state)
+    tensors["observation.state.mean"][3:7] = [0.0, -0.9, 0.05, 0.0]
+    save_file(tensors, state)
+    with pytest.raises(ContractError, match=r"opposite to those of codec 'eepose_state' \(elem"):
+        checkpoint.verify(state_codec())
+    contract = checkpoint.verify(codecs.eepose_state(quat_reference=None))
+    assert contract.make_codec() == codecs.eepose_state(quat_reference=None)
+
+
 @pytest.mark.parametrize(("kind", "takes"), [("act", False), ("smolvla", True), ("mine", True)])
 def test_a_policy_that_is_not_known_to_need_no_words_is_told_its_task(
     run: Path, kind: str, takes: bool

@@ -8,6 +8,7 @@ import pytest
 
 from positronic.cli import status
 from positronic.codec import Codec, from_spec
+from positronic.codec.rotations import QUAT_REFERENCE
 from positronic.vendors.lerobot import codecs
 
 MODULE = "@positronic.vendors.lerobot.codecs"
@@ -103,6 +104,26 @@ def test_the_command_line_reaches_the_image_size(capsys: pytest.CaptureFixture[s
     words = [f"--codec={MODULE}.eepose_absolute", "--codec.image_size=[64,48]"]
     assert status(show, "show", words) == 0
     assert "(64, 48, 3)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("word", "reference"),
+    [("None", None), ("[0,1,0,0]", (0.0, 1.0, 0.0, 0.0)), (None, QUAT_REFERENCE)],
+)
+def test_the_command_line_reaches_the_signs_of_quaternions(
+    capsys: pytest.CaptureFixture[str], word: str | None, reference: object
+) -> None:
+    @cfn.config()
+    def show_reference(codec: Codec) -> int:
+        """Print a codec's quaternions."""
+        print(codec.quaternions)
+        return 0
+
+    words = [f"--codec={MODULE}.eepose_absolute"]
+    words += [] if word is None else [f"--codec.quat_reference={word}"]
+    assert status(show_reference, "show", words) == 0
+    found = {"observation.state": {3: reference}} if reference else {}
+    assert capsys.readouterr().out.strip() == str(found)
 
 
 def test_an_unknown_codec_is_one_line_with_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
