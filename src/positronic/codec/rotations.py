@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from positronic.codec.fields import shown
 from positronic.codec.vectors import UNIT_NORM_TOLERANCE
 from positronic.errors import CodecError
-from positronic.geom import align_quat, align_quats, quat_dot
+from positronic.geom import align_quats
 
 Quaternion = tuple[float, float, float, float]
 
@@ -79,14 +79,25 @@ def aligned(
     """
     if reference is None:
         return poses
-    quats = poses[..., 3:]
+    found = poses.copy()
     if poses.ndim > 1:
-        turned = align_quats(quats, reference)
-    elif before is None or quat_dot(quats, before[3:]) == 0:
-        turned = align_quat(quats, reference)
+        found[:, 3:] = align_quats(poses[:, 3:], reference)
+    elif _is_to_turn(poses[3:].tolist(), reference, None if before is None else before[3:]):
+        found[3:] = 0.0 - poses[3:]  # no zero is negative
     else:
-        turned = align_quat(quats, before[3:])
-    return np.concatenate([poses[..., :3], turned], axis=-1)
+        found[3:] += 0.0
+    return found
+
+
+def _is_to_turn(quat: list[float], reference: Quaternion, before: NDArray[Any] | None) -> bool:
+    """What `align_quats` does to one row, in plain numbers: it is asked at every observation."""
+    side = 0.0 if before is None else _dot(quat, before.tolist())
+    side = side or _dot(quat, reference) or next(filter(None, quat))
+    return side < 0
+
+
+def _dot(a: Sequence[float], b: Sequence[float]) -> float:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3]
 
 
 def _is_number(value: Any) -> bool:

@@ -1,6 +1,7 @@
 """Reading numbers out of a row or out of columns, with errors that name the signal."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,8 @@ def require_rotations(name: str, poses: NDArray[np.float64]) -> None:
     Raises:
         CodecError: a norm is off by more than `UNIT_NORM_TOLERANCE`.
     """
+    if poses.ndim == 1 and all(map(_is_unit, _quaternions(poses.tolist()))):
+        return  # quickly: it is asked at every observation
     for start in range(3, poses.shape[-1], 7):
         quats = poses[..., start : start + 4].reshape(-1, 4)
         norms = np.sqrt(quat_dot(quats, quats))
@@ -69,6 +72,16 @@ def require_rotations(name: str, poses: NDArray[np.float64]) -> None:
                 f"signal '{name}' holds no rotation at elements {start} to {start + 3}{where}:"
                 f" their norm is {norms[row]:.3g}, expected a unit quaternion, wxyz"
             )
+
+
+def _quaternions(values: list[float]) -> Iterator[list[float]]:
+    return (values[start : start + 4] for start in range(3, len(values), 7))
+
+
+def _is_unit(quat: list[float]) -> bool:
+    # The same operations as of many rows, and so the same bits.
+    w, x, y, z = quat
+    return abs(math.sqrt(w * w + x * x + y * y + z * z) - 1.0) <= UNIT_NORM_TOLERANCE
 
 
 def _array(name: str, value: Any, size: int, expected: str, *, rows: bool) -> NDArray[Any]:
