@@ -9,13 +9,13 @@ import pytest
 
 from positronic import cli
 from positronic.codec import Codec, Contract, stats_digest
-from positronic.dataset import LocalDataset
+from positronic.dataset import DatasetWriter, LocalDataset
 from positronic.errors import DatasetError, StorageError, UsageError
 from positronic.source import commit
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
 from positronic.vendors.lerobot.convert import COMMANDS
-from tests.positronic.vendors.lerobot.raw import FPS, TASK, record
+from tests.positronic.vendors.lerobot.raw import FPS, GRIP, TASK, record
 
 # LeRobot takes long to import; one test process is enough to pay for it.
 pytestmark = pytest.mark.xdist_group("lerobot-convert")
@@ -171,6 +171,41 @@ def test_bad_episodes_are_named_and_the_others_converted(tmp_path: Path) -> None
     with pytest.raises(DatasetError, match=f"none of the 1 episodes.*{senseless}"):
         convert_dataset(LocalDataset(root)[2:3], codecs.eepose_state(), tmp_path / "none", FPS)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "raw"]
+
+
+@pytest.mark.parametrize(
+    ("signal", "value", "says"),
+    [
+        ("grip", np.float64(1e300), "'grip' holds a value that is not finite as float32"),
+        ("target_grip", np.float64(-1e39), "'target_grip' holds a value that is not finite as"),
+        ("robot_state.ee_pose", np.full(7, 0.2), "no rotation at elements 3 to 6 of row 0"),
+        ("robot_commands.pose", np.ones(7), "no rotation at elements 3 to 6 of row 0"),
+    ],
+)
+def test_what_could_not_be_served_costs_its_episode_only(
+    tmp_path: Path, signal: str, value: Any, says: str
+) -> None:
+    root = tmp_path / "raw"
+    record(root, 0)
+    down = np.array([0.5, 0.0, 0.2, 0.0, 1.0, 0.0, 0.0])
+    row = {
+        "robot_state.ee_pose": down,
+        "object_poses": np.concatenate([down, down]),
+        "robot_commands.pose": down,
+        **{"grip": np.float64(1.0), "target_grip": np.float64(1.0), signal: value},
+    }
+    with DatasetWriter(root).new_episode() as episode:
+        episode.set_static("grip_convention", GRIP)
+        for step in range(12):
+            for name, number in row.items():
+                episode.append(name, number, step * 10**9 // FPS)
+    report = convert_dataset(
+        LocalDataset(root), codecs.eepose_state(), tmp_path / "out", FPS, Options(workers=1)
+    )
+    assert report.episodes == 1
+    ((path, reason),) = report.refused
+    assert path == str(episode.path)
+    assert says in reason
 
 
 def test_a_damaged_video_costs_its_episode_only(tmp_path: Path) -> None:
