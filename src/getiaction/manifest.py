@@ -6,10 +6,11 @@ Whoever reads it later, on whatever machine, can prove that nothing is missing o
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
+
+from getiaction.files import sync
 
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished-"
@@ -50,15 +51,6 @@ def remove_unfinished(parent: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def sync(path: Path) -> None:
-    """See that a file, or the names in a directory, have reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _fault(path: Path, name: str, size: int, digest: str) -> str | None:

@@ -24,6 +24,7 @@ import numpy as np
 
 from getiaction.data.frames import Frames, Pixels, Rows, VideoFrames, decode_into
 from getiaction.errors import GetiactionError
+from getiaction.files import open_lock, sync
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ def _decoder(backend: str) -> str:
 @contextmanager
 def _alone(entry: Path) -> Iterator[None]:
     """Wait until no other process makes or opens the entry."""
-    with entry.with_suffix(LOCK).open("w") as lock:
+    with open_lock(entry.with_suffix(LOCK)) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -188,9 +189,9 @@ def _make(entry: Path, frames: VideoFrames, limits: CacheLimits) -> None:
         for target in targets.values():
             target.flush()
         (partial / ENTRY).write_text(json.dumps(shapes))
-        _sync(partial / ENTRY)
+        sync(partial / ENTRY)
         partial.rename(entry)
-        _sync(entry.parent)
+        sync(entry.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -240,11 +241,3 @@ def _remove(directory: Path, lock: Path) -> bool:
     except (BlockingIOError, FileNotFoundError):
         return False
     return True
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

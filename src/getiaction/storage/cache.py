@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from getiaction.errors import GetiactionError
+from getiaction.files import open_lock
 from getiaction.storage.connection import endpoint
 from getiaction.storage.location import Location
 
@@ -30,7 +31,7 @@ RECOUNT_S = 30.0
 
 _counted: dict[Path, tuple[float, int]] = {}
 # Held until the process ends, by the version's directory; whoever is forked holds them on.
-_in_use: dict[Path, IO[str]] = {}
+_in_use: dict[Path, IO[bytes]] = {}
 
 
 def cache_home() -> Path:
@@ -62,7 +63,7 @@ def place_of(location: Location) -> Path:
 def taking_turns(place: Path) -> Iterator[None]:
     """Let one process at a time fetch what belongs to an address."""
     place.mkdir(parents=True, exist_ok=True)
-    with (place / ".lock").open("w") as lock:
+    with open_lock(place / ".lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -71,7 +72,7 @@ def use(version: Path) -> None:
     """Keep a version from being given up for as long as this process lives."""
     while True:
         version.mkdir(parents=True, exist_ok=True)
-        held = _in_use.get(version) or (version / LOCK).open("w")
+        held = _in_use.get(version) or open_lock(version / LOCK)
         fcntl.flock(held, fcntl.LOCK_SH)
         # It may have been given up between the two.
         if _is_open(held, version / LOCK):
@@ -139,7 +140,7 @@ def give_up_others(version: Path) -> None:
 def _give_up(version: Path) -> bool:
     """Remove a version unless a living process uses it."""
     try:
-        with (version / LOCK).open("r+") as lock:
+        with open_lock(version / LOCK, make=False) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not _is_open(lock, version / LOCK):
                 return False
@@ -158,12 +159,17 @@ def _last_use(version: Path) -> float:
 
 def _versions() -> list[Path]:
     home = cache_home()
-    places = [place for place in home.iterdir() if place.is_dir()] if home.is_dir() else []
+    places = [place for place in home.iterdir() if _is_own(place)] if home.is_dir() else []
     return [version for place in places for version in _versions_in(place)]
 
 
 def _versions_in(place: Path) -> list[Path]:
-    return [lock.parent for lock in place.glob(f"*/{LOCK}")]
+    return [lock.parent for lock in place.glob(f"*/{LOCK}") if _is_own(lock.parent)]
+
+
+def _is_own(directory: Path) -> bool:
+    """Whether it is a directory of the cache: what a link leads to is not given up."""
+    return directory.is_dir() and not directory.is_symlink()
 
 
 def _size(versions: list[Path]) -> int:
@@ -180,7 +186,7 @@ def _size(versions: list[Path]) -> int:
     return sum(sizes.values())
 
 
-def _is_open(file: IO[str], path: Path) -> bool:
+def _is_open(file: IO[bytes], path: Path) -> bool:
     try:
         return os.fstat(file.fileno()).st_ino == path.stat().st_ino
     except FileNotFoundError:

@@ -22,7 +22,8 @@ from lerobot.utils.constants import (
 )
 from lightning.pytorch import Callback
 
-from getiaction.manifest import UNFINISHED, seal, sync
+from getiaction.files import sync
+from getiaction.manifest import UNFINISHED, seal
 
 logger = logging.getLogger(__name__)
 

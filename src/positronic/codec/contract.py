@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
 from getiaction.documents import Document, Reader, plain
+from getiaction.files import replace_text
 from getiaction.text import printable
 from positronic.codec.base import Codec, from_spec, older_form
 from positronic.codec.fields import LONGEST_NAME, MOST_NUMBERS, MOST_PIXELS, key_of
@@ -220,9 +221,7 @@ class Contract:
         """Write ``contract.json`` at once or not at all; ``path`` as in `load`."""
         file = Path(path)
         file = file / FILE_NAME if file.is_dir() else file
-        staged = file.with_name(f".{file.name}.{os.getpid()}")
-        staged.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
-        staged.replace(file)
+        replace_text(file, json.dumps(self.to_json(), indent=2) + "\n")
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""

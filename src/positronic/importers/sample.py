@@ -17,6 +17,7 @@ from pathlib import Path
 
 import configuronic as cfn
 
+from getiaction.files import open_lock
 from positronic.errors import StorageError
 
 REQUIREMENT = "robomimic==0.1.0"
@@ -47,7 +48,7 @@ def fetch() -> Path:
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / ".lock").open("w") as lock:
+    with open_lock(target.parent / ".lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from getiaction.files import open_lock
 from positronic.errors import StorageError
 from positronic.storage.places import exists, listing, version
 from positronic.storage.reading import fetch
@@ -76,7 +77,7 @@ def _place(uri: str) -> Iterator[Path]:
     place = home / uri.rpartition("/")[2]
     with translated():
         home.mkdir(parents=True, exist_ok=True)
-        lock = (home / ".lock").open("w")
+        lock = open_lock(home / ".lock")
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,13 +1,13 @@
 """``positronic-inference open_loop``: what a policy would have done, beside what was done."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import configuronic as cfn
 
+from getiaction.files import replace_text
 from positronic import storage
 from positronic.cfg import ds
 from positronic.cfg.ds.split import indices
@@ -169,8 +169,8 @@ def _write(
         error=error,
     )
     out.mkdir(parents=True, exist_ok=True)
-    _replace(out / HTML, page)
-    _replace(out / JSON, json.dumps(document, indent=1, default=str) + "\n")
+    replace_text(out / HTML, page)
+    replace_text(out / JSON, json.dumps(document, indent=1, default=str) + "\n")
 
 
 def _entry(result: "Comparison") -> dict[str, Any]:
@@ -190,12 +190,6 @@ def _entry(result: "Comparison") -> dict[str, Any]:
         "times_s": result.times.round(6).tolist(),
         **curves,
     }
-
-
-def _replace(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
 
 
 def _ranges(indices: list[int]) -> str:

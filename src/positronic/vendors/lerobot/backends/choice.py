@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,9 @@ class _Kept(Document):
     backend: str
     milliseconds: dict[str, Annotated[list[float], Field(max_length=10)]]
     conditions: list[Any]
+
+
+from getiaction.files import replace_text
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,9 @@ class Choice:
         document = {**asdict(self), "conditions": list(conditions)}
         for place in places:
             file = place / _name(conditions)
-            staged = file.with_name(f".{file.name}.{os.getpid()}")
             try:
                 place.mkdir(parents=True, exist_ok=True)
-                staged.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-                staged.replace(file)
+                replace_text(file, json.dumps(document, indent=2) + "\n")
                 return
             except OSError:
                 continue

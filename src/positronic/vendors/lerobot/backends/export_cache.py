@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from getiaction.export.inference import InferenceModel
 from getiaction.export.manifest import FILES, FORMAT_VERSION, Manifest, sha256
+from getiaction.files import open_lock
 from getiaction.policies.safety import CONFIG
 from getiaction.storage.cache import cache_home
 from getiaction.text import printable
@@ -184,7 +185,7 @@ def _locked(place: Path) -> Iterator[None]:
     if not place.exists():
         place.mkdir(parents=True, exist_ok=True)
         place.chmod(place.stat().st_mode & ~_OTHERS)
-    with (place / ".lock").open("w") as file:
+    with open_lock(place / ".lock") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -5,17 +5,15 @@ import errno
 import os
 from pathlib import Path
 
+from getiaction.files import replace_text
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file that is there whole or not at all."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    staged.write_text(text, encoding="utf-8")
-    _sync(staged)
-    staged.replace(path)
-    _sync(path.parent)
+    replace_text(path, text)
 
 
 def sync_tree(directory: Path) -> None:

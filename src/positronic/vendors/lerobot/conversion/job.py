@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from getiaction.files import lock_descriptor
 from positronic.codec import Contract
 from positronic.codec.contract import versions
 from positronic.dataset import Dataset
@@ -149,7 +150,7 @@ class Workplace:
         while True:
             self.directory.mkdir(parents=True, exist_ok=True)
             try:
-                descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
+                descriptor = lock_descriptor(self._lock)
             except FileNotFoundError:
                 continue  # whoever was here has finished and tidied up
             try:

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import platform
 import shlex
 import socket
@@ -15,6 +14,7 @@ from typing import Any
 import draccus
 from lerobot.configs import PreTrainedConfig
 
+from getiaction.files import replace_text
 from getiaction.policies.lerobot import policy_config
 from positronic.codec.contract import versions
 from positronic.source import commit
@@ -88,10 +88,7 @@ def keep(run_dir: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> dict
     before = config_file.read(file).get(config_file.PROVENANCE) if file.is_file() else None
     whole = {**now, "starts": [*(before or {}).get("starts", []), *now["starts"]]}
     run_dir.mkdir(parents=True, exist_ok=True)
-    staged = file.with_name(f".{file.name}.{os.getpid()}")
-    text = config_file.dump({**kept, config_file.PROVENANCE: whole})
-    staged.write_text(text, encoding="utf-8")
-    staged.replace(file)
+    replace_text(file, config_file.dump({**kept, config_file.PROVENANCE: whole}))
     return whole
 
 

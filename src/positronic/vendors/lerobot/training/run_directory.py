@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Self
 
+from getiaction.files import open_lock
 from getiaction.manifest import UNFINISHED, faults, remove_unfinished
 from positronic import storage
 from positronic.errors import CheckpointError, StorageError
@@ -28,7 +29,7 @@ class RunDirectory:
     def __init__(self, place: str, path: Path) -> None:
         self.place = place
         self.path = path
-        self._held: IO[str] | None = None
+        self._held: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +115,7 @@ class RunDirectory:
         """Keep other processes off, for as long as this one lives, however it ends."""
         if self._held is not None:
             return
-        held = (self.path / LOCK).open("w")
+        held = open_lock(self.path / LOCK)
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

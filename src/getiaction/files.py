@@ -1,0 +1,86 @@
+"""Files in folders that others can write to: opened and replaced without following links."""
+
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import IO
+
+
+def open_lock(path: Path, *, make: bool = True) -> IO[bytes]:
+    """Open a file to lock; what it holds stays as it is.
+
+    Args:
+        path: A regular file of this program.
+        make: Whether to make it where it is missing.
+
+    Raises:
+        OSError: it is a symbolic link, which might lead to anybody's file, or no regular file; or
+            it cannot be opened.
+    """
+    return os.fdopen(lock_descriptor(path, make=make), "r+b", buffering=0)
+
+
+def lock_descriptor(path: Path, *, make: bool = True) -> int:
+    """Open a file to lock, as :func:`open_lock`; its descriptor."""
+    return _open(path, os.O_RDWR | (os.O_CREAT if make else 0))
+
+
+def open_to_append(path: Path) -> IO[bytes]:
+    """Open a file to write behind its end, made where it is missing; as :func:`open_lock`."""
+    return os.fdopen(_open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file that is there whole or as it was before, also after a power cut.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    # A name that nobody can foresee, and must not exist: nothing waits there as a link.
+    staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        staged.replace(path)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """See that a file, or the names in a directory, have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path, flags: int) -> int:
+    # A pipe without a reader would be waited for.
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        raise _not_regular(path) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _not_regular(path)
+    return descriptor
+
+
+def _not_regular(path: Path) -> OSError:
+    what = "a symbolic link" if path.is_symlink() else "no regular file"
+    return OSError(
+        errno.EINVAL,
+        f"it is {what}; expected a file that this program keeps, so remove it",
+        str(path),
+    )
