@@ -13,7 +13,7 @@ import math
 import os
 import stat
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -23,6 +23,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, Validat
 
 from getiaction.errors import GetiactionError
 from getiaction.text import printable
+
+
+_NO_NAMES = frozenset({"", ".", ".."})
+_CONTAINERS = (dict, list, tuple, set, Mapping)
 
 
 class InvalidDocument(GetiactionError):
@@ -46,10 +50,15 @@ def relative_name(name: str) -> str:
         ValueError: it is something else.
     """
     parts = name.split("/")
-    plain = all(part not in ("", ".", "..") for part in parts)
-    if not plain or "\\" in name or not all(c.isprintable() for c in name) or len(name) > 1024:
+    plain = name.isprintable() and "\\" not in name and _NO_NAMES.isdisjoint(parts)
+    # File systems take 255 bytes in each part; 63 characters have no more than 252.
+    if not plain or len(name) > 1024 or (len(name) > 63 and _has_a_long_part(parts)):
         raise ValueError("expected a plain relative path such as 'data/file.parquet'")
     return name
+
+
+def _has_a_long_part(parts: list[str]) -> bool:
+    return any(len(part.encode()) > 255 for part in parts)
 
 
 RelativeName = Annotated[str, AfterValidator(relative_name)]
@@ -66,9 +75,9 @@ def inside(directory: str | Path, name: str) -> Path:
         root = Path(directory).resolve()
         if not path.parent.resolve().is_relative_to(root):
             raise ValueError("a symbolic link leads out of the directory")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:  # the last where links lead in a circle
         raise InvalidDocument(
-            f"{directory} must not name the file {printable(name)!r}: {error}"
+            f"{directory} must not name the file '{printable(name)}': {error}"
         ) from error
     return path
 
@@ -148,8 +157,7 @@ class Reader:
         if fault is not None:
             raise self.refusal(f"{source} {fault}")
         try:
-            # Strict: "1" is not a number, and 1 is not true.
-            validated: T = _adapter(kind).validate_python(value, strict=True)  # type: ignore[arg-type]
+            validated: T = _adapter(kind).validate_python(value)  # type: ignore[arg-type]
         except ValidationError as wrong:
             raise self.refusal(f"{source}: {_first(wrong)}") from wrong
         except RecursionError as wrong:
@@ -170,6 +178,10 @@ class Reader:
     ) -> T:
         if len(content) > self.size:
             raise self.refusal(f"{source} is larger than the {self.size} bytes expected")
+        # Before it is parsed: "[],[],[]" takes thirty times its size as objects.
+        separated = content.count("," if isinstance(content, str) else b",")
+        if separated > self.values:
+            raise self.refusal(f"{source} {self._too_many()}")
         try:
             value = parse(content if isinstance(content, str) else content.decode("utf-8-sig"))
         except RecursionError as fault:
@@ -181,26 +193,32 @@ class Reader:
 
     def _beyond(self, value: Any) -> str | None:
         """Say which bound a parsed document exceeds; None where it keeps them all."""
-        count, waiting = 0, [(value, 1)]
+        count = 1
+        waiting: list[tuple[int, Iterable[Any]]] = [(0, (value,))]
         while waiting:
-            part, depth = waiting.pop()
-            count += 1
+            depth, parts = waiting.pop()
+            if depth > self.depth:
+                return f"is nested more than {self.depth} levels deep"
+            for part in parts:
+                kind = type(part)  # of millions of values, each takes its time
+                if kind is str:
+                    if not part.isascii() and not _encodes(part):
+                        return f"holds text that is not Unicode: {printable(ascii(part))}"
+                elif kind is float:
+                    if not self.allow_nan and not math.isfinite(part):
+                        return f"holds the number {part}; expected finite numbers"
+                elif kind is not int and isinstance(part, _CONTAINERS):
+                    count += len(part)
+                    waiting.append((depth + 1, part))
+                    if isinstance(part, Mapping):
+                        count += len(part)
+                        waiting.append((depth + 1, part.values()))
             if count > self.values:
-                return f"holds more than the {self.values} values expected"
-            if isinstance(part, str):
-                if not part.isascii() and not _encodes(part):
-                    return f"holds text that is not Unicode: {printable(ascii(part))}"
-            elif isinstance(part, float):
-                if not self.allow_nan and not math.isfinite(part):
-                    return f"holds the number {part}; expected finite numbers"
-            elif isinstance(part, Mapping | list):
-                if depth > self.depth:
-                    return f"is nested more than {self.depth} levels deep"
-                if isinstance(part, Mapping):
-                    waiting.extend((key, depth) for key in part)
-                children = part.values() if isinstance(part, Mapping) else part
-                waiting.extend((child, depth + 1) for child in children)
+                return self._too_many()
         return None
+
+    def _too_many(self) -> str:
+        return f"holds more than the {self.values} values expected"
 
 
 def plain(value: Any) -> Any:
@@ -210,7 +228,11 @@ def plain(value: Any) -> Any:
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    # Strict: "1" is not a number, and 1 is not true. Said here and not when validating, where it
+    # would overrule fields that say otherwise, such as tuples.
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return TypeAdapter(kind)  # a model has it in its own configuration
+    return TypeAdapter(kind, config=ConfigDict(strict=True))
 
 
 def _parse_yaml(text: str) -> Any:
@@ -218,7 +240,8 @@ def _parse_yaml(text: str) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, TypeError) as fault:  # a key that is a list is a TypeError
+    # Tags on what they do not fit, a key that is a list: its loader raises whatever that gives.
+    except (yaml.YAMLError, TypeError, AttributeError, LookupError, ArithmeticError) as fault:
         raise ValueError(str(fault)) from fault
 
 
@@ -235,8 +258,8 @@ def _first(wrong: ValidationError) -> str:
     fault = wrong.errors(include_url=False, include_context=False)[0]
     field = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "missing":
-        return f"field {printable(field)!r} is missing"
-    named = f"field {printable(field)!r}: " if field else ""
+        return f"field '{printable(field)}' is missing"
+    named = f"field '{printable(field)}': " if field else ""
     told = fault["msg"].removeprefix("Value error, ")
     told = told.replace("Input should be", "expected", 1)
     return f"{named}{told}, found {printable(_shown(fault['input']), 80)}"
@@ -247,4 +270,6 @@ def _shown(value: Any) -> str:
         return "an object"
     if isinstance(value, list):
         return "a list"
-    return repr(value[:100]) if isinstance(value, str) else repr(value)
+    if isinstance(value, int) and value.bit_length() > 300:
+        return "a number of more than 90 digits"  # Python refuses to write thousands of them
+    return repr(value[:100]) if isinstance(value, str | bytes) else repr(value)
