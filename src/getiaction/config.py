@@ -10,12 +10,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
-import yaml
-
+from getiaction.documents import Reader
 from getiaction.errors import GetiactionError
 
 CLASS_PATH = "class_path"
 INIT_ARGS = "init_args"
+
+_READER = Reader(
+    error=GetiactionError,
+    mend="a configuration is a mapping of names to values",
+    size=1 << 20,
+    values=100_000,
+    allow_nan=True,
+)
 
 
 class FromConfig:
@@ -137,15 +144,10 @@ def as_dict(config: Any) -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        read = yaml.safe_load(path.read_text())
+        content = _READER.read(path)
     except OSError as error:
         raise GetiactionError(f"the configuration {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise GetiactionError(f"the configuration {path} is no YAML: {reason}") from error
-    if not isinstance(read, dict):
-        raise GetiactionError(f"the configuration {path} holds no mapping of names to values")
-    return read
+    return _READER.parse_yaml(content, dict[str, Any], f"the configuration {path}")
 
 
 def _part(config: Mapping[str, Any], key: str | None) -> dict[str, Any]:

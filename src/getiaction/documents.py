@@ -24,7 +24,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, Validat
 from getiaction.errors import GetiactionError
 from getiaction.text import printable
 
-
 _NO_NAMES = frozenset({"", ".", ".."})
 _CONTAINERS = (dict, list, tuple, set, Mapping)
 
@@ -179,7 +178,7 @@ class Reader:
         if len(content) > self.size:
             raise self.refusal(f"{source} is larger than the {self.size} bytes expected")
         # Before it is parsed: "[],[],[]" takes thirty times its size as objects.
-        separated = content.count("," if isinstance(content, str) else b",")
+        separated = content.count(",") if isinstance(content, str) else content.count(b",")
         if separated > self.values:
             raise self.refusal(f"{source} {self._too_many()}")
         try:

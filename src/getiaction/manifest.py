@@ -7,13 +7,29 @@ Whoever reads it later, on whatever machine, can prove that nothing is missing o
 import hashlib
 import json
 import shutil
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
+from pydantic import Field
+
+from getiaction.documents import Document, InvalidDocument, Reader, RelativeName, inside
 from getiaction.files import sync
 
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished-"
+
+
+class _Entry(TypedDict):
+    size: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Sealed(Document):
+    files: dict[RelativeName, _Entry]
+
+
+_READER = Reader(mend="restore it from a copy, or use another one")
 
 
 def seal(directory: Path) -> None:
@@ -31,16 +47,18 @@ def faults(directory: Path) -> list[str]:
     Files that the manifest does not name are nobody's concern.
     """
     try:
-        files: dict[str, Any] = json.loads((directory / MANIFEST).read_bytes())["files"]
-        wanted = {name: (entry["size"], entry["sha256"]) for name, entry in files.items()}
+        content = _READER.read(directory / MANIFEST)
+        wanted = _READER.parse_json(content, _Sealed, MANIFEST).files
     except FileNotFoundError:
         return [f"it has no {MANIFEST}"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return [f"its {MANIFEST} is not readable"]
+    except OSError as error:
+        return [f"its {MANIFEST} is not readable ({error.strerror})"]
+    except InvalidDocument as error:
+        return [f"its {MANIFEST} is not readable: {error}"]
     return [
         fault
-        for name, (size, digest) in sorted(wanted.items())
-        if (fault := _fault(directory / name, name, size, digest))
+        for name, entry in sorted(wanted.items())
+        if (fault := _fault(directory, name, entry["size"], entry["sha256"]))
     ]
 
 
@@ -53,15 +71,20 @@ def remove_unfinished(parent: Path) -> None:
             path.unlink()
 
 
-def _fault(path: Path, name: str, size: int, digest: str) -> str | None:
+def _fault(directory: Path, name: str, size: int, digest: str) -> str | None:
     try:
-        found = path.stat().st_size
-        if found != size:
-            return f"{name} has {found} bytes instead of {size}"
+        path = inside(directory, name)
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            return f"{name} is no regular file"
+        if found.st_size != size:
+            return f"{name} has {found.st_size} bytes instead of {size}"
         if _digest(path) != digest:
             return f"{name} does not have the digest that it was saved with"
     except FileNotFoundError:
         return f"{name} is missing"
+    except InvalidDocument as error:
+        return str(error)
     except OSError as error:
         return f"{name} is not readable ({error.strerror})"
     return None

@@ -110,11 +110,11 @@ def test_refused_files_and_keys(tmp_path: Path) -> None:
     with pytest.raises(GetiactionError, match="cannot be read"):
         Whole.from_yaml(path)
     path.write_text("a: [1\nb: 2")
-    with pytest.raises(GetiactionError, match="is no YAML") as caught:
+    with pytest.raises(GetiactionError, match="is not YAML") as caught:
         Whole.from_yaml(path)
     assert "\n" not in str(caught.value)
     path.write_text("- 1")
-    with pytest.raises(GetiactionError, match="holds no mapping"):
+    with pytest.raises(GetiactionError, match="found a list; a configuration is a mapping"):
         Whole.from_yaml(path)
     path.write_text("model: {size: 1}")
     with pytest.raises(GetiactionError, match="has no 'modell'; it has: model$"):

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from getiaction.cli import UsageError, one_line
+from getiaction.cli import UsageError
+from getiaction.documents import Reader
 
 FLAGS = ("--config", "-c")
 # A configuration with this key is not Lightning's: see getiaction.trainers.run_config.
 WHOLE = "trainer_type"
+
+_ANYTHING: Any = Any
+_READER = Reader(error=UsageError, size=1 << 20, values=100_000, allow_nan=True)
 
 
 def read_configs(argv: list[str]) -> list[dict[str, Any]]:
@@ -35,14 +37,13 @@ def _paths(argv: list[str]) -> list[Path]:
 def _read(path: Path) -> dict[str, Any]:
     if "://" in str(path) or str(path).startswith(("s3:/", "http:/", "https:/")):
         return {}
+    if path.is_dir():
+        raise UsageError(f"the configuration {path} is a directory; expected a file")
     try:
-        content: Any = yaml.safe_load(path.read_text())
+        text = _READER.read(path)
     except FileNotFoundError:
         raise UsageError(f"there is no configuration file {path}") from None
-    except IsADirectoryError:
-        raise UsageError(f"the configuration {path} is a directory; expected a file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"the configuration {path} is no YAML: {one_line(str(error))}") from error
+    content = _READER.parse_yaml(text, _ANYTHING, f"the configuration {path}")
     if not isinstance(content, dict):
         what = "is empty" if content is None else f"holds a {type(content).__name__}"
         raise UsageError(f"the configuration {path} {what}; expected names and their values")
@@ -71,7 +72,7 @@ def native_config(
             part = part.setdefault(parent, {})
             if not isinstance(part, dict):
                 raise UsageError(f"--{name} sets a part of {parent!r}, which is no mapping")
-        part[last] = yaml.safe_load(value)
+        part[last] = _READER.parse_yaml(value, _ANYTHING, f"the value of --{name}")
     return whole
 
 

@@ -4,11 +4,13 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from getiaction.documents import Document, Reader, RelativeName
 from getiaction.errors import GetiactionError
 
 FORMAT_VERSION = 1
@@ -151,29 +153,29 @@ class Manifest:
         """
         file = directory / MANIFEST
         try:
-            raw = json.loads(file.read_text(encoding="utf-8"))
+            raw = _READER.load_json(file, dict[str, Any])
         except (FileNotFoundError, NotADirectoryError) as error:
             raise GetiactionError(
                 f"{directory} is no export: it has no {MANIFEST}; make one with "
                 "getiaction.export.export(policy, path)"
             ) from error
-        except ValueError as error:
-            raise GetiactionError(f"{file} is damaged ({error}); export again") from error
-        version = raw.get("format_version") if isinstance(raw, dict) else None
+        version = raw.get("format_version")
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise GetiactionError(
                 f"{directory} is an export of format {version}; this version reads up to "
                 f"{FORMAT_VERSION}: update positronic-lightning, or export again with this version"
             )
-        try:
-            raw["inputs"] = tuple(_spec(spec) for spec in raw["inputs"])
-            raw["outputs"] = tuple(_spec(spec) for spec in raw["outputs"])
-            raw["check"] = raw["check"] and Check(**raw["check"])
-            manifest = cls(**raw)
-            FILES[manifest.backend]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise GetiactionError(f"{file} is damaged ({error!r}); export again") from error
-        return manifest
+        document = _READER.validate(raw, _Manifest, str(file))
+        if document.n_action_steps > document.chunk_size:
+            raise _READER.refusal(
+                f"{file}: field 'n_action_steps': expected at most the chunk_size, which is "
+                f"{document.chunk_size}, found {document.n_action_steps}"
+            )
+        fields = {name: getattr(document, name) for name in _Manifest.model_fields}
+        check = document.check and Check(**document.check.model_dump())
+        inputs = tuple(Spec(**spec.model_dump()) for spec in document.inputs)
+        outputs = tuple(Spec(**spec.model_dump()) for spec in document.outputs)
+        return cls(**{**fields, "inputs": inputs, "outputs": outputs, "check": check})
 
     def verify(self, directory: Path) -> None:
         """Compare the files with what was written.
@@ -199,6 +201,33 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _spec(raw: dict[str, Any]) -> Spec:
-    limits = raw["range"]
-    return Spec(raw["key"], tuple(raw["shape"]), raw["dtype"], limits and (limits[0], limits[1]))
+class _Spec(Document):
+    key: Annotated[str, Field(min_length=1)]
+    shape: Annotated[tuple[Annotated[int, Field(ge=1, lt=2**31)], ...], Field(strict=False)]
+    dtype: Annotated[str, Field(pattern="^(float|u?int)(8|16|32|64)$")]
+    range: Annotated[tuple[float, float], Field(strict=False)] | None
+
+
+class _Check(Document, extra="forbid"):
+    tolerance: float
+    measured: float
+    observations: int
+
+
+class _Manifest(Document, extra="forbid"):
+    policy_type: str
+    backend: Literal["onnx", "openvino", "torch"]
+    inputs: Annotated[list[_Spec], Field(min_length=1)]
+    outputs: Annotated[list[_Spec], Field(min_length=1)]
+    chunk_size: Annotated[int, Field(ge=1, le=2**20)]
+    n_action_steps: Annotated[int, Field(ge=1)]
+    temporal_ensemble_coeff: float | None
+    fps: Annotated[float, Field(gt=0)] | None
+    check: _Check | None
+    versions: dict[str, str]
+    files: dict[RelativeName, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+    source: str | None = None
+    format_version: Annotated[int, Field(ge=1)] = FORMAT_VERSION
+
+
+_READER = Reader(error=GetiactionError, mend="export again", size=1 << 20, values=50_000)

@@ -1,10 +1,12 @@
 """Addresses in S3: ``s3://bucket/key``, or ``s3://PROFILE@bucket/key``."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import Self
 
+from getiaction.documents import relative_name
 from getiaction.errors import GetiactionError
+from getiaction.text import printable
 
 SCHEME = "s3://"
 
@@ -38,10 +40,17 @@ class Location:
             raise GetiactionError(f"{url} names no bucket; expected {SCHEME}bucket/key")
         key = key.strip("/")
         if leads_elsewhere(key):
-            raise GetiactionError(f"{url} is no plain address: '..' or '//' in a key means nothing")
+            raise GetiactionError(
+                f"{printable(url)} is no plain address: a key must be a path without '..', '//', "
+                "backslashes and control characters"
+            )
         return cls(profile or None, bucket, key)
 
     def __truediv__(self, name: str) -> Self:
+        if leads_elsewhere(name.strip("/")):
+            raise GetiactionError(
+                f"{self} has no {printable(name)!r} below it; expected a plain path such as 'a/b'"
+            )
         return replace(self, key=f"{self.key}/{name}".strip("/"))
 
     def __str__(self) -> str:
@@ -56,5 +65,20 @@ class Location:
 
 def leads_elsewhere(name: str) -> bool:
     """Whether a name, taken as a relative path, would leave its directory or mean another name."""
-    path = PurePosixPath(name)
-    return path.is_absolute() or ".." in path.parts or (name != "" and str(path) != name)
+    try:
+        return bool(name) and not relative_name(name)
+    except ValueError:
+        return True
+
+
+def clash(names: Collection[str]) -> tuple[str, str] | None:
+    """Two of these names that no directory can hold both: ``a`` and ``a/b``; None for none."""
+    files, folders = set(names), set[str]()
+    for name in names:
+        folder = name.rpartition("/")[0]
+        while folder and folder not in folders:
+            if folder in files:
+                return folder, name
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+    return None

@@ -3,22 +3,36 @@
 It is written first, saying that the rest is still to come, and last, with the name, size and
 SHA-256 of every file; with that last write readers see the new content. While a file's new content
 waits under another key, the manifest says under which.
+
+Whoever can write to the bucket wrote it: names and keys are checked before anything is done by it.
 """
 
 import json
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, NotRequired, Self, TypedDict
 
+from pydantic import AfterValidator, Field
+
+from getiaction.documents import Document, Reader, RelativeName
 from getiaction.errors import GetiactionError
 from getiaction.storage import objects
-from getiaction.storage.location import Location
+from getiaction.storage.location import Location, clash
 
 MANIFEST = ".published.json"
 STAGED = ".publishing"
 FORMAT = 1
 
+# Two million files, with 250 bytes and eight values each.
+READER = Reader(
+    error=GetiactionError,
+    mend="use the version that published it, or remove that object and publish again",
+    size=500 << 20,
+    depth=3,
+    values=16_000_000,
+)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A file: its size in bytes, its SHA-256, and its key below the prefix if not its name."""
 
@@ -67,22 +81,25 @@ class Manifest:
         Raises:
             GetiactionError: it is none, or of a later format.
         """
-        try:
-            document: Any = json.loads(content)
-            if document["format"] != FORMAT:
-                raise GetiactionError(
-                    f"{where / MANIFEST} is of format {document['format']}; expected {FORMAT}, so "
-                    "a newer version has written it"
-                )
-            files = {name: Entry(**entry) for name, entry in document["files"].items()}
-            return cls(bool(document["whole"]), files, etag)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise GetiactionError(f"{where / MANIFEST} is no manifest: {error!r}") from error
+        document = READER.parse_json(content, _Published, str(where / MANIFEST))
+        if both := clash(document.files):
+            raise READER.refusal(
+                f"{where / MANIFEST} names both {both[0]} and {both[1]}, which no directory holds"
+            )
+        files = {
+            name: Entry(entry["size"], entry["sha256"], entry.get("key"))
+            for name, entry in document.files.items()
+        }
+        return cls(document.whole, files, etag)
 
 
 def read_manifest(location: Location) -> Manifest | None:
-    """Return the manifest of what was published there; None where nothing was."""
-    found = objects.read(location / MANIFEST)
+    """Return the manifest of what was published there; None where nothing was.
+
+    Raises:
+        GetiactionError: it is none, or of a later format.
+    """
+    found = objects.read(location / MANIFEST, at_most=READER.size)
     return None if found is None else Manifest.from_bytes(*found, location)
 
 
@@ -90,3 +107,30 @@ def is_own(name: str) -> bool:
     """Whether a name belongs to publishing, not to what is published."""
     parts = name.split("/")
     return parts[-1] == MANIFEST or STAGED in parts
+
+
+def _format(number: int) -> int:
+    if number != FORMAT:
+        raise ValueError(f"expected {FORMAT}, so that a newer version has written it")
+    return number
+
+
+def _not_own(name: str) -> str:
+    if is_own(name):
+        raise ValueError("expected the name of a file that was published")
+    return name
+
+
+class _Entry(TypedDict):
+    size: Annotated[int, Field(ge=0, lt=2**63)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    # What publishing sets aside, and removes afterwards: nothing else.
+    key: NotRequired[
+        Annotated[str, Field(pattern=rf"^\{STAGED}/[0-9a-f]{{16}}/[0-9a-f]{{64}}$")] | None
+    ]
+
+
+class _Published(Document):
+    format: Annotated[int, AfterValidator(_format)]
+    whole: bool
+    files: dict[Annotated[RelativeName, AfterValidator(_not_own)], _Entry]

@@ -5,17 +5,21 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
+from pydantic import RootModel
+
+from getiaction.documents import Document, InvalidDocument, Reader, inside
 from getiaction.errors import GetiactionError
-from getiaction.storage.cache import give_up_others, make_room, place_of, taking_turns, use
-from getiaction.storage.location import Location
+from getiaction.files import open_to_append
+from getiaction.storage.cache import LOCK, give_up_others, make_room, place_of, taking_turns, use
+from getiaction.storage.location import Location, clash
 from getiaction.storage.parallel import in_parallel
 from getiaction.storage.patience import NotThere, Overtaken
 from getiaction.storage.progress import progress
 from getiaction.storage.snapshot import Snapshot, snapshot_of_object, take_snapshot
-from getiaction.storage.transfer import receive
+from getiaction.storage.transfer import is_known, receive
 
 INDEX = ".index.jsonl"
 UNFINISHED = ".unfinished"
@@ -95,13 +99,24 @@ class Vanished(NotThere):
     """An object that was listed is not there."""
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A file of the mirror: what it was fetched as, and what it then was on disk."""
+class Kept(Document):
+    """A file of the mirror: what it was fetched as, and what it then was on disk.
+
+    Whoever changes a file can set its size and its time of modification as they were, but not the
+    time of its last change (``ctime``); older versions noted none.
+    """
 
     identity: str
     size: int
     mtime_ns: int
+    ctime_ns: int = 0
+
+
+class _Line(RootModel[tuple[str, Kept]]):
+    """A line of the index: a name, and what is kept under it."""
+
+
+_READER = Reader(size=2 << 30, depth=2, values=16)
 
 
 class Mirror:
@@ -113,6 +128,11 @@ class Mirror:
         self.version = self.place / snapshot.version
         # Ends in the name that people gave, which some tools show or use.
         name = snapshot.location.key.rpartition("/")[2] or snapshot.location.bucket
+        if name in (INDEX, UNFINISHED, LOCK):
+            raise GetiactionError(
+                f"{snapshot.location} cannot be fetched: the cache has files of its own that are "
+                f"called {name}; choose another name"
+            )
         self.directory = self.version / name
         self.kept: dict[str, Kept] = {}
         self.lock = threading.Lock()
@@ -122,20 +142,43 @@ class Mirror:
 
         Raises:
             Overtaken, NotThere: a file is not any more what the snapshot says.
-            GetiactionError: it cannot be read, or the cache cannot hold it.
+            GetiactionError: it cannot be read, or the cache cannot hold it, as where one name is
+                that of a file and of a folder with another.
         """
+        if both := clash(names):
+            raise GetiactionError(
+                f"{self.snapshot.location} has both {both[0]} and {both[1]}, which no directory "
+                "holds; remove one of them, or fetch them by themselves"
+            )
         with taking_turns(self.place):
             use(self.version)
             self.directory.mkdir(exist_ok=True)
             self.kept = _read_index(self.version)
-            missing = [name for name in names if not self._has(name)]
+            taken: list[str] = []
+            missing = self._missing(names)
             if missing:
-                self._take_over(missing)
-                missing = [name for name in missing if not self._has(name)]
+                taken = self._take_over(missing)
+                missing = [name for name in missing if name not in self.kept]
             if missing:
                 self._download(missing)
             give_up_others(self.version)
+            for name in taken:  # giving up the other link to a file is a change of it
+                self._keep(name)
         return self.directory
+
+    def _path(self, name: str, below: str) -> Path:
+        """The path of a file to write, in a folder that is made where it is missing."""
+        path = inside(self.version, f"{below}/{name}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise GetiactionError(
+                f"{self.snapshot.location} has {name}, and a file where a folder would be; remove "
+                "one of them, or fetch them by themselves"
+            ) from error
+        return path
 
     def _download(self, names: list[str]) -> None:
         files = self.snapshot.files
@@ -146,10 +189,8 @@ class Mirror:
             in_parallel(lambda name: self._download_one(name, advance), names)
 
     def _download_one(self, name: str, advance: Callable[[int], None]) -> None:
-        file, final = self.snapshot.files[name], self.directory / name
-        unfinished = self.version / UNFINISHED / name
-        for path in (final, unfinished):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        file, final = self.snapshot.files[name], self._path(name, self.directory.name)
+        unfinished = self._path(name, UNFINISHED)
         try:
             receive(file.location, file.stored, unfinished, advance)
         except NotThere as error:
@@ -157,56 +198,96 @@ class Mirror:
         os.replace(unfinished, final)
         self._keep(name)
 
-    def _take_over(self, names: list[str]) -> None:
-        """Share with older versions what has not changed since."""
+    def _take_over(self, names: list[str]) -> list[str]:
+        """Share with older versions what has not changed since; the names of that."""
+        taken: list[str] = []
         for index in self.place.glob(f"*/{INDEX}"):
             if index.parent == self.version:
                 continue
             kept = _read_index(index.parent)
             for name in names:
-                source, target = index.parent / self.directory.name / name, self.directory / name
-                old = kept.get(name)
-                if old and old.identity == self._identity(name) and _is(source, old):
-                    target.parent.mkdir(parents=True, exist_ok=True)
+                source, old = index.parent / self.directory.name / name, kept.get(name)
+                if old is None or old.identity != self._identity(name) or name in self.kept:
+                    continue
+                if self._is_whole(source, old, name):
+                    target = self._path(name, self.directory.name)
                     target.unlink(missing_ok=True)
                     # The older version may be given up at this moment.
                     with contextlib.suppress(FileNotFoundError):
                         os.link(source, target)
                         self._keep(name)
+                        taken.append(name)
+        return taken
 
-    def _has(self, name: str) -> bool:
-        kept = self.kept.get(name)
-        if kept is None or kept.identity != self._identity(name):
-            return False
-        return _is(self.directory / name, kept)
+    def _missing(self, names: list[str]) -> list[str]:
+        """Those that are not here, or not as they were fetched, which then are kept no more."""
+
+        def settle(name: str) -> None:
+            if self._is_whole(self.directory / name, self.kept[name], name):
+                self._keep(name)
+            else:
+                del self.kept[name]
+
+        for name in names:
+            if name in self.kept and self.kept[name].identity != self._identity(name):
+                del self.kept[name]
+        here = [name for name in names if name in self.kept]
+        in_parallel(settle, [n for n in here if not _is(self.directory / n, self.kept[n])])
+        return [name for name in names if name not in self.kept]
+
+    def _is_whole(self, path: Path, kept: Kept, name: str) -> bool:
+        """Whether a file is what was fetched."""
+        if _is(path, kept):
+            return True
+        # A link to it was made or removed, it was copied, or somebody has written to it.
+        return _size(path) == kept.size and is_known(self.snapshot.files[name].stored, path)
 
     def _keep(self, name: str) -> None:
         found = (self.directory / name).stat()
-        kept = Kept(self._identity(name), found.st_size, found.st_mtime_ns)
-        with self.lock, (self.version / INDEX).open("a") as lines:
+        kept = Kept(
+            identity=self._identity(name),
+            size=found.st_size,
+            mtime_ns=found.st_mtime_ns,
+            ctime_ns=found.st_ctime_ns,
+        )
+        # A process that was killed may have left half a line.
+        line = f"\n{json.dumps([name, kept.model_dump()])}\n"
+        with self.lock, open_to_append(self.version / INDEX) as lines:
             self.kept[name] = kept
-            # A process that was killed may have left half a line.
-            lines.write(f"\n{json.dumps([name, vars(kept)])}\n")
+            lines.write(line.encode())
 
     def _identity(self, name: str) -> str:
         return self.snapshot.files[name].identity
 
 
 def _read_index(version: Path) -> dict[str, Kept]:
-    path = version / INDEX
     kept: dict[str, Kept] = {}
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    try:
+        lines = _READER.read(version / INDEX).split(b"\n")
+    except (FileNotFoundError, InvalidDocument):
+        return kept
+    for line in filter(None, lines):
         try:
-            name, fields = json.loads(line)
-            kept[name] = Kept(**fields)
-        except (ValueError, TypeError):
+            name, found = _READER.parse_json(line, _Line, INDEX).root
+            kept[name] = found
+        except InvalidDocument:
             continue
     return kept
 
 
 def _is(path: Path, kept: Kept) -> bool:
     try:
-        found = path.stat()
+        found = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return (found.st_size, found.st_mtime_ns) == (kept.size, kept.mtime_ns)
+    there = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return S_ISREG(found.st_mode) and there == (kept.size, kept.mtime_ns, kept.ctime_ns)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a regular file; -1 where there is none."""
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return -1
+    return found.st_size if S_ISREG(found.st_mode) else -1

@@ -6,10 +6,12 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from getiaction.errors import GetiactionError
 from getiaction.storage.connection import client
 from getiaction.storage.digests import Digest, Part, is_md5
 from getiaction.storage.location import Location, leads_elsewhere
 from getiaction.storage.patience import Garbled, NotThere, Overtaken, patiently
+from getiaction.text import printable
 
 # Where an object's SHA-256 is kept beside it, so that nothing is sent twice.
 SHA256 = "sha256"
@@ -43,8 +45,7 @@ def list_objects(location: Location, *, at_most: int | None = None) -> dict[str,
                 name = item["Key"].removeprefix(location.prefix)
                 if not name or name.endswith("/"):
                     continue  # a directory marked by an object
-                if leads_elsewhere(name):
-                    raise NotThere(f"{location} has an object {name!r}, which is no path below it")
+                _require_plain(name, location)
                 found[name] = Stored(int(item["Size"]), tag(item))
         return found
 
@@ -52,7 +53,11 @@ def list_objects(location: Location, *, at_most: int | None = None) -> dict[str,
 
 
 def list_children(location: Location) -> list[str]:
-    """Return the names one level below a prefix, sorted: of objects and of further prefixes."""
+    """Return the names one level below a prefix, sorted: of objects and of further prefixes.
+
+    Raises:
+        GetiactionError: it cannot be listed, or one of them is no name of a file.
+    """
 
     def attempt() -> list[str]:
         names: set[str] = set()
@@ -61,9 +66,19 @@ def list_children(location: Location) -> list[str]:
             keys = [item["Key"] for item in page.get("Contents", [])]
             keys += [item["Prefix"] for item in page.get("CommonPrefixes", [])]
             names |= {key.removeprefix(location.prefix).strip("/") for key in keys}
+        for name in names:
+            _require_plain(name, location)
         return sorted(names - {""})
 
     return patiently(attempt, f"{location} cannot be listed")
+
+
+def _require_plain(name: str, location: Location) -> None:
+    if leads_elsewhere(name):
+        raise GetiactionError(
+            f"{location} has an object '{printable(name)}', which is no path below it; remove that "
+            "object, or name another prefix"
+        )
 
 
 def head(location: Location) -> Stored | None:
@@ -86,15 +101,20 @@ def holds(location: Location, wanted: Digest) -> bool:
     return not is_md5(there.etag) or len(wanted.parts) > 1 or there.etag == wanted.etag
 
 
-def read(location: Location) -> tuple[bytes, str] | None:
-    """Return an object's content and tag; None where there is none.
+def read(location: Location, *, at_most: int) -> tuple[bytes, str] | None:
+    """Return the content and tag of an object of ``at_most`` so many bytes; None where is none.
 
     Raises:
-        GetiactionError: it cannot be read.
+        GetiactionError: it is larger, or cannot be read.
     """
 
     def attempt() -> tuple[bytes, str]:
         answer = client(location.profile).get_object(**address(location))
+        if int(answer["ContentLength"]) > at_most:
+            answer["Body"].close()
+            raise GetiactionError(
+                f"{location} has {answer['ContentLength']} bytes; expected at most {at_most}"
+            )
         content = answer["Body"].read()
         etag = tag(answer)
         if is_md5(etag) and not has_own_key(answer) and hashlib.md5(content).hexdigest() != etag:

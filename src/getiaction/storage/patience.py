@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from getiaction.errors import GetiactionError
+from getiaction.text import printable
 
 ATTEMPTS = 5
 FIRST_PAUSE_S = 0.5
@@ -61,8 +62,9 @@ def patiently[T](action: Callable[[], T], failed: str, reached: Callable[[], int
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, which may have many or none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """The first line of an error's message, which may have many or none, and another's words."""
+    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return printable(first, 1000)
 
 
 def _refusal(error: Exception, failed: str) -> GetiactionError | None:

@@ -14,16 +14,13 @@ changes fields of those that are there::
 """
 
 import os
-import tomllib
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
+from getiaction.documents import Document, Reader
 from getiaction.errors import GetiactionError
 
 
-@dataclass(frozen=True)
-class Profile:
+class Profile(Document, extra="forbid"):
     """What is not said here, the usual ``AWS_...`` variables and files say.
 
     Attributes:
@@ -38,6 +35,14 @@ class Profile:
     anonymous: bool = False
     aws_profile: str | None = None
 
+
+_READER = Reader(
+    error=GetiactionError,
+    mend="it may have sections [NAME] with endpoint, region and aws_profile, which are text, and "
+    "anonymous, which is true or false",
+    size=1 << 18,
+    values=10_000,
+)
 
 BUILT_IN = {
     "PUBLIC": Profile(
@@ -65,23 +70,17 @@ def load_profile(name: str | None) -> Profile:
     if name not in sections and name not in BUILT_IN:
         known = ", ".join(sorted({*sections, *BUILT_IN}))
         raise GetiactionError(f"there is no profile {name!r}; known are {known}; {path} adds more")
-    return Profile(**(asdict(BUILT_IN.get(name, Profile())) | sections.get(name, {})))
+    said = sections.get(name, Profile()).model_dump(exclude_unset=True)
+    return BUILT_IN.get(name, Profile()).model_copy(update=said)
 
 
-def _sections(path: Path) -> dict[str, dict[str, Any]]:
+def _sections(path: Path) -> dict[str, Profile]:
     try:
-        sections = tomllib.loads(path.read_text())
+        return _READER.load_toml(path, dict[str, Profile])
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise GetiactionError(f"{path} cannot be read: {error}") from error
-    kinds = {field.name: bool if field.name == "anonymous" else str for field in fields(Profile)}
-    for name, section in sections.items():
-        for key, value in section.items() if isinstance(section, dict) else [(name, None)]:
-            if key not in kinds or not isinstance(value, kinds[key]):
-                expected = ", ".join(f"{field}: {kind.__name__}" for field, kind in kinds.items())
-                raise GetiactionError(f"{path}: {key!r} does not fit; expected [NAME] {expected}")
-    return sections
 
 
 def _true(text: str) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from getiaction.files import open_to_append
 from getiaction.storage.connection import client
 from getiaction.storage.digests import Digest, Part, etag_of, is_md5, sha256_of
 from getiaction.storage.location import Location
@@ -73,7 +74,7 @@ def receive(location: Location, stored: Stored, path: Path, advance: Callable[[i
         nonlocal told
         begin = _size(path)
         if begin < stored.size or not path.is_file():
-            with path.open("ab" if begin else "wb") as file:
+            with open_to_append(path) as file:
                 for block in _blocks(location, stored, begin):
                     file.write(block)
                     advance(max(0, file.tell() - told))
@@ -88,6 +89,15 @@ def receive(location: Location, stored: Stored, path: Path, advance: Callable[[i
             raise Garbled("what arrived does not have the digest that was expected")
 
     patiently(attempt, f"{location} cannot be fetched", lambda: told)
+
+
+def is_known(stored: Stored, path: Path) -> bool:
+    """Whether a file has the content of an object, as far as that can be told without asking S3."""
+    if _size(path) != stored.size:
+        return False
+    if stored.sha256 is not None:
+        return sha256_of(path) == stored.sha256
+    return is_md5(stored.etag) and etag_of(path, None) == stored.etag
 
 
 def _upload(

@@ -29,9 +29,16 @@ def ls(uri: str, all: bool = False) -> None:
         return
     found = storage.children(uri)
     with ThreadPoolExecutor(8) as pool:
-        whole = pool.map(lambda name: storage.is_whole(storage.join(uri, name)), found)
-        for name, is_whole in zip(found, whole, strict=True):
-            print(name if is_whole else f"{name}  (unfinished)")
+        notes = pool.map(lambda name: _note(storage.join(uri, name)), found)
+        for name, note in zip(found, notes, strict=True):
+            print(f"{name}{note}")
+
+
+def _note(uri: str) -> str:
+    try:
+        return "" if storage.is_whole(uri) else "  (unfinished)"
+    except StorageError:  # what is wrong with one says nothing of the others
+        return "  (unreadable)"
 
 
 @cfn.config()

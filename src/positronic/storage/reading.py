@@ -4,9 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from getiaction import storage
+from getiaction.documents import Reader
 from getiaction.storage import objects
 from positronic.errors import StorageError
 from positronic.storage.uri import is_remote, local, remote, translated
+
+_SMALL = Reader(error=StorageError, mend="expected a small file", size=256 << 20)
 
 
 @translated()
@@ -56,14 +59,14 @@ def fetch_file(uri: str | Path) -> Path:
 
 @translated()
 def read_bytes(uri: str | Path) -> bytes:
-    """Return the content of a small file.
+    """Return the content of a small file, of up to 256 MiB.
 
     Raises:
-        StorageError: there is none, or it cannot be read.
+        StorageError: there is none, it is larger, or it cannot be read.
     """
     if not is_remote(uri):
-        return fetch_file(uri).read_bytes()
-    found = objects.read(remote(uri))
+        return _SMALL.read(fetch_file(uri))
+    found = objects.read(remote(uri), at_most=_SMALL.size)
     if found is None:
         raise StorageError(f"there is no file {uri}")
     return found[0]

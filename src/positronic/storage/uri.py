@@ -10,6 +10,17 @@ from getiaction.writable import describe
 from positronic.errors import StorageError
 
 
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise what goes wrong in S3 or on the disk as ``StorageError``."""
+    try:
+        yield
+    except GetiactionError as error:
+        raise StorageError(str(error)) from error
+    except OSError as error:
+        raise StorageError(describe(error)) from error
+
+
 def is_remote(path: str | Path) -> bool:
     """Whether a path is in S3."""
     # Path("s3://bucket") has lost a slash.
@@ -44,22 +55,16 @@ def local(path: str | Path) -> Path:
         raise StorageError(f"{path}: {error}") from error
 
 
+@translated()
 def join(base: str | Path, *parts: str) -> str:
-    """Return the path of something below ``base``, which is in S3 or local."""
+    """Return the path of something below ``base``, which is in S3 or local.
+
+    Raises:
+        StorageError: one of the parts means nothing in S3, such as ``..``.
+    """
     if not is_remote(base):
         return str(local(base).joinpath(*parts))
     location = remote(base)
     for part in parts:
         location = location / part.strip("/")
     return str(location)
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Raise what goes wrong in S3 or on the disk as ``StorageError``."""
-    try:
-        yield
-    except GetiactionError as error:
-        raise StorageError(str(error)) from error
-    except OSError as error:
-        raise StorageError(describe(error)) from error

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from getiaction import storage, writable
+from getiaction.documents import inside
 from getiaction.storage import Overtaken, objects
 from getiaction.storage.digests import sha256_of
 from positronic.errors import StorageError
@@ -112,10 +113,11 @@ def remove(uri: str | Path, names: Iterable[str]) -> None:
         storage.remove(str(remote(uri)), wanted)
         return
     directory = local(uri)
-    if missing := [name for name in wanted if not (directory / name).is_file()]:
+    paths = [inside(directory, name) for name in wanted]
+    if missing := [n for n, path in zip(wanted, paths, strict=True) if not path.is_file()]:
         raise StorageError(f"{directory} has no {', '.join(missing)}; nothing was removed")
-    for name in wanted:
-        (directory / name).unlink()
+    for path in paths:
+        path.unlink()
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_mistyped_command(capsys: pytest.CaptureFixture[str]) -> None:
     ("content", "message"),
     [
         (None, "there is no configuration file a.yaml"),
-        ("model: [", "the configuration a.yaml is no YAML: while parsing"),
+        ("model: [", "the configuration a.yaml is not YAML: while parsing"),
         ("- model", "the configuration a.yaml holds a list; expected names and their values"),
         ("# to do\n", "the configuration a.yaml is empty; expected names and their values"),
         ("trainer_type: lerobot", "the configuration has no 'model', or it is no mapping"),

@@ -7,6 +7,7 @@ import pytest
 
 from getiaction.errors import GetiactionError
 from getiaction.export.manifest import FORMAT_VERSION, Check, Manifest, Spec, sha256
+from tests.mutations import mutations
 
 MANIFEST = Manifest(
     policy_type="act",
@@ -52,11 +53,40 @@ def test_damaged_manifest_is_refused(tmp_path: Path) -> None:
         json.dumps(whole | {"backend": "abacus"}),
         json.dumps(whole | {"inputs": [{"key": "observation.state"}]}),
         json.dumps(whole | {"surprise": 1}),
+        "[" * 100_000,
+        json.dumps(whole | {"chunk_size": 0}),
+        json.dumps(whole | {"n_action_steps": 6}),
+        json.dumps(whole | {"n_action_steps": 0}),
+        json.dumps(whole | {"fps": float("nan")}),
+        json.dumps(whole | {"fps": -30}),
+        json.dumps(whole | {"files": {"../model.onnx": "0" * 64}}),
+        json.dumps(whole | {"files": {"model.onnx": "0" * 63}}),
+        json.dumps(whole | {"check": "yes"}),
+        json.dumps(whole | {"backend": ["onnx"]}),
+        json.dumps(whole | {"inputs": [whole["inputs"][0] | {"shape": [3, -4, 4]}]}),
+        json.dumps(whole | {"inputs": [whole["inputs"][0] | {"dtype": "object"}]}),
+        json.dumps(whole | {"policy_type": "\ud800"}),
     ]
     for text in damaged:
         file.write_text(text)
-        with pytest.raises(GetiactionError, match=r"manifest\.json is damaged .*; export again"):
+        with pytest.raises(GetiactionError, match=r"manifest\.json.*; export again$"):
             Manifest.read(tmp_path)
+
+
+def test_mutations_end_in_the_reader(tmp_path: Path) -> None:
+    MANIFEST.write(tmp_path)
+    file = tmp_path / "manifest.json"
+    read, lines = 0, list[str]()
+    for content in mutations(json.loads(file.read_text()), 10_000):
+        file.write_bytes(content)
+        try:
+            Manifest.read(tmp_path)
+        except GetiactionError as error:
+            lines.append(str(error))
+            continue
+        read += 1
+    assert all(line.isprintable() for line in lines)
+    assert 0 < read < 9_000
 
 
 def test_verify_names_what_differs(tmp_path: Path) -> None:

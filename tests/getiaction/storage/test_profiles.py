@@ -25,7 +25,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_public_buckets_are_known(config: Path) -> None:
     assert load_profile("PUBLIC") == Profile(
-        "https://storage.eu-north1.nebius.cloud", "eu-north1", True, None
+        endpoint="https://storage.eu-north1.nebius.cloud", region="eu-north1", anonymous=True
     )
     client = connection.client("PUBLIC")
     assert client.meta.endpoint_url == "https://storage.eu-north1.nebius.cloud"
@@ -81,7 +81,9 @@ def test_an_unknown_profile_is_refused_with_those_known(config: Path) -> None:
 )
 def test_a_wrong_file_is_refused(config: Path, text: str) -> None:
     define(text)
-    with pytest.raises(GetiactionError, match=r"profiles\.toml(: '| cannot be read: )"):
+    with pytest.raises(
+        GetiactionError, match=r"profiles\.toml(: field 'lab| is not TOML: ).*sections \[NAME\]"
+    ):
         load_profile("lab")
 
 

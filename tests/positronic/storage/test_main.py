@@ -26,7 +26,9 @@ def test_directories_come_and_go(
     s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, uri = made(tmp_path / "source", FILES), "s3://bucket/place"
-    storage.write_bytes("s3://bucket/half/.published.json", b'{"format":1,"whole":0,"files":{}}')
+    storage.write_bytes(
+        "s3://bucket/half/.published.json", b'{"format":1,"whole":false,"files":{}}'
+    )
     assert run("publish", f"--directory={source}", f"--uri={uri}") == 0
     assert run("ls", "--uri=s3://bucket") == 0
     assert run("ls", f"--uri={uri}", "--all=True") == 0
