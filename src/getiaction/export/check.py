@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from getiaction.errors import GetiactionError
 from getiaction.export.graph import Graph, observed
 from getiaction.export.inference import InferenceModel
-from getiaction.export.manifest import Check, Spec
+from getiaction.export.manifest import Check, Manifest, Spec
 from getiaction.policies.lerobot import LeRobotPolicy
 
 # Of an action dimension's scale. Float32 differs by about 1e-6 when products are summed in another
@@ -39,7 +39,7 @@ def compare(
     Raises:
         GetiactionError: the actions differ by more than the tolerance, or are not finite.
     """
-    model = InferenceModel(directory, device="cpu")
+    model = InferenceModel(directory, Manifest.read(directory).backend, device="cpu")
     expected, found = [], []
     for observation in observations(graph, inputs):
         tensors = {key: torch.from_numpy(value) for key, value in observation.items()}

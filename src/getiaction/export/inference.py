@@ -24,7 +24,8 @@ class InferenceModel:
 
     Args:
         export_dir: The directory that ``export`` wrote.
-        backend: ``auto``, or the one that the export is expected to be for.
+        backend: ``auto``, or the one that the export is expected to be for. ``torch`` is never
+            chosen by ``auto``, since what torch loads can run any code.
         device: ``auto``, which is an accelerator where the runtime has one and else the CPU; or the
             runtime's own name of a device, e.g. ``cpu`` or ``cuda``.
         threads: Of a pass on the CPU, where the runtime is not torch; one for each core unless
@@ -33,7 +34,8 @@ class InferenceModel:
             hundredth of their scale.
 
     Raises:
-        GetiactionError: it is no export, a newer or a damaged one or one for another backend; or
+        GetiactionError: it is no export, a newer or a damaged one or one for another backend, or
+            for torch without its being asked for; or
             the runtime, the device or the precision is not there.
     """
 
@@ -52,6 +54,12 @@ class InferenceModel:
             raise GetiactionError(
                 f"{directory} is an export for {self.manifest.backend!r}, not for {backend!r}; "
                 "leave backend='auto', or export again"
+            )
+        if self.manifest.backend == "torch" and backend != "torch":
+            raise GetiactionError(
+                f"{directory} is an export for 'torch', and torch runs code that such a file holds "
+                "when it loads it; give backend='torch' if you trust whoever made it, or export "
+                "for 'onnx' or 'openvino'"
             )
         self.manifest.verify(directory)
         self._runtime = RUNTIMES[self.manifest.backend](directory, device, threads, precision)

@@ -30,7 +30,7 @@ def exported(
 
 @pytest.fixture(scope="package")  # runtimes with all their graphs, of no use to other tests
 def loaded(exported: Callable[[str], Path]) -> Callable[[str], InferenceModel]:
-    return cache(lambda backend: InferenceModel(exported(backend)))
+    return cache(lambda backend: InferenceModel(exported(backend), backend))
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ def test_select_action_plays_the_policys_sequence(
 
 def test_temporal_ensembling_is_the_policys(tmp_path: Path) -> None:
     policy = act(temporal_ensemble_coeff=0.3, n_action_steps=1)
-    model = InferenceModel(policy.export(tmp_path / "ensemble", "torch"))
+    model = InferenceModel(policy.export(tmp_path / "ensemble", "torch"), "torch")
     policy.reset()
     for step in range(9):  # more than the five actions of a chunk
         observation = observe(2, seed=step)
@@ -102,7 +102,7 @@ def test_graph_of_uint8_images_takes_no_other(loaded: Callable[[str], InferenceM
 def test_every_normalisation_is_in_the_graph(tmp_path: Path) -> None:
     modes = {"STATE": "MIN_MAX", "ENV": "QUANTILES", "ACTION": "QUANTILE10", "VISUAL": "IDENTITY"}
     policy = act(use_vae=False, normalization_mapping=modes)
-    model = InferenceModel(export(policy, tmp_path / "modes", "torch"))
+    model = InferenceModel(export(policy, tmp_path / "modes", "torch"), "torch")
     observation = observe(2)
     expected = policy.predict_action_chunk(as_tensors(observation))
     assert close(model.predict_action_chunk(observation), expected)
@@ -115,7 +115,7 @@ def test_loaded_policy_is_exported_under_the_names_that_it_is_fed(tmp_path: Path
     pipeline["steps"][0]["config"]["rename_map"] = {"observation.joints": "observation.state"}
     file.write_text(json.dumps(pipeline))
     policy = LeRobotPolicy.from_pretrained(tmp_path / "native")
-    model = InferenceModel(export(policy, tmp_path / "x", "torch"))
+    model = InferenceModel(export(policy, tmp_path / "x", "torch"), "torch")
     observation = observe(2)
     observation["observation.joints"] = observation.pop("observation.state")
     expected = act().predict_action_chunk(as_tensors(observe(2)))

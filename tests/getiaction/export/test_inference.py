@@ -1,9 +1,14 @@
 import json
+import os
+import pickle
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +18,7 @@ from lerobot.policies.act.modeling_act import ACTTemporalEnsembler
 from getiaction.errors import GetiactionError
 from getiaction.export import InferenceModel
 from getiaction.export.inference import ensemble
+from getiaction.export.manifest import Manifest, sha256
 from tests.getiaction.export.policies import CAMERAS, observe
 
 pytestmark = pytest.mark.xdist_group("export")
@@ -23,7 +29,7 @@ import json, sys
 import numpy as np
 from getiaction.export import InferenceModel
 
-model = InferenceModel.load(sys.argv[1])
+model = InferenceModel.load(sys.argv[1], sys.argv[4])
 observation = dict(np.load(sys.argv[2]))
 np.save(sys.argv[3], [model.select_action(observation) for _ in range(2)])
 print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
@@ -55,7 +61,7 @@ def test_export_runs_where_nothing_but_its_runtime_is_loaded(
     done = subprocess.run(
         [
             *(sys.executable, "-W", "error", "-c", ELSEWHERE),
-            *(directory, tmp_path / "observation.npz", tmp_path / "actions.npy"),
+            *(directory, tmp_path / "observation.npz", tmp_path / "actions.npy", backend),
         ],
         capture_output=True,
         text=True,
@@ -65,7 +71,7 @@ def test_export_runs_where_nothing_but_its_runtime_is_loaded(
     loaded = set(json.loads(done.stdout))
     assert {"numpy", "getiaction"} <= loaded
     assert not loaded & absent
-    model = InferenceModel(directory)
+    model = InferenceModel(directory, backend)
     here = [model.select_action(observation) for _ in range(2)]
     np.testing.assert_array_equal(np.load(tmp_path / "actions.npy"), here)
 
@@ -107,6 +113,35 @@ def test_changed_files_are_refused(exported: Callable[[str], Path], tmp_path: Pa
         InferenceModel(directory)
 
 
+def test_what_torch_would_run_is_loaded_only_when_asked_for(
+    state_export: Path, tmp_path: Path
+) -> None:
+    """A file for torch holds expressions that are evaluated, and may hold pickles."""
+    copy = tmp_path / "copy"
+    shutil.copytree(state_export, copy)
+    owned = tmp_path / "owned"
+    with zipfile.ZipFile(copy / "model.pt2") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    payload = pickle.dumps(_Planted(str(owned)))
+    with zipfile.ZipFile(copy / "model.pt2", "w", zipfile.ZIP_STORED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, payload if name.endswith(".pt") else content)
+    manifest = Manifest.read(copy)
+    digest = sha256(copy / "model.pt2")
+    replace(manifest, files={"model.pt2": digest}).write(copy)
+    with pytest.raises(GetiactionError, match="give backend='torch' if you trust whoever made it"):
+        InferenceModel(copy)
+    assert not owned.exists()
+
+
+class _Planted:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.path,)
+
+
 def test_backend_is_the_exports_own(state_export: Path) -> None:
     model = InferenceModel.load(state_export, backend="torch", device="CPU")
     assert model.manifest.backend == "torch"
@@ -117,7 +152,7 @@ def test_backend_is_the_exports_own(state_export: Path) -> None:
 @pytest.mark.parametrize("backend", ["onnx", "openvino", "torch"])
 def test_unknown_device_is_refused(backend: str, exported: Callable[[str], Path]) -> None:
     with pytest.raises(GetiactionError, match=f"'{backend}' has no device 'abacus' here; .*cpu"):
-        InferenceModel(exported(backend), device="abacus")
+        InferenceModel(exported(backend), backend, device="abacus")
 
 
 @pytest.mark.parametrize("coefficient", [0.0, 0.3, -0.3])

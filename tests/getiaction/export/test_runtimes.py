@@ -23,7 +23,7 @@ def test_no_file_of_an_export_stays_mapped_into_memory(
     exported: Callable[[str], Path], backend: str
 ) -> None:
     """One that is cut short meanwhile would end the process."""
-    model = InferenceModel(exported(backend), device="cpu")
+    model = InferenceModel(exported(backend), backend, device="cpu")
     assert str(exported(backend)) not in Path("/proc/self/maps").read_text()
     assert model.manifest.backend == backend
 
@@ -54,7 +54,7 @@ def test_only_openvino_has_bf16(
 ) -> None:
     directory = state_export if backend == "torch" else exported(backend)
     with pytest.raises(GetiactionError, match=f"'{backend}' computes exports in float32, not in"):
-        InferenceModel(directory, precision="bf16")
+        InferenceModel(directory, backend, precision="bf16")
 
 
 def test_openvino_keeps_weights_in_float32(exported: Callable[[str], Path]) -> None:
@@ -74,7 +74,7 @@ def test_missing_runtime_names_the_extra(
     with pytest.raises(
         GetiactionError, match=rf"'{backend}' needs .* '{package}' .*positronic-lightning\[export\]"
     ):
-        InferenceModel(directory)
+        InferenceModel(directory, backend)
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def test_entries_that_do_not_fit_are_refused(
     assert objects(s3) == there
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, *TEXTS], ids=lambda it: written(it)[:40].decode())
+@pytest.mark.parametrize("document", [*DOCUMENTS, *TEXTS], ids=lambda it: ascii(written(it)[:40]))
 def test_what_is_no_manifest_is_refused(document: Any, s3: Any, around: Path) -> None:
     put(s3, ".published.json", written(document))
     before = state(around)

@@ -26,9 +26,9 @@ def test_directories_come_and_go(
     s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, uri = made(tmp_path / "source", FILES), "s3://bucket/place"
-    storage.write_bytes(
-        "s3://bucket/half/.published.json", b'{"format":1,"whole":false,"files":{}}'
-    )
+    begun = b'{"format":1,"whole":false,"files":{}}'
+    storage.write_bytes("s3://bucket/half/.published.json", begun)
+    storage.write_bytes("s3://bucket/odd/.published.json", b'{"files":{"../x":{}}}')
     assert run("publish", f"--directory={source}", f"--uri={uri}") == 0
     assert run("ls", "--uri=s3://bucket") == 0
     assert run("ls", f"--uri={uri}", "--all=True") == 0
@@ -38,6 +38,7 @@ def test_directories_come_and_go(
     assert capsys.readouterr().out.splitlines() == [
         uri,
         "half  (unfinished)",
+        "odd  (unreadable)",
         "place",
         "             1  a.txt",
         "             2  deep/b",
