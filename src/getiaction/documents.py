@@ -136,7 +136,7 @@ class Reader:
 
     def load_toml[T](self, path: str | Path, kind: type[T]) -> T:
         """Return the TOML file at ``path`` as ``kind``; as :meth:`load_json`."""
-        return self._parse(tomllib.loads, "TOML", self.read(path), kind, str(path))
+        return self.parse_toml(self.read(path), kind, str(path))
 
     def parse_json[T](self, content: bytes | str, kind: type[T], source: str) -> T:
         """Return JSON text, which came from ``source``, as ``kind``; as :meth:`load_json`."""
@@ -145,6 +145,10 @@ class Reader:
     def parse_yaml[T](self, content: bytes | str, kind: type[T], source: str) -> T:
         """Return YAML text, which came from ``source``, as ``kind``; as :meth:`load_json`."""
         return self._parse(_parse_yaml, "YAML", content, kind, source)
+
+    def parse_toml[T](self, content: bytes | str, kind: type[T], source: str) -> T:
+        """Return TOML text, which came from ``source``, as ``kind``; as :meth:`load_json`."""
+        return self._parse(tomllib.loads, "TOML", content, kind, source)
 
     def validate[T](self, value: Any, kind: type[T], source: str) -> T:
         """Return a parsed document, which came from ``source``, as ``kind``.

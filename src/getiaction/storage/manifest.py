@@ -27,7 +27,7 @@ READER = Reader(
     error=GetiactionError,
     mend="use the version that published it, or remove that object and publish again",
     size=500 << 20,
-    depth=3,
+    depth=8,
     values=16_000_000,
 )
 

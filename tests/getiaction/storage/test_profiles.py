@@ -7,8 +7,9 @@ import pytest
 
 from getiaction.errors import GetiactionError
 from getiaction.storage import connection, fetch
-from getiaction.storage.profiles import Profile, load_profile, profiles_file
+from getiaction.storage.profiles import _READER, Profile, load_profile, profiles_file
 from tests.getiaction.storage.files import held
+from tests.mutations import text_mutations
 from tests.s3 import Faulty
 
 
@@ -85,6 +86,25 @@ def test_a_wrong_file_is_refused(config: Path, text: str) -> None:
         GetiactionError, match=r"profiles\.toml(: field 'lab| is not TOML: ).*sections \[NAME\]"
     ):
         load_profile("lab")
+
+
+def test_mutations_end_in_the_reader(config: Path) -> None:
+    text = """
+[lab]
+endpoint = "https://s3.lab.example:9000"
+region = "eu-north1"
+aws_profile = "lab"
+[PUBLIC]
+anonymous = true
+"""
+    lines = []
+    for content in text_mutations(text, 10_000):
+        try:
+            _READER.parse_toml(content, dict[str, Profile], "profiles.toml")
+        except GetiactionError as error:
+            lines.append(str(error))
+    assert 0 < len(lines) < 10_000
+    assert all(line.isprintable() for line in lines)
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
