@@ -1,3 +1,4 @@
+import json
 import os
 import threading
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 
 from getiaction.errors import GetiactionError
 from getiaction.storage import NotThere, fetch, fetch_file
+from getiaction.storage.cache import let_go
 from getiaction.storage.mirror import INDEX
 from tests.getiaction.storage.files import URL, child, held, put
 from tests.s3 import Faulty
@@ -145,3 +147,51 @@ def test_progress_is_told_in_lines(s3: Any, capsys: pytest.CaptureFixture[str]) 
     begun, ended = capsys.readouterr().err.splitlines()
     assert begun == f"fetching {URL}: 1 files, 1.5 MiB"
     assert ended.startswith(f"fetching {URL}: done in ")
+
+
+def test_a_file_changed_with_its_size_and_time_kept_is_not_handed_out(
+    s3: Any, faulty: Faulty
+) -> None:
+    put(s3, "a", b"first")
+    put(s3, "b", b"second")
+    directory = fetch(URL)
+    gets(faulty)
+    path = directory / "a"
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    path.write_bytes(b"WRONG")
+    os.utime(path, ns=times)
+    assert held(fetch(URL)) == {"a": b"first", "b": b"second"}
+    assert gets(faulty) == ["a"]
+    fetch(URL)
+    assert gets(faulty) == []
+
+
+def test_a_file_that_only_looks_changed_is_compared_and_kept(s3: Any, faulty: Faulty) -> None:
+    put(s3, "a", b"first")
+    directory = fetch(URL)
+    gets(faulty)
+    os.utime(directory / "a")
+    assert held(fetch(URL)) == {"a": b"first"}
+    # As caches of older versions, which noted less.
+    index = directory.parent / INDEX
+    line = json.loads(index.read_text().splitlines()[-1])
+    del line[1]["ctime_ns"]
+    index.write_text(json.dumps(line) + "\n")
+    assert held(fetch(URL)) == {"a": b"first"}
+    assert gets(faulty) == []
+
+
+def test_what_versions_share_is_not_read_again(
+    s3: Any, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(s3, "a", b"first")
+    old = fetch(URL)
+    put(s3, "b", b"second")
+    let_go(old.parent)  # so that the other link to the file is removed
+    new = fetch(URL)
+    assert not old.exists()
+    read: list[Path] = []
+    monkeypatch.setattr("getiaction.storage.mirror.is_known", lambda _, path: read.append(path))
+    gets(faulty)
+    assert held(fetch(URL)) == held(new) == {"a": b"first", "b": b"second"}
+    assert (read, gets(faulty)) == ([], [])
