@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field
 
 from getiaction.documents import Document, InvalidDocument, Reader, plain
+from getiaction.files import replace_text
 
 _READER = Reader(size=1 << 20, depth=8, values=10_000)
 
@@ -18,9 +19,6 @@ class _Kept(Document):
     backend: str
     milliseconds: dict[str, Annotated[list[float], Field(max_length=10)]]
     conditions: list[Any]
-
-
-from getiaction.files import replace_text
 
 
 @dataclass(frozen=True)
