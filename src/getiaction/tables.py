@@ -132,17 +132,17 @@ class Table:
             InvalidDocument: there is no such column, or the footer is damaged.
         """
         with _told(self._path):
-            (index,) = self._leaves([column])
-            ends = []
-            for chunk, field in (
-                (g.chunks[index], f)
-                for g, f in zip((self._groups[0], self._groups[-1]), (_LEAST, _MOST), strict=True)
-            ):
-                value = chunk.get(_STATISTICS, {}).get(field)
-                if not isinstance(value, bytes) or len(value) != 8:
-                    return None
-                ends.append(int.from_bytes(value, "little", signed=True))
-            return ends[0], ends[1]
+            schema = self.file.schema
+            index = next((i for i in self._leaves([column]) if schema.column(i).path == column), -1)
+            if index < 0 or schema.column(index).physical_type != "INT64" or not self._groups:
+                return None
+            chunks = self._groups[0].chunks[index], self._groups[-1].chunks[index]
+            first, last = chunks[0].get(_STATISTICS, {}), chunks[1].get(_STATISTICS, {})
+            ends = first.get(_LEAST), last.get(_MOST)
+            if not all(isinstance(end, bytes) and len(end) == 8 for end in ends):
+                return None
+            least, most = (int.from_bytes(end, "little", signed=True) for end in ends)
+            return least, most
 
     def _leaves(self, columns: Sequence[str] | None) -> list[int]:
         """Numbers of the leaves of these columns."""

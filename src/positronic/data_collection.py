@@ -224,12 +224,14 @@ def _first_seed(root: Path, seed: int, append: bool) -> int:
             f"{root} is not empty; give a new --output_dir, or --append=True to add to it"
         )
     from positronic.dataset import LocalDataset
+    from positronic.dataset.subsets import described
 
     try:
-        recorded = [episode.static.get("simulation.seed", -1) for episode in LocalDataset(root)]
+        static = described(LocalDataset(root)).values()
     except DatasetError:  # nothing complete in it yet, as after an interrupted start
         return seed
-    return max([seed, *(int(number) + 1 for number in recorded)])
+    recorded = [values.get("simulation.seed") for values in static if values is not None]
+    return max([seed, *(number + 1 for number in recorded if isinstance(number, int))])
 
 
 def _checked_counts(episodes: int, workers: int, seed: int) -> int:

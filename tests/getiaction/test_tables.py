@@ -26,6 +26,7 @@ def table(rows: int = 40) -> pa.Table:
             "text": [f"take the {i % 3}. cup" for i in range(rows)],
             "tasks": [["a", "b" * i] if i % 2 else [] for i in range(rows)],
             "flag": [i % 2 == 0 if i % 3 else None for i in range(rows)],
+            "ts_ns": pa.array(np.arange(rows), pa.int64()),
             "ts_ns.world": pa.array(np.arange(rows), pa.int64()),
         }
     )
@@ -54,6 +55,7 @@ def test_every_way_of_packing_reads_as_pyarrow_reads_it(
         assert opened.read(["ts_ns.world"]).equals(table(300).select(["ts_ns.world"]))
         assert [b.num_rows for b in opened.batches(64, ["value"])] == [64, 64, 64, 64, 44]
         assert opened.ends("timestamp") == (5, 299 * 10**7 + 5)
+        assert opened.ends("ts_ns") == opened.ends("ts_ns.world") == (0, 299)
 
 
 def test_encodings_of_other_writers(tmp_path: Path) -> None:

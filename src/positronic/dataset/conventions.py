@@ -19,11 +19,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, override
+from typing import Annotated, Any, override
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from getiaction.documents import Document, Reader
+from getiaction.text import printable
 from positronic.dataset import tool_point
 from positronic.dataset.episode import Episode, EpisodeView
 from positronic.dataset.signal import Signal
@@ -43,6 +46,17 @@ FLIPPED_NS = (
 OPEN_1: Convention = {"open": 1.0, "closed": 0.0}
 OPEN_0: Convention = {"open": 0.0, "closed": 1.0}
 
+_RELEASE = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})\.([0-9]{1,6})")
+_READER = Reader(
+    error=EpisodeError, mend=f"expected such as {dict(OPEN_1)}: set it right with an edit log"
+)
+_Bounded = Annotated[float, Field(ge=-1e6, le=1e6)]
+
+
+class _Stated(Document):
+    open: _Bounded
+    closed: _Bounded
+
 
 def grip_convention(episode: Episode) -> Convention | None:
     """What the recording says of the values of its grip, or None where it says nothing.
@@ -52,15 +66,10 @@ def grip_convention(episode: Episode) -> Convention | None:
     stated = episode.static.get(CONVENTION)
     if stated is None:
         return _by_release(episode)
-    match stated:
-        case {"open": int() | float() as opened, "closed": int() | float() as closed} if (
-            opened != closed
-        ):
-            return {"open": float(opened), "closed": float(closed)}
-    raise EpisodeError(
-        f"its static {CONVENTION!r} is {stated!r}, expected such as {dict(OPEN_1)}; "
-        "set it right with an edit log"
-    )
+    said = _READER.validate(stated, _Stated, f"its static {CONVENTION!r}")
+    if said.open == said.closed:
+        raise _READER.refusal(f"its static {CONVENTION!r} is {printable(stated)}")
+    return {"open": said.open, "closed": said.closed}
 
 
 def _by_release(episode: Episode) -> Convention | None:
@@ -69,12 +78,12 @@ def _by_release(episode: Episode) -> Convention | None:
         return None
     if not str(writer.get("name", "")).startswith("positronic.dataset.local_dataset."):
         return None  # another recorder, which counts its own versions
-    release = re.match(r"(\d+)\.(\d+)\.(\d+)$", str(writer.get("version", "")))
+    release = _RELEASE.fullmatch(str(writer.get("version", "")))
     if release is None:
         return None
     version = tuple(int(part) for part in release.groups())
     if version >= (0, 3, 0):
-        return OPEN_0 if int(episode.meta.get("created_ts_ns", 0)) >= FLIPPED_NS else None
+        return OPEN_0 if (episode.meta.get("created_ts_ns") or 0) >= FLIPPED_NS else None
     return OPEN_1 if MUJOCO in episode.static else None
 
 

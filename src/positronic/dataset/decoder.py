@@ -4,6 +4,8 @@ Going forward by at most ``SEEK_THRESHOLD`` frames it decodes on; going back or 
 seeks to the key frame before the wanted one. Frames on the way are decoded but not converted.
 """
 
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +13,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 SEEK_THRESHOLD = 30  # one group of pictures: seeking closer than that lands on the same key frame
+# Pixels of a picture: 8K, or four 4K cameras side by side. H.264 may keep 17 of them, 50 MB each;
+# of 16,000 x 16,000 pixels a file of a megabyte takes 6 GB.
+MAX_PIXELS = 7680 * 4320
+# The names of streams, lists of files and addresses that FFmpeg follows are in other formats than
+# MP4; a file that is one of these is not opened, whatever it is called.
+_FORMAT = "mp4"
+_OPTIONS = {"max_pixels": str(MAX_PIXELS), "protocol_whitelist": "file"}
 
 
 class Decoder:
     """An open video file. Not for two threads at once.
 
-    Errors are those of PyAV (``av.FFmpegError``), and ValueError for a frame that is not there or
-    is damaged.
+    Errors are those of PyAV (``av.FFmpegError``), and ValueError for what is not a video, a frame
+    that is not there or is damaged, and for pictures of more than ``MAX_PIXELS``.
     """
 
     def __init__(self, path: Path) -> None:
         import av
         from av.video.reformatter import VideoReformatter
 
-        self._container = av.open(str(path))
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError(f"{path.name} is not a regular file")
+        self._container = av.open(str(path), format=_FORMAT, options=_OPTIONS)
         if not self._container.streams.video:
             raise ValueError(f"{path.name} holds no video stream")
         stream = self._stream = self._container.streams.video[0]
+        if not 0 < stream.width * stream.height <= MAX_PIXELS:
+            raise ValueError(
+                f"{path.name} has pictures of {stream.width} x {stream.height} pixels, expected at "
+                f"most {MAX_PIXELS} pixels"
+            )
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # they may change size
         stream.codec_context.thread_count = 1
         rate = stream.average_rate or stream.base_rate
         if not rate or not stream.time_base:
@@ -74,6 +91,8 @@ class Decoder:
         for frame in self._decoded:
             if frame.pts is None:
                 raise ValueError("a frame carries no timestamp")
+            if (frame.height, frame.width) != self.size:
+                raise ValueError(f"a frame has {frame.width} x {frame.height} pixels")
             if frame.is_corrupt:  # ffmpeg paints over damage, which would train a policy on it
                 raise ValueError(f"frame {round(frame.pts / self._ticks)} is damaged")
             self._position = round(frame.pts / self._ticks)

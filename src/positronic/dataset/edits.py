@@ -12,77 +12,134 @@ ones after them, an episode's own log last; of what contradicts itself, the last
 record that is not known stops the reading, since who wrote it meant something by it.
 """
 
-import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, override
+from typing import Annotated, Any, Literal, override
 
+from pydantic import Field
+
+from getiaction.documents import Document, Reader
 from positronic.dataset import statics
 from positronic.dataset.dataset import Dataset
 from positronic.dataset.episode import Episode, EpisodeView
 from positronic.dataset.faults import broken
-from positronic.errors import DatasetError
+from positronic.errors import DatasetError, EpisodeError
 
 EDITS = "edits.jsonl"
+READER = Reader(
+    error=DatasetError,
+    mend="read it with the version that wrote it, or take the line out",
+    size=64 << 20,
+    values=1_000_000,
+    allow_nan=True,
+)
 
-Log = Mapping[str, list[dict[str, Any]]]
+
+class _Stated(Document):
+    op: Literal["set_static"]
+    v: Literal[1]
+    ep: str
+    data: dict[str, Any]
+
+
+class _Kept(Document):
+    op: Literal["drop", "undrop"]
+    v: Literal[1]
+    ep: str
+
+
+type _Edit = Annotated[_Stated | _Kept, Field(discriminator="op")]
+
+Log = Mapping[str, list[_Stated | _Kept]]
 
 
 def read_log(path: Path, name: str) -> Log:
     """The records of a log by uid, in order; DatasetError naming the line that is not one."""
-    records: dict[str, list[dict[str, Any]]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        content = READER.read(path)
+    except OSError as error:
+        raise DatasetError(
+            f"{name} cannot be read: {error.strerror}; restore it, or take it out"
+        ) from error
+    return parse_log(content, name)
+
+
+def parse_log(content: bytes, name: str) -> Log:
+    """The records of a log by uid; as :func:`read_log`, of its content."""
+    records: dict[str, list[_Stated | _Kept]] = {}
+    for number, line in enumerate(content.split(b"\n"), start=1):
         if line.strip():
-            try:
-                record = _checked(statics.parse(line))
-            except ValueError as error:
-                raise DatasetError(
-                    f"{name}, line {number}: {error}; read it with the version that wrote it, or "
-                    "take the line out"
-                ) from error
-            records.setdefault(record["ep"], []).append(record)
+            record = _record(line, f"{name}, line {number}")
+            records.setdefault(record.ep, []).append(record)
     return records
 
 
-def _checked(record: Any) -> dict[str, Any]:
-    match record:
-        case {"op": "set_static", "v": 1, "ep": str(), "data": dict(data)}:
-            return {**record, "data": statics.checked(data, "data")}
-        case {"op": "drop" | "undrop", "v": 1, "ep": str()}:
-            return dict(record)
-    raise ValueError(f"no edit that this version knows: {json.dumps(record, default=str)[:200]}")
+def own_log(episode: Path | str, path: Path) -> Log | EpisodeError | None:
+    """The log that lies inside an episode, or why it cannot be read; None where there is none."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        return read_log(path, EDITS)
+    except DatasetError as error:
+        return broken(episode, EDITS, str(error).removeprefix(f"{EDITS}, "))
 
 
-def edited(dataset: Dataset, logs: Sequence[Log], own: Mapping[int, Log]) -> Dataset:
-    """The dataset as its logs say: ``logs`` for all of it, inner first, ``own`` by position."""
+def _record(line: bytes, source: str) -> _Stated | _Kept:
+    record: _Stated | _Kept = READER.parse_json(line, _Edit, source)  # type: ignore[arg-type]
+    if isinstance(record, _Kept):
+        return record
+    try:
+        data = statics.checked(statics.decoded(record.data), "data")
+    except ValueError as error:
+        raise READER.refusal(f"{source}: {error}") from error
+    return record.model_copy(update={"data": data})
+
+
+def edited(dataset: Dataset, logs: Sequence[Log], own: Mapping[int, Log | EpisodeError]) -> Dataset:
+    """The dataset as its logs say: ``logs`` for all of it, inner first, ``own`` by position.
+
+    An episode of which it cannot be told what was said is still there: EpisodeError when opened.
+    """
     if not logs and not own:
         return dataset
     dataset.prefetch(range(len(dataset)))
-    kept: list[tuple[int, dict[str, Any]]] = []
-    for position, episode in enumerate(dataset):
-        every = [*logs, own.get(position, {})]
-        records = (record for log in every for record in log.get(episode.uid, ()))
-        dropped, values = _outcome(records)
+    kept: list[tuple[int, Mapping[str, Any] | EpisodeError]] = []
+    for position in range(len(dataset)):
+        log = own.get(position, {})
+        try:
+            if isinstance(log, EpisodeError):
+                raise log
+            uid = dataset[position].uid
+        except EpisodeError as error:
+            kept.append((position, error))
+            continue
+        dropped, values = _outcome(record for each in (*logs, log) for record in each.get(uid, ()))
         if not dropped:
             kept.append((position, values))
     return EditedDataset(dataset, kept)
 
 
-def _outcome(records: Iterable[dict[str, Any]]) -> tuple[bool, dict[str, Any]]:
+def _outcome(records: Iterable[_Stated | _Kept]) -> tuple[bool, dict[str, Any]]:
     dropped, values = False, dict[str, Any]()
     for record in records:
-        if record["op"] == "set_static":
-            values |= record["data"]
+        if isinstance(record, _Stated):
+            values |= record.data
         else:
-            dropped = record["op"] == "drop"
+            dropped = record.op == "drop"
     return dropped, values
 
 
 class EditedDataset(Dataset):
-    """Episodes that were not dropped, each with the static values it was given afterwards."""
+    """Episodes that were not dropped, each with the static values it was given afterwards.
 
-    def __init__(self, source: Dataset, kept: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+    ``kept`` has each one's position in ``source``, and these values, or why it cannot be opened.
+    """
+
+    def __init__(
+        self, source: Dataset, kept: Sequence[tuple[int, Mapping[str, Any] | EpisodeError]]
+    ) -> None:
         self.source = source
         self._kept = kept
 
@@ -92,6 +149,8 @@ class EditedDataset(Dataset):
     @override
     def episode(self, index: int) -> Episode:
         position, values = self._kept[index]
+        if isinstance(values, EpisodeError):
+            raise EpisodeError(*values.args)
         episode = self.source.episode(position)
         return EditedEpisode(episode, values) if values else episode
 

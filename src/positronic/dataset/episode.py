@@ -6,6 +6,7 @@ from typing import Any, override
 
 import numpy as np
 
+from getiaction.text import printable
 from positronic.dataset.signal import Signal, time_steps, whole_ns
 
 
@@ -45,7 +46,8 @@ class Episode(Mapping[str, Any]):
         static = self.static
         if name in static:
             return static[name]
-        raise KeyError(f"{name!r} is not in this episode, which has {', '.join(self)}")
+        there = printable(", ".join(self), 1000)
+        raise KeyError(f"{name!r} is not in this episode, which has {there}")
 
     def __iter__(self) -> Iterator[str]:
         """Names of the signals, then of the static values."""

@@ -17,21 +17,35 @@ import os
 from pathlib import Path
 from typing import Any, override
 
+from getiaction.text import printable
 from positronic.dataset.dataset import Dataset
-from positronic.dataset.edits import EDITS, Log, read_log
+from positronic.dataset.edits import EDITS, Log, own_log
 from positronic.dataset.faults import reading
 from positronic.dataset.numeric import NumericSignal
 from positronic.dataset.recorded import INDEX_SUFFIX, UNFINISHED, RecordedEpisode, is_number
 from positronic.dataset.signal import Signal
 from positronic.dataset.video import VideoSignal
-from positronic.errors import DatasetError
+from positronic.errors import DatasetError, EpisodeError
 
 
 def numbered(directory: Path) -> list[Path]:
     """Block or episode directories inside ``directory``, in the order of their numbers."""
-    with os.scandir(directory) as entries:
-        names = [entry.name for entry in entries if is_number(entry.name) and entry.is_dir()]
-    return [directory / name for name in sorted(names)]
+    return [directory / name for name in directories(directory) if is_number(name)]
+
+
+def directories(directory: Path) -> list[str]:
+    """Names of the directories inside one, sorted; what cannot be told is none.
+
+    DatasetError when it cannot be listed.
+    """
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(entry.name for entry in entries if os.path.isdir(entry.path))
+    except OSError as error:
+        raise DatasetError(
+            f"the directory {printable(directory)} cannot be listed: {error.strerror}; "
+            "check its permissions"
+        ) from error
 
 
 class DiskEpisode(RecordedEpisode):
@@ -51,7 +65,10 @@ class DiskEpisode(RecordedEpisode):
 
     @override
     def _sizes(self) -> dict[str, int]:
-        return {e.name: e.stat().st_size for e in os.scandir(self.path) if e.is_file()}
+        with reading(self.path, "directory"):
+            names = os.listdir(self.path)
+        files = [name for name in names if os.path.isfile(self.path / name)]
+        return {name: os.path.getsize(self.path / name) for name in files}
 
     @override
     def _numeric(self, name: str) -> Signal:
@@ -90,17 +107,17 @@ class LocalDataset(Dataset):
     def episode(self, index: int) -> DiskEpisode:
         return DiskEpisode(self._episodes[index])
 
-    def logs(self) -> dict[int, Log]:
-        """The edit logs that lie inside its episodes, by position."""
-        files = [episode / EDITS for episode in self._episodes]
-        return {i: read_log(file, str(file)) for i, file in enumerate(files) if file.is_file()}
+    def logs(self) -> dict[int, Log | EpisodeError]:
+        """The edit logs that lie inside its episodes, by position; or why one cannot be read."""
+        found = {i: own_log(path, path / EDITS) for i, path in enumerate(self._episodes)}
+        return {i: log for i, log in found.items() if log}
 
 
 def finished(root: Path) -> tuple[list[Path], int]:
     """Finished episodes in order, and the number of those skipped because unfinished."""
     every = [episode for block in numbered(root) for episode in numbered(block)]
     every.sort(key=lambda episode: episode.name)
-    finished = [episode for episode in every if not (episode / UNFINISHED).exists()]
+    finished = [episode for episode in every if not os.path.lexists(episode / UNFINISHED)]
     return finished, len(every) - len(finished)
 
 

@@ -12,38 +12,78 @@ from typing import Any, override
 import numpy as np
 from numpy.typing import NDArray
 
+from getiaction.tables import Table, open_table
 from positronic.dataset.faults import reading
 from positronic.dataset.signal import Indices, Signal, Times
-from positronic.dataset.timelines import column_bounds, time_column
+from positronic.dataset.timelines import time_column
 
 TIMESTAMP = "timestamp"
 VALUE = "value"
+# An episode is one task done; hours are many. What is resampled at a fixed rate takes memory and
+# time by its span, and a clock that is set from 1970 to today makes that 50 years.
+LONGEST_NS = 24 * 3600 * 10**9
+LATEST_NS = 2**62  # the year 2116; sums and differences of such times do not overflow
+FOOTER = 8 << 20  # bytes; 36 million rows in groups of 10,000 take 3 MB
+
+Ends = tuple[int, int]
 
 
 def read_column(path: Path, column: str) -> NDArray[Any]:
-    """One column of a parquet file, read-only; whatever pyarrow raises for a damaged file."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        if column not in file.schema_arrow.names:
-            raise ValueError(f"{path.name} has no column {column!r}")
-        # One thread: columns are small, and a pool per signal would fight parallel workers.
-        table = file.read(columns=[column], use_threads=False)
-    values = stack_values(table[column])
+    """One column of a parquet file, read-only; InvalidDocument or ValueError for a damaged file."""
+    with open_table(path, FOOTER) as table:
+        content = table.read([column])
+    values = stack_values(content[column])
     values.setflags(write=False)
     return values
 
 
-def read_timestamps(path: Path, column: str | None) -> Times:
-    """Timestamps by the column that has them; ValueError unless int64 that never go back."""
+def read_footer(table: Table, unnamed: str) -> tuple[int, str | None, Ends | None]:
+    """Number of samples, column of the timestamps, and the first and last of these, if it says.
+
+    ``unnamed`` is that column in recordings with one time line. ValueError or InvalidDocument when
+    it makes no sense.
+    """
+    column = time_column(table, unnamed)
+    if column is None or table.rows == 0:
+        return table.rows, column, None
+    table.check([column])  # nothing else makes the number of rows true
+    ends = table.ends(column)
+    if ends is not None:
+        _require_plausible(*ends)
+    return table.rows, column, ends
+
+
+def read_timestamps(path: Path, column: str | None, ends: Ends | None = None) -> Times:
+    """Timestamps by the column that has them; ValueError unless they are.
+
+    That is int64 that never go back, span no more than ``LONGEST_NS``, and begin and end with
+    ``ends`` where these were read before.
+    """
     if column is None:
         return np.zeros(0, dtype=np.int64)
     timestamps = read_column(path, column)
-    if timestamps.dtype != np.int64:
+    if timestamps.dtype != np.int64 or timestamps.ndim != 1:
         raise ValueError(f"its timestamps are {timestamps.dtype}, expected int64")
     if bool(np.any(timestamps[1:] < timestamps[:-1])):
         raise ValueError("its timestamps go back in time")
+    if len(timestamps):
+        first, last = int(timestamps[0]), int(timestamps[-1])
+        _require_plausible(first, last)
+        if ends is not None and ends != (first, last):
+            raise ValueError("its footer says other timestamps than it holds")
     return timestamps
+
+
+def _require_plausible(first: int, last: int) -> None:
+    """ValueError for times that no clock gives, which would make a conversion count for years."""
+    if abs(first) > LATEST_NS or abs(last) > LATEST_NS:
+        raise ValueError(f"its timestamps run to {last} ns, which is no time of today's")
+    if not 0 <= last - first <= LONGEST_NS:
+        hours = (last - first) / 3.6e12
+        raise ValueError(
+            f"its timestamps span {hours:.0f} hours, expected at most {LONGEST_NS / 3.6e12:.0f}; "
+            "a clock was set while it was recorded"
+        )
 
 
 def stack_values(column: Any) -> NDArray[Any]:
@@ -88,23 +128,23 @@ class NumericSignal(Signal):
         return reading(self._path.parent, f"signal {self._name!r}", self._path)
 
     @cached_property
-    def _footer(self) -> tuple[int, str | None, tuple[int, int] | None]:
-        import pyarrow.parquet as pq
-
-        with self._reading(), pq.ParquetFile(self._path) as file:
-            column = time_column(file, TIMESTAMP)
-            return file.metadata.num_rows, column, column_bounds(file, column)
+    def _footer(self) -> tuple[int, str | None, Ends | None]:
+        with self._reading(), open_table(self._path, FOOTER) as table:
+            return read_footer(table, TIMESTAMP)
 
     @cached_property
     def _timestamps(self) -> Times:
-        column = self._footer[1]
+        _, column, ends = self._footer
         with self._reading():
-            return read_timestamps(self._path, column)
+            return read_timestamps(self._path, column, ends)
 
     @cached_property
     def _values(self) -> NDArray[Any]:
         with self._reading():
-            return read_column(self._path, VALUE)
+            values = read_column(self._path, VALUE)
+            if values.dtype.kind not in "biufO" or len(values) != self._footer[0]:
+                raise ValueError(f"its values are {values.dtype}, expected numbers or text")
+            return values
 
     def __len__(self) -> int:
         return self._footer[0]

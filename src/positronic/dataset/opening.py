@@ -6,7 +6,13 @@ from pathlib import Path
 
 from positronic.dataset.dataset import ConcatDataset, Dataset
 from positronic.dataset.edits import EDITS, Log, edited, read_log
-from positronic.dataset.local import LocalDataset, finished, nothing, require_directory
+from positronic.dataset.local import (
+    LocalDataset,
+    directories,
+    finished,
+    nothing,
+    require_directory,
+)
 from positronic.dataset.recorded import is_number
 
 
@@ -47,9 +53,14 @@ def _local(top: Path, nested: bool) -> tuple[list[Dataset], int]:
     found: list[Dataset] = []
     unfinished = 0
     queue = deque([(top, tuple[Log, ...]())])
+    seen: set[tuple[int, int]] = set()
     while queue:
         directory, logs = queue.popleft()
-        if (log := directory / EDITS).is_file():
+        status = directory.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            continue  # a symbolic link to where we were: its episodes would count twice
+        seen.add((status.st_dev, status.st_ino))
+        if os.path.lexists(log := directory / EDITS):
             logs = (read_log(log, str(log)), *logs)
         episodes, skipped = finished(directory)
         unfinished += skipped
@@ -58,8 +69,7 @@ def _local(top: Path, nested: bool) -> tuple[list[Dataset], int]:
             found.append(edited(dataset, logs, dataset.logs()))
             if not nested:
                 continue
-        with os.scandir(directory) as entries:
-            inner = [e.name for e in entries if e.is_dir() and not is_number(e.name)]
-        inner = [name for name in sorted(inner) if not name.startswith(".")]
+        inner = [name for name in directories(directory) if not is_number(name)]
+        inner = [name for name in inner if not name.startswith(".")]
         queue.extend((directory / name, logs) for name in inner)
     return found, unfinished

@@ -5,8 +5,11 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, override
+from typing import Annotated, Any, override
 
+from pydantic import Field
+
+from getiaction.documents import Document
 from positronic.dataset import statics
 from positronic.dataset.episode import Episode
 from positronic.dataset.faults import broken, reading
@@ -17,6 +20,18 @@ STATIC = "static.json"
 META = "meta.json"
 BLOCK = 1000
 INDEX_SUFFIX = ".frames.parquet"
+
+
+type _Natural = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Meta(Document):
+    """What is read of ``meta.json``; the rest of it is handed on."""
+
+    uid: Annotated[str, Field(max_length=200)] | None = None
+    created_ts_ns: _Natural | None = None
+    duration_ns: _Natural | None = None
+    writer: dict[str, Any] | None = None
 
 
 def is_number(name: str) -> bool:
@@ -84,7 +99,10 @@ class RecordedEpisode(Episode):
 
     @cached_property
     def _recorded(self) -> dict[str, Any]:
-        return self._json(META)
+        values = self._json(META)
+        with reading(self.path, META):
+            statics.READER.validate(values, Meta, "the file")
+        return values
 
     @property
     def meta(self) -> dict[str, Any]:

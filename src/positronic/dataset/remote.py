@@ -13,12 +13,14 @@ from typing import Any, override
 
 from positronic import storage
 from positronic.dataset.dataset import Dataset
-from positronic.dataset.edits import EDITS, Log, edited, read_log
-from positronic.dataset.faults import reading
+from positronic.dataset.edits import EDITS, Log, edited, own_log, read_log
+from positronic.dataset.faults import broken, reading
 from positronic.dataset.numeric import NumericSignal
 from positronic.dataset.recorded import INDEX_SUFFIX, META, STATIC, UNFINISHED, RecordedEpisode
 from positronic.dataset.signal import Signal
+from positronic.dataset.statics import READER
 from positronic.dataset.video import VideoSignal
+from positronic.errors import EpisodeError
 
 # The directory of a dataset has no hidden and no numeric part; then block, episode, file.
 _PART = r"(?!\.|\d{12}/)[^/]+/"
@@ -85,6 +87,8 @@ class RemoteEpisode(RecordedEpisode):
 
     @override
     def _file(self, name: str) -> Path:
+        if self._sizes().get(name, 0) > READER.size:
+            raise broken(self.path, name, f"it is larger than the {READER.size} bytes expected")
         # With those of all other episodes, so that a thousand of them take one place in the cache.
         path = f"{self._directory}/{name}"
         return self._dataset.fetch([path]) / path
@@ -146,13 +150,21 @@ class RemoteDataset(Dataset):
     def prefetch(self, positions: Iterable[int]) -> None:
         chosen = [self._episodes[i] for i in positions]
         small = [f"{d}/{name}" for d, files in chosen for name in (STATIC, META) if name in files]
+        sizes = self._tree.sizes
+        small = [name for name in small if sizes[name] <= READER.size]
         if small:
             self._tree.fetch(small)
 
-    def logs(self) -> dict[int, Log]:
-        """The edit logs that lie inside its episodes, by position."""
-        logs = {i: f"{d}/{EDITS}" for i, (d, files) in enumerate(self._episodes) if EDITS in files}
-        return {i: _log(self._tree, name) for i, name in logs.items()}
+    def logs(self) -> dict[int, Log | EpisodeError]:
+        """The edit logs that lie inside its episodes, by position; or why one cannot be read."""
+        found: dict[int, Log | EpisodeError] = {}
+        for i, (directory, files) in enumerate(self._episodes):
+            if EDITS in files:
+                name = f"{directory}/{EDITS}"
+                path = self._tree.fetch([name]) / name
+                if log := own_log(storage.join(self._tree.uri, directory), path):
+                    found[i] = log
+        return found
 
 
 def remote_datasets(uri: str, nested: bool) -> tuple[list[Dataset], int]:

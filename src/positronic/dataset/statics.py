@@ -10,7 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from getiaction.documents import Reader
+
 BYTES_KEY = "__bytes_b64__"
+# Bytes and models of robots make them large; NaN was written by recorders that measured none.
+READER = Reader(size=64 << 20, values=1_000_000, allow_nan=True)
 
 
 def checked(value: Any, where: str) -> Any:
@@ -21,6 +25,11 @@ def checked(value: Any, where: str) -> Any:
     """
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"static {where}: {ascii(value)[:80]} is not Unicode") from None
     if isinstance(value, str | int | float | bool | bytes):
         return value
     if isinstance(value, list | tuple):
@@ -28,7 +37,7 @@ def checked(value: Any, where: str) -> Any:
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise ValueError(f"static {where}: the keys of a dict must be str")
-        return {key: checked(item, f"{where}.{key}") for key, item in value.items()}
+        return {checked(key, where): checked(item, f"{where}.{key}") for key, item in value.items()}
     kind = "None" if value is None else type(value).__name__
     raise ValueError(
         f"static {where}: {kind} cannot be stored; expected str, int, float, bool, bytes, list or "
@@ -42,25 +51,37 @@ def _encode(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-def _decode(item: dict[str, Any]) -> Any:
-    if item.keys() == {BYTES_KEY}:
-        return base64.b64decode(item[BYTES_KEY], validate=True)
-    return item
-
-
 def dump(values: dict[str, Any], path: Path) -> None:
     """Write a JSON object."""
     path.write_text(json.dumps(values, indent=2, default=_encode), encoding="utf-8")
 
 
-def parse(text: str) -> Any:
-    """Read JSON with bytes in it; ValueError for what is none."""
-    return json.loads(text, object_hook=_decode)
+def parse(content: bytes | str, source: str) -> dict[str, Any]:
+    """Read a JSON object with bytes in it; InvalidDocument for what is none."""
+    return _opened(READER.parse_json(content, dict[str, Any], source), source)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a JSON object; ValueError for anything else."""
-    values = parse(path.read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        raise ValueError(f"{path.name} holds a {type(values).__name__}, expected a JSON object")
-    return values
+    """Read a JSON object; InvalidDocument for anything else."""
+    return parse(READER.read(path), "the file")
+
+
+def decoded(value: Any) -> Any:
+    """``value`` with bytes where JSON has them as text; ValueError where that text is none."""
+    if isinstance(value, list):
+        return [decoded(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() != {BYTES_KEY}:
+        return {key: decoded(item) for key, item in value.items()}
+    text = value[BYTES_KEY]
+    if not isinstance(text, str):
+        raise ValueError(f"{BYTES_KEY} is a {type(text).__name__}, expected text in base64")
+    return base64.b64decode(text, validate=True)
+
+
+def _opened(values: dict[str, Any], source: str) -> dict[str, Any]:
+    try:
+        return {key: decoded(value) for key, value in values.items()}
+    except ValueError as error:
+        raise READER.refusal(f"{source} holds bytes that are not base64: {error}") from error

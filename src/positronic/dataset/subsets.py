@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from positronic.dataset.dataset import Dataset
-from positronic.errors import DatasetError, UsageError
+from positronic.errors import DatasetError, EpisodeError, UsageError
 
 SHOWN = 8  # values named in an error; with more, a line is no longer read
 
@@ -19,22 +19,39 @@ def where(dataset: Dataset, wanted: Mapping[str, Any]) -> Dataset:
     """The episodes whose static values are all as wanted, in order.
 
     A list wants any one of its members (or that very list). None wants that there is no such
-    value. A number also matches text that reads like it, as simulators record ``"1"``.
+    value. A number also matches text that reads like it, as simulators record ``"1"``. An episode
+    whose static values cannot be read is kept, so that whoever works on it says so.
 
     Raises:
         DatasetError: no episode is left; names the values there are.
     """
-    dataset.prefetch(range(len(dataset)))
+    static = described(dataset)
     kept = list(range(len(dataset)))
     for name, value in wanted.items():
-        found = [dataset[i].static.get(name) for i in kept]
-        chosen = [i for i, recorded in zip(kept, found, strict=True) if _matches(recorded, value)]
-        if not chosen:
+        found = [None if values is None else values.get(name) for values in map(static.get, kept)]
+        chosen = [
+            i
+            for i, recorded in zip(kept, found, strict=True)
+            if static[i] is None or _matches(recorded, value)
+        ]
+        if all(static[i] is None for i in chosen):
             raise DatasetError(
                 f"no episode has {name}={value!r}{_so_far(wanted, name)}; {_there_is(name, found)}"
             )
         kept = chosen
     return dataset[kept]
+
+
+def described(dataset: Dataset) -> dict[int, Mapping[str, Any] | None]:
+    """Static values of all episodes by position; None of one that cannot be read."""
+    dataset.prefetch(range(len(dataset)))
+    found: dict[int, Mapping[str, Any] | None] = {}
+    for position in range(len(dataset)):
+        try:
+            found[position] = dataset[position].static
+        except EpisodeError:
+            found[position] = None
+    return found
 
 
 def _matches(recorded: Any, wanted: Any) -> bool:

@@ -7,7 +7,8 @@ time. Such files say so in their schema's metadata. Read in the sources of the r
 0.4.1.
 """
 
-from typing import Any
+from getiaction.tables import Table
+from getiaction.text import printable
 
 VERSION = b"positronic.signal_version"
 NAMED = b"2"
@@ -18,35 +19,24 @@ PREFIX = "ts."
 ORDER = ("harness.world", "received.world", "recorded")
 
 
-def time_column(file: Any, unnamed: str) -> str | None:
+def time_column(table: Table, unnamed: str) -> str | None:
     """The column with the timestamps of an open parquet file; ``unnamed`` is the older one's.
 
     None where a recorder without a sample wrote no time line; ValueError when it cannot be told.
     """
-    names = file.schema_arrow.names
-    version = (file.schema_arrow.metadata or {}).get(VERSION)
+    names = table.names
+    version = table.metadata.get(VERSION)
     if version is None:
         if unnamed not in names:
             raise ValueError(f"it has no column {unnamed!r}")
         return unnamed
     if version != NAMED:
-        raise ValueError(f"it has format version {version.decode()}, known are 1 and 2")
+        found = printable(version.decode(errors="replace"), 20)
+        raise ValueError(f"it has format version {found}, known are 1 and 2")
     for line in ORDER:
         if PREFIX + line in names:
             return PREFIX + line
-    if file.metadata.num_rows == 0:
+    if table.rows == 0:
         return None
-    found = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
-    raise ValueError(f"its time lines are {found}, expected one of {list(ORDER)}")
-
-
-def column_bounds(file: Any, column: str | None) -> tuple[int, int] | None:
-    """First and last timestamp by the footer's statistics of an ascending column, else None."""
-    metadata = file.metadata
-    if metadata.num_rows == 0:
-        return None
-    position = file.schema.names.index(column)
-    ends = [metadata.row_group(i).column(position) for i in (0, metadata.num_row_groups - 1)]
-    if any(e.statistics is None or not e.statistics.has_min_max for e in ends):
-        return None
-    return int(ends[0].statistics.min), int(ends[1].statistics.max)
+    lines = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
+    raise ValueError(f"its time lines are {printable(lines)}, expected one of {list(ORDER)}")

@@ -11,11 +11,14 @@ is trained on what it gets when it runs. Read in the sources of the releases 0.2
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from getiaction.documents import Document, InvalidDocument, Reader
+from getiaction.text import printable
 from positronic.dataset.episode import Episode
 from positronic.errors import EpisodeError
 from positronic.geom import pose_inverse, pose_mul, quat_mul
@@ -26,6 +29,7 @@ LINK = "end_effector"
 HERE = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
 
 Pose = tuple[float, ...]
+_Number = Annotated[float, Field(ge=-1e6, le=1e6)]
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def moves(episode: Episode, names: Iterable[str]) -> tuple[dict[str, Moved], dic
     stated = episode.static.get(FRAMES, {})
     if not isinstance(stated, Mapping):
         raise _senseless(stated)
-    entries = {name: stated[name] for name in names if name in stated}
+    entries = {name: _point(stated[name]) for name in names if name in stated}
     if not entries:
         return {}, {}
     model = episode.static.get(MODEL)
@@ -59,8 +63,7 @@ def moves(episode: Episode, names: Iterable[str]) -> tuple[dict[str, Moved], dic
     links = _links(model)
     found: dict[str, Moved] = {}
     after = dict(stated)
-    for name, entry in entries.items():
-        link, offset = _point(entry)
+    for name, (link, offset) in entries.items():
         end = LINK if LINK in links else link
         way = _tuple(pose_mul(pose_inverse(offset), links.way(link, end)))
         if not np.allclose(way, HERE, rtol=0, atol=1e-12):
@@ -69,23 +72,25 @@ def moves(episode: Episode, names: Iterable[str]) -> tuple[dict[str, Moved], dic
     return found, after
 
 
+class _Point(Document):
+    site: str
+    offset: list[_Number] = Field(default_factory=lambda: list(HERE), min_length=7, max_length=7)
+
+
 def _point(entry: Any) -> tuple[str, Pose]:
-    match entry:
-        case {"site": str() as site}:
-            offset = entry.get("offset", HERE)
-            try:
-                pose = _tuple(offset)
-            except (TypeError, ValueError):
-                raise _senseless(entry) from None
-            if len(pose) == len(HERE) and abs(np.linalg.norm(pose[3:]) - 1) < 1e-3:
-                return site, pose
-    raise _senseless(entry)
+    try:
+        point = Reader().validate(entry, _Point, FRAMES)
+    except InvalidDocument as error:
+        raise _senseless(entry) from error
+    if abs(np.linalg.norm(point.offset[3:]) - 1) >= 1e-3:
+        raise _senseless(entry)
+    return point.site, _tuple(point.offset)
 
 
 def _senseless(stated: Any) -> EpisodeError:
     return EpisodeError(
-        f"its static {FRAMES!r} says {stated!r}, expected of each pose signal such as "
-        f"{{'site': 'gripper', 'offset': {list(HERE)}}}; set it right with an edit log"
+        f"its static {FRAMES!r} says {printable(repr(stated))}, expected of each pose signal "
+        f"such as {{'site': 'gripper', 'offset': {list(HERE)}}}; set it right with an edit log"
     )
 
 
@@ -132,7 +137,8 @@ def _links(model: str) -> _Links:
                 is_fixed = joint.get("type") == "fixed"
                 joints[child.get("link", "")] = parent.get("link", ""), is_fixed, _origin(joint)
     except (ElementTree.ParseError, ValueError) as error:
-        raise EpisodeError(f"its static {MODEL!r} is no model of a robot: {error}") from error
+        why = printable(error)
+        raise EpisodeError(f"its static {MODEL!r} is no model of a robot: {why}") from error
     return _Links({link.get("name", "") for link in root.findall("link")}, joints)
 
 
@@ -143,7 +149,7 @@ def _origin(joint: Any) -> Pose:
         return HERE
     step = [float(word) for word in origin.get("xyz", "0 0 0").split()]
     angles = [float(word) for word in origin.get("rpy", "0 0 0").split()]
-    if len(step) != 3 or len(angles) != 3:
+    if len(step) != 3 or len(angles) != 3 or not np.isfinite([step, angles]).all():
         raise ValueError(f"the origin {origin.attrib} has not three numbers each")
     x, y, z = (_about(axis, angle) for axis, angle in enumerate(angles))
     return (*step, *_tuple(quat_mul(quat_mul(z, y), x)))

@@ -27,11 +27,11 @@ from typing import Any, overload, override
 import numpy as np
 from numpy.typing import NDArray
 
-from positronic.dataset.decoder import Decoder
+from getiaction.tables import open_table
+from positronic.dataset.decoder import MAX_PIXELS, Decoder
 from positronic.dataset.faults import broken, reading
-from positronic.dataset.numeric import read_timestamps
+from positronic.dataset.numeric import FOOTER, Ends, read_footer, read_timestamps
 from positronic.dataset.signal import Indices, Signal, Times, whole_indices
-from positronic.dataset.timelines import column_bounds, time_column
 
 TS_NS = "ts_ns"
 FRAME_SIZE = b"positronic.frame_size"  # "height width", only where the encoded picture is larger
@@ -70,7 +70,7 @@ class _Index:
 
     length: int
     column: str | None
-    bounds: tuple[int, int] | None
+    bounds: Ends | None
     size: tuple[int, int] | None
     checksum: bytes | None
 
@@ -107,28 +107,21 @@ class VideoSignal(Signal):
 
     @cached_property
     def _footer(self) -> _Index:
-        import pyarrow.parquet as pq
-
-        with self._reading(), pq.ParquetFile(self._index) as file:
-            column = time_column(file, TS_NS)
-            metadata = file.schema_arrow.metadata or {}
+        with self._reading(), open_table(self._index, FOOTER) as table:
             size = None
-            if FRAME_SIZE in metadata:
-                height, width = (int(n) for n in metadata[FRAME_SIZE].split())
+            if FRAME_SIZE in table.metadata:
+                height, width = (int(n) for n in table.metadata[FRAME_SIZE].split())
+                if min(height, width) < 1 or height * width > MAX_PIXELS:
+                    raise ValueError(f"its index says that pictures have {height} x {width} pixels")
                 size = (height, width)
-            return _Index(
-                length=file.metadata.num_rows,
-                column=column,
-                bounds=column_bounds(file, column),
-                size=size,
-                checksum=metadata.get(CHECKSUM),
-            )
+            length, column, bounds = read_footer(table, TS_NS)
+            return _Index(length, column, bounds, size, checksum=table.metadata.get(CHECKSUM))
 
     @cached_property
     def _timestamps(self) -> Times:
-        column = self._footer.column
+        index = self._footer
         with self._reading():
-            return read_timestamps(self._index, column)
+            return read_timestamps(self._index, index.column, index.bounds)
 
     def __len__(self) -> int:
         return self._footer.length
@@ -164,6 +157,9 @@ class VideoSignal(Signal):
     def _open(self) -> Decoder:
         with self._reading():
             decoder = Decoder(self._video)
+            noted_size = self._footer.size
+            if noted_size is not None and decoder.size != tuple(n + n % 2 for n in noted_size):
+                raise ValueError(f"its pictures are {decoder.size}, by its index {noted_size}")
             if not self._verified:
                 noted = self._footer.checksum
                 if noted is not None and crc32_of(self._video) != noted:

@@ -15,14 +15,18 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from getiaction.documents import Document, Reader
+from getiaction.text import printable
 from positronic.errors import DatasetError, EpisodeError
 from positronic.geom import Array
 from positronic.importers import robosuite
+from positronic.importers.foreign import Foreign
 
 ROBOSUITE_ENV = 1  # robomimic's EnvType
 
@@ -58,53 +62,81 @@ class Demo:
     static: dict[str, Any] = field(default_factory=dict)
 
 
+type _Rate = Annotated[float, Field(gt=0, le=10_000, multiple_of=1)]
+
+
+class _Kwargs(Document):
+    control_freq: _Rate
+    robots: str | list[str] = "unknown"
+    controller_configs: dict[str, Any] | None = None
+
+
+class _EnvArgs(Document):
+    env_name: str
+    type: int
+    env_kwargs: _Kwargs
+
+
+_READER = Reader(
+    error=DatasetError,
+    mend="it must be JSON with env_name, type, and env_kwargs with control_freq",
+    allow_nan=True,
+)
+
+
 def read_setup(file: Any, cameras: Mapping[str, str], flip_images: bool) -> Setup:
     """Read what all demos share; DatasetError where it is not a robomimic file of robosuite."""
-    if "data" not in file:
+    root = Foreign(file, str(file.filename))
+    if "data" not in root:
         raise DatasetError(
             f"{file.filename} has no group 'data', so it is not a robomimic file; "
             "give a dataset as robomimic 0.1 to 0.3 writes it"
         )
-    try:
-        env_args = json.loads(file["data"].attrs["env_args"])
-        env_name, kwargs = str(env_args["env_name"]), env_args["env_kwargs"]
-        fps = int(kwargs["control_freq"])
-        robots = kwargs.get("robots", "unknown")
-    except (KeyError, ValueError, TypeError) as error:
+    text = root.group("data").attribute("env_args")
+    if text is None:
         raise DatasetError(
-            f"{file.filename}: attribute env_args of 'data' is missing or unreadable ({error!r}); "
-            "it must be JSON with env_name, type, and env_kwargs with control_freq"
-        ) from error
-    if env_args.get("type") != ROBOSUITE_ENV:
+            f"{file.filename} has no attribute env_args of 'data', as robosuite's own recordings; "
+            "convert it first with robomimic's convert_robosuite.py and dataset_states_to_obs.py"
+        )
+    source = f"{file.filename}: attribute env_args of 'data'"
+    everything = _READER.parse_json(text, dict[str, Any], source)
+    stated = _READER.validate(everything, _EnvArgs, source)
+    env_name, kwargs = printable(stated.env_name), stated.env_kwargs
+    if stated.type != ROBOSUITE_ENV:
         raise DatasetError(
             f"{file.filename} was recorded in {env_name!r}, which is not a robosuite environment "
-            f"(env_args type {env_args.get('type')!r}, expected {ROBOSUITE_ENV})"
+            f"(env_args type {stated.type!r}, expected {ROBOSUITE_ENV})"
         )
     controller, reason = None, ""
     try:
-        controller = robosuite.OscPose.from_config(kwargs.get("controller_configs") or {})
+        controller = robosuite.OscPose.from_config(kwargs.controller_configs or {})
     except robosuite.NotAbsolute as error:
         reason = str(error)
-    masks = {
-        name: frozenset(_text(demo) for demo in group[()])
-        for name, group in (file["mask"].items() if "mask" in file else ())
-    }
-    robot = robots if isinstance(robots, str) else " ".join(robots)
-    args = json.dumps(env_args)
+    splits = root.group("mask") if "mask" in root else None
+    masks = {name: frozenset(splits.texts(name)) for name in splits} if splits else {}
+    robot = kwargs.robots if isinstance(kwargs.robots, str) else " ".join(kwargs.robots)
+    args, fps = json.dumps(everything), int(kwargs.control_freq)
     return Setup(env_name, args, robot, fps, controller, reason, dict(cameras), flip_images, masks)
 
 
 def read_demo(file: Any, name: str, setup: Setup) -> Demo:
     """Read one demo; EpisodeError names it, what is wrong with it, and the mend."""
+    shown = printable(name)
     try:
-        return _read(file["data"][name], name, setup)
-    except EpisodeError:
-        raise
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise EpisodeError(f"{name} cannot be read: {error}; fix or drop it") from error
+        group = Foreign(file, str(file.filename)).group("data").group(name)
+        return _read(group, shown, setup)
+    except EpisodeError as error:
+        if str(error).startswith(shown):
+            raise
+        raise EpisodeError(f"{shown}: {error}; or drop this demo") from error
+    except Exception as error:  # whatever HDF5 and XML say of damage
+        if type(error) is MemoryError:
+            raise
+        why = printable(error)
+        raise EpisodeError(f"{shown} cannot be read: {why}; fix or drop it") from error
 
 
-def _read(group: Any, name: str, setup: Setup) -> Demo:
+def _read(group: Foreign, name: str, setup: Setup) -> Demo:
     if "obs" not in group:
         raise EpisodeError(
             f"{name} has no group 'obs', only simulator states; extract observations first with "
@@ -114,23 +146,25 @@ def _read(group: Any, name: str, setup: Setup) -> Demo:
     count = len(actions)
     if count == 0:
         raise EpisodeError(f"{name} has no steps; drop it from the file")
-    obs = group["obs"]
-    after = group.get("next_obs", {})
+    obs = group.group("obs")
+    after = group.group("next_obs") if "next_obs" in group else None
 
     def seen(key: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
         rows = _rows(obs, key, name, shape, count)
-        if key not in after:
+        if after is None or key not in after:
             return rows
         return np.concatenate([rows, _rows(after, key, name, shape, count)[-1:]])
 
-    model_xml = _text(group.attrs["model_file"]) if "model_file" in group.attrs else None
-    quats = robosuite.quats_from_xyzw(seen("robot0_eef_quat", (4,)))
+    model_xml = group.attribute("model_file")
+    quats = robosuite.wxyz(seen("robot0_eef_quat", (4,)))
     poses = np.concatenate([seen("robot0_eef_pos", (3,)), quats], axis=1)
     span = robosuite.finger_span(model_xml)
     q = seen("robot0_joint_pos", (None,))
     signals: dict[str, NDArray[Any]] = {
-        "robot_state.q": q.astype(np.float32),
-        "robot_state.dq": seen("robot0_joint_vel", (q.shape[1],)).astype(np.float32),
+        "robot_state.q": _float32(q, "robot0_joint_pos", name),
+        "robot_state.dq": _float32(
+            seen("robot0_joint_vel", (q.shape[1],)), "robot0_joint_vel", name
+        ),
         "robot_state.ee_pose": poses,
         "grip": robosuite.grip_from_fingers(seen("robot0_gripper_qpos", (2,)), span),
         "target_grip": robosuite.grip_from_action(actions[:, 6]),
@@ -140,7 +174,7 @@ def _read(group: Any, name: str, setup: Setup) -> Demo:
         signals["robot_commands.pose"] = setup.controller.targets(poses[:count], actions)
     for key in ("rewards", "dones", "states"):
         if key in group:
-            rows = group[key][()]
+            rows = group.array(key)
             if len(rows) != count:
                 raise EpisodeError(f"{name}: {len(rows)} {key} for {count} actions; fix or drop it")
             signals[f"robomimic.{key}"] = rows
@@ -148,7 +182,7 @@ def _read(group: Any, name: str, setup: Setup) -> Demo:
         objects = seen("object", (None,))
         signals["robomimic.object"] = objects
         signals |= _object_poses(objects, setup.env_name)
-    for key in sorted(obs):
+    for key in obs:
         if key.endswith("_image"):
             camera = key.removesuffix("_image")
             image = _images(seen(key, (None, None, 3)), key, name)
@@ -157,17 +191,23 @@ def _read(group: Any, name: str, setup: Setup) -> Demo:
     return Demo(signals, _statics(name, setup, model_xml, signals))
 
 
+def _float32(rows: NDArray[Any], key: str, demo: str) -> NDArray[np.float32]:
+    """Rows as float32; EpisodeError where a finite number would become an infinity."""
+    if rows.size and np.abs(rows).max() > np.finfo(np.float32).max:
+        raise EpisodeError(f"{demo}: {key!r} holds values beyond float32; drop this demo")
+    return rows.astype(np.float32)
+
+
 def _rows(
-    group: Any, key: str, demo: str, shape: tuple[int | None, ...], count: int | None
+    group: Foreign, key: str, demo: str, shape: tuple[int | None, ...], count: int | None
 ) -> NDArray[Any]:
     """Read one array over time and check it: ``None`` in a shape or as count accepts any."""
     if key not in group:
-        where = group.name.rsplit("/", 1)[-1]
         raise EpisodeError(
-            f"{demo} has no {key!r} in {where!r}; it was exported without it: export it again "
+            f"{demo} has no {key!r} in {group.name!r}; it was exported without it: export it again "
             "with all observations, or drop this demo"
         )
-    rows: NDArray[Any] = np.asarray(group[key][()])
+    rows = group.array(key)
     fits = rows.ndim == len(shape) + 1 and all(
         want is None or want == have for want, have in zip(shape, rows.shape[1:], strict=True)
     )
@@ -198,7 +238,7 @@ def _object_poses(objects: Array, env_name: str) -> dict[str, NDArray[Any]]:
     parts = []
     for index in range(len(names)):
         block = objects[:, 7 * index : 7 * index + 7]
-        parts += [block[:, :3], robosuite.quats_from_xyzw(block[:, 3:])]
+        parts += [block[:, :3], robosuite.wxyz(block[:, 3:])]
     return {"object_poses": np.concatenate(parts, axis=1)}
 
 
@@ -222,7 +262,3 @@ def _statics(
         static["robomimic.model_file"] = model_xml
         static["robomimic.model_sha256"] = hashlib.sha256(model_xml.encode()).hexdigest()
     return static | {f"mask.{mask}": name in demos for mask, demos in setup.masks.items()}
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

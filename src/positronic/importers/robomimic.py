@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import configuronic as cfn
 
+from getiaction.text import printable
 from positronic import storage
 from positronic.errors import (
     DatasetError,
@@ -73,6 +74,7 @@ def _import(
             f"{error.name} is not installed; pip install 'positronic-lightning[data]'"
         ) from error
     from positronic.importers.demo import read_demo, read_setup
+    from positronic.importers.foreign import Foreign
     from positronic.importers.robosuite import TASKS
     from positronic.progress import track
 
@@ -88,7 +90,8 @@ def _import(
         source = h5py.File(path, "r")
     except OSError as error:
         raise DatasetError(
-            f"{path} is not a readable HDF5 file ({error}); it may be cut off: fetch it again"
+            f"{path} is not a readable HDF5 file ({printable(error)}); it may be cut off: "
+            "fetch it again"
         ) from error
     with source:
         setup = read_setup(source, cameras, flip_images)
@@ -102,7 +105,7 @@ def _import(
             "source.file": path.name,
             "source.sha256": digest,
         }
-        names = sorted(source["data"], key=_number)
+        names = sorted(Foreign(source, path.name).group("data"), key=_number)
         present = _present(root, digest) if append else set()
         fresh = [name for name in names if name not in present]
         if not names:
@@ -129,9 +132,9 @@ def _import(
         raise DatasetError(f"none of the {len(fresh)} demos of {path} could be read: {refused[0]}")
     print(f"{imported} of {len(fresh)} demos, {steps} steps at {setup.control_fps} Hz, in {place}")
     print(f"task: {statics['task']}")
-    print(f"signals: {', '.join(sorted(signals))}")
+    print(f"signals: {printable(', '.join(sorted(signals)), 2000)}")
     for mask, demos in sorted(setup.masks.items()):
-        print(f"mask.{mask}: {len(demos & set(names))} demos")
+        print(f"mask.{printable(mask)}: {len(demos & set(names))} demos")
     if setup.controller is None:
         print(f"no robot_commands.pose, only robomimic.actions: {setup.not_absolute}")
     return 1 if refused else 0
@@ -148,19 +151,23 @@ def _write(
             for index, value in enumerate(rows):
                 episode.append(key, value, index * 10**9 // fps)
     except ValueError as error:
-        raise EpisodeError(f"{name} cannot be recorded: {error}; drop this demo") from error
+        raise EpisodeError(
+            f"{printable(name)} cannot be recorded: {printable(error)}; drop this demo"
+        ) from error
 
 
 def _present(root: Path, digest: str) -> set[str]:
     """Names of the demos of the file with this digest that the dataset already holds."""
     from positronic.dataset import LocalDataset
+    from positronic.dataset.subsets import described
 
     if not root.is_dir() or not any(root.iterdir()):
         return set()
+    static = [values for values in described(LocalDataset(root)).values() if values is not None]
     return {
-        episode["robomimic.demo"]
-        for episode in LocalDataset(root)
-        if episode.static.get("source.sha256") == digest
+        str(values["robomimic.demo"])
+        for values in static
+        if values.get("source.sha256") == digest and "robomimic.demo" in values
     }
 
 
@@ -174,4 +181,5 @@ def _digest(path: Path) -> str:
 def _number(name: str) -> tuple[int, str]:
     """Sort demo_10 after demo_9."""
     digits = name.rsplit("_", 1)[-1]
-    return (int(digits) if digits.isdigit() else -1, name)
+    number = digits.isascii() and digits.isdecimal() and len(digits) < 19
+    return (int(digits) if number else -1, name)

@@ -8,13 +8,16 @@ its operational-space controller. Each formula here was read in the public sourc
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 from xml.etree import ElementTree
 
 import numpy as np
+from pydantic import Field
 from scipy.spatial.transform import Rotation
 
-from positronic.geom import Array, align_quat, matrix_to_quat, normalize_quat, quat_to_matrix
+from getiaction.documents import Document, Reader
+from getiaction.text import printable
+from positronic.geom import Array, normalize_quat, quat_mul
 
 # The Panda gripper's two sliding fingers, when the file brings no model to read them from.
 FINGER_RANGE_M = 0.04
@@ -36,19 +39,12 @@ class NotAbsolute(ValueError):
     """The file's actions cannot be turned into absolute targets; the message says why."""
 
 
-def quats_from_xyzw(xyzw: Any) -> Array:
-    """Rotations over time ``(T, 4)``, scalar last, to scalar first with signs that never jump.
+def wxyz(xyzw: Any) -> Array:
+    """Rotations over time ``(T, 4)``, scalar last, to scalar first, of unit length.
 
-    A quaternion and its negative are one rotation. The first one is given the sign that makes its
-    largest component positive (a rule that no other episode can change), each next one the sign
-    nearest to its predecessor.
+    Their signs are left as they were recorded: codecs choose those by one rule for all recordings.
     """
-    quats = np.roll(normalize_quat(xyzw), 1, axis=-1)
-    largest = quats[0, np.argmax(np.abs(quats[0]))]
-    reference = quats[0] * np.sign(largest)
-    for index, quat in enumerate(quats):
-        quats[index] = reference = align_quat(quat, reference)
-    return quats
+    return np.roll(normalize_quat(xyzw), 1, axis=-1)
 
 
 def finger_span(model_xml: str | None) -> float:
@@ -60,6 +56,8 @@ def finger_span(model_xml: str | None) -> float:
         if "finger_joint" in joint.get("name", "") and joint.get("type") == "slide":
             low, high = (float(edge) for edge in joint.get("range", "0 0").split())
             spans.append(high - low)
+    if not np.isfinite(spans).all():
+        raise ValueError("the ranges of the finger joints in its model are not finite")
     return sum(spans) if len(spans) == 2 and sum(spans) > 0 else 2 * FINGER_RANGE_M
 
 
@@ -81,6 +79,21 @@ def grip_from_action(action: Any) -> Array:
         grip = grip if sign == 0 else float(sign < 0)
         out[index] = grip
     return out
+
+
+_Number = Annotated[float, Field(ge=-1e6, le=1e6)]
+_Six = Annotated[list[_Number], Field(min_length=6, max_length=6)]
+_Three = Annotated[list[_Number], Field(min_length=3, max_length=3)]
+
+
+class _Limits(Document):
+    """The numbers of ``controller_configs``."""
+
+    input_min: _Number | _Six
+    input_max: _Number | _Six
+    output_min: _Number | _Six
+    output_max: _Number | _Six
+    position_limits: Annotated[list[_Three], Field(min_length=2, max_length=2)] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,25 +122,28 @@ class OscPose:
     def from_config(cls, config: Mapping[str, Any]) -> "OscPose":
         """Read ``controller_configs`` of robosuite 1.0 to 1.4; NotAbsolute for anything else."""
         if config.get("type") != "OSC_POSE":
-            raise NotAbsolute(f"its controller is {config.get('type')!r}, not 'OSC_POSE'")
+            raise NotAbsolute(
+                f"its controller is {printable(config.get('type'))!r}, not 'OSC_POSE'"
+            )
         if not config.get("control_delta", True):
             raise NotAbsolute("control_delta is false: its actions are in the controller's frame")
         if config.get("impedance_mode", "fixed") != "fixed":
-            raise NotAbsolute(f"impedance_mode is {config['impedance_mode']!r}, not 'fixed'")
+            raise NotAbsolute(
+                f"impedance_mode is {printable(config['impedance_mode'])!r}, not 'fixed'"
+            )
         if config.get("orientation_limits") is not None:
             raise NotAbsolute("orientation_limits are set")
-        try:
-            edges = {
-                key: np.broadcast_to(np.asarray(config[key], dtype=np.float64), (6,))
-                for key in ("input_min", "input_max", "output_min", "output_max")
-            }
-        except (KeyError, ValueError, TypeError) as error:
-            raise NotAbsolute(f"its controller_configs are incomplete ({error})") from error
+        limits = Reader(NotAbsolute).validate(
+            config, _Limits, "its controller_configs are incomplete"
+        )
+        edges = {
+            key: np.broadcast_to(np.asarray(getattr(limits, key), dtype=np.float64), (6,))
+            for key in ("input_min", "input_max", "output_min", "output_max")
+        }
         if np.any(edges["input_min"] == edges["input_max"]):
             raise NotAbsolute("input_min equals input_max")
-        limits = config.get("position_limits")
-        position = None if limits is None else np.asarray(limits, dtype=np.float64)
-        return cls(**edges, position_limits=position)
+        position = limits.position_limits
+        return cls(**edges, position_limits=None if position is None else np.asarray(position))
 
     def increments(self, actions: Any) -> Array:
         """Scale actions ``(T, >=6)`` to metres and radians, ``(T, 6)``."""
@@ -144,10 +160,10 @@ class OscPose:
         position = poses[:, :3] + delta[:, :3]
         if self.position_limits is not None:
             position = np.clip(position, self.position_limits[0], self.position_limits[1])
-        turns = np.asarray(Rotation.from_rotvec(delta[:, 3:]).as_matrix())
-        quats = matrix_to_quat(turns @ quat_to_matrix(poses[:, 3:]))
+        turns = Rotation.from_rotvec(delta[:, 3:]).as_quat(scalar_first=True)
+        quats = quat_mul(turns, poses[:, 3:])
         held = poses[0, 3:]
         for index, quat in enumerate(quats):
-            held = align_quat(quat if delta[index, 3:].any() else held, poses[index, 3:])
+            held = quat if delta[index, 3:].any() else held
             quats[index] = held
         return np.concatenate([position, quats], axis=1)

@@ -100,7 +100,7 @@ def test_broken_json_is_reported_when_touched(tmp_path: Path) -> None:
     for touch in (lambda: bad_episode.static, lambda: bad_episode["task"]):
         with pytest.raises(EpisodeError, match=rf"{bad}: static.json: .*; restore"):
             touch()
-    with pytest.raises(EpisodeError, match="meta.json holds a list"):
+    with pytest.raises(EpisodeError, match="meta.json: .* found a list"):
         _ = bad_episode.meta
     assert good_episode["task"] == "good"
 

@@ -195,5 +195,5 @@ def test_a_broken_file_is_named_by_its_address(raw: Path, s3: Any) -> None:
         len(dataset[0]["q"])
     with pytest.raises(EpisodeError, match=rf"{EPISODE}1: .* file image.wrist.mp4 is missing"):
         dataset[1]["image.wrist"][0]
-    with pytest.raises(EpisodeError, match=rf"{URL}/{EPISODE}2: static.json: .* holds a list"):
+    with pytest.raises(EpisodeError, match=rf"{URL}/{EPISODE}2: static.json: .* found a list"):
         dataset[2]["task"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import configuronic as cfn
 
+from getiaction.text import printable
 from positronic.cfg.ds import local, opened
 from positronic.errors import DatasetError, UsageError
 
@@ -58,11 +59,18 @@ def masked(mask: str, path: str | None = None, dataset: Any = None) -> Any:
 
 
 def indices(dataset: Any, mask: str) -> list[int]:
-    """Positions of the mask's episodes; DatasetError, naming the masks there are, if none."""
-    dataset.prefetch(range(len(dataset)))
-    chosen = [i for i, episode in enumerate(dataset) if episode.static.get(PREFIX + mask) is True]
-    if not chosen:
-        known = {key for episode in dataset for key in episode.static if key.startswith(PREFIX)}
-        names = ", ".join(sorted(name.removeprefix(PREFIX) for name in known)) or "none"
-        raise DatasetError(f"no episode has mask.{mask}; the dataset's masks are: {names}")
+    """Positions of the mask's episodes, and of those that cannot be read, which may be of it.
+
+    DatasetError, naming the masks there are, if none is the mask's.
+    """
+    from positronic.dataset.subsets import described
+
+    static = described(dataset)
+    chosen = [i for i, has in static.items() if has is None or has.get(PREFIX + mask) is True]
+    if all(static[i] is None for i in chosen):
+        keys = {key for has in static.values() for key in has or () if key.startswith(PREFIX)}
+        names = ", ".join(sorted(name.removeprefix(PREFIX) for name in keys)) or "none"
+        raise DatasetError(
+            f"no episode has mask.{mask}; the dataset's masks are: {printable(names)}"
+        )
     return chosen
