@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from getiaction.tables import Table, open_table
+from getiaction.text import printable
 from positronic.dataset.faults import reading
 from positronic.dataset.signal import Indices, Signal, Times
 from positronic.dataset.timelines import time_column
@@ -106,6 +107,9 @@ def _as_numpy(array: Any) -> NDArray[Any]:
     import pyarrow as pa
 
     number = pa.types.is_integer(array.type) or pa.types.is_floating(array.type)
+    text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
+    if not (number or text or pa.types.is_boolean(array.type) or len(array) == 0):
+        raise ValueError(f"its values are {printable(array.type)}, expected numbers or texts")
     if number and not array.null_count:
         # pyarrow's own conversion imports pandas, which takes longer than reading an episode.
         return np.from_dlpack(array)
@@ -141,10 +145,7 @@ class NumericSignal(Signal):
     @cached_property
     def _values(self) -> NDArray[Any]:
         with self._reading():
-            values = read_column(self._path, VALUE)
-            if values.dtype.kind not in "biufO" or len(values) != self._footer[0]:
-                raise ValueError(f"its values are {values.dtype}, expected numbers or text")
-            return values
+            return read_column(self._path, VALUE)
 
     def __len__(self) -> int:
         return self._footer[0]

@@ -69,6 +69,8 @@ class Foreign:
         import h5py
 
         dataset = self._dataset(key)
+        if dataset.size == 0:
+            return []
         if h5py.check_string_dtype(dataset.dtype) is None:
             raise EpisodeError(f"{self._of(key)} holds {printable(dataset.dtype)}, expected texts")
         items = np.asarray(self._read(dataset, key)).reshape(-1)
