@@ -24,7 +24,9 @@ from positronic.errors import EpisodeError
 
 # The directory of a dataset has no hidden and no numeric part; then block, episode, file.
 _PART = r"(?!\.|\d{12}/)[^/]+/"
-_FILE = re.compile(rf"(?P<dataset>({_PART})*)(?P<episode>\d{{12}}/\d{{12}})/(?P<file>[^/]+)")
+_FILE = re.compile(
+    rf"(?P<dataset>({_PART})*)(?P<episode>\d{{12}}/\d{{12}})/(?P<file>(?!\.\.?$)[^/]+)"
+)
 _LOG = re.compile(rf"(?P<dataset>({_PART})*){re.escape(EDITS)}")
 
 

@@ -22,7 +22,8 @@ def whole_ns(times: Any) -> Times:
 
     Exact, because ``sample <= t`` and ``sample <= floor(t)`` are the same for integer samples,
     whereas comparing in float64 would be off by hundreds of nanoseconds at today's epoch.
-    TypeError for what is not a real number.
+    TypeError for what is not a real number, ValueError for one that int64 does not have, such as
+    NaN: the cast would make some other time of it.
     """
     array = np.atleast_1d(np.asarray(times))
     if array.size == 0:
@@ -31,6 +32,8 @@ def whole_ns(times: Any) -> Times:
         array = np.floor(array)
     elif not np.issubdtype(array.dtype, np.integer):
         raise TypeError(f"a time is a number of nanoseconds, got {array.dtype}")
+    if array.dtype != np.int64 and not bool(np.all((array >= -(2.0**63)) & (array < 2.0**63))):
+        raise ValueError("a time is a finite number of nanoseconds below 2**63")
     return np.asarray(array, dtype=np.int64)
 
 

@@ -11,7 +11,7 @@ from typing import Any, override
 import numpy as np
 from numpy.typing import NDArray
 
-from positronic.dataset.numeric import TIMESTAMP, VALUE
+from positronic.dataset.numeric import LATEST_NS, TIMESTAMP, VALUE
 from positronic.dataset.video import CHECKSUM, FRAME_SIZE, TS_NS, crc32_of
 
 ROW_GROUP = 10_000
@@ -85,6 +85,9 @@ class Sink(ABC):
             raise ValueError(
                 f"signal {self.name!r}: timestamp {ts_ns} is not after the last, {self.last_ts}"
             )
+        for time in (ts_ns, *extra_ts.values()):
+            if abs(time) > LATEST_NS:
+                raise ValueError(f"signal {self.name!r}: {time} ns is no time of today's")
         if tuple(sorted(extra_ts)) != self._lines:
             raise ValueError(
                 f"signal {self.name!r}: extra time lines {sorted(extra_ts)}, but its first sample "

@@ -45,16 +45,24 @@ def fetch() -> Path:
     that ask at the same time wait for one download.
     """
     target = cache_dir() / "robomimic-0.1.0-test.hdf5"
-    if target.exists():
+    if _is_whole(target):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with open_lock(target.parent / ".lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.exists():
+        if not _is_whole(target):
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
                 unpacked = _unpack(_download(Path(scratch)), Path(scratch))
                 os.replace(unpacked, target)
     return target
+
+
+def _is_whole(target: Path) -> bool:
+    try:
+        with target.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == SHA256
+    except FileNotFoundError:
+        return False
 
 
 def _download(scratch: Path) -> Path:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from positronic.dataset.signal import Signal, time_steps
+from positronic.dataset.signal import Signal, time_steps, whole_ns
 
 
 class InMemory(Signal):
@@ -179,3 +179,9 @@ def test_fractional_steps_do_not_drift() -> None:
     late = time_steps(epoch, epoch + 3600 * 10**9, 1e9 / 15)
     assert len(late) == 54_000
     assert late[-1] - epoch == pytest.approx(53_999 * 1e9 / 15, abs=1)
+
+
+@pytest.mark.parametrize("time", [float("nan"), float("inf"), -float("inf"), 1e19, 2**63])
+def test_a_time_that_int64_does_not_have_is_refused(time: float) -> None:
+    with pytest.raises(ValueError, match="finite number of nanoseconds"):
+        whole_ns([time])

@@ -335,3 +335,16 @@ def test_many_processes_on_one_root(tmp_path: Path) -> None:
     ]
     assert sorted(Path(path).name for path in paths) == [f"{i:012d}" for i in range(32)]
     assert os.listdir(tmp_path) == ["000000000000"]
+
+
+def test_times_and_texts_that_no_reader_takes_are_refused_while_recording(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path).new_episode() as writer:
+        writer.append("grip", 1.0, 0, {"world": 0})
+        for time, extra in ((2**63, 1), (5, -(2**63))):
+            with pytest.raises(ValueError, match="no time of today's"):
+                writer.append("grip", 1.0, time, {"world": extra})
+        with pytest.raises(ValueError, match="not Unicode"):
+            writer.set_static("task", {"inner": ["\ud800"]})
+        writer.append("grip", 2.0, 10, {"world": 1})
+    (episode,) = LocalDataset(tmp_path)
+    assert episode["grip"].timestamps().tolist() == [0, 10]

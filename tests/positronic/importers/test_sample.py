@@ -34,7 +34,22 @@ def test_a_file_in_the_cache_is_not_fetched_again(
     kept = sample.cache_dir() / "robomimic-0.1.0-test.hdf5"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"here")
+    monkeypatch.setattr(sample, "SHA256", hashlib.sha256(b"here").hexdigest())
     assert sample.fetch() == kept
+    kept.write_bytes(b"harm")
+    with pytest.raises(AssertionError, match="asked for a pip"):  # a damaged one is
+        sample.fetch()
+
+
+def test_a_link_as_the_lock_leads_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    other = tmp_path / "other"
+    other.write_text("precious")
+    sample.cache_dir().mkdir(parents=True)
+    (sample.cache_dir() / ".lock").symlink_to(other)
+    with pytest.raises(StorageError, match=r"\.lock cannot be locked.*remove it"):
+        sample.fetch()
+    assert other.read_text() == "precious"
 
 
 def test_without_any_pip_the_mend_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
