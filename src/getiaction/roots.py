@@ -1,13 +1,14 @@
 """What can be said about a LeRobot dataset on disk without importing LeRobot."""
 
-import json
 from pathlib import Path
-from typing import Any
 
+from getiaction.dataset_info import DatasetInfo, parse_info
+from getiaction.documents import Reader
 from getiaction.errors import GetiactionError
+from getiaction.writable import describe
 
 INFO = Path("meta/info.json")
-SUPPORTED_MAJOR = "v3"
+READER = Reader(error=GetiactionError, allow_nan=True)
 
 
 def local_root(root: str | Path) -> Path:
@@ -38,7 +39,7 @@ def local_root(root: str | Path) -> Path:
     return Path(root).expanduser()
 
 
-def require_dataset(root: str | Path) -> dict[str, Any]:
+def require_dataset(root: str | Path) -> DatasetInfo:
     """Return ``meta/info.json`` of the LeRobot v3 dataset at ``root``.
 
     Raises:
@@ -48,19 +49,14 @@ def require_dataset(root: str | Path) -> dict[str, Any]:
     if not root.is_dir():
         raise GetiactionError(f"there is no dataset at {root}: the directory does not exist")
     try:
-        info: Any = json.loads((root / INFO).read_text())
+        content = READER.read(root / INFO)
     except FileNotFoundError:
         raise GetiactionError(
             f"{root} is not a LeRobot dataset: it has no {INFO}; expected what a conversion wrote"
         ) from None
-    except ValueError as error:
-        raise GetiactionError(f"{root / INFO} is not readable as JSON: {error}") from error
-    version = info.get("codebase_version") if isinstance(info, dict) else None
-    if not str(version).startswith(SUPPORTED_MAJOR):
-        raise GetiactionError(
-            f"{root} is a LeRobot dataset of format {version}; expected {SUPPORTED_MAJOR}.x, "
-            "so convert it again"
-        )
-    if not info.get("total_episodes") or not info.get("total_frames"):
+    except OSError as error:
+        raise GetiactionError(f"{root / INFO} cannot be read: {describe(error)}") from error
+    info = parse_info(content, str(root / INFO), READER)
+    if not info.total_episodes or not info.total_frames:
         raise GetiactionError(f"the dataset at {root} is empty: it has no episodes to train on")
-    return dict(info)
+    return info

@@ -13,7 +13,7 @@ from tests.s3 import Faulty
 
 def test_home_is_found(state_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(state_root.parent))
-    assert require_dataset(local_root("~/dataset"))["total_episodes"] == 3
+    assert require_dataset(local_root("~/dataset")).total_episodes == 3
     assert local_root(state_root) == state_root
 
 

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import weakref
@@ -17,16 +18,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import av
 import numpy as np
+from pydantic import Field
 
 from getiaction.data.frames import Frames, Pixels, Rows, VideoFrames, decode_into
+from getiaction.documents import InvalidDocument, Reader, inside
 from getiaction.errors import GetiactionError
 from getiaction.files import open_lock, sync
 
 logger = logging.getLogger(__name__)
+
+READER = Reader(mend="it is made anew")
+# (N, C, H, W) of a camera's frames.
+Shape = Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=4, max_length=4)]
 
 GIB = 1 << 30
 ENTRY = "entry.json"
@@ -151,14 +158,15 @@ def _opened(entry: Path, frames: VideoFrames) -> MappedFrames | None:
         return None
     fcntl.flock(lock, fcntl.LOCK_SH)
     try:
-        shapes = {
-            key: tuple(shape) for key, shape in json.loads((entry / ENTRY).read_text()).items()
-        }
-        sizes = {key: (entry / key).stat().st_size for key in frames.keys}
-        if sizes != {key: int(np.prod(shapes[key])) for key in frames.keys}:
+        said = READER.load_json(entry / ENTRY, dict[str, Shape])
+        if said.keys() != set(frames.keys):
+            raise ValueError(f"{ENTRY} names other cameras")
+        shapes = {key: tuple(said[key]) for key in frames.keys}
+        sizes = {key: inside(entry, key).stat().st_size for key in frames.keys}
+        if sizes != {key: math.prod(shapes[key]) for key in frames.keys}:
             raise ValueError("a file is not of its size")
         kept = MappedFrames(entry, shapes, lock)
-    except (ValueError, KeyError, FileNotFoundError) as error:
+    except (ValueError, OSError, InvalidDocument) as error:
         os.close(lock)
         logger.warning("decoding again, because %s is not whole: %s", entry, error)
         return None
@@ -184,7 +192,7 @@ def _make(entry: Path, frames: VideoFrames, limits: CacheLimits) -> None:
     _make_room(entry.parent, size, limits.disk)
     partial.mkdir()
     try:
-        targets = {key: _allocated(partial / key, shape) for key, shape in shapes.items()}
+        targets = {key: _allocated(inside(partial, key), shape) for key, shape in shapes.items()}
         decode_into(frames, targets)
         for target in targets.values():
             target.flush()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets.exceptions import DatasetsError
 from httpx import HTTPError
@@ -20,6 +21,7 @@ from lerobot.datasets.utils import CompatibilityError, has_legacy_hub_download_m
 from lerobot.utils.constants import IMAGENET_STATS
 from lerobot.utils.feature_utils import dataset_to_policy_features
 
+from getiaction.data.border import require_sound_metadata, require_sound_rows
 from getiaction.data.deltas import DeltaTimestamps
 from getiaction.errors import GetiactionError
 from getiaction.roots import INFO, require_dataset
@@ -107,7 +109,8 @@ def with_statistics(meta: Any, *, use_imagenet_stats: bool) -> Any:
     """Return a copy of ``meta`` whose statistics are whole, ImageNet's for cameras if asked.
 
     Raises:
-        GetiactionError: a feature that a policy would normalise has no statistics.
+        GetiactionError: a feature that a policy would normalise has no statistics, or such as are
+            no numbers.
     """
     meta = copy.copy(meta)
     meta.stats = {key: dict(stats) for key, stats in (meta.stats or {}).items()}
@@ -117,6 +120,12 @@ def with_statistics(meta: Any, *, use_imagenet_stats: bool) -> Any:
             f"the dataset at {meta.root} has no statistics of: {', '.join(bare)}; policies "
             "normalise by them, so convert it again"
         )
+    for name in dataset_to_policy_features(meta.features):
+        if not all(np.isfinite(np.asarray(v)).all() for v in meta.stats[name].values()):
+            raise GetiactionError(
+                f"the statistics of {name} in the dataset at {meta.root} hold NaN or infinity, and "
+                "whatever is normalised by them would be NaN; leave out its episodes that do"
+            )
     if use_imagenet_stats:
         for key in meta.camera_keys:
             if key not in meta.depth_keys:
@@ -146,6 +155,9 @@ def _read(
     if root is None:
         return _fetch(native, repo_id, revision, **options)
     try:
+        require_sound_metadata(root)
+        if local is LocalDataset:
+            require_sound_rows(root)
         # A revision that is no version number keeps LeRobot from asking the hub for one.
         return local(repo_id, root=root, revision="local", **options)
     except UNREADABLE as error:
@@ -160,13 +172,15 @@ def _read(
 
 def _fetch(native: Any, repo_id: str, revision: str | None, **options: Any) -> Any:
     try:
-        return native(repo_id, revision=revision, **options)
+        fetched = native(repo_id, revision=revision, **options)
     except NOT_FETCHED as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise GetiactionError(
             f"the dataset {repo_id!r} cannot be fetched from the hub: {reason}; it is not in "
             f"{dataset_metadata.HF_LEROBOT_HOME} either"
         ) from error
+    require_sound_metadata(Path(fetched.root))
+    return fetched
 
 
 def _at_home(repo_id: str, revision: str | None) -> Path | None:

@@ -1,13 +1,14 @@
 """Whether a dataset can be trained on under a codec: looked at before torch is imported."""
 
-import json
 from pathlib import Path
-from typing import Any
 
+from getiaction.dataset_info import DatasetInfo, Statistics, parse_statistics
+from getiaction.documents import Reader
 from getiaction.roots import require_dataset
 from positronic.codec import Codec, Contract, stats_digest
 from positronic.errors import ContractError
 
+READER = Reader(error=ContractError, size=1 << 28, mend="convert again", allow_nan=True)
 DATASET_CONTRACT = Path("meta/contract.json")
 
 
@@ -24,7 +25,7 @@ def dataset_contract(root: Path, codec: Codec | None) -> Contract | None:
     if not path.is_file():
         if codec is None:
             return None
-        contract = Contract.of(codec, fps=info["fps"])
+        contract = Contract.of(codec, fps=info.fps)
     else:
         contract = Contract.load(path)
         if codec is not None:
@@ -35,27 +36,29 @@ def dataset_contract(root: Path, codec: Codec | None) -> Contract | None:
     if contract.stats_digest not in (None, digest):
         raise ContractError(
             f"{root}/meta/stats.json is not what the conversion wrote: its digest differs from the "
-            "one in meta/contract.json; convert again"
+            "one in meta/contract.json; convert again, or make it anew by `positronic-to-lerobot "
+            f"verify --dataset_root={root} --repair=statistics`"
         )
     return contract.with_statistics(stats)
 
 
-def _statistics(root: Path) -> dict[str, Any]:
+def _statistics(root: Path) -> dict[str, Statistics]:
+    path = root / "meta/stats.json"
     try:
-        stats: dict[str, Any] = json.loads((root / "meta/stats.json").read_text())
-    except (OSError, ValueError) as error:
+        return parse_statistics(READER.read(path), str(path), READER)
+    except OSError as error:
         raise ContractError(
             f"{root} has no readable meta/stats.json, without which nothing can be normalised "
-            f"({error}); convert again"
+            f"({error.strerror}); make it anew by `positronic-to-lerobot verify "
+            f"--dataset_root={root} --repair=statistics`"
         ) from error
-    return stats
 
 
-def _require_features(contract: Contract, info: dict[str, Any], root: Path) -> None:
+def _require_features(contract: Contract, info: DatasetInfo, root: Path) -> None:
     for name, feature in contract.features.items():
-        here = info["features"].get(name, {}).get("shape")
-        if here is None or list(here) != list(feature["shape"]):
-            has = "has no such feature" if here is None else f"has it as {list(here)}"
+        here = info.features.get(name)
+        if here is None or here.shape != list(feature["shape"]):
+            has = "has no such feature" if here is None else f"has it as {here.shape}"
             raise ContractError(
                 f"the codec {contract.codec['name']!r} makes {name} of shape "
                 f"{list(feature['shape'])}, but the dataset at {root} {has}; use its own codec"
