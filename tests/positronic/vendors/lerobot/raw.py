@@ -36,8 +36,12 @@ def record(
     start: int = 0,
     without: tuple[str, ...] = (),
     statics: dict[str, Any] | None = None,
+    far: float | None = None,
 ) -> Path:
-    """Record one episode at control rate, the last observation without a command."""
+    """Record one episode at control rate, the last observation without a command.
+
+    ``far`` is the first coordinate of all poses of the arm, in place of a random one.
+    """
     rng = np.random.default_rng(index)
     with DatasetWriter(root).new_episode() as episode:
         for name, value in ({"task": TASK, "grip_convention": GRIP} | (statics or {})).items():
@@ -53,6 +57,8 @@ def record(
             if size:
                 row["image.wrist"] = picture(index, step, 0, size)
                 row["image.exterior"] = picture(index, step, 1, size)
+            if far is not None:
+                row["robot_state.ee_pose"][0] = far
             if step < steps:
                 row |= {"robot_commands.pose": pose(rng), "target_grip": float(step % 2)}
             for name in row.keys() - set(without):

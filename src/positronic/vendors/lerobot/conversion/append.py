@@ -5,32 +5,29 @@ videos go to new files, and LeRobot's own classes rewrite the metadata. Then the
 are swapped in one step.
 """
 
-import hashlib
-import json
-import os
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from getiaction.text import printable
 from positronic import storage
 from positronic.codec import Codec, Contract
 from positronic.dataset import Dataset
 from positronic.errors import ContractError, DatasetError, StorageError
-from positronic.vendors.lerobot.conversion import assembly
+from positronic.vendors.lerobot.conversion import assembly, durable
 from positronic.vendors.lerobot.conversion.dataset_writer import LeRobotWriter
 from positronic.vendors.lerobot.conversion.encode_episode import EncodedEpisode, Recipe
-from positronic.vendors.lerobot.conversion.encoders import lerobot_config
+from positronic.vendors.lerobot.conversion.encoders import VCODECS, lerobot_config
+from positronic.vendors.lerobot.conversion.grips import require_one_convention
 from positronic.vendors.lerobot.conversion.job import Job, Workplace, describe, identity
-from positronic.vendors.lerobot.conversion.output import Output
+from positronic.vendors.lerobot.conversion.output import Output, state_of
 from positronic.vendors.lerobot.conversion.pipeline import check, chosen_of, keeping
-from positronic.vendors.lerobot.conversion.report import Options, Report, refusals
-
-# Rewritten by every append; the digest of these tells one state of a dataset from another.
-STATE = ("meta/info.json", "meta/stats.json", "meta/provenance.json")
-
-NO_UID = (None, "ts-0")
+from positronic.vendors.lerobot.conversion.provenance import NAME, Provenance, Recording
+from positronic.vendors.lerobot.conversion.repair import counted
+from positronic.vendors.lerobot.conversion.report import Options, Report, report_of
+from positronic.vendors.lerobot.conversion.statistics import PixelCounts
+from positronic.vendors.lerobot.verification import layout
 
 
 def append_dataset(
@@ -68,36 +65,46 @@ def append_dataset(
         chosen, skipped = _new_episodes(chosen_of(dataset, options), provenance)
         _forget_finished(workplace, provenance)
         if len(chosen) == 0:
-            return Report(output.uri, 0, 0, time.perf_counter() - started, skipped=skipped)
-        state = _state(base)
+            seconds = time.perf_counter() - started
+            return report_of(output.uri, provenance, 0, seconds=seconds, skipped=skipped)
+        require_one_convention(chosen, codec, provenance.episodes)
+        state = state_of(base)
         recipe = assembly.recipe_of(codec, contract, options.vcodec, options.task)
         job = describe(chosen, contract, recipe, options.decisive()) | {"base": state}
         earlier = workplace.begin(job, resume=options.resume)
         with keeping(workplace, len(chosen)):
             if not workplace.dataset.is_dir():
-                assembled = _assemble(workplace, base, chosen, recipe, options)
+                found = counted(base, options.workers)
+                assembled = _assemble(workplace, base, found.counts, chosen, recipe, options)
                 record = assembly.record(assembled, options.decisive())
-                added = _with_appended(provenance, record)
+                if found.decoded:  # of a dataset whose own version counted no pixels
+                    record["decoded"] = found.decoded
+                added = provenance.with_appended(record).counted(assembled.pixels)
                 assembly.sign(workplace, contract, assembled.stats, added)
-            if _state(storage.fetch(output.uri, only=STATE.__contains__)) != state:
+            if state_of(storage.fetch(output.uri, only=output.decides)) != state:
                 raise StorageError(f"{output} was changed by someone else meanwhile; append again")
-            record = assembly.provenance_in(workplace.dataset)["appended"][-1]
+            provenance = Provenance.load(workplace.dataset)
             output.swap(workplace)
         workplace.clear()
-    seconds = time.perf_counter() - started
-    counts = record["episodes"], record["frames"], seconds
-    return Report(output.uri, *counts, refusals(record), skipped, earlier)
+    return report_of(
+        output.uri,
+        provenance,
+        provenance.appended[-1].episodes,
+        seconds=time.perf_counter() - started,
+        skipped=skipped,
+        earlier=earlier,
+    )
 
 
-def _require_ours(base: Path, output: Output) -> tuple[Contract, dict[str, Any]]:
+def _require_ours(base: Path, output: Output) -> tuple[Contract, Provenance]:
     """Contract and provenance of the dataset, if they account for all that is in it."""
     contract = Contract.load(base / "meta")
     try:
-        provenance = assembly.provenance_in(base)
-        info = json.loads((base / "meta" / "info.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        provenance = Provenance.load(base)
+        there = layout.read_info(base).said.total_episodes
+    except (OSError, DatasetError) as error:
         raise DatasetError(f"{output} is not whole: {error}; see verify") from error
-    known, there = len(provenance["episodes"]), info["total_episodes"]
+    known = len(provenance.episodes)
     if known != there:
         raise DatasetError(
             f"{output} has {there} episodes, but its provenance accounts for {known}: another"
@@ -106,9 +113,14 @@ def _require_ours(base: Path, output: Output) -> tuple[Contract, dict[str, Any]]
     return contract, provenance
 
 
-def _as_before(options: Options, contract: Contract, provenance: dict[str, Any]) -> Options:
+def _as_before(options: Options, contract: Contract, provenance: Provenance) -> Options:
     kinds = {feature["dtype"] for feature in contract.features.values()}
-    vcodec = provenance["options"]["vcodec"]
+    vcodec = provenance.vcodec
+    if vcodec not in VCODECS:
+        raise DatasetError(
+            f"{NAME}: options.vcodec is {printable(repr(vcodec))}, expected one of"
+            f" {', '.join(VCODECS)}; convert anew"
+        )
     return replace(options, video="image" not in kinds, vcodec=vcodec, robot_type=None)
 
 
@@ -122,10 +134,10 @@ def _require_same(
     contract.require_same(ours, f"the dataset {output}", "the codec", ignore=("stats_digest",))
 
 
-def _new_episodes(dataset: Dataset, provenance: dict[str, Any]) -> tuple[Dataset, tuple[str, ...]]:
+def _new_episodes(dataset: Dataset, provenance: Provenance) -> tuple[Dataset, tuple[str, ...]]:
     """The episodes that are not in the dataset, and the sources of those that are."""
     dataset.prefetch(range(len(dataset)))
-    known = {_key(episode) for episode in provenance["episodes"]}
+    known = {episode.key for episode in provenance.episodes}
     found = [identity(dataset, index) for index in range(len(dataset))]
     new = [index for index, episode in enumerate(found) if _key(episode) not in known]
     skipped = (episode["source"] for episode in found if _key(episode) in known)
@@ -134,54 +146,28 @@ def _new_episodes(dataset: Dataset, provenance: dict[str, Any]) -> tuple[Dataset
 
 def _key(episode: dict[str, Any]) -> str:
     """What tells a recording from others: its uid if it was given one."""
-    uid = episode.get("uid")
-    return str(episode["source"] if uid in NO_UID else uid)
+    return Recording(source=episode["source"], uid=episode.get("uid"), frames=0).key
 
 
-def _forget_finished(workplace: Workplace, provenance: dict[str, Any]) -> None:
+def _forget_finished(workplace: Workplace, provenance: Provenance) -> None:
     """Tidy up after an append that was killed when all was done but the tidying."""
     begun: Job | None = workplace.begun
-    known = {_key(episode) for episode in provenance["episodes"]}
+    known = {episode.key for episode in provenance.episodes}
     if begun and begun.get("base") and any(_key(each) in known for each in begun["episodes"]):
         workplace.clear()
 
 
-def _state(base: Path) -> str:
-    digest = hashlib.sha256()
-    for name in STATE:
-        digest.update((base / name).read_bytes())
-    return digest.hexdigest()
-
-
 def _assemble(
-    workplace: Workplace, base: Path, dataset: Dataset, recipe: Recipe, options: Options
+    workplace: Workplace,
+    base: Path,
+    counts: dict[str, PixelCounts],
+    dataset: Dataset,
+    recipe: Recipe,
+    options: Options,
 ) -> assembly.Assembled:
     def begin(_: EncodedEpisode) -> LeRobotWriter:
-        shutil.copytree(base, workplace.assembling, copy_function=_link)
+        durable.link_tree(base, workplace.assembling)
         encoder = lerobot_config(options.vcodec) if recipe.encoder else None
-        return LeRobotWriter.extend(workplace.assembling, video_encoder=encoder)
+        return LeRobotWriter.extend(workplace.assembling, video_encoder=encoder, pixels=counts)
 
     return assembly.assemble(workplace, dataset, recipe, options.workers, begin)
-
-
-def _link(source: str, target: str) -> None:
-    """Link a file; copy those directly in ``meta``, which are rewritten where they are."""
-    if Path(source).parent.name != "meta":
-        try:
-            os.link(source, target)
-            return
-        except OSError:
-            pass  # another file system, or one without links
-    shutil.copyfile(source, target)
-
-
-def _with_appended(provenance: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
-    """The provenance with the new episodes, and with who appended them and when."""
-    new = record["episodes"]
-    sources = {episode["source"] for episode in new}
-    counts = {"episodes": len(new), "frames": sum(episode["frames"] for episode in new)}
-    return provenance | {
-        "episodes": [*provenance["episodes"], *new],
-        "refused": [each for each in provenance["refused"] if each["source"] not in sources],
-        "appended": [*provenance.get("appended", []), record | counts],
-    }

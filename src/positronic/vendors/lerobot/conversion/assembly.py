@@ -1,6 +1,5 @@
 """What converting and appending have in common: encode episodes, assemble a dataset of them."""
 
-import json
 import os
 import platform
 import sys
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from getiaction.documents import plain
 from positronic.codec import Codec, Contract
 from positronic.codec.base import Features
 from positronic.codec.contract import versions
@@ -21,7 +21,8 @@ from positronic.vendors.lerobot.conversion import durable, stored_episode
 from positronic.vendors.lerobot.conversion.encode_episode import EncodedEpisode, Recipe
 from positronic.vendors.lerobot.conversion.encoders import ENCODERS
 from positronic.vendors.lerobot.conversion.job import Workplace
-from positronic.vendors.lerobot.conversion.output import PROVENANCE
+from positronic.vendors.lerobot.conversion.provenance import Provenance
+from positronic.vendors.lerobot.conversion.statistics import PixelCounts
 from positronic.vendors.lerobot.conversion.workers import encoding
 
 if TYPE_CHECKING:
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
 class Assembled:
     """What became of the episodes: records of those converted, source and reason of the others.
 
-    ``commit`` is the project's, as it was before the work began.
+    ``stats`` and ``pixels`` are those of the whole dataset; ``commit`` is the project's, as it was
+    before the work began.
     """
 
     converted: list[dict[str, Any]]
     refused: list[tuple[str, str]]
     stats: dict[str, Any]
+    pixels: dict[str, PixelCounts]
     commit: str | None
 
 
@@ -52,7 +55,7 @@ def stored(features: Features, video: bool) -> Features:
 
 def contract_of(codec: Codec, fps: int, video: bool) -> Contract:
     """The contract of a dataset to be, its statistics still open."""
-    features = json.loads(json.dumps(stored(codec.features, video)))
+    features = plain(stored(codec.features, video))
     return Contract.of(codec, fps=fps).replace(features=features)
 
 
@@ -105,23 +108,17 @@ def assemble(
         if writer is not None:
             writer.discard()
         raise
-    return Assembled(converted, refused, writer.stats, began_with)
+    return Assembled(converted, refused, writer.stats, writer.pixels, began_with)
 
 
 def sign(
-    workplace: Workplace, contract: Contract, stats: dict[str, Any], provenance: dict[str, Any]
+    workplace: Workplace, contract: Contract, stats: dict[str, Any], provenance: Provenance
 ) -> None:
     """Add contract and provenance to what was assembled; it is whole and durable after this."""
     contract.with_statistics(stats).save(workplace.assembling / "meta" / "contract.json")
-    text = json.dumps(provenance, indent=2) + "\n"
-    (workplace.assembling / PROVENANCE).write_text(text, encoding="utf-8")
+    provenance.save(workplace.assembling)
     durable.sync_tree(workplace.assembling)
     durable.rename(workplace.assembling, workplace.dataset)
-
-
-def provenance_in(dataset: Path) -> dict[str, Any]:
-    """The provenance of the dataset in a directory."""
-    return dict(json.loads((dataset / PROVENANCE).read_text(encoding="utf-8")))
 
 
 def record(assembled: Assembled, options: dict[str, Any]) -> dict[str, Any]:

@@ -1,19 +1,20 @@
 """Writes encoded episodes as a LeRobot v3.0 dataset (LeRobot 0.6.1).
 
 The layout, schemas and metadata are LeRobot's own: its metadata class writes ``meta/``. What is
-done here is what its writer does slowly or at a risk: rows go to parquet as whole columns, videos
-arrive encoded, and each video file is joined once, from parts that stay where they are.
+done here is what its writer does slowly, wrongly or at a risk: rows go to parquet as whole columns,
+videos arrive encoded, each video file is joined once, from parts that stay where they are, and the
+statistics are those of all rows, where its writer takes the mean of the episodes' quantiles.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from positronic.errors import DatasetError
-from positronic.vendors.lerobot.conversion import statistics
+from positronic.vendors.lerobot.conversion import statistics, totals
 from positronic.vendors.lerobot.conversion.encode_episode import EncodedEpisode
 from positronic.vendors.lerobot.conversion.video import join
 
@@ -32,7 +33,12 @@ class LeRobotWriter:
     videos.
     """
 
-    def __init__(self, meta: Any, video_encoder: Any) -> None:
+    def __init__(
+        self,
+        meta: Any,
+        video_encoder: Any,
+        pixels: Mapping[str, statistics.PixelCounts] | None = None,
+    ) -> None:
         from lerobot.datasets.feature_utils import get_hf_features_from_features
 
         self._root: Path = meta.root
@@ -45,6 +51,10 @@ class LeRobotWriter:
         self._video_files: dict[str, tuple[int, int]] = {}
         self._video_bytes: dict[str, int] = {}
         self._video_frames: dict[str, int] = {}
+        self._pixels = dict(pixels or {})
+        self._moments: dict[str, statistics.Statistics] = {
+            key: meta.stats[key] for key in self._pixels
+        }
 
     @classmethod
     def create(
@@ -74,15 +84,18 @@ class LeRobotWriter:
         return cls(meta, video_encoder)
 
     @classmethod
-    def extend(cls, root: Path, *, video_encoder: Any) -> Self:
+    def extend(
+        cls, root: Path, *, video_encoder: Any, pixels: Mapping[str, statistics.PixelCounts]
+    ) -> Self:
         """Go on with the finished dataset in ``root``: new episodes go to new files.
 
-        Of the files that are there, those directly in ``meta/`` are rewritten, no others.
+        ``pixels`` are counts of what is there, by camera. Of the files that are there, those
+        directly in ``meta/`` are rewritten, no others.
         """
         from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
         meta = LeRobotDatasetMetadata("local", root=root, metadata_buffer_size=METADATA_BUFFER)
-        writer = cls(meta, video_encoder)
+        writer = cls(meta, video_encoder, pixels)
         last = meta.episodes[-1]
         writer._table_file = writer._next(_file_of(last, "data"))
         for key in meta.video_keys:
@@ -100,9 +113,14 @@ class LeRobotWriter:
         return int(self._meta.info.total_frames)
 
     @property
-    def stats(self) -> dict[str, dict[str, NDArray[Any]]]:
-        """Statistics of the whole dataset so far."""
+    def stats(self) -> dict[str, statistics.Statistics]:
+        """Statistics of the whole dataset, once it is finished."""
         return self._meta.stats or {}
+
+    @property
+    def pixels(self) -> dict[str, statistics.PixelCounts]:
+        """Pixel counts of all episodes, by camera."""
+        return self._pixels
 
     def add(self, episode: EncodedEpisode) -> None:
         """Append an episode. Its video files are read when the dataset is finished."""
@@ -117,18 +135,24 @@ class LeRobotWriter:
             "index": first + frame,
             "task_index": np.full(episode.length, self._meta.get_task_index(episode.task)),
         }
-        stats = dict(episode.stats)
-        for name in columns.keys() - stats.keys():
-            stats[name] = statistics.of_vectors(columns[name])
+        # In the features' order, so that two conversions give the same bytes.
+        stats = {
+            name: episode.stats.get(name) or statistics.of_vectors(columns[name])
+            for name in self._meta.features
+        }
+        for key, counts in episode.pixels.items():
+            self._pixels[key] = self._pixels.get(key, 0) + counts
+            self._moments[key] = statistics.pooled(self._moments.get(key), episode.stats[key])
         location = self._write_rows(columns)
         location |= {"dataset_from_index": first, "dataset_to_index": first + episode.length}
         for key in self._meta.video_keys:
             location |= self._place_video(key, episode.videos[key], episode.length)
+        self._meta.stats = None  # LeRobot's sum of the episodes' is not that of their rows
         self._meta.save_episode(index, episode.length, [episode.task], stats, location)
 
     def finish(self) -> None:
         """Join the videos and close every file; the dataset is whole after this."""
-        from lerobot.datasets.io_utils import write_info
+        from lerobot.datasets.io_utils import write_info, write_stats
 
         if self._table_writer is not None:
             self._table_writer.close()
@@ -138,6 +162,10 @@ class LeRobotWriter:
                 self._meta.update_video_info(key, video_encoder=self._video_encoder)
         write_info(self._meta.info, self._root)
         self._meta.finalize()
+        self._meta.stats = totals.of_dataset(
+            self._root, self._meta.features, self.frames, self._moments, self._pixels
+        )
+        write_stats(self._meta.stats, self._root)
 
     def discard(self) -> None:
         """Close every file of a dataset that will be deleted.

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import shutil
 from pathlib import Path
 
 from getiaction.files import replace_text
@@ -22,6 +23,24 @@ def sync_tree(directory: Path) -> None:
         for file in files:
             _sync(Path(folder, file))
         _sync(Path(folder))
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Make ``target`` a copy of a dataset whose files are links to those of ``source``.
+
+    Those directly in ``meta`` are copied, since they are rewritten where they are.
+    """
+    shutil.copytree(source, target, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    if Path(source).parent.name != "meta":
+        try:
+            os.link(source, target)
+            return
+        except OSError:
+            pass  # another file system, or one without links
+    shutil.copyfile(source, target)
 
 
 def rename(source: Path, target: Path) -> None:

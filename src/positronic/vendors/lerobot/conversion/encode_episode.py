@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from getiaction.text import printable
 from positronic.codec import Codec
 from positronic.dataset import Episode
 from positronic.dataset.conventions import adapted, grip_convention
@@ -53,6 +54,7 @@ class EncodedEpisode:
         columns: numeric features ``(T, n)`` by name; PNG files as bytes, one per row, for images.
         videos: mp4 files by feature name.
         stats: statistics by feature name.
+        pixels: how often a camera's channels have each value, by feature name.
     """
 
     source: str
@@ -64,6 +66,7 @@ class EncodedEpisode:
     columns: dict[str, Any] = field(default_factory=dict)
     videos: dict[str, Path] = field(default_factory=dict)
     stats: dict[str, statistics.Statistics] = field(default_factory=dict)
+    pixels: dict[str, statistics.PixelCounts] = field(default_factory=dict)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -73,8 +76,10 @@ class EncodedEpisode:
 
 
 def source_of(episode: Episode) -> str:
-    """The path of a recording, or what else tells it from others."""
-    return str(getattr(episode, "path", None) or episode.meta.get("path") or episode.uid)
+    """The path of a recording, or what else tells it from others; always Unicode."""
+    source = str(getattr(episode, "path", None) or episode.meta.get("path") or episode.uid)
+    # Names of files may be any bytes, which JSON and parquet cannot hold.
+    return source.encode("utf-8", "backslashreplace").decode()
 
 
 def encode_episode(episode: Episode, recipe: Recipe, scratch: Path) -> EncodedEpisode:
@@ -92,10 +97,17 @@ def encode_episode(episode: Episode, recipe: Recipe, scratch: Path) -> EncodedEp
     episode.prefetch(names)
     columns = sample(episode, names, recipe.fps)
     task = recipe.task if recipe.task is not None else episode.static.get("task", "")
-    if not isinstance(task, str):
-        raise EpisodeError(f"its static 'task' is {task!r}, expected text; give --task=...")
+    if not isinstance(task, str) or not _is_unicode(task):
+        raise EpisodeError(
+            f"its static 'task' is {printable(repr(task))}, expected text; give --task=..."
+        )
     actions = codec.encode_action_rows(columns)
     robot_type = episode.static.get("robot_type")
+    if robot_type is not None and not _is_unicode(str(robot_type)):
+        raise EpisodeError(
+            f"its static 'robot_type' is {printable(repr(robot_type))}, expected text; set it right"
+            " with an edit log"
+        )
     encoded = EncodedEpisode(
         source=source_of(episode),
         uid=episode.uid,
@@ -106,38 +118,67 @@ def encode_episode(episode: Episode, recipe: Recipe, scratch: Path) -> EncodedEp
     )
     for name, values in {**codec.encode_rows(columns), "action": actions}.items():
         if codec.features[name]["dtype"] != "video":
-            encoded.columns[name] = np.asarray(values)
+            encoded.columns[name] = _finite(name, np.asarray(values))
             encoded.stats[name] = statistics.of_vectors(encoded.columns[name])
-        elif recipe.encoder is None:
-            encoded.columns[name], encoded.stats[name] = _pictures(values)
+            continue
+        counted = statistics.ImageStatistics()
+        if recipe.encoder is None:
+            encoded.columns[name] = _pictures(values, counted)
         else:
             scratch.mkdir(parents=True, exist_ok=True)
             path = scratch / f"{name}.mp4"
-            encoded.stats[name] = _video(values, path, recipe.fps, recipe.encoder, len(actions))
+            _video(values, path, recipe, counted)
+            if counted.frames != len(actions):
+                raise EpisodeError(
+                    f"gave {counted.frames} frames for {name}, expected {len(actions)}"
+                )
             encoded.videos[name] = path
+        encoded.stats[name], encoded.pixels[name] = counted.result(), counted.counts
     return encoded
 
 
+def _is_unicode(text: str) -> bool:
+    """Whether the text can be stored: it holds no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _finite(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """The values, which were finite before the codec; it may have gone beyond its dtype's range."""
+    wrong = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    if wrong.any():
+        raise EpisodeError(
+            f"its {name} is beyond what {values.dtype} can hold in row {int(wrong.argmax())},"
+            f" in {int(wrong.sum())} of {len(values)} rows"
+        )
+    return values
+
+
 def _video(
-    images: Iterable[NDArray[np.uint8]], path: Path, fps: int, encoder: Encoder, length: int
-) -> statistics.Statistics:
-    counted = statistics.ImageStatistics()
-    with VideoWriter(path, fps, encoder) as video:
+    images: Iterable[NDArray[np.uint8]],
+    path: Path,
+    recipe: Recipe,
+    counted: statistics.ImageStatistics,
+) -> None:
+    assert recipe.encoder is not None
+    with VideoWriter(path, recipe.fps, recipe.encoder) as video:
         for image in images:
             video.add(image)
             counted.add(image)
-    if video.frames != length:
-        raise EpisodeError(f"gave {video.frames} frames for {path.stem}, expected {length}")
-    return counted.result()
 
 
-def _pictures(images: Iterable[NDArray[np.uint8]]) -> tuple[list[bytes], statistics.Statistics]:
+def _pictures(
+    images: Iterable[NDArray[np.uint8]], counted: statistics.ImageStatistics
+) -> list[bytes]:
     from PIL import Image
 
-    files, counted = [], statistics.ImageStatistics()
+    files = []
     for image in images:
         file = io.BytesIO()
         Image.fromarray(image).save(file, format="PNG", compress_level=1)
         files.append(file.getvalue())
         counted.add(image)
-    return files, counted.result()
+    return files

@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from getiaction.documents import Document, Reader, plain
 from getiaction.files import lock_descriptor
 from positronic.codec import Contract
 from positronic.codec.contract import versions
@@ -34,6 +35,45 @@ from positronic.vendors.lerobot.conversion.encode_episode import Recipe, source_
 _DECISIVE = ("positronic-lightning", "lerobot", "numpy", "pillow", "av")
 
 Job = dict[str, Any]
+READER = Reader(error=StorageError, size=1 << 28, values=16_000_000)
+
+
+class _Episode(Document):
+    source: str
+    uid: str | None
+    statics: str | None = None
+    static: str | None = None
+
+
+class _Codec(Document):
+    name: str
+
+
+class _Contract(Document):
+    codec: _Codec
+    inputs: list[str]
+    features: dict[str, dict[str, Any]]
+    fps: int | float
+
+
+class _Fields(Document):
+    contract: _Contract
+    options: dict[str, Any]
+    encoder: dict[str, Any]
+    episodes: list[_Episode] | str
+    versions: dict[str, Any]
+    base: str | None = None
+
+
+def parse(content: bytes | str, source: str) -> Job:
+    """The job in a file's ``content``; StorageError where it is none."""
+    return validated(READER.parse_json(content, dict[str, Any], source), source)
+
+
+def validated(document: dict[str, Any], source: str) -> Job:
+    """The document, if it is a job; StorageError where it is none."""
+    READER.validate(document, _Fields, source)
+    return document
 
 
 def describe(dataset: Dataset, contract: Contract, recipe: Recipe, options: dict[str, Any]) -> Job:
@@ -50,7 +90,7 @@ def describe(dataset: Dataset, contract: Contract, recipe: Recipe, options: dict
         ],
         "versions": {name: installed[name] for name in _DECISIVE if name in installed},
     }
-    return dict(json.loads(json.dumps(job)))
+    return dict(plain(job))
 
 
 def identity(dataset: Dataset, index: int) -> dict[str, Any]:
@@ -172,11 +212,13 @@ class Workplace:
 
     @property
     def begun(self) -> Job | None:
-        """The job that was begun here, if there is one."""
+        """The job that was begun here, if there is one; StorageError where it is damaged."""
         try:
-            return dict(json.loads(self._job.read_text(encoding="utf-8")))
+            return parse(READER.read(self._job), str(self._job))
         except FileNotFoundError:
             return None
+        except StorageError as error:
+            raise StorageError(f"{error}; begin anew after `rm -r {self.directory}`") from error
 
     @property
     def done(self) -> int:

@@ -1,17 +1,28 @@
 """Where a conversion's result goes: a local directory, or ``s3://bucket/key``."""
 
-import json
+import hashlib
 from pathlib import Path
-from typing import Any
 
 from getiaction.storage import Location
 from getiaction.storage.cache import cache_home, place_of
 from positronic import storage
-from positronic.errors import StorageError
-from positronic.vendors.lerobot.conversion import durable
+from positronic.errors import DatasetError, StorageError
+from positronic.vendors.lerobot.conversion import durable, provenance
 from positronic.vendors.lerobot.conversion.job import Workplace
+from positronic.vendors.lerobot.conversion.provenance import Provenance
 
-PROVENANCE = "meta/provenance.json"
+# Rewritten by every append and repair; the digest of these tells one state of a dataset from
+# another.
+STATE = ("meta/info.json", "meta/stats.json", provenance.NAME)
+
+
+def state_of(dataset: Path) -> str:
+    """A digest of the state of the dataset in a directory."""
+    digest = hashlib.sha256()
+    for name in STATE:
+        if (dataset / name).is_file():
+            digest.update((dataset / name).read_bytes())
+    return digest.hexdigest()
 
 
 class Output:
@@ -44,12 +55,11 @@ class Output:
         """Whether what is there can be read: not one whose publication was stopped."""
         return storage.is_whole(self.uri)
 
-    def provenance(self) -> dict[str, Any] | None:
+    def provenance(self) -> Provenance | None:
         """The provenance of the dataset that is there; None if it is not one of ours."""
         try:
-            text = storage.read_bytes(storage.join(self.uri, PROVENANCE))
-            return dict(json.loads(text))
-        except (StorageError, OSError, ValueError):
+            return Provenance.parse(storage.read_bytes(storage.join(self.uri, provenance.NAME)))
+        except (StorageError, DatasetError, OSError):
             return None
 
     def put(self, dataset: Path) -> None:
@@ -59,6 +69,11 @@ class Output:
         else:
             self._require_free()
             durable.rename(dataset, Path(self.uri))
+
+    @staticmethod
+    def decides(name: str) -> bool:
+        """Whether a file of the dataset tells one state of it from another."""
+        return name in STATE
 
     def swap(self, workplace: Workplace) -> None:
         """Put the workplace's dataset in the place of the one that is there.

@@ -15,8 +15,17 @@ from positronic.vendors.lerobot.conversion import assembly
 from positronic.vendors.lerobot.conversion.dataset_writer import LeRobotWriter
 from positronic.vendors.lerobot.conversion.encode_episode import EncodedEpisode, Recipe
 from positronic.vendors.lerobot.conversion.encoders import VCODECS, lerobot_config
-from positronic.vendors.lerobot.conversion.job import Job, Workplace, brief, describe, differences
+from positronic.vendors.lerobot.conversion.grips import require_one_convention
+from positronic.vendors.lerobot.conversion.job import (
+    Job,
+    Workplace,
+    brief,
+    describe,
+    differences,
+    validated,
+)
 from positronic.vendors.lerobot.conversion.output import Output
+from positronic.vendors.lerobot.conversion.provenance import Provenance
 from positronic.vendors.lerobot.conversion.report import Options, Report, report_of
 
 __all__ = ["Options", "Report", "convert_dataset"]
@@ -55,13 +64,15 @@ def convert_dataset(
             workplace.clear()
             return report
         _require_free(output, workplace)
+        require_one_convention(dataset, codec)
         earlier = workplace.begin(job, resume=options.resume)
         with keeping(workplace, len(dataset)):
             if not workplace.dataset.is_dir():
                 assembled = _assemble(workplace, dataset, recipe, options)
                 record = assembly.record(assembled, options.decisive()) | {"job": brief(job)}
-                assembly.sign(workplace, contract, assembled.stats, record)
-            provenance = assembly.provenance_in(workplace.dataset)
+                signed = Provenance(record).counted(assembled.pixels)
+                assembly.sign(workplace, contract, assembled.stats, signed)
+            provenance = Provenance.load(workplace.dataset)
             output.put(workplace.dataset)
         workplace.clear()
     report = report_of(str(output), provenance)
@@ -120,12 +131,12 @@ def _require_free(output: Output, workplace: Workplace) -> None:
 def _finished(output: Output, job: Job) -> Report:
     """The report of a conversion that was finished before; StorageError if it was another."""
     provenance = output.provenance()
-    if provenance is None or "job" not in provenance:
+    if provenance is None or provenance.job is None:
         raise StorageError(
             f"{output} exists already and is no conversion that could be resumed;"
             " give another --output_dir or remove it"
         )
-    found = differences(provenance["job"], job)
+    found = differences(validated(provenance.job, f"{output}: its provenance's job"), job)
     if found:
         raise StorageError(
             f"{output} is finished, and was converted otherwise (then against now):"

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from positronic.vendors.lerobot.conversion.provenance import Provenance
+
 SHOWN = 3
 
 
@@ -55,7 +57,7 @@ class Report:
     output_dir: str
     episodes: int
     frames: int
-    seconds: float
+    seconds: float = 0.0
     refused: tuple[tuple[str, str], ...] = ()
     skipped: tuple[str, ...] = ()
     earlier: int = 0
@@ -94,19 +96,24 @@ class Report:
         return f"{', '.join(counts)} to {self.output_dir}"
 
 
-def report_of(output_dir: str, provenance: dict[str, Any]) -> Report:
-    """What the provenance of a dataset says of its conversion."""
-    episodes = provenance["episodes"]
+def report_of(
+    output_dir: str, provenance: Provenance, appended: int | None = None, **known: Any
+) -> Report:
+    """What the provenance of a dataset says of its conversion, or of the last append to it.
+
+    ``appended`` is the number of episodes of that append; ``known`` is what the provenance does
+    not say, such as ``seconds``.
+    """
+    refused = provenance.refused
+    episodes = provenance.episodes
+    if appended is not None:
+        refused = provenance.appended[-1].refused if appended else []
+        episodes = episodes[len(episodes) - appended :]
     return Report(
         output_dir,
         len(episodes),
-        sum(int(episode["frames"]) for episode in episodes),
-        seconds=0.0,
-        refused=refusals(provenance),
-        grip_unstated=sum(not episode.get("grip_stated", True) for episode in episodes),
+        sum(episode.frames for episode in episodes),
+        refused=tuple((each.source, each.reason) for each in refused),
+        grip_unstated=sum(not episode.grip_stated for episode in episodes),
+        **known,
     )
-
-
-def refusals(provenance: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Source and reason of the episodes that were left out."""
-    return tuple((each["source"], each["reason"]) for each in provenance["refused"])

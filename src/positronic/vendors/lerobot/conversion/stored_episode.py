@@ -3,7 +3,7 @@
 ::
 
     000123/
-      episode.json           what is one value for the whole episode, and the statistics
+      episode.json           what is one value for the whole episode, statistics, pixel counts
       columns.npz            the rows' numbers, in their exact types
       <feature>.mp4          each camera's video
 """
@@ -12,16 +12,47 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, Field
 
+from getiaction.dataset_info import Count, as_statistics
+from getiaction.documents import Document, InvalidDocument, Reader, RelativeName, inside
+from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion import durable
 from positronic.vendors.lerobot.conversion.encode_episode import EncodedEpisode
+from positronic.vendors.lerobot.conversion.statistics import PixelCounts, Statistics
 
 DOCUMENT, ARRAYS = "episode.json", "columns.npz"
-_SEPARATE = ("columns", "videos", "stats")
+READER = Reader(error=DatasetError, mend="remove its directory and go on with --resume=True")
+_SEPARATE = ("columns", "videos", "stats", "pixels")
+# What np.load raises on a damaged file.
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, BadZipFile, NotImplementedError)
+
+_Channel = Annotated[list[Count], Field(min_length=256, max_length=256)]
+Pixels = Annotated[list[_Channel], Field(min_length=3, max_length=3)]
+
+
+def _valid_statistics(document: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    as_statistics(document)
+    return document
+
+
+class StoredEpisode(Document):
+    """``episode.json``; see `EncodedEpisode` for the fields."""
+
+    source: str
+    uid: str
+    task: str
+    robot_type: str | None
+    length: Annotated[int, Field(ge=1, lt=2**31)]
+    grip_stated: bool
+    videos: dict[str, RelativeName]
+    stats: Annotated[dict[str, dict[str, Any]], AfterValidator(_valid_statistics)]
+    pixels: dict[str, Pixels]
 
 
 def save(episode: EncodedEpisode, unfinished: Path, folder: Path) -> None:
@@ -42,6 +73,7 @@ def save(episode: EncodedEpisode, unfinished: Path, folder: Path) -> None:
         name: {kind: value.tolist() for kind, value in statistics.items()}
         for name, statistics in episode.stats.items()
     }
+    document["pixels"] = {name: counts.tolist() for name, counts in episode.pixels.items()}
     (unfinished / DOCUMENT).write_text(json.dumps(document), encoding="utf-8")
     durable.sync_tree(unfinished)
     try:
@@ -52,15 +84,43 @@ def save(episode: EncodedEpisode, unfinished: Path, folder: Path) -> None:
 
 
 def load(folder: Path) -> EncodedEpisode:
-    """The episode in the directory ``folder``."""
-    document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
-    videos = {name: folder / file for name, file in document.pop("videos").items()}
-    stats = {
-        name: {kind: np.array(value) for kind, value in statistics.items()}
-        for name, statistics in document.pop("stats").items()
+    """The episode in the directory ``folder``.
+
+    Raises:
+        DatasetError: it is damaged, or of a version that counted no pixels.
+    """
+    document = READER.load_json(folder / DOCUMENT, StoredEpisode)
+    simple = {name: getattr(document, name) for name in StoredEpisode.model_fields}
+    try:
+        videos = {name: inside(folder, file) for name, file in document.videos.items()}
+    except InvalidDocument as error:
+        raise READER.refusal(str(error)) from error
+    given = {
+        "videos": videos,
+        "stats": {name: _arrays(statistics) for name, statistics in document.stats.items()},
+        "pixels": {name: _counts(counts) for name, counts in document.pixels.items()},
     }
-    episode = EncodedEpisode(**document, videos=videos, stats=stats)
-    with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
+    episode = EncodedEpisode(**simple | given)
+    try:
+        _read_columns(folder / ARRAYS, episode)
+    except _UNREADABLE as error:
+        raise READER.refusal(f"{folder / ARRAYS} cannot be read: {error}") from error
+    return episode
+
+
+def _arrays(statistics: dict[str, Any]) -> Statistics:
+    return {
+        kind: np.array(value, dtype=np.int64 if kind == "count" else np.float64)
+        for kind, value in statistics.items()
+    }
+
+
+def _counts(counts: list[list[int]]) -> PixelCounts:
+    return np.array(counts, dtype=np.int64)
+
+
+def _read_columns(path: Path, episode: EncodedEpisode) -> None:
+    with np.load(path, allow_pickle=False) as arrays:
         for key in arrays.files:
             kind, name = key.split("/", 1)
             if kind == "rows":
@@ -69,7 +129,9 @@ def load(folder: Path) -> EncodedEpisode:
                 ends = np.cumsum(arrays[f"sizes/{name}"])
                 files = np.split(arrays[key], ends[:-1])
                 episode.columns[name] = [file.tobytes() for file in files]
-    return episode
+    for name, values in episode.columns.items():
+        if len(values) != episode.length:
+            raise ValueError(f"{name} has {len(values)} rows, expected {episode.length}")
 
 
 def numbered(episodes: Path, index: int) -> Path:
@@ -91,8 +153,20 @@ def done(episodes: Path) -> list[int]:
 
 
 def clear_unfinished(episodes: Path) -> None:
-    """Delete what a killed process left half done."""
-    if episodes.is_dir():
-        for entry in list(episodes.iterdir()):
-            if not entry.name.isdigit():
-                shutil.rmtree(entry, ignore_errors=True)
+    """Delete what a killed process left half done, and what is damaged or of an older version."""
+    if not episodes.is_dir():
+        return
+    for entry in list(episodes.iterdir()):
+        if not (entry.name.isdigit() and _is_whole(entry)):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether it is all there; its rows, which may be gigabytes of pictures, are read later."""
+    try:
+        document = READER.load_json(folder / DOCUMENT, StoredEpisode)
+    except (OSError, DatasetError):
+        return False
+    return is_zipfile(folder / ARRAYS) and all(
+        (folder / name).is_file() for name in document.videos.values()
+    )

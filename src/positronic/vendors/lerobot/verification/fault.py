@@ -6,6 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from getiaction.text import printable
+
+REPAIR = "statistics"  # what `verify --repair` mends
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -16,15 +20,20 @@ class Fault:
         text: what was found, and what was expected.
         episode: the ``episode_index`` it concerns, or None for the whole file.
         unreadable: nothing of the file can be used, so that nothing more is said of it.
+        mend: what `verify --repair` has to be given to mend it, or None where that cannot.
+        note: it is as LeRobot writes it, and to be known all the same.
     """
 
     file: str
     text: str
     episode: int | None = None
     unreadable: bool = False
+    mend: str | None = None
+    note: bool = False
 
     def __str__(self) -> str:
-        where = self.file if self.episode is None else f"{self.file}: episode {self.episode}"
+        file = printable(self.file)
+        where = file if self.episode is None else f"{file}: episode {self.episode}"
         return f"{where}: {self.text}"
 
 

@@ -3,18 +3,28 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import configuronic as cfn
 
+from getiaction.documents import Document
+from getiaction.text import printable
 from positronic import storage
 from positronic.errors import DatasetError
+from positronic.vendors.lerobot.conversion.provenance import NAME, Provenance
 from positronic.vendors.lerobot.verification import layout
 from positronic.vendors.lerobot.verification.layout import Episode, Info
-from positronic.vendors.lerobot.verification.metadata_checks import CONTRACT, PROVENANCE
+from positronic.vendors.lerobot.verification.metadata_checks import CONTRACT
 
 # What decides how a video looks and how fast it is read; the rest is in info.json.
 _ENCODING = ("g", "crf", "preset")
+
+
+class _Codec(Document):
+    name: str
+
+
+class _Contract(Document):
+    codec: _Codec
 
 
 @cfn.config()
@@ -48,8 +58,9 @@ def summary(name: str, root: Path, sizes: Mapping[str, int]) -> Iterator[str]:
     lengths = [episode.length for episode in episodes]
     hours = sum(lengths) / said.fps / 3600
     yield f"dataset      {name}"
-    yield f"format       LeRobot {said.version}" + (
-        f", robot {said.robot_type}" * bool(said.robot_type)
+    robot = said.said.robot_type
+    yield f"format       LeRobot {printable(said.said.codebase_version)}" + (
+        f", robot {printable(robot)}" if robot else ""
     )
     yield f"episodes     {len(episodes)}" + _spread(lengths, said.fps)
     yield f"frames       {sum(lengths)} at {said.fps:g} fps, {hours:.2f} h"
@@ -74,7 +85,8 @@ def _features(said: Info) -> Iterator[str]:
         names = feature.get("names")
         listed = f" ({', '.join(map(str, names))})" if isinstance(names, list) else ""
         shape = "x".join(map(str, feature["shape"]))
-        yield f"feature      {name}: {feature['dtype']} {shape}{listed}"
+        shown = f"{name}: {feature['dtype']} {shape}{listed}"
+        yield f"feature      {printable(shown, 2000)}"
 
 
 def _cameras(said: Info, episodes: Sequence[Episode], sizes: Mapping[str, int]) -> Iterator[str]:
@@ -89,50 +101,36 @@ def _cameras(said: Info, episodes: Sequence[Episode], sizes: Mapping[str, int]) 
             *(f"{n} {noted[f'video.{n}']}" for n in _ENCODING if f"video.{n}" in noted),
             f"{_bytes(size)}, {_bytes(size / frames)} a frame",
         ]
-        yield f"camera       {key}: {', '.join(words)}"
+        yield f"camera       {printable(f'{key}: {", ".join(words)}', 400)}"
     for key in said.keys("image"):
         height, width = layout.size_of(said.features[key])
-        yield f"camera       {key}: pictures {height}x{width}, inside the tables"
+        yield f"camera       {printable(key)}: pictures {height}x{width}, inside the tables"
 
 
 def _tasks(root: Path, episodes: Sequence[Episode]) -> Iterator[str]:
     counts = Counter(task for episode in episodes for task in episode.tasks)
     for _, task in layout.read_tasks(root):
-        yield f"task         {task!r}: {counts[task]} episodes"
+        yield f"task         {printable(repr(task), 1000)}: {counts[task]} episodes"
 
 
 def _origin(root: Path) -> Iterator[str]:
     if (root / CONTRACT).is_file():
-        contract = layout.read_json(root, CONTRACT)
-        yield f"codec        {_at(contract, 'codec', 'name')}"
-    if (root / PROVENANCE).is_file():
-        document = layout.read_json(root, PROVENANCE)
-        yield f"written      {_at(document, 'written')}"
-        versions = _at(document, "versions")
-        if isinstance(versions, dict):
-            yield "by           " + ", ".join(f"{name} {v}" for name, v in versions.items())
-        commits = dict.fromkeys(_commits(document))
+        content = layout.read_text(root, CONTRACT)
+        codec = layout.READER.parse_json(content, _Contract, CONTRACT).codec
+        yield f"codec        {printable(codec.name)}"
+    if (root / NAME).is_file():
+        provenance = Provenance.parse(layout.read_text(root, NAME))
+        yield f"written      {printable(provenance.written)}"
+        if provenance.versions:
+            written_by = ", ".join(f"{name} {v}" for name, v in provenance.versions.items())
+            yield f"by           {printable(written_by, 400)}"
+        commits = dict.fromkeys(provenance.commits)
         if commits:
-            yield f"commit       {', '.join(commits)}"
-        refused = _at(document, "refused")
-        if refused:
-            yield f"left out     {len(refused)} recordings that were refused"
+            yield f"commit       {printable(', '.join(commits), 400)}"
+        if provenance.refused:
+            yield f"left out     {len(provenance.refused)} recordings that were refused"
     else:
         yield "written      not by positronic-to-lerobot"
-
-
-def _commits(document: Any) -> Iterator[str]:
-    """Of the project when it wrote the dataset, and at each append to it."""
-    appended = _at(document, "appended")
-    for record in (document, *(appended if isinstance(appended, list) else ())):
-        if found := _at(record, "commit"):
-            yield str(found)
-
-
-def _at(document: Any, *keys: str) -> Any:
-    for key in keys:
-        document = document.get(key) if isinstance(document, dict) else None
-    return document
 
 
 def _bytes(size: float) -> str:

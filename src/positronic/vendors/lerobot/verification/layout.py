@@ -4,7 +4,6 @@ LeRobot's own metadata class takes seconds to import and raises whatever pandas 
 file. What looks at a dataset to judge it needs each file's name with what is wrong in it.
 """
 
-import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +12,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from getiaction.dataset_info import (
+    DatasetInfo,
+    Statistics,
+    as_statistics,
+    parse_info,
+    parse_statistics,
+)
+from getiaction.documents import InvalidDocument, Reader, inside
+from getiaction.tables import open_table
+from getiaction.text import printable
 from positronic.errors import DatasetError
+from positronic.vendors.lerobot.verification.fault import first_of
 
+READER = Reader(error=DatasetError, size=1 << 28, allow_nan=True)
 INFO = "meta/info.json"
 STATS = "meta/stats.json"
 TASKS = "meta/tasks.parquet"
 EPISODES = "meta/episodes"
-# LeRobot's templates, for datasets that do not name others.
-DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+# Rows that a dataset may have, and seconds that a video may last: a year.
+LARGEST = 2**40
+LONGEST_S = 366 * 86400.0
 # Columns that LeRobot adds to every dataset.
 COUNTERS = {
     "timestamp": "float32",
@@ -33,23 +44,18 @@ COUNTERS = {
 # Neither numbers nor images: nothing is computed of these, and their shape says little.
 TEXT = ("string", "language")
 
-Statistics = dict[str, NDArray[Any]]
-
 
 @dataclass(frozen=True)
 class Info:
-    """``meta/info.json``."""
+    """``meta/info.json``; ``features`` are LeRobot's feature dicts, ``said`` all that it says."""
 
-    version: str
-    fps: int
+    said: DatasetInfo
     features: dict[str, dict[str, Any]]
-    total_episodes: int
-    total_frames: int
-    total_tasks: int
-    robot_type: str | None = None
-    splits: dict[str, str] = field(default_factory=dict)
-    data_path: str = DATA_PATH
-    video_path: str = VIDEO_PATH
+
+    @property
+    def fps(self) -> float:
+        """Rows per second."""
+        return self.said.fps
 
     @property
     def own(self) -> dict[str, dict[str, Any]]:
@@ -98,7 +104,8 @@ class Episode:
 
 def size_of(feature: Mapping[str, Any]) -> tuple[int, int]:
     """Height and width of a camera, whose shape LeRobot lets be HWC or CHW."""
-    shape, names = tuple(feature["shape"]), list(feature.get("names") or ())
+    shape, names = tuple(feature["shape"]), feature.get("names")
+    names = list(names) if isinstance(names, list | tuple) else []
     if "height" in names and "width" in names and len(names) == len(shape):
         return shape[names.index("height")], shape[names.index("width")]
     return shape[0], shape[1]
@@ -110,46 +117,32 @@ def is_depth(feature: Mapping[str, Any]) -> bool:
     return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
 
 
-def read_json(root: Path, name: str) -> Any:
-    """A JSON document of the dataset; DatasetError, naming the file, when it is none."""
+def read_text(root: Path, name: str) -> bytes:
+    """A document of the dataset; DatasetError, naming the file, when there is none."""
     try:
-        return json.loads((root / name).read_text(encoding="utf-8"))
+        return READER.read(inside(root, name))
     except FileNotFoundError as error:
         raise DatasetError(f"{name}: does not exist") from error
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{name}: cannot be read: {error}") from error
+    except (OSError, InvalidDocument) as error:
+        raise DatasetError(f"{name}: cannot be read: {_without(root / name, error)}") from error
 
 
 def read_info(root: Path) -> Info:
     """``meta/info.json``; DatasetError when the dataset is not of LeRobot's format v3."""
-    document = read_json(root, INFO)
-    try:
-        version = str(document["codebase_version"])
-        if not version.startswith("v3."):
-            raise DatasetError(
-                f"{INFO}: the dataset is of LeRobot's format {version}, expected v3.0;"
-                " LeRobot has a script that converts older ones"
-            )
-        features = {
-            name: dict(feature, dtype=str(feature["dtype"]), shape=tuple(feature["shape"]))
-            for name, feature in document["features"].items()
+    said = parse_info(read_text(root, INFO), INFO, READER)
+    features = {
+        name: {
+            "dtype": feature.dtype,
+            "shape": tuple(feature.shape),
+            "names": feature.names,
+            "info": feature.info or feature.video_info,
         }
-        if document["fps"] <= 0:
-            raise DatasetError(f"{INFO}: fps is {document['fps']}, expected more than 0")
-        return Info(
-            version=version,
-            fps=document["fps"],
-            features=features,
-            total_episodes=int(document.get("total_episodes", 0)),
-            total_frames=int(document.get("total_frames", 0)),
-            total_tasks=int(document.get("total_tasks", 0)),
-            robot_type=document.get("robot_type"),
-            splits=document.get("splits") or {},
-            data_path=document.get("data_path") or DATA_PATH,
-            video_path=document.get("video_path") or VIDEO_PATH,
-        )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DatasetError(f"{INFO}: is not LeRobot's: {error!r}") from error
+        for name, feature in said.features.items()
+    }
+    for name, feature in features.items():
+        if feature["dtype"] in ("video", "image") and len(feature["shape"]) != 3:
+            raise DatasetError(f"{INFO}: camera {printable(name)} has shape {feature['shape']}")
+    return Info(said, features)
 
 
 def read_tasks(root: Path) -> list[tuple[int, str]]:
@@ -159,14 +152,16 @@ def read_tasks(root: Path) -> list[tuple[int, str]]:
         others = [name for name in table.column_names if name != "task_index"]
         # pandas keeps the tasks as an index without a name in datasets of older versions.
         name = "task" if "task" in others else others[0]
-        return list(zip(table["task_index"].to_pylist(), table[name].to_pylist(), strict=True))
+        indices = [_number(index) for index in table["task_index"].to_pylist()]
+        tasks = [_text(task) for task in table[name].to_pylist()]
+        return list(zip(indices, tasks, strict=True))
 
     return read_table(root, TASKS, pairs)
 
 
 def read_stats(root: Path) -> dict[str, Statistics]:
     """``meta/stats.json``, arrays float64."""
-    return _arrays(read_json(root, STATS), STATS)
+    return parse_statistics(read_text(root, STATS), STATS, READER)
 
 
 def episode_tables(root: Path) -> list[str]:
@@ -191,76 +186,126 @@ def read_episodes(root: Path, name: str, info: Info) -> list[Episode]:
                 feature, statistic = column.removeprefix("stats/").rsplit("/", 1)
                 if value is not None:
                     nested.setdefault(feature, {})[statistic] = value
-            found.append(_episode(row, _arrays(nested, name), name, info))
+            found.append(_episode(row, as_statistics(nested), name, info))
         return found
 
     return read_table(root, name, rows)
 
 
 def read_table[T](
-    root: Path, name: str, read: Callable[[Any], T], leave_out: Collection[str] = ()
+    root: Path,
+    name: str,
+    read: Callable[[Any], T],
+    leave_out: Collection[str] = (),
+    only: Collection[str] | None = None,
 ) -> T:
-    """What ``read`` makes of a parquet file's columns but for those to ``leave_out``.
+    """What ``read`` makes of a parquet file's columns: ``only`` these, or all but ``leave_out``.
 
     Raises:
         DatasetError: the file is damaged, or not what ``read`` expects; it is named.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
-        with pq.ParquetFile(root / name, page_checksum_verification=True) as file:
-            wanted = [c for c in file.schema_arrow.names if c not in leave_out]
-            return read(file.read(columns=wanted, use_threads=False))
+        with open_table(inside(root, name)) as table:
+            names = table.names
+            wanted = [c for c in names if c not in leave_out and (only is None or c in only)]
+            read_columns = table.read(wanted)
     except FileNotFoundError as error:
         raise DatasetError(f"{name}: does not exist") from error
-    except (OSError, pa.ArrowException) as error:
-        raise DatasetError(f"{name}: cannot be read: {one_line(error)}") from error
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (OSError, InvalidDocument) as error:
+        raise DatasetError(f"{name}: cannot be read: {_without(root / name, error)}") from error
+    try:
+        return read(read_columns)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise DatasetError(f"{name}: is not LeRobot's: {one_line(error)}") from error
+
+
+def _without(path: Path, error: Exception) -> str:
+    """The message of an error, without the path that it begins with."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return str(error).removeprefix(str(path)).lstrip(": ")
+
+
+def array_of(table: Any, name: str, feature: Mapping[str, Any]) -> NDArray[Any]:
+    """A column of a parquet table as an array ``(T,)``, or ``(T, *shape)``.
+
+    Raises:
+        ValueError: it is missing, or its values are not what the feature says.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if name not in table.column_names:
+        raise ValueError("is missing")
+    column = table[name].combine_chunks()
+    array = column.storage if isinstance(column, pa.ExtensionArray) else column
+    shape = feature["shape"] if tuple(feature["shape"]) != (1,) else ()
+    for size in shape:
+        if array.null_count:
+            raise ValueError(f"{array.null_count} values are empty")
+        if not hasattr(array, "flatten") or not hasattr(array.type, "value_type"):
+            raise ValueError(f"its values have fewer dimensions than {tuple(shape)}")
+        lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+        if (wrong := lengths != size).any():
+            at, more = first_of(wrong)
+            raise ValueError(f"row {at} has {lengths[at]} values, expected {size}{more}")
+        array = array.flatten()
+    kind = pa.type_for_alias(feature["dtype"])
+    if array.type != kind:
+        raise ValueError(f"is of type {array.type}, expected {kind}")
+    if array.null_count:
+        raise ValueError(f"{array.null_count} values are empty")
+    return np.asarray(array.to_numpy(zero_copy_only=False)).reshape(len(table), *shape)
 
 
 def _episode(
     row: Mapping[str, Any], stats: dict[str, Statistics], name: str, info: Info
 ) -> Episode:
-    def place(prefix: str) -> dict[str, int]:
-        return {part: int(row[f"{prefix}/{part}"]) for part in ("chunk_index", "file_index")}
+    def place(prefix: str) -> tuple[int, int]:
+        return _number(row[f"{prefix}/chunk_index"]), _number(row[f"{prefix}/file_index"])
 
     videos = {
         key: Clip(
-            info.video_path.format(video_key=key, **place(f"videos/{key}")),
-            float(row[f"videos/{key}/from_timestamp"]),
-            float(row[f"videos/{key}/to_timestamp"]),
+            info.said.video_file(key, *place(f"videos/{key}")),
+            _seconds(row[f"videos/{key}/from_timestamp"]),
+            _seconds(row[f"videos/{key}/to_timestamp"]),
         )
         for key in info.keys("video")
     }
     return Episode(
-        index=int(row["episode_index"]),
-        length=int(row["length"]),
-        start=int(row["dataset_from_index"]),
-        stop=int(row["dataset_to_index"]),
-        tasks=tuple(row["tasks"]),
+        index=_number(row["episode_index"]),
+        length=_number(row["length"]),
+        start=_number(row["dataset_from_index"]),
+        stop=_number(row["dataset_to_index"]),
+        tasks=tuple(_text(task) for task in row["tasks"]),
         table=name,
-        data=info.data_path.format(**place("data")),
+        data=info.said.data_file(*place("data")),
         videos=videos,
         stats=stats,
     )
 
 
-def _arrays(stats: Any, name: str) -> dict[str, Statistics]:
-    try:
-        return {
-            feature: {
-                statistic: np.atleast_1d(np.asarray(value, dtype=np.float64))
-                for statistic, value in recorded.items()
-            }
-            for feature, recorded in stats.items()
-        }
-    except (AttributeError, TypeError, ValueError) as error:
-        raise DatasetError(f"{name}: its statistics are no numbers: {one_line(error)}") from error
+def _number(value: Any) -> int:
+    """A count, or a number of an episode, a row or a file; ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LARGEST:
+        raise ValueError(f"expected a whole number from 0 to {LARGEST}, found {value!r}")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    """A time in a video; ValueError for anything else."""
+    if not isinstance(value, int | float) or not 0 <= value < LONGEST_S:
+        raise ValueError(f"expected seconds from 0 to {LONGEST_S:g}, found {value!r}")
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected the text of a task, found {printable(repr(value))}")
+    return value
 
 
 def one_line(error: Exception) -> str:
     """The message of a library's error, of which only the first line is for people."""
     text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__
+    return printable(text[0]) if text else type(error).__name__

@@ -1,23 +1,26 @@
 """Whether ``meta/`` of a LeRobot dataset agrees with itself and with the files that are there."""
 
-import json
-import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from getiaction.dataset_info import Statistics
+from getiaction.documents import InvalidDocument, inside, plain
+from getiaction.text import printable
 from positronic.codec import Contract, stats_digest
 from positronic.codec.contract import FILE_NAME
 from positronic.errors import ContractError, DatasetError
-from positronic.vendors.lerobot.verification import layout, statistics_checks
-from positronic.vendors.lerobot.verification.fault import Fault, listed
-from positronic.vendors.lerobot.verification.layout import Episode, Info, Statistics
+from positronic.vendors.lerobot.conversion.provenance import NAME as PROVENANCE
+from positronic.vendors.lerobot.conversion.provenance import Provenance
+from positronic.vendors.lerobot.verification import layout
+from positronic.vendors.lerobot.verification.fault import REPAIR, Fault, listed
+from positronic.vendors.lerobot.verification.layout import Episode, Info
 
 CONTRACT = f"meta/{FILE_NAME}"
-PROVENANCE = "meta/provenance.json"
-# Of recordings that were given no identity, whose source has to do.
-NO_UID = (None, "ts-0")
 # Where a file that nothing refers to is read all the same, or was left by an interrupted writer.
 _OWNED = ("data", "videos", "images", "meta")
 
@@ -32,9 +35,9 @@ def info_faults(
 ) -> Iterator[Fault]:
     """Counts and columns of ``info.json``."""
     counted = {
-        "total_episodes": (info.total_episodes, len(episodes)),
-        "total_frames": (info.total_frames, sum(episode.length for episode in episodes)),
-        "total_tasks": (info.total_tasks, len(tasks)),
+        "total_episodes": (info.said.total_episodes, len(episodes)),
+        "total_frames": (info.said.total_frames, sum(episode.length for episode in episodes)),
+        "total_tasks": (info.said.total_tasks, len(tasks)),
     }
     for name, (said, there) in counted.items():
         if said != there:
@@ -43,12 +46,11 @@ def info_faults(
         feature = info.features.get(name)
         if feature is None or feature["dtype"] != dtype or tuple(feature["shape"]) != (1,):
             yield Fault(layout.INFO, f"feature {name} is not {dtype} of shape (1,)")
-    for name, span in info.splits.items():
-        ends = str(span).split(":")
-        inside = len(ends) == 2 and all(end.isdigit() for end in ends)
-        if not inside or not int(ends[0]) <= int(ends[1]) <= len(episodes):
-            text = f"split {name} is {span!r}, there are {len(episodes)} episodes"
-            yield Fault(layout.INFO, text)
+    for name, span in (info.said.splits or {}).items():
+        ends = re.fullmatch(r"([0-9]{1,15}):([0-9]{1,15})", str(span))
+        if ends is None or not int(ends[1]) <= int(ends[2]) <= len(episodes):
+            found = f"split {printable(name)} is {printable(repr(span))}"
+            yield Fault(layout.INFO, f"{found}, there are {len(episodes)} episodes")
 
 
 def task_faults(tasks: Sequence[tuple[int, str]]) -> Iterator[Fault]:
@@ -91,21 +93,16 @@ def episode_faults(
             yield fault(f"its tasks are not in {layout.TASKS}: {said}")
 
 
-def stats_faults(
-    recorded: dict[str, Statistics], info: Info, episodes: Sequence[Episode], ours: bool
-) -> Iterator[Fault]:
-    """``stats.json`` against the episodes' statistics, of which it is LeRobot's sum."""
-    for feature, wrong in statistics_checks.of_dataset(
-        recorded, [e.stats for e in episodes], ours=ours
-    ):
-        yield Fault(layout.STATS, f"{feature}: {wrong}")
+def stats_faults(recorded: dict[str, Statistics], info: Info) -> Iterator[Fault]:
+    """Gaps and no numbers in ``stats.json``."""
     for feature, stats in recorded.items():
-        if not all(math.isfinite(v) for array in stats.values() for v in array.ravel()):
-            yield Fault(layout.STATS, f"{feature}: holds NaN or infinity")
+        if not all(np.isfinite(array).all() for array in stats.values()):
+            yield Fault(layout.STATS, f"{printable(feature)}: holds NaN or infinity", mend=REPAIR)
     texts = info.keys(*layout.TEXT)
     missing = [name for name in info.own if name not in recorded and name not in texts]
     if missing and recorded:
-        yield Fault(layout.STATS, f"there are no statistics of {', '.join(missing)}")
+        text = f"there are no statistics of {', '.join(map(printable, missing))}"
+        yield Fault(layout.STATS, text, mend=REPAIR)
 
 
 def contract_faults(root: Path, info: Info, recorded: dict[str, Statistics]) -> Iterator[Fault]:
@@ -120,9 +117,9 @@ def contract_faults(root: Path, info: Info, recorded: dict[str, Statistics]) -> 
     except Exception as error:  # a codec that this version cannot make
         yield Fault(CONTRACT, f"its codec cannot be made: {layout.one_line(error)}")
         return
-    plain = json.loads(json.dumps({n: _bare(f) for n, f in info.own.items()}))
-    for name in dict.fromkeys([*contract.features, *plain]):
-        said, there = contract.features.get(name), plain.get(name)
+    ours = plain({n: _bare(f) for n, f in info.own.items()})
+    for name in dict.fromkeys([*contract.features, *ours]):
+        said, there = contract.features.get(name), ours.get(name)
         if said is None or there is None:
             where = layout.INFO if there is None else "it"
             yield Fault(CONTRACT, f"feature {name} is missing in {where}")
@@ -131,7 +128,7 @@ def contract_faults(root: Path, info: Info, recorded: dict[str, Statistics]) -> 
     if contract.fps != info.fps:
         yield Fault(CONTRACT, f"fps is {contract.fps:g}, {layout.INFO} says {info.fps:g}")
     if recorded and contract.stats_digest != stats_digest(recorded, contract.features):
-        yield Fault(CONTRACT, f"stats_digest is not that of {layout.STATS}")
+        yield Fault(CONTRACT, f"stats_digest is not that of {layout.STATS}", mend=REPAIR)
 
 
 def _bare(feature: dict[str, Any]) -> dict[str, Any]:
@@ -142,26 +139,27 @@ def _bare(feature: dict[str, Any]) -> dict[str, Any]:
 def provenance_faults(root: Path, episodes: Sequence[Episode]) -> Iterator[Fault]:
     """Every episode comes from one recording, and no recording came in twice."""
     try:
-        document = layout.read_json(root, PROVENANCE)
-        recordings = [(e["uid"], str(e["source"]), e["frames"]) for e in document["episodes"]]
-    except (DatasetError, KeyError, TypeError) as error:
-        text = str(error).removeprefix(f"{PROVENANCE}: ")
-        yield Fault(PROVENANCE, text if isinstance(error, DatasetError) else f"lacks {text}")
+        recordings = Provenance.parse(layout.read_text(root, PROVENANCE)).episodes
+    except DatasetError as error:
+        yield Fault(PROVENANCE, str(error).removeprefix(PROVENANCE).lstrip(": "))
         return
     if len(recordings) != len(episodes):
         text = f"names {len(recordings)} recordings, there are {len(episodes)} episodes"
         yield Fault(PROVENANCE, text)
         return
-    first: dict[Any, int] = {}
-    for episode, (uid, source, frames) in zip(episodes, recordings, strict=True):
-        if frames != episode.length:
-            text = f"{source} gave {frames} frames, the episode has {episode.length}"
+    first: dict[str, int] = {}
+    for episode, recording in zip(episodes, recordings, strict=True):
+        source = printable(recording.source)
+        if recording.frames != episode.length:
+            text = f"{source} gave {recording.frames} frames, the episode has {episode.length}"
             yield Fault(PROVENANCE, text, episode.index)
-        identity = source if uid in NO_UID else uid
-        if identity in first:
-            text = f"is the same recording as episode {first[identity]}: {source} (uid {uid})"
+        if recording.key in first:
+            text = (
+                f"is the same recording as episode {first[recording.key]}: {source}"
+                f" (uid {printable(recording.uid)})"
+            )
             yield Fault(PROVENANCE, text, episode.index)
-        first.setdefault(identity, episode.index)
+        first.setdefault(recording.key, episode.index)
 
 
 def file_faults(root: Path, episodes: Sequence[Episode], tables: Sequence[str]) -> Iterator[Fault]:
@@ -171,7 +169,12 @@ def file_faults(root: Path, episodes: Sequence[Episode], tables: Sequence[str]) 
         for name in (episode.data, *(clip.file for clip in episode.videos.values())):
             owners.setdefault(name, []).append(episode.index)
     for name, indices in owners.items():
-        if not (root / name).is_file():
+        try:
+            there = inside(root, name).is_file()
+        except InvalidDocument as error:
+            yield Fault(name, str(error), unreadable=True)
+            continue
+        if not there:
             yield Fault(
                 name, f"does not exist; episode {listed(indices)} should be in it", unreadable=True
             )

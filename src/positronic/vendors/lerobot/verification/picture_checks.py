@@ -8,11 +8,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import DecompressionBombError
 
+from getiaction.dataset_info import Statistics
+from getiaction.documents import inside
+from getiaction.tables import open_table
 from positronic.vendors.lerobot.conversion import statistics
 from positronic.vendors.lerobot.verification import statistics_checks
 from positronic.vendors.lerobot.verification.fault import Fault
-from positronic.vendors.lerobot.verification.layout import Episode, Statistics, one_line, size_of
+from positronic.vendors.lerobot.verification.layout import Episode, one_line, size_of
+
+# What Pillow raises on a damaged picture, and on one that would take all memory.
+UNDECODABLE: tuple[type[Exception], ...] = (
+    ValueError,
+    OSError,
+    SyntaxError,
+    DecompressionBombError,
+)
 
 
 @dataclass(frozen=True)
@@ -31,24 +43,21 @@ class PicturesCheck:
 
     def run(self) -> list[Fault]:
         """Decode and say what is wrong."""
-        import pyarrow.parquet as pq
-
         counted = {episode.index: statistics.ImageStatistics() for episode in self.episodes}
         numbers = dict.fromkeys(counted, 0)
         texts: dict[int, str] = {}
         size = size_of(self.feature)
-        with pq.ParquetFile(self.root / self.file, page_checksum_verification=True) as file:
-            columns = ["episode_index", self.key]
-            for batch in file.iter_batches(batch_size=64, columns=columns, use_threads=False):
+        with open_table(inside(self.root, self.file)) as table:
+            for batch in table.batches(64, ["episode_index", self.key]):
                 for row in batch.to_pylist():
                     episode = row["episode_index"]
                     if episode not in counted:
                         continue
                     try:
-                        image = _picture(row[self.key], size)
+                        image = picture(row[self.key], size)
                         if self.kind:
                             counted[episode].add(image)
-                    except (ValueError, OSError, SyntaxError) as error:  # Pillow raises all three
+                    except UNDECODABLE as error:
                         text = f"{self.key} of frame {numbers[episode]} cannot be decoded"
                         texts.setdefault(episode, f"{text}: {one_line(error)}")
                     numbers[episode] += 1
@@ -72,7 +81,8 @@ def compared(
     return [Fault(file, text, episode.index)] if text else []
 
 
-def _picture(cell: dict[str, Any] | None, size: tuple[int, int]) -> NDArray[np.uint8]:
+def picture(cell: dict[str, Any] | None, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The picture ``(H, W, 3)`` of a table's cell; ValueError where it has another size."""
     from PIL import Image
 
     if not cell or cell["bytes"] is None:

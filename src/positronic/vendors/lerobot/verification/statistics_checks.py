@@ -18,9 +18,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from getiaction.dataset_info import Statistics
 from positronic.vendors.lerobot.conversion import statistics
+from positronic.vendors.lerobot.conversion.statistics import MOMENTS, PixelCounts
 from positronic.vendors.lerobot.verification.fault import first_of
-from positronic.vendors.lerobot.verification.layout import Statistics
+from positronic.vendors.lerobot.verification.layout import one_line
 
 EXACT = 1e-6  # of the largest value
 SUMMED_MEAN, SUMMED_STD = 1e-3, 0.02  # of the largest value
@@ -29,18 +31,28 @@ ENCODED_LOSS = 0.45  # of the deviation
 SAMPLED = 0.1  # of white
 HISTOGRAM = 1e-3  # of the range
 
-MOMENTS = ("min", "max", "mean", "std")
 # What a camera's statistics were computed from, compared with the frames that are there.
 Kind = Literal["same", "encoded", "sampled"]
 
 
 def of_vectors(recorded: Statistics, values: NDArray[Any], *, ours: bool) -> str | None:
     """What is wrong with the recorded statistics of ``values`` ``(T, ...)``; None if nothing is."""
+    return moments(recorded, values, ours=ours) or quantiles(recorded, values, ours=ours)
+
+
+def moments(recorded: Statistics, values: NDArray[Any], *, ours: bool) -> str | None:
+    """What is wrong with all but the quantiles, as `of_vectors`."""
     expected = statistics.of_vectors(values)
-    if ours:
-        return _differs(recorded, expected, _tolerances(expected, expected))
-    found = _differs(recorded, expected, _tolerances(expected, MOMENTS, ours=False))
-    return found or _quantiles_outside(recorded, values.reshape(len(values), -1))
+    return _differs(recorded, expected, _tolerances(expected, MOMENTS, ours=ours))
+
+
+def quantiles(recorded: Statistics, values: NDArray[Any], *, ours: bool) -> str | None:
+    """What is wrong with the quantiles, as `of_vectors`."""
+    if not ours:
+        rows = values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1)
+        return _quantiles_outside(recorded, rows)
+    expected = statistics.of_vectors(values)
+    return _differs(recorded, expected, _tolerances(expected, statistics.quantile_names()))
 
 
 def of_images(recorded: Statistics, expected: Statistics, kind: Kind) -> str | None:
@@ -55,23 +67,57 @@ def of_images(recorded: Statistics, expected: Statistics, kind: Kind) -> str | N
     return _differs(recorded, expected, close) or _disordered(recorded)
 
 
-def of_dataset(
-    recorded: Mapping[str, Statistics], episodes: Sequence[Mapping[str, Statistics]], *, ours: bool
-) -> Iterable[tuple[str, str]]:
-    """Features of ``stats.json`` that are not what LeRobot makes of the episodes', and why."""
-    from lerobot.datasets.compute_stats import aggregate_feature_stats
+def of_camera(
+    recorded: Statistics,
+    episodes: Sequence[Statistics],
+    counts: PixelCounts | None,
+    *,
+    ours: bool,
+) -> str | None:
+    """What is wrong with a camera's statistics in ``stats.json``; None if nothing is.
 
-    for feature in sorted({name for stats in episodes for name in stats} & recorded.keys()):
-        parts = [dict(stats[feature]) for stats in episodes if feature in stats]
-        try:
-            expected = aggregate_feature_stats(parts)
-        except (KeyError, ValueError) as error:
-            yield feature, f"does not follow from the episodes' statistics: {error}"
-            continue
-        names = expected if ours else MOMENTS
-        found = _differs(recorded[feature], expected, _tolerances(expected, names, ours=ours))
-        if found:
-            yield feature, found
+    Args:
+        recorded: They.
+        episodes: Those of every episode, from which all but the quantiles follow.
+        counts: Of all pixels, from which the quantiles follow; None where nobody counted them.
+        ours: Whether they must be exact.
+    """
+    try:
+        expected = pooled_of(episodes)
+    except (KeyError, ValueError, IndexError) as error:
+        return f"does not follow from the episodes' statistics: {one_line(error)}"
+    found = _differs(recorded, expected, _tolerances(expected, MOMENTS, ours=ours))
+    if found or not ours:
+        return found
+    names = statistics.quantile_names()
+    if counts is not None:
+        expected = statistics.of_camera(expected, counts)
+    elif all(_same(episodes[0], each, names) for each in episodes):
+        expected |= {name: episodes[0][name] for name in names if name in episodes[0]}
+    else:
+        return "its quantiles are the means of the episodes', not those of all pixels"
+    return _differs(recorded, expected, _tolerances(expected, names))
+
+
+def pooled_of(episodes: Sequence[Statistics]) -> Statistics:
+    """All but the quantiles of a camera, from those of its episodes.
+
+    Raises:
+        KeyError, ValueError, IndexError: one of them is missing, or of another shape.
+    """
+    found: Statistics | None = None
+    with np.errstate(all="ignore"):
+        for each in episodes:
+            found = statistics.pooled(found, each)
+    if found is None:
+        raise ValueError("there are no episodes")
+    return found
+
+
+def _same(one: Statistics, other: Statistics, names: Sequence[str]) -> bool:
+    return all(
+        name in one and name in other and np.array_equal(one[name], other[name]) for name in names
+    )
 
 
 def _tolerances(

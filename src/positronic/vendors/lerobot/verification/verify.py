@@ -1,9 +1,7 @@
 """``positronic-to-lerobot verify``: proves a LeRobot dataset whole, or names each fault."""
 
-import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,16 +9,23 @@ from typing import Protocol
 
 import configuronic as cfn
 
+from getiaction.dataset_info import Statistics
 from positronic import storage
 from positronic.errors import DatasetError, UsageError
 from positronic.progress import bar
-from positronic.vendors.lerobot.verification import layout, metadata_checks, statistics_checks
-from positronic.vendors.lerobot.verification.fault import Fault
+from positronic.vendors.lerobot.conversion.repair import repair_statistics
+from positronic.vendors.lerobot.verification import (
+    layout,
+    metadata_checks,
+    statistics_checks,
+    totals_checks,
+)
+from positronic.vendors.lerobot.verification.fault import REPAIR, Fault
 from positronic.vendors.lerobot.verification.layout import Episode, Info, is_depth
 from positronic.vendors.lerobot.verification.picture_checks import PicturesCheck
+from positronic.vendors.lerobot.verification.processes import number_of, processes
 from positronic.vendors.lerobot.verification.row_checks import RowsCheck
 from positronic.vendors.lerobot.verification.video_checks import FramesCheck, PacketsCheck
-from positronic.worker_pool import worker_pool
 
 FOREIGN = (
     "it has no contract, so positronic-to-lerobot did not write it: statistics are compared"
@@ -35,9 +40,6 @@ class Check(Protocol):
         """What is wrong."""
 
 
-type RunAll = Callable[[Callable[[Check], list[Fault]], Iterable[Check]], Iterable[list[Fault]]]
-
-
 @dataclass(frozen=True)
 class Verdict:
     """What an examination found.
@@ -49,6 +51,7 @@ class Verdict:
         frames: number of rows, by it.
         cameras: number of cameras.
         decoded: whether frames were decoded.
+        mendable: faults, and notes, that a repair mends.
     """
 
     faults: tuple[Fault, ...]
@@ -57,6 +60,7 @@ class Verdict:
     frames: int
     cameras: int
     decoded: bool
+    mendable: tuple[Fault, ...] = ()
 
     def summary(self, name: str) -> str:
         """One line."""
@@ -69,7 +73,9 @@ class Verdict:
 
 
 @cfn.config()
-def verify(dataset_root: str, decode: bool = True, workers: int | None = None) -> int:
+def verify(
+    dataset_root: str, decode: bool = True, workers: int | None = None, repair: str | None = None
+) -> int:
     """Prove a LeRobot dataset whole, or name each fault with file and episode.
 
     Ends with 0 if the dataset is whole, and with 1 if it has faults, each on one line.
@@ -78,12 +84,29 @@ def verify(dataset_root: str, decode: bool = True, workers: int | None = None) -
         dataset_root: The dataset's directory, or s3://bucket/key.
         decode: Decode every frame; otherwise only the videos' packets and times are read.
         workers: Processes that read; by default one per processor.
+        repair: Give "statistics" to write meta/stats.json anew from all rows and pixels, where
+            that is all that is wrong. Readers find the old dataset or the new, whole.
     """
+    if repair not in (None, REPAIR):
+        raise UsageError(f"--repair={repair}: give {REPAIR}")
     verdict = verify_dataset(storage.fetch(dataset_root), decode=decode, workers=workers)
+    if repair and verdict.mendable:
+        others = [fault for fault in verdict.faults if not fault.mend]
+        if not others:
+            mended = repair_statistics(dataset_root, workers)
+            print(f"{dataset_root}: the statistics of {mended.words} were written anew")
+            verdict = verify_dataset(storage.fetch(dataset_root), decode=decode, workers=workers)
+        else:
+            print(f"nothing was repaired: there is more wrong than {REPAIR}", file=sys.stderr)
     for fault in verdict.faults:
         print(f"fault: {fault}")
     for note in verdict.notes:
         print(f"note: {note}")
+    if verdict.mendable and not repair:
+        print(
+            "note: mend the statistics by `positronic-to-lerobot verify"
+            f" --dataset_root={dataset_root} --repair={REPAIR}`"
+        )
     print(verdict.summary(dataset_root))
     return 1 if verdict.faults else 0
 
@@ -94,11 +117,10 @@ def verify_dataset(root: Path, *, decode: bool = True, workers: int | None = Non
     Raises:
         DatasetError: there is no dataset, or a process that looked at it was killed.
     """
-    if workers is not None and workers < 1:
-        raise UsageError(f"--workers={workers}: give at least 1")
-    if not (root / layout.INFO).is_file():
+    number = number_of(workers)
+    if not (root / layout.INFO).exists():
         raise DatasetError(f"{root} is not a LeRobot dataset: it has no {layout.INFO}")
-    return _Examination(root, decode).run(workers or len(os.sched_getaffinity(0)))
+    return _Examination(root, decode).run(number)
 
 
 class _Examination:
@@ -123,30 +145,44 @@ class _Examination:
         if not self._faults:
             stats = self._read(layout.read_stats) or {}
             self._meta(info, tables, tasks, stats)
-            with _pool(workers) as run_all:
-                checks = [*self._rows(info, dict(tasks)), *self._packets(info)]
-                found = run_all(_run, checks)
-                # LeRobot, which this needs, takes seconds to import: while the processes read.
-                self._faults += metadata_checks.stats_faults(
-                    stats, info, self._episodes, self._ours
-                )
-                self._collect(found, len(checks), "verifying", "file")
+            with processes(workers) as run_all:
+                checks = [
+                    *self._rows(info, dict(tasks)),
+                    *self._packets(info),
+                    *totals_checks.checks_of(
+                        self._root, info, self._frames_told, stats, ours=self._ours
+                    ),
+                ]
+                self._collect(run_all(_run, checks), len(checks), "verifying", "file")
                 checks = [*self._pictures(info), *self._frames(info)] if self._decode else []
                 self._collect(run_all(_run, checks), len(checks), "decoding", "video")
         return self._verdict(len(info.keys("video", "image")))
 
     def _verdict(self, cameras: int) -> Verdict:
-        frames = sum(episode.length for episode in self._episodes)
-        notes = () if self._ours else (FOREIGN,)
-        faults, episodes = tuple(self._faults), len(self._episodes)
-        return Verdict(faults, notes, episodes, frames, cameras, self._decode)
+        notes = [str(fault) for fault in self._faults if fault.note]
+        if not self._ours:
+            notes = [FOREIGN, *(f"{note}: LeRobot takes the episodes' mean" for note in notes)]
+        faults = tuple(fault for fault in self._faults if not fault.note)
+        mendable = tuple(fault for fault in self._faults if fault.mend)
+        return Verdict(
+            faults,
+            tuple(notes),
+            len(self._episodes),
+            self._frames_told,
+            cameras,
+            self._decode,
+            mendable,
+        )
+
+    @property
+    def _frames_told(self) -> int:
+        return sum(episode.length for episode in self._episodes)
 
     def _read[T](self, read: Callable[[Path], T]) -> T | None:
         try:
             return read(self._root)
         except DatasetError as error:
-            file, _, text = str(error).partition(": ")
-            self._faults.append(Fault(file, text, unreadable=True))
+            self._faults.append(_unreadable(str(error)))
             return None
 
     def _meta(
@@ -154,13 +190,17 @@ class _Examination:
         info: Info,
         tables: Sequence[str],
         tasks: Sequence[tuple[int, str]],
-        stats: dict[str, layout.Statistics],
+        stats: dict[str, Statistics],
     ) -> None:
         episodes = self._episodes
         self._faults += metadata_checks.info_faults(info, episodes, tasks)
         self._faults += metadata_checks.task_faults(tasks)
         self._faults += metadata_checks.episode_faults(episodes, tasks)
         self._faults += metadata_checks.file_faults(self._root, episodes, tables)
+        self._faults += metadata_checks.stats_faults(stats, info)
+        self._faults += totals_checks.camera_faults(
+            self._root, info, episodes, stats, ours=self._ours
+        )
         if self._ours:
             self._faults += metadata_checks.contract_faults(self._root, info, stats)
             self._faults += metadata_checks.provenance_faults(self._root, episodes)
@@ -216,30 +256,15 @@ class _Examination:
         return ours if self._ours else "sampled"
 
 
-@contextmanager
-def _pool(workers: int) -> Iterator[RunAll]:
-    """A ``map`` over processes, or over none if one is enough."""
-    if workers == 1:
-        yield map
-        return
-    try:
-        with worker_pool(workers, _one_thread) as pool:
-            yield pool.map
-    except BrokenProcessPool as error:
-        raise DatasetError(
-            "a process that read the dataset was killed, probably for want of memory;"
-            " try --workers=1"
-        ) from error
+def _unreadable(message: str) -> Fault:
+    """What is wrong with a file of ``meta/``, given the message that begins with its name."""
+    file = message.split(maxsplit=1)[0].rstrip(":")
+    mend = REPAIR if file == layout.STATS else None
+    return Fault(file, message.removeprefix(file).lstrip(": "), unreadable=True, mend=mend)
 
 
 def _video(episode: Episode, key: str) -> str:
     return episode.videos[key].file
-
-
-def _one_thread() -> None:
-    import cv2
-
-    cv2.setNumThreads(1)  # the processes already share out the processors
 
 
 def _run(check: Check) -> list[Fault]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from getiaction.documents import InvalidDocument, inside
 from positronic.vendors.lerobot.conversion import statistics
 from positronic.vendors.lerobot.verification import statistics_checks
 from positronic.vendors.lerobot.verification.fault import Fault, first_of
@@ -20,6 +21,13 @@ from positronic.vendors.lerobot.verification.layout import Clip, Episode, one_li
 from positronic.vendors.lerobot.verification.picture_checks import compared
 
 TOLERANCE_S = 1e-4
+MANY = 100_000
+LARGEST = 1 << 26  # pixels of a picture: 8192 x 8192
+# Formats that hold their frames themselves: a playlist would have other files opened, or addresses.
+ALONE = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts",
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class PacketsCheck:
         """Read the packets and say what is wrong."""
         try:
             texts, times, rate = self._stream()
-        except _broken() as error:
+        except broken() as error:
             return [Fault(self.file, f"cannot be read: {_said(error)}", unreadable=True)]
         faults = [Fault(self.file, text) for text in texts]
         rows = sum(episode.length for episode in self.episodes)
@@ -52,9 +60,7 @@ class PacketsCheck:
 
     def _stream(self) -> tuple[list[str], NDArray[np.float64], float]:
         """What the header says amiss, the packets' times in seconds, ascending, and the rate."""
-        import av
-
-        with av.open(str(self.root / self.file)) as container:
+        with _opened(self.root, self.file) as container:
             stream = container.streams.video[0]
             size = (stream.height, stream.width)
             rate = float(stream.average_rate or 0)
@@ -96,7 +102,9 @@ class PacketsCheck:
             )
 
     def _times(self, episode: Episode, times: NDArray[np.float64], rate: float) -> Iterator[str]:
-        rows = (np.arange(episode.length) / self.fps).astype(np.float32).astype(np.float64)
+        # An absurd length would take all memory.
+        count = min(episode.length, len(times) + MANY)
+        rows = (np.arange(count) / self.fps).astype(np.float32).astype(np.float64)
         asked = episode.videos[self.key].start + rows
         numbers = np.rint(asked * rate).astype(np.int64)
         if (gone := (numbers < 0) | (numbers >= len(times))).any():
@@ -135,15 +143,11 @@ class FramesCheck:
         counted = statistics.ImageStatistics()
         number = 0
         try:
-            for frame in _decoded(self.root / self.file, self.episode.videos[self.key], self.fps):
+            for frame in frames_of(self.root, self.key, self.episode, self.fps):
                 if self.kind:
                     counted.add(frame.to_ndarray(format="rgb24"))
                 number += 1
-                if number == self.episode.length:
-                    break
-            else:
-                raise ValueError("the video ends")
-        except _broken() as error:
+        except broken() as error:
             text = f"frame {number} cannot be decoded: {_said(error)}"
             return [Fault(self.file, text, self.episode.index)]
         if not self.kind:
@@ -151,25 +155,44 @@ class FramesCheck:
         return compared(self.episode, self.key, self.file, counted.result(), self.kind)
 
 
-def _broken() -> tuple[type[Exception], ...]:
+def frames_of(root: Path, key: str, episode: Episode, fps: float) -> Iterator[Any]:
+    """Every frame of an episode's camera; what a damaged video raises where one is not there."""
+    frames = _decoded(root, episode.videos[key], fps)
+    for number, frame in enumerate(frames, 1):
+        yield frame
+        if number == episode.length:
+            return
+    raise ValueError("the video ends")
+
+
+def broken() -> tuple[type[Exception], ...]:
     """What a damaged video raises."""
     import av
 
-    return av.FFmpegError, OSError, ValueError, IndexError
+    return av.FFmpegError, OSError, ValueError, IndexError, InvalidDocument
 
 
 def _said(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or one_line(error))
 
 
-def _decoded(path: Path, clip: Clip, fps: float) -> Iterator[Any]:
-    """Frames from the clip's first on; ValueError where one is damaged or at another time."""
+def _opened(root: Path, name: str) -> Any:
+    """The container of a video file that lies in the dataset and refers to no others."""
     import av
 
-    with av.open(str(path)) as container:
+    path = inside(root, name)
+    if not path.is_file():
+        raise ValueError("it is not a regular file")
+    return av.open(str(path.absolute()), options={**ALONE})
+
+
+def _decoded(root: Path, clip: Clip, fps: float) -> Iterator[Any]:
+    """Frames from the clip's first on; ValueError where one is damaged or at another time."""
+    with _opened(root, clip.file) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
-        stream.codec_context.options = {"err_detect": "explode"}  # say it, do not paint over it
+        # Say it, do not paint over it; and take no picture that would fill the memory.
+        stream.codec_context.options = {"err_detect": "explode", "max_pixels": str(LARGEST)}
         base = stream.time_base or 1
         container.seek(round(clip.start / base), stream=stream)
         number = 0

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from positronic.codec import FlipGrip
 from positronic.dataset import Dataset, LocalDataset
 from positronic.dataset.conventions import OPEN_0, Declared
+from positronic.dataset.dataset import ConcatDataset
 from positronic.dataset.transforms import DerivedDataset
-from positronic.errors import StorageError
+from positronic.errors import DatasetError, StorageError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion import assembly
+from positronic.vendors.lerobot.conversion.append import append_dataset
 from positronic.vendors.lerobot.conversion.encode_episode import Recipe
 from positronic.vendors.lerobot.conversion.job import describe, differences
 from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
@@ -94,3 +96,40 @@ def test_what_was_said_since_is_not_mixed_with_what_was_said_then(tmp_path: Path
     jobs = (describe(data, contract, recipe, {}) for data in (silent, declared))
     (difference,) = differences(*jobs)
     assert difference.startswith(f"the static values of raw episode 0, {tmp_path}")
+
+
+def silent_and_stated(root: Path) -> tuple[LocalDataset, LocalDataset]:
+    """Two recordings that say nothing of their grip, and two that do."""
+    for index in range(4):
+        path = record(root / ("silent" if index < 2 else "stated"), index, size=None)
+        if index < 2:
+            (path / "static.json").write_text('{"task": "t"}')
+    return LocalDataset(root / "silent"), LocalDataset(root / "stated")
+
+
+def test_an_append_of_what_says_nothing_is_told_as_well(tmp_path: Path) -> None:
+    silent, _ = silent_and_stated(tmp_path)
+    codec = codecs.eepose_state()
+    convert_dataset(silent[:1], codec, tmp_path / "out", FPS)
+    report = append_dataset(silent, codec, tmp_path / "out")
+    line, note = report.warnings()
+    assert line.startswith("skipped 1 that are in the dataset already")
+    assert note.startswith("note: 1 of 1 episodes do not say what their grip counts")
+    assert append_dataset(silent, codec, tmp_path / "out").grip_unstated == 0
+
+
+def test_grips_that_may_count_opposite_ways_are_not_mixed(tmp_path: Path) -> None:
+    silent, stated = silent_and_stated(tmp_path)
+    codec, flag = codecs.eepose_state(), r"--dataset\.dataset\.grip_open=0 \(or 1\)"
+    both = ConcatDataset(silent, stated)
+    with pytest.raises(DatasetError, match=rf"2 recordings do not say .* 2 others do; .*{flag}"):
+        convert_dataset(both, codec, tmp_path / "out", FPS)
+    assert not list(tmp_path.glob("*out*"))
+    convert_dataset(stated, codec, tmp_path / "out", FPS)
+    with pytest.raises(DatasetError, match=rf"2 recordings do not say .* 2 others do; .*{flag}"):
+        append_dataset(silent, codec, tmp_path / "out")
+    declared = DerivedDataset(silent, Declared(OPEN_0), keep=True)
+    assert append_dataset(declared, codec, tmp_path / "out").warnings() == []
+    convert_dataset(silent, codec, tmp_path / "unsaid", FPS)
+    with pytest.raises(DatasetError, match=rf"the 2 episodes of the dataset come from .*{flag}"):
+        append_dataset(stated, codec, tmp_path / "unsaid")

@@ -23,6 +23,7 @@ from positronic.vendors.lerobot.conversion import assembly
 from positronic.vendors.lerobot.conversion.dataset_writer import LeRobotWriter
 from positronic.vendors.lerobot.conversion.output import Output
 from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
+from positronic.vendors.lerobot.conversion.provenance import Provenance
 from positronic.vendors.lerobot.convert import COMMANDS
 from tests.positronic.vendors.lerobot.conversion.kills import (
     contents,
@@ -169,7 +170,7 @@ def test_another_commit_goes_on_with_it(
     monkeypatch.setattr(assembly, "commit", lambda: "bb" * 20)
     assert convert_dataset(raw, codec, output, FPS, GO_ON).earlier == 2
     assert contents(output) == whole
-    assert assembly.provenance_in(output)["commit"] == "bb" * 20
+    assert Provenance.load(output).commits == ["bb" * 20]
     monkeypatch.setattr(assembly, "commit", lambda: None)
     assert convert_dataset(raw, codec, output, FPS, GO_ON).finished_before
 

@@ -178,7 +178,7 @@ DAMAGES: list[Damage] = [
     ("info tasks", info(total_tasks=1), ["meta/info.json: total_tasks is 1, the tables hold 2"]),
     ("info split", info(splits={"train": "0:5"}), ["split train is '0:5', there are 3 episodes"]),
     ("info version", info(codebase_version="v2.1"), ["format v2.1, expected v3.0"]),
-    ("info gone bad", cut("meta/info.json", 0.5), ["meta/info.json: cannot be read"]),
+    ("info gone bad", cut("meta/info.json", 0.5), ["meta/info.json: is not JSON"]),
     (
         "info fps",
         info(fps=10),

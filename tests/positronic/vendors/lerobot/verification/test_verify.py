@@ -22,7 +22,8 @@ from positronic.vendors.lerobot.conversion import dataset_writer
 from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
 from positronic.vendors.lerobot.conversion.video import Encoder, VideoWriter, join
 from positronic.vendors.lerobot.verification.layout import Clip, Episode
-from positronic.vendors.lerobot.verification.verify import _pool, verify, verify_dataset
+from positronic.vendors.lerobot.verification.processes import processes
+from positronic.vendors.lerobot.verification.verify import verify, verify_dataset
 from positronic.vendors.lerobot.verification.video_checks import PacketsCheck
 from tests.positronic.vendors.lerobot.raw import FPS, picture, record
 from tests.positronic.vendors.lerobot.verification.damage import (
@@ -162,7 +163,7 @@ def _die(check: object) -> Any:
 
 
 def test_a_process_that_dies_is_reported() -> None:
-    with pytest.raises(DatasetError, match="was killed, .*--workers=1"), _pool(2) as run_all:
+    with pytest.raises(DatasetError, match="was killed, .*--workers=1"), processes(2) as run_all:
         list(run_all(_die, [PacketsCheck(Path(), "", "", {}, 1, ())]))
 
 

@@ -1,0 +1,68 @@
+"""Statistics of a whole LeRobot dataset, from all of its rows and pixels.
+
+Of numbers they are computed from the tables, one feature at a time, so that a dataset of ten
+million rows takes a few hundred megabytes. Of cameras there are the episodes' extremes, means and
+deviations, which add up, and how often each value of a pixel occurs, which gives the quantiles.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from getiaction.text import printable
+from positronic.errors import DatasetError
+from positronic.vendors.lerobot.conversion import statistics
+from positronic.vendors.lerobot.conversion.statistics import PixelCounts, Statistics
+from positronic.vendors.lerobot.verification.layout import TEXT, array_of, read_table
+
+
+def of_dataset(
+    root: Path,
+    features: Mapping[str, Mapping[str, Any]],
+    frames: int,
+    moments: Mapping[str, Statistics],
+    pixels: Mapping[str, PixelCounts],
+) -> dict[str, Statistics]:
+    """Statistics of the dataset in ``root``, by feature, in the order of its ``features``.
+
+    Args:
+        root: its directory.
+        features: as in ``info.json``.
+        frames: number of its rows.
+        moments: of its cameras.
+        pixels: counts of its cameras; one that is not among them gets no statistics.
+
+    Raises:
+        DatasetError: a table cannot be read, or they do not hold ``frames`` rows.
+    """
+    found: dict[str, Statistics] = {}
+    for name, feature in features.items():
+        if feature["dtype"] in ("video", "image"):
+            if name in pixels:
+                found[name] = statistics.of_camera(moments[name], pixels[name])
+        elif feature["dtype"] not in TEXT:
+            found[name] = of_feature(root, name, feature, frames)
+    return found
+
+
+def of_feature(root: Path, name: str, feature: Mapping[str, Any], frames: int) -> Statistics:
+    """Statistics of one feature of numbers, of all rows; as `of_dataset`."""
+    return statistics.of_vectors(rows_of(root, name, feature, frames))
+
+
+def rows_of(root: Path, name: str, feature: Mapping[str, Any], frames: int) -> NDArray[Any]:
+    """All rows of one feature of numbers, ``(T, *shape)`` or ``(T,)``; as `of_dataset`."""
+    files = sorted(path.relative_to(root).as_posix() for path in root.glob("data/*/*.parquet"))
+    parts = [
+        read_table(root, file, lambda table: array_of(table, name, feature), only=[name])
+        for file in files
+    ]
+    rows = sum(len(part) for part in parts)
+    if rows != frames or rows == 0:
+        raise DatasetError(
+            f"data: holds {rows} rows of {printable(name)}, expected {frames}; see verify"
+        )
+    return np.concatenate(parts)

@@ -1,0 +1,98 @@
+"""Whether ``stats.json`` holds the statistics of all rows and pixels, which training goes by."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from getiaction.dataset_info import Statistics
+from getiaction.text import printable
+from positronic.errors import DatasetError
+from positronic.vendors.lerobot.conversion import totals
+from positronic.vendors.lerobot.conversion.provenance import Provenance
+from positronic.vendors.lerobot.conversion.statistics import PixelCounts
+from positronic.vendors.lerobot.verification import layout, statistics_checks
+from positronic.vendors.lerobot.verification.fault import REPAIR, Fault
+from positronic.vendors.lerobot.verification.layout import COUNTERS, Episode, Info, size_of
+
+
+@dataclass(frozen=True)
+class TotalsCheck:
+    """A feature of numbers, over all rows of the dataset.
+
+    Attributes:
+        root: of the dataset.
+        name: of the feature.
+        feature: as in ``info.json``.
+        frames: rows of the dataset.
+        recorded: its statistics in ``stats.json``.
+        ours: whether they must be exact.
+    """
+
+    root: Path
+    name: str
+    feature: Mapping[str, Any]
+    frames: int
+    recorded: Statistics
+    ours: bool
+
+    def run(self) -> list[Fault]:
+        """Read all rows and say what is wrong."""
+        try:
+            rows = totals.rows_of(self.root, self.name, self.feature, self.frames)
+        except DatasetError:
+            return []  # those who look at the tables say so
+        name = printable(self.name)
+        if wrong := statistics_checks.moments(self.recorded, rows, ours=self.ours):
+            return [Fault(layout.STATS, f"{name}: {wrong}", mend=REPAIR)]
+        wrong = statistics_checks.quantiles(self.recorded, rows, ours=self.ours)
+        if wrong is None or (not self.ours and self.name in COUNTERS):
+            return []
+        return [Fault(layout.STATS, f"{name}: {wrong}", mend=REPAIR, note=not self.ours)]
+
+
+def checks_of(
+    root: Path, info: Info, frames: int, recorded: Mapping[str, Statistics], *, ours: bool
+) -> Iterator[TotalsCheck]:
+    """A check of every feature of numbers that has statistics in ``stats.json``."""
+    for name, feature in info.features.items():
+        if feature["dtype"] not in ("video", "image", *layout.TEXT) and name in recorded:
+            yield TotalsCheck(root, name, feature, frames, recorded[name], ours)
+
+
+def camera_faults(
+    root: Path,
+    info: Info,
+    episodes: Sequence[Episode],
+    recorded: Mapping[str, Statistics],
+    *,
+    ours: bool,
+) -> Iterator[Fault]:
+    """What is wrong with the cameras' statistics in ``stats.json``."""
+    counts = counts_in(root, info) if ours else {}
+    for key in info.keys("video", "image"):
+        parts = [episode.stats[key] for episode in episodes if key in episode.stats]
+        if key not in recorded or len(parts) != len(episodes):
+            continue  # said elsewhere
+        wrong = statistics_checks.of_camera(recorded[key], parts, counts.get(key), ours=ours)
+        if wrong:
+            yield Fault(layout.STATS, f"{printable(key)}: {wrong}", mend=REPAIR)
+
+
+def counts_in(root: Path, info: Info) -> dict[str, PixelCounts]:
+    """Pixel counts by camera, of those whose every pixel the provenance accounts for."""
+    try:
+        provenance = Provenance.load(root)
+    except (OSError, DatasetError):
+        return {}
+    return provenance.pixel_counts(pixels_of(info))
+
+
+def pixels_of(info: Info) -> dict[str, int]:
+    """How many pixels a channel of every RGB camera has, in all frames."""
+    found = {}
+    for key in info.keys("video", "image"):
+        if not layout.is_depth(info.features[key]):
+            height, width = size_of(info.features[key])
+            found[key] = info.said.total_frames * height * width
+    return found
