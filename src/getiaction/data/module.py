@@ -39,7 +39,8 @@ class DataModule(FromConfig, LightningDataModule):
             be smaller.
         batch_size: Another name of ``train_batch_size``.
         val_dataset: What to compute the loss of in validation.
-        val_split: Share of the episodes of each task, the last ones, held out for validation.
+        val_split: Share of the episodes held out for validation, the last ones of each task; each
+            task keeps at least one to train on.
         val_gyms: Where to roll out in validation: a gym, a Gymnasium id, a list of those, or a dict
             from the names that they have in metrics.
         num_rollouts_val: Episodes a gym and validation.
@@ -217,6 +218,34 @@ class DataModule(FromConfig, LightningDataModule):
         """The order of training samples."""
         assert self._sampler is not None
         return self._sampler
+
+    def split(self) -> tuple[list[int], list[int]]:
+        """Return the indices of the episodes that are trained on and of those held out.
+
+        Raises:
+            GetiactionError: no task has an episode to spare for ``val_split``.
+        """
+        train, held_out = split_episodes(self.meta, self.episodes, self.val_split)
+        return list(range(self.meta.total_episodes)) if train is None else train, held_out
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: the episodes that ``val_split`` held out."""
+        split = self._source is not None and self.val_split
+        return {"held_out": self.split()[1]} if split else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to go on with other episodes than a run was begun with.
+
+        Raises:
+            GetiactionError: ``val_split`` would hold out others now.
+        """
+        before, now = state_dict.get("held_out"), self.state_dict().get("held_out")
+        if before is not None and now is not None and before != now:
+            raise GetiactionError(
+                f"the checkpoint was trained with {len(before)} other episodes held out than the "
+                f"{len(now)} of val_split={self.val_split}: the dataset has changed; give the "
+                "dataset, episodes and val_split that it was trained with"
+            )
 
     def setup(self, stage: str) -> None:
         """Open what the stage needs, for the policy that the trainer has."""

@@ -6,7 +6,9 @@ keeps datasets, and on the hub only if the network may be used.
 
 import copy
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from getiaction.data.border import require_sound_metadata, require_sound_rows
 from getiaction.data.deltas import DeltaTimestamps
 from getiaction.errors import GetiactionError
 from getiaction.roots import INFO, require_dataset
+from getiaction.text import printable
 from getiaction.writable import describe
 
 logger = logging.getLogger(__name__)
@@ -135,16 +138,39 @@ def with_statistics(meta: Any, *, use_imagenet_stats: bool) -> Any:
 
 
 def require_episodes(episodes: Sequence[int] | None, total: int) -> None:
-    """Refuse an episode index that the dataset, of ``total`` episodes, does not have."""
+    """Refuse a list of episodes that is none of a dataset of ``total`` episodes.
+
+    Raises:
+        GetiactionError: an index that is no whole number, out of range or twice there, or none.
+    """
     if episodes is None:
         return
-    wrong = [index for index in episodes if not 0 <= index < total]
-    if wrong or not episodes:
+    if isinstance(episodes, str) or not isinstance(episodes, Sequence):
         raise GetiactionError(
-            f"episodes {wrong} are out of range: the dataset has {total}, 0 to {total - 1}"
-            if wrong
-            else "the list of episodes is empty; leave it out to use all"
+            f"episodes is {printable(episodes)}; expected a list of indices, e.g. [0, 1, 2]"
         )
+    if not episodes:
+        raise GetiactionError("the list of episodes is empty; leave it out to use all")
+    for index in episodes:
+        if isinstance(index, bool) or not isinstance(index, Integral):
+            raise GetiactionError(
+                f"episodes holds {printable(repr(index))}; expected whole numbers, 0 to {total - 1}"
+            )
+    if wrong := [index for index in episodes if not 0 <= index < total]:
+        raise GetiactionError(
+            f"episodes {_few(wrong)} are out of range: the dataset has {total}, 0 to {total - 1}"
+        )
+    if twice := sorted(index for index, times in Counter(episodes).items() if times > 1):
+        raise GetiactionError(
+            f"episodes {_few(twice)} are given more than once; give each index once"
+        )
+
+
+def _few(indices: list[int]) -> str:
+    # Python refuses to write a number of thousands of digits.
+    shown = ", ".join(str(n) if abs(n) < 1 << 63 else "a huge number" for n in indices[:5])
+    more = len(indices) - 5
+    return f"[{shown}]" if more <= 0 else f"[{shown}, and {more} more]"
 
 
 def _read(

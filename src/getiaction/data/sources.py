@@ -53,6 +53,7 @@ class GivenSource(Source):
         episodes: list[int] | None = None,
         image_transforms: Callable[..., Any] | None = None,
     ) -> None:
+        require_episodes(episodes, dataset.meta.total_episodes)
         own: list[int] | None = dataset.episodes
         if own is not None and (missing := sorted(set(episodes or []) - set(own))):
             raise GetiactionError(f"the given dataset was opened without episodes {missing}")

@@ -1,18 +1,24 @@
-"""Which episodes are trained on and which are held out, by LeRobot's rule."""
+"""Which episodes are trained on and which are held out."""
 
+import heapq
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from getiaction.errors import GetiactionError
 
+# So that 0.07 of 100 is 7, although 0.07 * 100 is a little more.
+_ROUNDING = 1e-9
+
 
 def split_episodes(
     meta: Any, episodes: Sequence[int] | None, share: float
 ) -> tuple[list[int] | None, list[int]]:
-    """Hold out the last ``ceil(n * share)`` of the n episodes of each task.
+    """Hold out ``ceil(n * share)`` of all n episodes, the last ones of each task.
 
-    The rule is that of ``lerobot.datasets.factory.make_train_eval_datasets``.
+    Each task gives its share as nearly as whole episodes allow, and keeps at least one to train on;
+    what a small task cannot give, larger ones do. With a single task this is the rule of
+    ``lerobot.datasets.factory.make_train_eval_datasets``, which rounds up for each task.
 
     Args:
         meta: LeRobot's metadata of the dataset.
@@ -23,21 +29,50 @@ def split_episodes(
         Training and held-out episodes; None stands for all.
 
     Raises:
-        GetiactionError: nothing is left to train on.
+        GetiactionError: no task has an episode to spare.
     """
     chosen = None if episodes is None else list(episodes)
     if not share:
         return chosen, []
-    by_task: dict[str, list[int]] = {}
-    tasks = meta.episodes["tasks"]
-    for episode in range(meta.total_episodes) if chosen is None else chosen:
-        by_task.setdefault(tasks[episode][0] if tasks[episode] else "", []).append(episode)
+    groups = _by_task(meta, chosen)
+    if all(len(members) == 1 for members in groups):
+        raise GetiactionError(
+            f"val_split={share} can hold nothing out: each task has one episode only, which is "
+            "needed to train on; leave val_split out, or give held-out episodes as val_dataset"
+        )
     train: list[int] = []
     held_out: list[int] = []
-    for members in by_task.values():
-        count = math.ceil(len(members) * share)
+    for members, count in zip(groups, _counts([len(g) for g in groups], share), strict=True):
         train += members[: len(members) - count]
         held_out += members[len(members) - count :]
-    if not train:
-        raise GetiactionError(f"val_split={share} leaves no episode to train on")
     return train, held_out
+
+
+def held_out_natively(meta: Any, episodes: Sequence[int] | None, share: float) -> list[int]:
+    """Return what LeRobot would hold out, and versions before this rule did."""
+    counted = [(group, math.ceil(len(group) * share)) for group in _by_task(meta, episodes)]
+    return [episode for group, count in counted for episode in group[len(group) - count :]]
+
+
+def _by_task(meta: Any, episodes: Sequence[int] | None) -> list[list[int]]:
+    groups: dict[str, list[int]] = {}
+    tasks = meta.episodes["tasks"]
+    for episode in range(meta.total_episodes) if episodes is None else episodes:
+        groups.setdefault(tasks[episode][0] if tasks[episode] else "", []).append(episode)
+    return list(groups.values())
+
+
+def _counts(sizes: list[int], share: float) -> list[int]:
+    """How many episodes each task gives: its share, then whoever is furthest below it one more."""
+    counts = [min(math.floor(size * share + _ROUNDING), size - 1) for size in sizes]
+    missing = math.ceil(sum(sizes) * share - _ROUNDING) - sum(counts)
+    # Of two that are equally far, the first one.
+    waiting = [(counts[t] - size * share, t) for t, size in enumerate(sizes)]
+    heapq.heapify(waiting)
+    while missing > 0 and waiting:
+        above, task = heapq.heappop(waiting)
+        if counts[task] < sizes[task] - 1:
+            counts[task] += 1
+            missing -= 1
+            heapq.heappush(waiting, (above + 1, task))
+    return counts

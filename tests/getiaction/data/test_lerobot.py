@@ -1,8 +1,10 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import torch
 from lerobot.datasets import EpisodeAwareSampler, LeRobotDataset, dataset_metadata
@@ -31,8 +33,9 @@ def test_held_out_episodes_are_the_last_of_each_task(state_root: Path) -> None:
     seen = torch.cat([batch["episode_index"] for batch in data.train_dataloader()])
     (loader,) = data.val_dataloader()
     held_out = torch.cat([batch["episode_index"] for batch in loader])
-    assert set(seen.tolist()) == {0}
-    assert set(held_out.tolist()) == {1, 2}
+    # Task 1 has one episode only, which is trained on.
+    assert set(seen.tolist()) == {0, 1}
+    assert set(held_out.tolist()) == {2}
 
 
 def test_image_statistics_are_imagenets_unless_told(image_root: Path) -> None:
@@ -130,6 +133,40 @@ def test_episodes_out_of_range_are_refused(state_root: Path, episodes: list[int]
         LeRobotDataModule(root=state_root, episodes=episodes).prepare(CONFIG)
     with pytest.raises(GetiactionError, match="the list of episodes is empty"):
         _ = LeRobotDataModule(root=state_root, episodes=[]).train_dataset
+
+
+@pytest.mark.parametrize(
+    ("episodes", "says"),
+    [
+        ([1, 1], r"episodes \[1\] are given more than once"),
+        ([0, 2, 0, 2, 1], r"episodes \[0, 2\] are given more than once"),
+        ([0] * 100_000, r"episodes \[0\] are given more than once"),
+        ([10**5000], r"episodes \[a huge number\] are out of range"),
+        (list(range(100_000)), r"\[3, 4, 5, 6, 7, and 99992 more\] are out of range"),
+        ([True, 0], "holds True; expected whole numbers, 0 to 2"),
+        ([1.0], "holds 1.0; expected whole numbers"),
+        (["0"], "holds '0'; expected whole numbers"),
+        ([[0]], r"holds \[0\]; expected whole numbers"),
+        ("01", "episodes is 01; expected a list of indices"),
+        (1, "episodes is 1; expected a list of indices"),
+    ],
+)
+@pytest.mark.parametrize("opened", [False, True])
+def test_lists_that_are_none_of_episodes(
+    state_root: Path, episodes: Any, says: str, opened: bool
+) -> None:
+    source: dict[str, Any] = {"root": state_root}
+    if opened:
+        source = {"dataset": LeRobotDataset("local/small", root=state_root)}
+    with pytest.raises(GetiactionError, match=says) as error:
+        LeRobotDataModule(**source, episodes=episodes).prepare(CONFIG)
+    assert len(str(error.value)) < 300
+
+
+def test_numpys_numbers_are_indices(state_root: Path) -> None:
+    data = LeRobotDataModule(root=state_root, episodes=list(np.arange(2)))
+    data.prepare(CONFIG)
+    assert len(data.train_dataset) == 23
 
 
 def test_episodes_of_a_given_dataset(state_root: Path) -> None:

@@ -168,7 +168,7 @@ def test_each_stage_has_its_loaders(state_root: Path, tmp_path: Path) -> None:
     module = Reader()
     lightning = trainer(tmp_path)
     lightning.validate(module, datamodule=data, verbose=False)
-    assert indices(module.seen["val 0"]) == list(range(9, 34))
+    assert indices(module.seen["val 0"]) == list(range(23, 34))
     assert [batch.name for n in (1, 2) for batch in module.seen[f"val {n}"]] == ["easy", "hard"]
     # Nothing was opened that validation has no need of.
     assert isinstance(data.train_dataset, LeRobotDataset)
@@ -176,7 +176,7 @@ def test_each_stage_has_its_loaders(state_root: Path, tmp_path: Path) -> None:
     seeds = [(batch.seeds, batch.name, batch.max_steps) for batch in module.seen["test 0"]]
     assert seeds == [((100_000,), "", 7), ((100_001,), "", 7)]
     lightning.predict(module, datamodule=data)
-    assert indices(module.seen["predict"]) == list(range(9, 34))
+    assert indices(module.seen["predict"]) == list(range(23, 34))
 
 
 def test_prediction_goes_over_the_training_samples_if_nothing_is_held_out(

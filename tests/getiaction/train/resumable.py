@@ -22,7 +22,7 @@ from tests.getiaction.train.runs import BATCH, SEED, SMALL
 type Step = tuple[list[int], float]
 LOG = "log-{rank}.jsonl"
 # Leaves episode 0 to train on: 9 frames, so 2 batches an epoch, and a validation after each.
-HELD_OUT: dict[str, Any] = {"val_split": 0.3, "limits": {"max_epochs": 4}}
+HELD_OUT: dict[str, Any] = {"episodes": [0, 2], "val_split": 0.3, "limits": {"max_epochs": 4}}
 
 
 class Log(Callback):

@@ -18,7 +18,12 @@ from tests.waiting import join
 
 STEPS = 9
 # 2 batches an epoch.
-HELD_OUT: dict[str, Any] = {"val_split": 0.3, "val_gyms": drift(), "num_rollouts_val": 2}
+HELD_OUT: dict[str, Any] = {
+    "episodes": [0, 2],
+    "val_split": 0.3,
+    "val_gyms": drift(),
+    "num_rollouts_val": 2,
+}
 EVERY_3: dict[str, Any] = {"val_check_interval": 3, "check_val_every_n_epoch": None}
 
 
