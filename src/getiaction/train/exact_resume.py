@@ -34,6 +34,10 @@ class ExactResume(Callback):
         """Keep the states for the first training batch."""
         self._pending = state_dict["processes"]
 
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Let Lightning go on within an epoch that training ended in."""
+        reopen_epoch(checkpoint.get("loops", {}).get("fit_loop", {}))
+
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Forget what an earlier call of the trainer loaded."""
         self._pending = []
@@ -54,6 +58,28 @@ class ExactResume(Callback):
             restore_random_state(pending[trainer.global_rank])
         if batch_idx == 0 and not getattr(trainer.train_dataloader, "persistent_workers", False):
             torch.empty((), dtype=torch.int64).random_()
+
+
+def reopen_epoch(fit_loop: State) -> None:
+    """Correct, in place, Lightning's count of epochs in the state of its fit loop.
+
+    When training ends by ``max_steps``, ``max_time`` or an early stop, Lightning counts the epoch
+    that it is in as done, though batches of it may be left; a resumed run would leave them out, and
+    end an epoch too soon. Where none are left, a run that is bounded by steps would take one batch
+    too many. So the state is made that of a checkpoint saved right after the batch.
+    """
+    epochs, batches = fit_loop.get("epoch_progress"), fit_loop.get("epoch_loop.batch_progress")
+    if not epochs or not batches or not batches["current"]["ready"]:
+        return
+    if epochs["current"]["processed"] != epochs["current"]["started"]:
+        return
+    for count in (epochs["total"], epochs["current"]):
+        count["processed"] -= 1
+        count["completed"] = count["processed"]
+    if batches["is_last_batch"]:
+        for count in (batches["total"], batches["current"]):
+            count["completed"] = count["processed"] - 1
+        fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
 
 def random_state() -> State:

@@ -1,0 +1,43 @@
+"""A run that is gone on with by ``ckpt_path`` equals one that was never ended, however it ended."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.getiaction.train.endings import ENDS, differences, train
+
+# Within an epoch of 4 steps, at its end, and in the second one.
+SOME = (1, 3, 4, 6)
+EVERY = [
+    pytest.param(at, marks=() if at in SOME else pytest.mark.e2e, id=f"step {at}")
+    for at in range(1, 13)
+]
+
+
+@pytest.fixture(scope="module")
+def whole(state_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("endings") / "whole"
+    train(state_root, run_dir)
+    return run_dir
+
+
+# A run that is killed, is so in a process of its own.
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("at", EVERY)
+@pytest.mark.filterwarnings("ignore:The dirpath has changed", "ignore:Be aware that when using")
+def test_a_run_goes_on_as_if_it_had_not_ended(
+    whole: Path, state_root: Path, tmp_path: Path, end: str, at: int
+) -> None:
+    assert differences(state_root, tmp_path, whole, end, at) == []
+
+
+@pytest.mark.e2e
+def test_two_processes(state_root: Path, tmp_path: Path) -> None:
+    module = "tests.getiaction.train.endings"
+    words = [str(word) for word in (state_root, tmp_path, 2, *range(1, 13))]
+    ended = subprocess.run(
+        [sys.executable, "-m", module, *words], stdout=subprocess.PIPE, text=True, timeout=3000
+    )
+    assert (ended.returncode, ended.stdout) == (0, "")
