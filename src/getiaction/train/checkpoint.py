@@ -16,14 +16,20 @@ from lerobot.common.train_utils import (
 from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.utils.constants import (
+    CHECKPOINTS_DIR,
     LAST_CHECKPOINT_LINK,
     PRETRAINED_MODEL_DIR,
     TRAINING_STATE_DIR,
 )
 from lightning.pytorch import Callback
+from safetensors import SafetensorError
 
+from getiaction.errors import GetiactionError
 from getiaction.files import sync
 from getiaction.manifest import UNFINISHED, seal
+from getiaction.text import printable
+from getiaction.train.publishable import require_finite
+from getiaction.writable import describe
 
 logger = logging.getLogger(__name__)
 
@@ -79,12 +85,44 @@ class NativeCheckpoint(Callback):
             self.save(trainer, pl_module, step)
 
     def save(self, trainer: Any, module: Any, step: int) -> Path:
-        """Write the checkpoint of ``step``, unless that was done, and return its directory."""
+        """Write the checkpoint of ``step``, unless that was done, and return its directory.
+
+        Raises:
+            GetiactionError: a number in it is not finite, or it cannot be written; there is nothing
+                of it then, and ``last`` is what it was.
+        """
         final: Path = get_step_checkpoint_dir(self.run_dir, self.total_steps, step)
         if step == self._saved_step:
             return final
+        require_finite(module.lerobot_policy, trainer.optimizers, step=step, kept=self._kept())
         unfinished = final.with_name(f"{UNFINISHED}{final.name}")
         shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            self._write(trainer, module, step, unfinished)
+            os.rename(unfinished, final)
+            _point_to(final)
+            sync(final.parent)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            why = describe(error) if isinstance(error, OSError) else printable(error)
+            raise GetiactionError(
+                f"the checkpoint of step {step} could not be written to {final}: {why}; "
+                f"{self._kept()}"
+            ) from error
+        self._saved_step = step
+        logger.info("saved %s", final)
+        if self.saved is not None:
+            self.saved(final)
+        return final
+
+    def _kept(self) -> str:
+        last = self.run_dir / CHECKPOINTS_DIR / LAST_CHECKPOINT_LINK
+        if not last.is_dir():
+            return "there is no checkpoint yet"
+        return f"the last good checkpoint is {last.resolve()}"
+
+    def _write(self, trainer: Any, module: Any, step: int, unfinished: Path) -> None:
+        """Write a whole checkpoint under a name that no reader takes."""
         schedulers = trainer.lr_scheduler_configs
         save_checkpoint(
             unfinished,
@@ -104,14 +142,6 @@ class NativeCheckpoint(Callback):
         if self.complete is not None:
             self.complete(unfinished / PRETRAINED_MODEL_DIR)
         seal(unfinished)
-        os.rename(unfinished, final)
-        _point_to(final)
-        sync(final.parent)
-        self._saved_step = step
-        logger.info("saved %s", final)
-        if self.saved is not None:
-            self.saved(final)
-        return final
 
     def _train_config(self, trainer: Any, module: Any) -> TrainPipelineConfig:
         """What ``lerobot-train`` would have been told, so that it can go on from here."""

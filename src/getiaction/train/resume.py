@@ -1,18 +1,33 @@
 """Going on from a native checkpoint with the same batches and the same random numbers."""
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from lerobot.common.train_utils import load_training_state, load_training_step
-from lerobot.utils.constants import TRAINING_STATE_DIR
+from lerobot.common.train_utils import load_training_state
+from lerobot.utils.constants import TRAINING_STATE_DIR, TRAINING_STEP
 from lerobot.utils.random_utils import load_rng_state
 from lightning.pytorch import Callback
+from pydantic import Field
+from safetensors import SafetensorError
 
+from getiaction.documents import Document, Reader
+from getiaction.errors import GetiactionError
 from getiaction.policies.lerobot.counters import unpack_counters
+from getiaction.text import printable
 from getiaction.train.checkpoint import GRAD_SCALER
+
+MEND = "go on from another checkpoint of the run"
+READER = Reader(error=GetiactionError, mend=MEND, size=1 << 20)
+
+
+class TrainingStep(Document):
+    """LeRobot's ``training_step.json``, as far as it is needed."""
+
+    step: Annotated[int, Field(ge=0, lt=1 << 53)]
 
 
 class NativeResume(Callback):
@@ -24,12 +39,16 @@ class NativeResume(Callback):
 
     Args:
         checkpoint: The directory ``checkpoints/<step>``.
+
+    Raises:
+        GetiactionError: its training state cannot be read.
     """
 
     def __init__(self, checkpoint: str | Path) -> None:
         self.checkpoint = Path(checkpoint)
         self.state_dir = self.checkpoint / TRAINING_STATE_DIR
-        self.step: int = load_training_step(self.state_dir)
+        with _readable(self.state_dir):
+            self.step: int = READER.load_json(self.state_dir / TRAINING_STEP, TrainingStep).step
         self._began = False
         # Batches of each process: those of whole epochs before, and those of the present one.
         self._before = 0
@@ -53,12 +72,15 @@ class NativeResume(Callback):
         """Restore the optimizer, the schedule and the count of steps."""
         schedulers = trainer.lr_scheduler_configs
         scheduler = schedulers[0].scheduler if schedulers else None
-        load_training_state(self.checkpoint, trainer.optimizers[0], scheduler)
+        with _readable(self.state_dir):
+            load_training_state(self.checkpoint, trainer.optimizers[0], scheduler)
         # What they count is forward passes.
         unpack_counters(pl_module.lerobot_policy, self._before + self._taken)
         scaler = self.state_dir / GRAD_SCALER
         if scaler.is_file():
-            trainer.precision_plugin.load_state_dict(json.loads(scaler.read_text()))
+            with _readable(self.state_dir):
+                state = READER.load_json(scaler, dict[str, Any])
+                trainer.precision_plugin.load_state_dict(state)
         epoch_loop = trainer.fit_loop.epoch_loop
         steps = epoch_loop.automatic_optimization.optim_progress.optimizer.step.total
         steps.ready = steps.completed = self.step
@@ -75,7 +97,8 @@ class NativeResume(Callback):
             return
         self._began = True
         self._count_batches(trainer)
-        load_rng_state(self.state_dir)
+        with _readable(self.state_dir):
+            load_rng_state(self.state_dir)
         if self._taken == 0 and not trainer.train_dataloader.persistent_workers:
             torch.empty((), dtype=torch.int64).random_()
 
@@ -93,3 +116,25 @@ class NativeResume(Callback):
         fetcher.fetched += self._taken
         fetcher.done = fetcher.length is not None and fetcher.fetched >= fetcher.length
         progress.is_last_batch = fetcher.done
+
+
+@contextmanager
+def _readable(state_dir: Path) -> Iterator[None]:
+    """Say of LeRobot's own errors which checkpoint they come from."""
+    try:
+        yield
+    except GetiactionError:
+        raise
+    except (
+        AttributeError,
+        IndexError,
+        KeyError,
+        OSError,
+        RecursionError,
+        RuntimeError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
+        why = printable(f"{type(error).__name__}: {error}")
+        raise GetiactionError(f"{state_dir} cannot be gone on from: {why}; {MEND}") from error

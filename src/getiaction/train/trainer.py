@@ -17,7 +17,8 @@ from getiaction.train.base import BaseTrainer
 from getiaction.train.callbacks.monitors import MonitorCheck, look_upwards
 from getiaction.train.exact_resume import ExactResume
 from getiaction.train.precision import precision_plugin
-from getiaction.writable import require_writable
+from getiaction.train.publishable import require_finite
+from getiaction.writable import describe, require_writable
 
 # Lightning advises more worker processes; batches gathered in memory need none.
 NEEDS_NO_WORKERS = ".*does not have many workers.*"
@@ -100,7 +101,7 @@ class Trainer(LightningsTrainer, BaseTrainer):
             precision=precision,
             accelerator=accelerator,
             devices=devices,
-            strategy=_strategy(strategy, accelerator, devices),
+            strategy=_strategy(strategy, accelerator, devices, kwargs.get("num_nodes", 1)),
             plugins=plugins,
             num_sanity_val_steps=num_sanity_val_steps,
             use_distributed_sampler=use_distributed_sampler,
@@ -131,6 +132,23 @@ class Trainer(LightningsTrainer, BaseTrainer):
                 if isinstance(stop.__context__, KeyboardInterrupt):
                     raise KeyboardInterrupt from stop
                 raise
+
+    def save_checkpoint(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Run Lightning's ``save_checkpoint``, by which its ``ModelCheckpoint`` saves as well.
+
+        Raises:
+            GetiactionError: a number in it is not finite, or it cannot be written; those that were
+                saved before stay.
+        """
+        kept = "the checkpoints that were saved before are good"
+        require_finite(self.lightning_module, self.optimizers, step=self.global_step, kept=kept)
+        try:
+            super().save_checkpoint(filepath, *args, **kwargs)
+        except OSError as error:
+            raise GetiactionError(
+                f"the checkpoint of step {self.global_step} could not be written to {filepath}: "
+                f"{describe(error)}; {kept}"
+            ) from error
 
     def _require_places(self) -> None:
         if getattr(self, "fast_dev_run", False):  # which keeps nothing
@@ -198,8 +216,8 @@ def _run_dir(root: str | Path, experiment_name: str | None) -> str:
     return os.path.join(root, experiment_name) if experiment_name else str(root)
 
 
-def _strategy(strategy: Any, accelerator: Any, devices: Any) -> Any:
-    if strategy == "auto" and _device_count(accelerator, devices) > 1:
+def _strategy(strategy: Any, accelerator: Any, devices: Any, num_nodes: int) -> Any:
+    if strategy == "auto" and _device_count(accelerator, devices) * num_nodes > 1:
         strategy = "ddp"
     return DDP_AS_LEROBOT.get(strategy, strategy) if isinstance(strategy, str) else strategy
 

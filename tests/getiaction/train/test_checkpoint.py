@@ -1,14 +1,24 @@
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from lerobot.datasets import LeRobotDatasetMetadata
 from lerobot.policies import make_pre_post_processors
 from lerobot.policies.act.modeling_act import ACTPolicy
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 
-from getiaction.manifest import MANIFEST, faults, remove_unfinished
+from getiaction.errors import GetiactionError
+from getiaction.manifest import MANIFEST, faults
 from getiaction.policies.lerobot import ACT
 from tests.getiaction.train.runs import SMALL, train_ours
+from tests.getiaction.train.small import data, policy, trainer
 
 
 def test_layout_is_lerobots(state_root: Path, tmp_path: Path) -> None:
@@ -60,11 +70,75 @@ def test_native_lerobot_loads_it_and_acts_the_same(state_root: Path, tmp_path: P
 
 def test_a_failing_checkpoint_leaves_no_half_of_one(state_root: Path, tmp_path: Path) -> None:
     def fail(pretrained: Path) -> None:
-        raise OSError("no space left")
+        if "000004" in str(pretrained):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(pretrained))
 
-    with pytest.raises(OSError, match="no space left"):
-        train_ours(state_root, tmp_path, steps=2, complete=fail)
+    with pytest.raises(GetiactionError) as error:
+        train_ours(state_root, tmp_path, steps=4, save_freq=2, complete=fail)
+    assert "step 4 could not be written to" in str(error.value)
+    assert "No space left on device" in str(error.value)
+    assert str(error.value).endswith("the last good checkpoint is " + str(good := last(tmp_path)))
     checkpoints = tmp_path / "checkpoints"
-    assert [p.name for p in checkpoints.iterdir()] == [".unfinished-000002"]
-    remove_unfinished(checkpoints)
-    assert list(checkpoints.iterdir()) == []
+    assert sorted(p.name for p in checkpoints.iterdir()) == ["000002", "last"]
+    assert (good.name, faults(good)) == ("000002", [])
+
+
+def last(run_dir: Path) -> Path:
+    return (run_dir / "checkpoints/last").resolve()
+
+
+def fill(directory: Path, spare: int) -> None:
+    """Leave so many bytes in a file system."""
+    free = shutil.disk_usage(directory).free
+    (directory / "filler").write_bytes(bytes(free - spare))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB, where this process may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = shutil.which("mount")
+    if (
+        mount is None
+        or subprocess.run(
+            [mount, "-t", "tmpfs", "-o", "size=8m", "tmpfs", place], capture_output=True
+        ).returncode
+    ):
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+# So little that not even the weights fit, or all but the last files.
+@pytest.mark.parametrize("spare", [4096, 120_000])
+def test_a_disk_that_is_full_costs_that_checkpoint_only(
+    state_root: Path, small_disk: Path, spare: int
+) -> None:
+    def use_up(pretrained: Path) -> None:
+        if "000002" in str(pretrained):
+            fill(small_disk, spare)
+
+    run_dir = small_disk / "run"
+    with pytest.raises(GetiactionError, match=r"could not be written to .*No space left") as error:
+        train_ours(state_root, run_dir, steps=4, save_freq=1, complete=use_up)
+    assert "\n" not in str(error.value)
+    (small_disk / "filler").unlink()
+    found = sorted(p.name for p in (run_dir / "checkpoints").iterdir())
+    assert found in (["000001", "last"], ["000001", "000002", "last"])
+    assert faults(last(run_dir)) == []
+    assert last(run_dir).name == found[-2]
+
+
+def test_lightnings_checkpoints_on_a_disk_that_is_full(state_root: Path, small_disk: Path) -> None:
+    class UseUp(Callback):
+        def on_train_batch_start(self, trainer: Any, *rest: Any) -> None:
+            if trainer.global_step == 2:
+                fill(small_disk, 4096)
+
+    keep = ModelCheckpoint(small_disk, "{step}", every_n_train_steps=1, save_last=True)
+    fitted = trainer(small_disk, callbacks=[UseUp(), keep], enable_checkpointing=True)
+    with pytest.raises(GetiactionError, match=r"step 3 could not be written to .*No space left"):
+        fitted.fit(policy(), data(state_root))
+    kept = torch.load(small_disk / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == 2

@@ -8,14 +8,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Self
 
+from getiaction.documents import InvalidDocument
 from getiaction.files import open_lock
 from getiaction.manifest import UNFINISHED, faults, remove_unfinished
+from getiaction.policies.finite import first_non_finite
+from getiaction.text import printable
 from positronic import storage
 from positronic.errors import CheckpointError, StorageError
 
 CHECKPOINTS, LAST = "checkpoints", "last"
 DAMAGED = ".damaged-"
 LOCK = ".lock"
+# Weights, and the averages that the optimizer keeps of their gradients.
+NUMBERS = ("pretrained_model/model.safetensors", "training_state/optimizer_state.safetensors")
+# Folders that training writes to; a run may have come from somebody else.
+WRITTEN = (CHECKPOINTS, "tensorboard", "wandb")
 
 
 class RunDirectory:
@@ -78,6 +85,7 @@ class RunDirectory:
         """
         if not self.path.is_dir():
             raise self._nothing()
+        self._require_own_folders()
         self._lock()
         remove_unfinished(self.checkpoints)
         found = self.newest()
@@ -110,6 +118,15 @@ class RunDirectory:
     def publishing(self) -> Iterator[None]:
         """Keep what is outside of this machine up to date while the run is trained."""
         yield
+
+    def _require_own_folders(self) -> None:
+        """Refuse a run whose folders lie elsewhere, where they would be written to and tidied."""
+        for name in WRITTEN:
+            if (self.path / name).is_symlink():
+                raise StorageError(
+                    f"{self.path / name} is a symbolic link, and a run is written in its own "
+                    "directory only; move what it leads to here, or give another --output_dir"
+                )
 
     def _lock(self) -> None:
         """Keep other processes off, for as long as this one lives, however it ends."""
@@ -175,10 +192,24 @@ def sorted_steps(names: Iterable[str]) -> list[str]:
 
 
 def fault_of(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, in short; None if it is whole."""
+    """What is wrong with a checkpoint, in short; None if it is whole and its numbers are finite."""
     found = faults(checkpoint)
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-    return f"{found[0]}{more}" if found else None
+    return f"{found[0]}{more}" if found else _not_finite(checkpoint)
+
+
+def _not_finite(checkpoint: Path) -> str | None:
+    """Which number of a checkpoint is NaN or infinite; those of older versions may have such."""
+    for name in NUMBERS:
+        if not (checkpoint / name).is_file():
+            continue
+        try:
+            found = first_non_finite(checkpoint / name)
+        except (InvalidDocument, OSError) as error:
+            return f"{name} cannot be read ({printable(error)})"
+        if found is not None:
+            return f"{name} holds NaN or infinities, in {printable(found, 80)}"
+    return None
 
 
 def say_passed_over(checkpoint: str | Path, fault: str) -> str:

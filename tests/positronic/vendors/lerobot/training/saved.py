@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from getiaction.manifest import seal
 
 
@@ -11,7 +14,8 @@ def save(run_path: Path, step: int, content: str = "weights") -> Path:
     final = run_path / "checkpoints" / f"{step:06d}"
     unfinished = final.with_name(f".unfinished-{final.name}")
     (unfinished / "pretrained_model").mkdir(parents=True)
-    (unfinished / "pretrained_model/model.safetensors").write_text(f"{content} of {step}" * 99)
+    numbers = np.frombuffer(f"{content} of {step}".encode() * 99, np.uint8)
+    save_file({"bytes": numbers}, unfinished / "pretrained_model/model.safetensors")
     (unfinished / "training_state").mkdir()
     (unfinished / "training_state/training_step.json").write_text(f'{{"step": {step}}}')
     seal(unfinished)
@@ -30,5 +34,5 @@ def damage(checkpoint: Path) -> None:
     """Change a byte, and no size."""
     path = weights(checkpoint)
     content = bytearray(path.read_bytes())
-    content[5] ^= 1
+    content[-5] ^= 1
     path.write_bytes(content)
