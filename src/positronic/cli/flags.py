@@ -10,10 +10,13 @@ from typing import Any
 import configuronic as cfn
 from fire.parser import DefaultParseValue
 
+from getiaction.text import printable
 from positronic.cli.help import did_you_mean, parameters
 from positronic.errors import UsageError
 
 SIMPLE = (bool, int, float, str)
+# As LeRobot's commands and YAML spell them, in any case for true and false.
+YAML_WORDS = {"true": True, "false": False, "null": None}
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,8 @@ def _in_dict(config: cfn.Config, name: str, value: Any) -> tuple[str, Any]:
 def parse_value(owner: cfn.Config | None, name: str, given: Any) -> Any:
     """Return the value of a flag as its parameter is declared to take it.
 
-    Text is parsed as a Python literal, unless the parameter is declared to be a string.
+    Text is parsed as a Python literal, unless the parameter is declared to be a string; truth
+    values and None may also be spelled ``true``, ``false`` and ``null``.
 
     Args:
         owner: The config that the last part of ``name`` belongs to, if there is one.
@@ -149,7 +153,7 @@ def parse_value(owner: cfn.Config | None, name: str, given: Any) -> Any:
     allowed = _declared(owner, last) if owner is not None else None
     if allowed is None and isinstance(given, str) and given.startswith(("./", "../")):
         return os.path.abspath(given)  # else it would be taken for a config beside the default
-    parsed = DefaultParseValue(given) if isinstance(given, str) else given
+    parsed = _parsed(given, allowed) if isinstance(given, str) else given
     if allowed is None or (parsed is None and None in allowed):
         return parsed
     if isinstance(given, str):
@@ -159,13 +163,39 @@ def parse_value(owner: cfn.Config | None, name: str, given: Any) -> Any:
         if str in allowed and not isinstance(parsed, other):
             return given
     if float in allowed and isinstance(parsed, int) and not isinstance(parsed, bool):
-        return parsed if int in allowed else float(parsed)
+        try:
+            return parsed if int in allowed else float(parsed)
+        except OverflowError:
+            raise UsageError(f"--{name}={printable(given, 80)}: too large for a float") from None
     wanted = tuple(t for t in allowed if t is not None)
     is_bool = isinstance(parsed, bool)
     if not isinstance(parsed, wanted) or (is_bool and bool not in wanted):
         words = " or ".join("None" if t is None else t.__name__ for t in allowed)
-        raise UsageError(f"--{name}={given}: expected {words}")
+        raise UsageError(f"--{name}={printable(given, 80)}: expected {words}")
     return parsed
+
+
+def _parsed(text: str, allowed: tuple[type | None, ...] | None) -> Any:
+    """Parse a literal of Python, or a word of YAML where the parameter can be what that means."""
+    parsed = DefaultParseValue(text)
+    if allowed is None:
+        return _with_yaml_words(parsed)
+    if not isinstance(parsed, str):
+        return parsed
+    word = parsed.lower()
+    if word in ("true", "false") and bool in allowed:
+        return YAML_WORDS[word]
+    if None in allowed and (word == "null" or (word == "none" and str not in allowed)):
+        return None
+    return parsed
+
+
+def _with_yaml_words(value: Any) -> Any:
+    if isinstance(value, str):
+        return YAML_WORDS.get(value.lower(), value)
+    if isinstance(value, list | tuple):
+        return type(value)(_with_yaml_words(item) for item in value)
+    return value
 
 
 def _declared(owner: cfn.Config, name: str) -> tuple[type | None, ...] | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import configuronic as cfn
 
+from getiaction.text import printable
 from positronic.cli.help import did_you_mean
 from positronic.errors import UsageError
 from positronic.vendors.lerobot.training import policy_fields
@@ -52,7 +53,8 @@ def preset(
     target.__name__ = target.__qualname__ = name
     target.__doc__ = _explained(name)
     target.__signature__ = inspect.Signature([warmup, *policy_fields.parameters(name)])
-    return cfn.Config(target, **(fields or {}))
+    # Fields may come from somebody's file: plain data, which names nothing to import.
+    return cfn.Config(target).override_data(**(fields or {}))
 
 
 def registered(name: str, fields: Mapping[str, Any] | None = None) -> cfn.Config:
@@ -65,7 +67,8 @@ def registered(name: str, fields: Mapping[str, Any] | None = None) -> cfn.Config
     if name not in known and not policy_fields.has_plugins():
         named = [f".{preset}" for preset in ("act", "act_state", "act_64px")]
         raise UsageError(
-            f"--policy={name}: LeRobot has no such policy{did_you_mean(name, known)}; "
+            f"--policy={printable(name, 80)}: LeRobot has no such policy"
+            f"{did_you_mean(name, known)}; "
             f"it has: {', '.join(sorted(known))}; presets are {', '.join(named)}"
         )
     return preset(name, fields)

@@ -1,7 +1,10 @@
 """Settings of a training run as YAML: printed, kept with the run, and read again.
 
 The file holds what the flags say, under their names, and ``policy`` with its ``type`` and fields.
-``provenance`` in a run's file says what it was trained on and by what; nothing reads it.
+``provenance`` in a run's file says what it was trained on and by what; no setting comes from it.
+
+A file may come from somebody else, as a run's does that is gone on with. So it holds plain data: it
+may name a preset and one of our codecs, and no other object of Python, as the command line may.
 """
 
 from collections.abc import Mapping
@@ -11,12 +14,15 @@ from typing import Any
 import configuronic as cfn
 import yaml
 
+from getiaction.documents import Reader
+from getiaction.text import printable
 from positronic import codec as codecs
 from positronic import storage
 from positronic.cli.flags import Flags, parse_value
 from positronic.cli.help import did_you_mean, missing, parameters
 from positronic.codec import Codec
 from positronic.errors import PositronicError, UsageError
+from positronic.vendors.lerobot import codecs as our_codecs
 from positronic.vendors.lerobot import presets
 from positronic.vendors.lerobot.training import options
 from positronic.vendors.lerobot.training.options import Options
@@ -27,6 +33,16 @@ PROVENANCE = "provenance"
 TYPE = "type"
 # Said of one start of the program, not of the run.
 NOT_KEPT = ("config", "resume")
+# What a file may name, as the command line spells it.
+_REGISTRIES = {"policy": presets, "codec": our_codecs}
+
+READER = Reader(
+    error=UsageError,
+    mend="expected settings and their values, as --config=print shows them",
+    size=1 << 20,
+    depth=32,
+    values=100_000,
+)
 
 
 def prepare(config: cfn.Config, flags: Flags) -> tuple[cfn.Config, Flags]:
@@ -72,13 +88,9 @@ def read(file: Path) -> dict[str, Any]:
         UsageError: it is not there, or no mapping in YAML.
     """
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        document: dict[str, Any] = READER.load_yaml(file, dict[str, Any])
     except OSError as error:
         raise UsageError(f"--config={file} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config={file} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(document, dict):
-        raise UsageError(f"--config={file} holds no settings; expected flags and their values")
     return document
 
 
@@ -93,26 +105,51 @@ def apply(config: cfn.Config, document: Mapping[str, Any], file: str) -> cfn.Con
         if name == PROVENANCE:
             continue
         if name not in known:
-            raise UsageError(f"{file}: there is no setting {name!r}{did_you_mean(name, known)}")
+            raise UsageError(
+                f"{file}: there is no setting {printable(name)!r}{did_you_mean(name, known)}"
+            )
         if value is None and parameters(config)[name].default is not None:
             continue  # printed before it was given
         try:
-            config = config.override(**{name: _read_value(config, name, value)})
+            config = config.override_data(**{name: _read_value(config, name, value)})
         except PositronicError as error:
             raise UsageError(f"{file}: {error}") from error
+        except cfn.ImportNotAllowedError as error:
+            raise UsageError(f"{file}: {_foreign(error.key, error.value)}") from error
         except cfn.ConfigError as error:
-            raise UsageError(f"{file}: {name}: {error.__cause__ or error}") from error
+            why = printable(error.__cause__ or error)
+            raise UsageError(f"{file}: {name}: {why}") from error
     return config
 
 
 def _read_value(config: cfn.Config, name: str, value: Any) -> Any:
-    if name == "policy" and not str(value).startswith(("@", ".")):
+    if name in _REGISTRIES and isinstance(value, str) and value.startswith(("@", ".")):
+        return _registered(name, value)
+    if name == "policy":
         return _policy(value)
     if name == "codec" and isinstance(value, Mapping):
         return codecs.from_spec(value.get("spec", {}))
+    if name == "eval_env" and ":" in str(value):
+        raise UsageError(_foreign(name, str(value)))  # Gymnasium imports what is before the colon
     if value is False and "off" in options.CHOICES.get(name, ()):
         return "off"  # YAML takes the bare word for a truth value
     return parse_value(config, name, value)
+
+
+def _registered(name: str, value: str) -> cfn.Config:
+    """The preset or codec that a file names, which is imported already."""
+    registry = _REGISTRIES[name]
+    found = vars(registry).get(value.removeprefix(f"@{registry.__name__}.").removeprefix("."))
+    if not isinstance(found, cfn.Config):
+        raise UsageError(_foreign(name, value))
+    return found
+
+
+def _foreign(name: str, value: str) -> str:
+    return (
+        f"{name} is {printable(value, 80)!r}, which names an object of Python; a file may name "
+        "presets and our codecs only, so give it on the command line if you trust it"
+    )
 
 
 def _policy(value: Any) -> cfn.Config:
@@ -120,15 +157,17 @@ def _policy(value: Any) -> cfn.Config:
     name = fields.pop(TYPE, None)
     if name is None:
         raise UsageError("policy has no type; expected LeRobot's name of it, as in type: act")
-    config = presets.registered(str(name))
+    if not isinstance(name, str):
+        raise UsageError(f"policy is {printable(name)}; expected LeRobot's name of it, as in act")
+    config = presets.registered(name)
     known = parameters(config)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in known.values())
     for field in fields:
-        if field not in known and not open_ended:
+        if not (field in known or (open_ended and field.isidentifier())):
             hint = did_you_mean(field, known)
-            raise UsageError(f"policy {name!r} has no field {field!r}{hint}")
+            raise UsageError(f"policy {name!r} has no field {printable(field)!r}{hint}")
     checked = {k: parse_value(config, f"policy.{k}", given) for k, given in fields.items()}
-    return presets.registered(str(name), checked)
+    return presets.registered(name, checked)
 
 
 def document(given: Options, policy: Mapping[str, Any]) -> dict[str, Any]:

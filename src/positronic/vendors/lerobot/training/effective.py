@@ -14,6 +14,7 @@ from typing import Any
 import draccus
 from lerobot.configs import PreTrainedConfig
 
+from getiaction.documents import Document, plain
 from getiaction.files import replace_text
 from getiaction.policies.lerobot import policy_config
 from positronic.codec.contract import versions
@@ -27,17 +28,31 @@ from positronic.vendors.lerobot.training.policy_fields import NOT_FLAGS
 CHECKPOINT_FILE = "provenance.json"
 
 
+class _Provenance(Document):
+    starts: list[Any] = []  # noqa: RUF012 - pydantic copies it
+
+
+class _Kept(Document):
+    provenance: _Provenance = _Provenance()
+
+
 def settings(options: Options, config: PreTrainedConfig | None = None) -> dict[str, Any]:
     """Return all settings as plain data, the fields of the policy's LeRobot config included."""
     config = config or policy_config(options.policy.name, options.policy.fields)
     # Through JSON, as LeRobot saves it: it leaves members of its enums as they are.
-    fields = json.loads(json.dumps(draccus.encode(config, PreTrainedConfig)))
+    fields = plain(draccus.encode(config, PreTrainedConfig))
     unset = NOT_FLAGS | {config_file.TYPE}
     return config_file.document(options, {k: v for k, v in fields.items() if k not in unset})
 
 
 def provenance(
-    job: TrainingJob, meta: Any, step: int, device: str, precision: str
+    job: TrainingJob,
+    meta: Any,
+    step: int,
+    device: str,
+    precision: str,
+    *,
+    held_out: list[int] | None = None,
 ) -> dict[str, Any]:
     """Return what is trained on, and by what, as plain data.
 
@@ -47,12 +62,14 @@ def provenance(
         step: Where this start begins.
         device: What it computes on.
         precision: In which numbers.
+        held_out: Episodes that are not trained on.
     """
     dataset = {
         "root": job.options.dataset_root,
         "episodes": meta.total_episodes,
         "frames": meta.total_frames,
         "fps": meta.fps,
+        "held_out": held_out or [],
     }
     if job.contract is not None:
         dataset |= {
@@ -85,8 +102,9 @@ def keep(run_dir: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> dict
         now: Provenance of this start; earlier ones stay listed.
     """
     file = run_dir / config_file.FILE_NAME
-    before = config_file.read(file).get(config_file.PROVENANCE) if file.is_file() else None
-    whole = {**now, "starts": [*(before or {}).get("starts", []), *now["starts"]]}
+    before = config_file.read(file) if file.is_file() else {}
+    starts = config_file.READER.validate(before, _Kept, str(file)).provenance.starts
+    whole = {**now, "starts": [*starts, *now["starts"]]}
     run_dir.mkdir(parents=True, exist_ok=True)
     replace_text(file, config_file.dump({**kept, config_file.PROVENANCE: whole}))
     return whole

@@ -35,6 +35,13 @@ def test_fields_come_before_or_after_the_policy(capsys: pytest.CaptureFixture[st
     assert (found["dim_model"], found["warmup_steps"]) == (128, 100)
 
 
+def test_lerobots_spellings(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--policy=.act", "--policy.use_vae=false", "--policy.temporal_ensemble_coeff=null"]
+    found = policy(capsys, *words, "--policy.pretrained_backbone_weights=null")
+    assert (found["use_vae"], found["temporal_ensemble_coeff"]) == (False, None)
+    assert found["pretrained_backbone_weights"] is None
+
+
 @pytest.mark.parametrize("flag", ["--policy=diffusion", "--policy.type=diffusion"])
 def test_any_policy_of_lerobot(capsys: pytest.CaptureFixture[str], flag: str) -> None:
     found = policy(capsys, "--policy.down_dims=[32,64]", flag)
@@ -92,10 +99,10 @@ def test_refusals(
         ("policy: {type: act, kl_weight: [3]}", "--policy.kl_weight=[3]: expected float"),
         ("policy: {kl_weight: 3}", "policy has no type"),
         ("policy: acct", "did you mean act?"),
-        ("policy: 7", "LeRobot has no such policy"),
+        ("policy: 7", "policy is 7; expected LeRobot's name of it"),
         ("codec: {name: x, spec: {kind: nonsense}}", "nonsense"),
-        ("- steps", "holds no settings"),
-        ("steps: [", "is no YAML"),
+        ("- steps", "expected a valid dictionary, found a list"),
+        ("steps: [", "is not YAML"),
     ],
 )
 def test_refusals_of_a_file(
