@@ -17,7 +17,11 @@ from positronic import storage
 from positronic.codec import Contract
 from positronic.vendors.lerobot import presets
 from positronic.vendors.lerobot.training import config_file
-from positronic.vendors.lerobot.training.job import TrainingJob, in_first_process
+from positronic.vendors.lerobot.training.job import (
+    TrainingJob,
+    across_processes,
+    in_first_process,
+)
 from positronic.vendors.lerobot.training.options import Options
 from positronic.vendors.lerobot.training.preflight import DATASET_CONTRACT, dataset_contract
 from positronic.vendors.lerobot.training.run_directory import RunDirectory, run_directory, say
@@ -34,6 +38,7 @@ def _train(**flags: Any) -> int:
 
         print(config_file.dump(settings(options)), end="")
         return 0
+    options = across_processes(options)
     with (
         StopSignals() as signals,
         run_directory(options.output_dir, options.run_name) as run,

@@ -40,7 +40,8 @@ def finish(sinks: Iterable[Logger]) -> None:
     """Let WandB write down what it holds, before the run's files are looked at."""
     for sink in sinks:
         end = getattr(getattr(sink, "experiment", None), "finish", None)
-        if end is not None:
+        # All but the first process have a stand-in that answers to any name.
+        if end is not None and "wandb" in sys.modules:
             end()
             # A process of WandB's own writes the file; it has done so for certain when it ends.
             sys.modules["wandb"].teardown()

@@ -28,7 +28,7 @@ from positronic.errors import UsageError
 from positronic.vendors.lerobot.backends import examples
 from positronic.vendors.lerobot.training.effective import keep, provenance, settings, sign
 from positronic.vendors.lerobot.training.evaluation import gym
-from positronic.vendors.lerobot.training.job import TrainingJob, in_first_process
+from positronic.vendors.lerobot.training.job import TrainingJob, in_first_process, machines
 from positronic.vendors.lerobot.training.loggers import finish, loggers
 from positronic.vendors.lerobot.training.same_run import require_same_run
 
@@ -59,7 +59,7 @@ def run(job: TrainingJob, signals: StopSignals) -> int:
     pretrained = None if resume is None else resume.checkpoint / PRETRAINED_MODEL_DIR
     module.create(data.meta, device=device, pretrained=pretrained)
     if resume is not None:
-        require_same_run(job, resume.checkpoint, config)
+        require_same_run(job, resume.checkpoint, config, data)
     if options.compile:
         compile_forward(module.lerobot_policy)
     contract = complete(job.contract, config)
@@ -72,7 +72,7 @@ def run(job: TrainingJob, signals: StopSignals) -> int:
     data.prepare(config)
     _announce(job, module, data, f"{device}, {precision}")
     kept = settings(options, config)
-    made_by = provenance(job, data.meta, step, device, precision)
+    made_by = provenance(job, data.meta, step, device, precision, held_out=data.split()[1])
     if in_first_process():
         if not options.resume:
             job.run.begin()
@@ -82,11 +82,13 @@ def run(job: TrainingJob, signals: StopSignals) -> int:
         max_steps=options.steps,
         max_epochs=-1,
         accelerator="gpu" if device == "cuda" else "cpu",
-        devices=options.devices,
+        devices=options.devices // machines(),
+        num_nodes=machines(),
         precision=precision,
         accumulate_grad_batches=options.accumulate,
         callbacks=[
             *_callbacks(job, data, resume, _additions(contract, made_by, data, config)),
+            _SameBeginning(step),
             stop,
         ],
         logger=loggers(job.run_dir, wandb=options.wandb, step=step, settings=kept),
@@ -244,16 +246,38 @@ def _schedule(warmup_steps: int | None) -> LRSchedulerConfig | None:
 def _announce(job: TrainingJob, module: LeRobotPolicy, data: LeRobotDataModule, how: str) -> None:
     weights = sum(p.numel() for p in module.lerobot_policy.parameters())
     threads = f", {torch.get_num_threads()} threads" if how.startswith("cpu") else ""
+    train, held_out = data.split()
+    kept = f", {_extent(data.val_dataset, held_out)} held out" if held_out else ""
     _say(
         f"training {job.options.policy.name} ({weights / 1e6:.1f} M weights) on "
-        f"{data.meta.total_frames} frames of {data.meta.total_episodes} episodes, "
-        f"batch {job.batch_size}, {how}{threads}"
+        f"{_extent(data.train_dataset, train)}{kept}, batch {job.batch_size}, {how}{threads}"
     )
+
+
+def _extent(opened: Any, episodes: list[int]) -> str:
+    plural = "" if len(episodes) == 1 else "s"
+    return f"{len(opened)} frames of {len(episodes)} episode{plural}"
 
 
 def _say(line: str) -> None:
     if in_first_process():
         print(line, file=sys.stderr, flush=True)
+
+
+class _SameBeginning(Callback):
+    """Refuses processes that would begin at different steps, as without a common directory."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Compare with the first process."""
+        first = trainer.strategy.broadcast(self.step)
+        if trainer.strategy.reduce_boolean_decision(first != self.step, all=False):
+            raise UsageError(
+                f"process {trainer.global_rank} begins at step {self.step} and the first one at "
+                f"{first}; give an --output_dir that all machines see, such as s3://bucket/path"
+            )
 
 
 class _AboveTheBar(logging.Handler):

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 from importlib import import_module
@@ -138,11 +140,26 @@ def test_held_out_episodes_are_not_trained_on(
         assert command(*flags(dataset_root, tmp_path, *words)) == 0
     assert weights(tmp_path / "often") == weights(tmp_path / "never")
     assert weights(tmp_path / "often") != weights(trained)
-    lines = [line for line in capsys.readouterr().err.splitlines() if "validation" in line]
+    said = capsys.readouterr().err
+    told = re.findall(r"on (\d+) frames of 1 episode, (\d+) frames of 1 episode held out,", said)
+    assert [int(train) + int(held) for train, held in told] == [21, 21]
+    lines = [line for line in said.splitlines() if "validation" in line]
     assert [line.split(":")[0] for line in lines] == [
         f"validation at step {step}" for step in (2, 4, 6)
     ]
     assert len(curves(tmp_path / "often")["val/loss"]) == 3
+    # What was held out stays so, also in a run of a version that did not note it down.
+    file = tmp_path / "never/config.yaml"
+    settings = yaml.safe_load(file.read_text())
+    assert settings["provenance"]["dataset"].pop("held_out") == [1]
+    file.write_text(yaml.safe_dump(settings))
+    again = [*held_out, "--run_name=never", "--resume=True", "--steps=7"]
+    assert command(*flags(dataset_root, tmp_path, *again)) == 0
+    settings["provenance"]["dataset"]["held_out"] = [0]
+    file.write_text(yaml.safe_dump(settings))
+    again[-1] = "--steps=8"
+    error = refused(capsys, 1, *flags(dataset_root, tmp_path, *again))
+    assert "--val_split=0.5 held out episodes [0] and holds out [1] now" in error
 
 
 def test_two_small_batches_make_the_step_of_a_large_one(
@@ -228,6 +245,38 @@ def test_two_devices_make_the_step_of_a_large_batch(dataset_root: Path, tmp_path
     ended = elsewhere("--run_name=run", f"--output_dir={tmp_path}", "--resume=True")
     assert ended.returncode == 0, ended.stderr
     assert weights(tmp_path / "run") == saved
+
+
+@pytest.mark.e2e
+def test_torchrun_on_two_machines_trains_one_run(dataset_root: Path, tmp_path: Path) -> None:
+    """Two launchers on this machine, as one on each of two."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = flags(dataset_root, tmp_path, "--steps=4", "--save_freq=2", "--batch_size=4")
+    words.append("--policy.dropout=0")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+    def start(node: int, *more: str) -> "subprocess.Popen[str]":
+        launcher = ["-m", "torch.distributed.run", "--nnodes=2", f"--node_rank={node}"]
+        launcher += ["--nproc_per_node=1", "--master_addr=127.0.0.1", f"--master_port={port}"]
+        line = [sys.executable, *launcher, *PROG.split()[1:], *words, *more]
+        return subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True)
+
+    ended = [start(node) for node in (0, 1)]
+    said = [process.communicate(timeout=500)[1] for process in ended]
+    assert [process.returncode for process in ended] == [0, 0], said
+    assert not any("Traceback" in text for text in said)
+    assert "frames of 2 episodes" in said[0]
+    assert "trained 4 steps" in said[0]
+    assert "frames of" not in said[1]
+    # Each step is one of a batch twice as large.
+    plain = [*words, "--batch_size=8", "--run_name=one", "--devices=1"]
+    assert command(*plain) == 0
+    one, both = (curves(tmp_path / run)["train/grad_norm"] for run in ("one", "run"))
+    assert list(both.values()) == pytest.approx(list(one.values()), rel=0.2)
+    names = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
+    assert names == ["000002", "000004", "last"]
 
 
 @pytest.mark.e2e
