@@ -66,17 +66,19 @@ def reopen_epoch(fit_loop: State) -> None:
     When training ends by ``max_steps``, ``max_time`` or an early stop, Lightning counts the epoch
     that it is in as done, though batches of it may be left; a resumed run would leave them out, and
     end an epoch too soon. Where none are left, a run that is bounded by steps would take one batch
-    too many. So the state is made that of a checkpoint saved right after the batch.
+    too many; and it counts otherwise after it has gone on once. So the state is made that of a
+    checkpoint saved right after the batch, by what the training loader says of its epoch.
     """
     epochs, batches = fit_loop.get("epoch_progress"), fit_loop.get("epoch_loop.batch_progress")
-    if not epochs or not batches or not batches["current"]["ready"]:
+    loaders = fit_loop.get("state_dict", {}).get("combined_loader") or [{}]
+    if "first_epoch" not in loaders[0] or not epochs or not batches["current"]["ready"]:
         return
-    if epochs["current"]["processed"] != epochs["current"]["started"]:
-        return
+    epoch = loaders[0]["epoch"] - loaders[0]["first_epoch"]
+    counted_as_done = epochs["current"]["processed"] > epoch
     for count in (epochs["total"], epochs["current"]):
-        count["processed"] -= 1
-        count["completed"] = count["processed"]
-    if batches["is_last_batch"]:
+        count["ready"] = count["started"] = epoch + 1
+        count["processed"] = count["completed"] = epoch
+    if counted_as_done and batches["is_last_batch"]:
         for count in (batches["total"], batches["current"]):
             count["completed"] = count["processed"] - 1
         fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.getiaction.train.endings import ENDS, differences, train
+from tests.getiaction.train.endings import (
+    ENDS,
+    EPOCHS,
+    WHOLE,
+    checkpoints,
+    differences,
+    steps,
+    train,
+)
 
 # Within an epoch of 4 steps, at its end, and in the second one.
 SOME = (1, 3, 4, 6)
@@ -31,6 +39,20 @@ def test_a_run_goes_on_as_if_it_had_not_ended(
     whole: Path, state_root: Path, tmp_path: Path, end: str, at: int
 ) -> None:
     assert differences(state_root, tmp_path, whole, end, at) == []
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed", "ignore:Be aware that when using")
+def test_ended_again_and_again(whole: Path, state_root: Path, tmp_path: Path) -> None:
+    """At the end of an epoch, twice within the next one, and at the end of that."""
+    checkpoint, begun = None, 0
+    for end, at in (("max_steps", 4), ("signal", 5), ("max_time", 7), ("max_steps", 8)):
+        run_dir = tmp_path / str(at)
+        limits = WHOLE if end == "max_steps" else EPOCHS
+        train(state_root, run_dir, end=end, at=at, resume_from=checkpoint, limits=limits)
+        assert steps(run_dir) == steps(whole)[begun:at]
+        checkpoint, begun = checkpoints(run_dir, end, at)[0], at
+    train(state_root, tmp_path / "rest", resume_from=checkpoint)
+    assert steps(tmp_path / "rest") == steps(whole)[8:]
 
 
 @pytest.mark.e2e

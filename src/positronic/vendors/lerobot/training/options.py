@@ -55,15 +55,16 @@ class Options:
         seed: decides initial weights, the order of samples and dropout.
         log_freq: steps between lines of the log.
         device: auto, cpu or cuda.
-        devices: how many of them; each takes a batch of its own, as lerobot-train has it.
+        devices: how many of them; each takes a batch of its own, as lerobot-train has it. Under
+            torchrun they are its processes, on all machines.
         precision: 32-true, bf16-mixed or 16-mixed; the policy's own unless given.
         accumulate: batches whose gradients are added up before each step.
         compile: compile the policy's network; its first steps take minutes.
         cache: where decoded camera frames are kept: in memory; on disk, for other runs as well;
             off; or auto, which is memory if they fit in a GiB.
         cache_gib: how much the cache may hold, in GiB; 1 in memory or 32 on disk unless given.
-        val_split: share of each task's episodes, the last ones, that is held out to compute the
-            loss of every eval_freq steps.
+        val_split: share of the episodes, the last ones of each task, that is held out to compute
+            the loss of every eval_freq steps; each task keeps one to train on.
         eval_env: an environment to roll out in every eval_freq steps, e.g. stack_cubes or
             positronic/StackCubes-v0.
         eval_episodes: rollouts each time.
