@@ -158,6 +158,7 @@ def test_held_out_episodes_are_not_trained_on(
     settings["provenance"]["dataset"]["held_out"] = [0]
     file.write_text(yaml.safe_dump(settings))
     again[-1] = "--steps=8"
+    capsys.readouterr()
     error = refused(capsys, 1, *flags(dataset_root, tmp_path, *again))
     assert "--val_split=0.5 held out episodes [0] and holds out [1] now" in error
 
