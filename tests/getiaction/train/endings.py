@@ -87,7 +87,7 @@ class Periodic(Callback):
         trainer.save_checkpoint(self.run_dir / f"step={trainer.global_step}.ckpt")
 
 
-def ending(end: str, at: int) -> tuple[list[Callback], dict[str, Any]]:
+def ending(end: str | None, at: int) -> tuple[list[Callback], dict[str, Any]]:
     """Callbacks and trainer's options by which a run ends after step ``at``."""
     if end == "max_time":
         timer = Timer(HOUR)
@@ -109,7 +109,7 @@ def ending(end: str, at: int) -> tuple[list[Callback], dict[str, Any]]:
         return [StopOnSignal(), Send(at, signal.SIGINT)], {}
     if end == "kill":
         return [Send(at + 1, signal.SIGKILL)], {}
-    return [], {"max_steps": at, "max_epochs": -1}
+    return [], {} if end is None else {"max_steps": at, "max_epochs": -1}
 
 
 def train(
@@ -131,7 +131,7 @@ def train(
     set_seed(SEED)
     run_dir.mkdir(parents=True)
     data = LeRobotDataModule(root=root, train_batch_size=BATCH, seed=SEED, val_split=0.3)
-    callbacks, options = ([], {}) if end is None else ending(end, at)
+    callbacks, options = ending(end, at)
     if periodic:
         callbacks = [Periodic(run_dir), *callbacks]
     trainer = Trainer(

@@ -44,7 +44,8 @@ def test_a_run_goes_on_as_if_it_had_not_ended(
 @pytest.mark.filterwarnings("ignore:The dirpath has changed", "ignore:Be aware that when using")
 def test_ended_again_and_again(whole: Path, state_root: Path, tmp_path: Path) -> None:
     """At the end of an epoch, twice within the next one, and at the end of that."""
-    checkpoint, begun = None, 0
+    checkpoint: Path | None = None
+    begun = 0
     for end, at in (("max_steps", 4), ("signal", 5), ("max_time", 7), ("max_steps", 8)):
         run_dir = tmp_path / str(at)
         limits = WHOLE if end == "max_steps" else EPOCHS
