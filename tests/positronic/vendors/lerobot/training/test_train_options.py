@@ -142,7 +142,7 @@ def test_held_out_episodes_are_not_trained_on(
     assert weights(tmp_path / "often") != weights(trained)
     said = capsys.readouterr().err
     told = re.findall(r"on (\d+) frames of 1 episode, (\d+) frames of 1 episode held out,", said)
-    assert [int(train) + int(held) for train, held in told] == [21, 21]
+    assert [int(train) + int(held) for train, held in told] == [24, 24]
     lines = [line for line in said.splitlines() if "validation" in line]
     assert [line.split(":")[0] for line in lines] == [
         f"validation at step {step}" for step in (2, 4, 6)
