@@ -78,10 +78,11 @@ def reopen_epoch(fit_loop: State) -> None:
     for count in (epochs["total"], epochs["current"]):
         count["ready"] = count["started"] = epoch + 1
         count["processed"] = count["completed"] = epoch
-    if counted_as_done and batches["is_last_batch"]:
+    if batches["is_last_batch"]:
         for count in (batches["total"], batches["current"]):
             count["completed"] = count["processed"] - 1
-        fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+        if counted_as_done:
+            fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
 
 def random_state() -> State:
