@@ -47,7 +47,8 @@ def test_native_checkpoints(state_root: Path, tmp_path: Path, optimizers: bool) 
     assert said.startswith("after step 4 ")
     assert ("exp_avg_sq of model.action_head.weight" in said) == optimizers
     assert "model.action_head.weight is NaN or infinite: training has diverged" in said
-    assert "lower the learning rate (now 0.001) or clip gradients" in said
+    assert "lower the learning rate (now " in said
+    assert "or clip gradients more" in said
     last = (tmp_path / "checkpoints/last").resolve()
     assert said.endswith(f"the last good checkpoint is {last}")
     assert (last.name, faults(last)) == ("000003", [])
