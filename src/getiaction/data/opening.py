@@ -137,7 +137,7 @@ def with_statistics(meta: Any, *, use_imagenet_stats: bool) -> Any:
     return meta
 
 
-def require_episodes(episodes: Sequence[int] | None, total: int) -> None:
+def require_episodes(episodes: Any, total: int) -> None:
     """Refuse a list of episodes that is none of a dataset of ``total`` episodes.
 
     Raises:

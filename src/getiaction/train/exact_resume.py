@@ -69,9 +69,10 @@ def reopen_epoch(fit_loop: State) -> None:
     too many; and it counts otherwise after it has gone on once. So the state is made that of a
     checkpoint saved right after the batch, by what the training loader says of its epoch.
     """
-    epochs, batches = fit_loop.get("epoch_progress"), fit_loop.get("epoch_loop.batch_progress")
+    epochs: State = fit_loop.get("epoch_progress") or {}
+    batches: State = fit_loop.get("epoch_loop.batch_progress") or {}
     loaders = fit_loop.get("state_dict", {}).get("combined_loader") or [{}]
-    if "first_epoch" not in loaders[0] or not epochs or not batches["current"]["ready"]:
+    if "first_epoch" not in loaders[0] or not (epochs and batches and batches["current"]["ready"]):
         return
     epoch = loaders[0]["epoch"] - loaders[0]["first_epoch"]
     counted_as_done = epochs["current"]["processed"] > epoch

@@ -41,7 +41,7 @@ def require_finite(
 
 
 def _averages(module: nn.Module, optimizers: Iterable[Optimizer]) -> Iterator[tuple[str, Tensor]]:
-    names = {weight: name for name, weight in module.named_parameters()}
+    names: dict[Tensor, str] = {weight: name for name, weight in module.named_parameters()}
     for optimizer in optimizers:
         for weight, state in optimizer.state.items():
             for key, value in state.items():

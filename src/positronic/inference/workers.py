@@ -228,7 +228,7 @@ def _portable(cause: BaseException) -> BaseException:
     if not isinstance(cause, KeyboardInterrupt | PositronicError | OSError):
         cause.add_note("".join(traceback.format_exception(cause)))
     try:
-        pickle.loads(pickle.dumps(cause))
+        pickle.loads(pickle.dumps(cause))  # noqa: TID251 - what this line has pickled
     except Exception:
         return RuntimeError("".join(traceback.format_exception(cause)))
     return cause

@@ -48,7 +48,7 @@ def test_results_and_their_averages() -> None:
     assert aggregated["avg_sum_reward"] == np.mean([e.sum_reward for e in episodes])
     assert aggregated["avg_max_reward"] == np.mean([e.max_reward for e in episodes])
     assert aggregated["avg_episode_length"] == np.mean([e.episode_length for e in episodes])
-    successes = sum(e.success for e in episodes)
+    successes = sum(e.success is True for e in episodes)
     assert 0 < successes < 6
     assert aggregated["pc_success"] == pytest.approx(100 * successes / 6)
     assert aggregated["success_rate"] == pytest.approx(successes / 6)

@@ -35,7 +35,7 @@ def test_both_families_of_metrics(state_root: Path, tmp_path: Path) -> None:
         name: np.mean([getattr(episode, name) for episode in episodes])
         for name in ("success", "sum_reward", "max_reward", "episode_length")
     }
-    low, high = wilson_interval(sum(e.success for e in episodes), 5)
+    low, high = wilson_interval(sum(e.success is True for e in episodes), 5)
     expected = {
         **mean,
         "reward_mean": mean["sum_reward"],

@@ -19,7 +19,7 @@ import torch
 from lerobot.utils.random_utils import set_seed
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
-from torch.multiprocessing import ProcessExitedException
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from getiaction.data import LeRobotDataModule
 from getiaction.policies.lerobot import LeRobotPolicy
@@ -63,7 +63,7 @@ class TimeIsUp(Callback):
 
     def on_train_batch_end(self, trainer: Any, *rest: Any) -> None:
         if trainer.global_step == self.at:
-            self.timer._offset = HOUR.total_seconds()
+            self.timer._offset = int(HOUR.total_seconds())
 
 
 class Send(Callback):

@@ -71,7 +71,7 @@ def test_two_processes_train_one_policy(state_root: Path, tmp_path: Path) -> Non
         assert first["episodes"][name] == [
             (e.seed, e.sum_reward, e.success, e.episode_length) for e in alone
         ]
-        success = sum(e.success for e in alone) / ROLLOUTS
+        success = sum(e.success is True for e in alone) / ROLLOUTS
         for metrics in (first["metrics"], second["metrics"]):
             assert metrics[f"val/gym/{name}/success"] == pytest.approx(success)
             assert metrics[f"val/gym/{name}/n_episodes"] == ROLLOUTS

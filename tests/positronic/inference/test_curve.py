@@ -38,6 +38,7 @@ def test_rates_and_intervals_are_drawn_to_scale() -> None:
     assert [float(x) for x, _, _ in whiskers] == pytest.approx([x for x, _ in points])
     low, high = ((TOP + height - float(y)) / height for y in whiskers[0][1:])
     interval = Rate(9, 10).interval
+    assert interval is not None
     assert (low, high) == pytest.approx((interval.low, interval.high), abs=1e-3)
 
 

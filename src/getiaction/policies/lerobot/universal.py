@@ -194,7 +194,9 @@ class LeRobotPolicy(Wrapped):
                 "of a LeRobotPolicy hold none"
             )
         with archive.reading(checkpoint_path):
-            checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(  # noqa: TID251 - as plain data
+                checkpoint_path, map_location="cpu", weights_only=True
+            )
             entry = archive.require_entry(checkpoint, checkpoint_path, trusted=trust_checkpoint)
             policy = cls._from_config(
                 archive.decode_config(entry["config"]),

@@ -148,7 +148,7 @@ def test_ten_thousand_damaged_contracts_and_lists_of_models_are_errors_of_the_se
     for content in json_mutations(READY, 6000):
         try:
             meta = ready.meta(mapping(json.loads(content)), "ws://there")
-            image_sizes(meta.get("contract"))
+            image_sizes(mapping(meta.get("contract")))
         except SessionError as error:
             refused.append(str(error))
         except (ValueError, RecursionError):
