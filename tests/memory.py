@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,15 @@ def memory(field: str = "VmRSS") -> int:
         if line.startswith(f"{field}:"):
             return 1024 * int(line.split()[1])
     return 0
+
+
+@contextmanager
+def at_most(size: int) -> Iterator[None]:
+    """Fail where the peak of this process rises by more than ``size`` bytes meanwhile."""
+    before = memory("VmHWM")
+    yield
+    grown = memory("VmHWM") - before
+    assert grown <= size, f"the peak of memory rose by {grown} bytes; expected at most {size}"
 
 
 @pytest.hookimpl(wrapper=True)

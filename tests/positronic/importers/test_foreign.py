@@ -1,7 +1,6 @@
 """HDF5 files made to do harm: each costs a demo, or the file, in one line."""
 
 import json
-import resource
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from positronic.dataset import LocalDataset
 from positronic.errors import DatasetError, PositronicError
 from positronic.importers.demo import read_setup
 from positronic.importers.robosuite import NotAbsolute, OscPose
+from tests.memory import at_most
 from tests.mutations import mutations
 from tests.positronic.importers.conftest import CONTROLLER, MakeFile
 from tests.positronic.importers.test_robomimic import run
@@ -156,7 +156,8 @@ def test_a_demo_costs_itself_alone(
         file["secret"] = np.full((6, 7), 0.125)
     path = make_file(demos=3, spoil=lambda file: spoil(file, other))
     before = sorted(path.parent.iterdir())
-    assert run(path, tmp_path / "raw") == 1
+    with at_most(1 << 30):
+        assert run(path, tmp_path / "raw") == 1
     out = capsys.readouterr().out
     (line,) = [line for line in out.splitlines() if line.startswith("left out:")]
     assert "demo_1" in line
@@ -164,7 +165,6 @@ def test_a_demo_costs_itself_alone(
     kept = [episode["robomimic.demo"] for episode in LocalDataset(tmp_path / "raw")]
     assert kept == ["demo_0", "demo_2"]
     assert sorted(path.parent.iterdir()) == [*before, tmp_path / "raw"]
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2 << 20
 
 
 def test_other_byte_orders_and_rates_are_read(make_file: MakeFile, tmp_path: Path) -> None:
