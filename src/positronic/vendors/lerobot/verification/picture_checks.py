@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL.Image import DecompressionBombError
 
 from getiaction.dataset_info import Statistics
 from getiaction.documents import inside
@@ -18,13 +17,8 @@ from positronic.vendors.lerobot.verification import statistics_checks
 from positronic.vendors.lerobot.verification.fault import Fault
 from positronic.vendors.lerobot.verification.layout import Episode, one_line, size_of
 
-# What Pillow raises on a damaged picture, and on one that would take all memory.
-UNDECODABLE: tuple[type[Exception], ...] = (
-    ValueError,
-    OSError,
-    SyntaxError,
-    DecompressionBombError,
-)
+# What Pillow raises on a damaged picture, and `picture` on one that would take all memory.
+UNDECODABLE: tuple[type[Exception], ...] = (ValueError, OSError, SyntaxError)
 
 
 @dataclass(frozen=True)
@@ -82,12 +76,21 @@ def compared(
 
 
 def picture(cell: dict[str, Any] | None, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The picture ``(H, W, 3)`` of a table's cell; ValueError where it has another size."""
+    """Return the picture ``(H, W, 3)`` of a table's cell.
+
+    Raises:
+        ValueError: it is missing, has another size, or would take all memory.
+    """
     from PIL import Image
 
     if not cell or cell["bytes"] is None:
         raise ValueError("it is not inside the table")
-    with Image.open(io.BytesIO(cell["bytes"])) as image:
-        if (image.height, image.width) != size:
-            raise ValueError(f"it is {image.height}x{image.width}, expected {size[0]}x{size[1]}")
-        return np.asarray(image.convert("RGB"))
+    try:
+        with Image.open(io.BytesIO(cell["bytes"])) as image:
+            if (image.height, image.width) != size:
+                raise ValueError(
+                    f"it is {image.height}x{image.width}, expected {size[0]}x{size[1]}"
+                )
+            return np.asarray(image.convert("RGB"))
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error

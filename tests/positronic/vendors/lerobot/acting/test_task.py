@@ -67,7 +67,7 @@ def told(task: str, steps: int = 8) -> list[dict[str, Any]]:
 
 
 def test_it_reaches_a_policy_that_reads_it_as_natively(reads_words: Path) -> None:
-    policy = load(reads_words)
+    policy = load(reads_words, trust_checkpoint=True)
     assert policy.meta["every_step"]
     played = {task: Episode(policy, 0) for task in ("stack", "put the cube into the box")}
     for task, episode in played.items():
@@ -81,7 +81,7 @@ def test_it_reaches_a_policy_that_reads_it_as_natively(reads_words: Path) -> Non
 
 
 def test_each_session_has_its_own_in_a_batch(reads_words: Path) -> None:
-    policy = load(reads_words)
+    policy = load(reads_words, trust_checkpoint=True)
     tasks = ("stack", "put the cube into the box")
     together = [Episode(policy, 0) for _ in tasks]
     for step in range(8):
@@ -100,10 +100,10 @@ def test_a_policy_that_reads_words_is_told_some(
     reads_words: Path, task: dict[str, Any], got: str
 ) -> None:
     obs = {key: value for key, value in seen(1, 1)[0].items() if key != "task"}
-    session = load(reads_words).new_session()
+    session = load(reads_words, trust_checkpoint=True).new_session()
     with pytest.raises(CodecError, match=f"'task' is {got}, expected words"):
         session.prepare({**obs, **task})
-    assert load(reads_words).new_session({"task": "stack"}).infer(obs)
+    assert load(reads_words, trust_checkpoint=True).new_session({"task": "stack"}).infer(obs)
 
 
 def test_it_never_reaches_act(tmp_path: Path) -> None:

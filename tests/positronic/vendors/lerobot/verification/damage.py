@@ -228,7 +228,7 @@ DAMAGES: list[Damage] = [
     (
         "value",
         cell(DATA, "action", 3, [9.0] * 8),
-        ["DATA: episode 0: statistics of action in TABLE: max[0] is"],
+        ["DATA: episode 0: statistics of action in TABLE: ", "meta/stats.json: action: max[0] is"],
     ),
     ("table cut", cut(TABLE, 0.9), ["TABLE: cannot be read"]),
     (
