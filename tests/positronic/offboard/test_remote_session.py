@@ -358,7 +358,7 @@ def test_a_contract_that_is_none_is_refused_when_the_server_is_ready(
         with contextlib.suppress(Exception):
             connection.recv(timeout=20)
 
-    wrong = f"malformed ready message: the server's contract.*{says}"
+    wrong = f"malformed ready message: the contract of.*{says}"
     with speaking(script) as port, pytest.raises(SessionError, match=wrong) as caught:
         client(port).new_session()
     assert str(caught.value).isprintable()
