@@ -16,8 +16,11 @@ from typing import Any
 
 import pytest
 
-LIMIT = 3 << 30
+# The parts of the suite stay under 2.7 GiB when each is run alone; what one process comes to that
+# runs all of them is still to be measured.
+LIMIT = 4 << 30
 LARGE = 1 << 30
+GROWN = 64 << 20
 SHOWN = 15
 
 _peaks: dict[str, int] = {}
@@ -44,9 +47,10 @@ def at_most(size: int) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    before = memory() if _wanted else 0
+    before = memory()
     result = yield
-    if nextitem is None or nextitem.path != item.path:
+    # A trainer and what it trained hold each other, optimizer and all, until they are collected.
+    if memory() - before > GROWN or nextitem is None or nextitem.path != item.path:
         _give_back()
     if _wanted:
         now = memory()
@@ -89,7 +93,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 def _give_back() -> None:
-    """After the tests of a file, free what only cycles and caches hold, and what malloc keeps."""
+    """After a test that took much and those of a file, free what only cycles and caches hold, and what malloc keeps."""
     if memory() < LARGE:
         return
     dynamo = sys.modules.get("torch._dynamo")
