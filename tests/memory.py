@@ -93,7 +93,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 def _give_back() -> None:
-    """After a test that took much and those of a file, free what only cycles and caches hold, and what malloc keeps."""
+    """Free what only cycles and caches hold, and what malloc keeps."""
     if memory() < LARGE:
         return
     dynamo = sys.modules.get("torch._dynamo")
