@@ -205,12 +205,19 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             parts = []
             while size := int(self.rfile.readline().split(b";")[0], 16):
-                parts.append(self.rfile.read(size))
+                parts.append(self._read(size))
                 self.rfile.readline()
             self.rfile.readline()
             return b"".join(parts)
         length = int(self.headers.get("Content-Length") or 0)
-        return self.rfile.read(length if limit is None else min(limit, length))
+        return self._read(length if limit is None else min(limit, length))
+
+    def _read(self, size: int) -> bytes:
+        """Read all of it: S3 stores nothing of a client that is killed before the end of a body."""
+        body = self.rfile.read(size)
+        if len(body) < size:
+            raise ConnectionAbortedError("the client went away within its body")
+        return body
 
     def _pass_on(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         skipped = {"connection", "transfer-encoding", "content-length", "expect"}
