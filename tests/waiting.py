@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable
+from multiprocessing.process import BaseProcess
 from typing import IO
 
 SECONDS = 120.0
@@ -44,8 +45,10 @@ def line_of[Text: (str, bytes)](
     return lines[0]
 
 
-def join(threads: Iterable[threading.Thread], what: str, seconds: float = SECONDS) -> None:
-    """Wait for the end of threads; as :func:`until`."""
+def join(
+    threads: Iterable[threading.Thread | BaseProcess], what: str, seconds: float = SECONDS
+) -> None:
+    """Wait for the end of threads or processes; as :func:`until`."""
     deadline = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))

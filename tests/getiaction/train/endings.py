@@ -8,6 +8,7 @@ python -m tests.getiaction.train.endings ROOT RUNS_DIR DEVICES STEP...
 import contextlib
 import datetime
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ from getiaction.signals import Stopped
 from getiaction.train import Trainer
 from getiaction.train.callbacks import EarlyStopping, StopOnSignal
 from tests.getiaction.train.runs import BATCH, SEED, SMALL
+from tests.waiting import join
 
 ENDS = ("max_steps", "max_time", "early_stopping", "signal", "kill")
 # Holds out one episode of three, which leaves 23 frames: 4 batches an epoch.
@@ -173,13 +175,23 @@ def differences(
     stopped = runs / f"{end}-{at}"
     limits = WHOLE if end in ("max_steps", "kill") else EPOCHS
     periodic = end == "kill"
-    alone = end == "kill" and devices == 1
-    if alone and (child := os.fork()):
-        os.waitpid(child, 0)
+    how: dict[str, Any] = {
+        "end": end,
+        "at": at,
+        "limits": limits,
+        "devices": devices,
+        "periodic": periodic,
+    }
+    if end == "kill" and devices == 1:
+        # Not by fork: this process has threads, whose locks a child would have for ever.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([train.__module__])
+        child = context.Process(target=train, args=(root, stopped), kwargs=how)
+        child.start()
+        join([child], "the run that kills itself")
+        assert child.exitcode == -signal.SIGKILL
     else:
-        train(root, stopped, end=end, at=at, limits=limits, devices=devices, periodic=periodic)
-        if alone:
-            os._exit(1)  # it is killed before
+        train(root, stopped, **how)
     found = checkpoints(stopped, end, at)
     faults = [] if found else [f"{end} at {at} left no checkpoint"]
     for number, checkpoint in enumerate(found):
