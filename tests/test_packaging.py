@@ -1,0 +1,17 @@
+import fnmatch
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_an_installed_package_has_every_file() -> None:
+    """An editable install has them anyway; a container's is not editable."""
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = document["tool"]["setuptools"]["package-data"]["*"]
+    code = {".py", ".pyi", ".pyc"}
+    files = [path for path in (ROOT / "src").glob("*/**/*") if path.is_file()]
+    data = [path for path in files if path.suffix not in code]
+    assert len(data) > 10
+    left_out = [p for p in data if not any(fnmatch.fnmatch(p.name, each) for each in patterns)]
+    assert left_out == []
