@@ -10,7 +10,8 @@ def test_an_installed_package_has_every_file() -> None:
     document = tomllib.loads((ROOT / "pyproject.toml").read_text())
     patterns = document["tool"]["setuptools"]["package-data"]["*"]
     code = {".py", ".pyi", ".pyc"}
-    files = [path for path in (ROOT / "src").glob("*/**/*") if path.is_file()]
+    packages = [path.parent for path in (ROOT / "src").glob("*/__init__.py")]
+    files = [path for package in packages for path in package.rglob("*") if path.is_file()]
     data = [path for path in files if path.suffix not in code]
     assert len(data) > 10
     left_out = [p for p in data if not any(fnmatch.fnmatch(p.name, each) for each in patterns)]
