@@ -1,4 +1,4 @@
-"""What the tests hold in memory: a bound for each process, and who made it grow.
+"""Memory of the tests: a bound for each process, and the tests that made it grow.
 
 The peak of each process that ran tests is printed at the end, and more than ``LIMIT`` fails the
 run. With ``TESTS_MEMORY=1`` in the environment, the tests after which a process had grown most are

@@ -1,4 +1,4 @@
-"""What LeRobot trusts in a dataset that somebody else wrote, looked at before it opens it.
+"""Border before LeRobot: checks of a foreign dataset's metadata before LeRobot opens it.
 
 LeRobot builds paths from ``info.json`` and the table of episodes, and hands every table to a
 decoder that takes as much memory as it asks for. What is not there is left for LeRobot to miss.

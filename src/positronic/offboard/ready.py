@@ -1,4 +1,4 @@
-"""What a client reads of a server's documents: the ready message and the list of models.
+"""Documents of a server that a client reads: the ready message and the list of models.
 
 Imported when the first of them comes: robots' programs start without it.
 """

@@ -1,4 +1,4 @@
-"""What a server says, checked before a robot or a terminal gets any of it."""
+"""Replies of a server, checked before a robot or a terminal gets any of them."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a checkpoint's documents may say, without LeRobot, which is not imported for that."""
+"""Limits on a checkpoint's documents, tested without importing LeRobot."""
 
 import json
 import os

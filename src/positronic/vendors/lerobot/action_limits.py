@@ -1,4 +1,4 @@
-"""Which actions no robot gets: what is far beyond all that training saw, or is no number at all."""
+"""Limits on actions: none beyond ten times the range of training, or not finite, is sent."""
 
 from collections.abc import Mapping
 from typing import Any, Self

@@ -1,4 +1,4 @@
-"""What people do who mean harm: messages of a session, and connections of all kinds."""
+"""Attacks on a server: messages of a session, and connections of all kinds."""
 
 import io
 import socket

@@ -1,4 +1,4 @@
-"""What people do who mean harm: it ends in words, costs little, and the neighbour goes on."""
+"""Attacks on a server end in words and cost little, and the neighbour goes on."""
 
 import contextlib
 import signal

@@ -1,4 +1,4 @@
-"""Whether ``stats.json`` holds the statistics of all rows and pixels, which training goes by."""
+"""Checks of ``stats.json`` against the statistics of all rows and pixels."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

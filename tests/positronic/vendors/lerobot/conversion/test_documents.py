@@ -1,4 +1,4 @@
-"""What conversions leave for later ones, damaged: one line, and no more lost than what is in it."""
+"""Damaged documents of earlier conversions: one line, and nothing lost beside them."""
 
 import json
 import shutil
