@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from getiaction.files import sync
 from positronic.dataset import statics
 from positronic.dataset.local import numbered
 from positronic.dataset.recorded import BLOCK, META, STATIC, UNFINISHED
@@ -42,15 +43,6 @@ def _writer_info() -> dict[str, str]:
         "version": version,
         "name": f"{EpisodeWriter.__module__}.{EpisodeWriter.__qualname__}",
     }
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file's contents, or a directory's entries, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _valid_name(name: str) -> str:
@@ -149,7 +141,7 @@ class EpisodeWriter:
             statics.dump(self._described(), self._directory / META)
             files = [file for sink in self._sinks.values() for file in sink.files]
             for file in [*files, self._directory / STATIC, self._directory]:
-                _sync(file)
+                sync(file)
         except BaseException:
             self.abort()
             raise
@@ -230,10 +222,10 @@ class DatasetWriter:
             target = block / f"{number:012d}"
             statics.dump({**meta, "path": str(target.resolve())}, staged / META)
             for changed in (staged / META, staged):
-                _sync(changed)
+                sync(changed)
             if _rename_new(staged, target):
                 for changed in (block, self.root):
-                    _sync(changed)
+                    sync(changed)
                 return target
             number += 1
 

@@ -250,7 +250,7 @@ def test_failure_to_finish_aborts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("positronic.dataset.writer._sync", full)
+    monkeypatch.setattr("positronic.dataset.writer.sync", full)
     with (
         pytest.raises(OSError, match="No space left"),
         DatasetWriter(tmp_path).new_episode() as writer,

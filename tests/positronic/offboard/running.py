@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
@@ -19,6 +19,7 @@ from positronic.offboard.serving.listen import bind
 from positronic.offboard.serving.options import ServerOptions
 from positronic.offboard.serving.server import Extra, serve_forever
 from tests.positronic.offboard.small_models import NBYTES, Source
+from tests.waiting import until
 
 
 @contextlib.contextmanager
@@ -86,14 +87,6 @@ def held(source: Source) -> Iterator[threading.Event]:
     finally:
         release.set()
         policy.predict = predict  # type: ignore[method-assign]
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
-    """Wait for what follows by itself; say ``what`` was waited for where it does not come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
-        time.sleep(0.005)
 
 
 def until_draining(port: int) -> None:

@@ -18,8 +18,9 @@ from tests.positronic.offboard.faults.mutations import mutations
 from tests.positronic.offboard.faults.process import MIB, Command, command
 from tests.positronic.offboard.faults.test_damaged_checkpoints import Robot
 from tests.positronic.offboard.faults.test_fuzzed_frames import check
-from tests.positronic.offboard.running import ask, raw, ready, receive, until
+from tests.positronic.offboard.running import ask, raw, ready, receive
 from tests.positronic.vendors.lerobot.small_policy import STEPS, make_run, observation
+from tests.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lerobot")]
 

@@ -14,8 +14,8 @@ from positronic.offboard.models.watch import MAX_PAUSE_S, Watcher, watch
 from tests.positronic.offboard.loops import ask, in_loop, until
 from tests.positronic.offboard.running import ask as infer
 from tests.positronic.offboard.running import get, raw, ready, serving
-from tests.positronic.offboard.running import until as until_sync
 from tests.positronic.offboard.small_models import NBYTES, Source
+from tests.waiting import until as until_sync
 
 A, B, C, D = "010000", "020000", "030000", "040000"
 

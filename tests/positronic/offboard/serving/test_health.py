@@ -7,17 +7,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from positronic.offboard import wire
-from tests.positronic.offboard.running import (
-    after_loading,
-    ask,
-    get,
-    raw,
-    ready,
-    receive,
-    serving,
-    until,
-)
+from tests.positronic.offboard.running import after_loading, ask, get, raw, ready, receive, serving
 from tests.positronic.offboard.small_models import NBYTES, Source
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from tests.positronic.offboard.running import (
     ready,
     receive,
     serving,
-    until,
 )
 from tests.positronic.offboard.small_models import NBYTES, Source
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from websockets.sync.client import ClientConnection
 from positronic.offboard import wire
 from positronic.offboard.columns import unfold
 from positronic.offboard.models.batching import Batching
-from tests.positronic.offboard.running import ask, get, held, raw, ready, receive, serving, until
+from tests.positronic.offboard.running import ask, get, held, raw, ready, receive, serving
 from tests.positronic.offboard.small_models import CountingSession, Source
+from tests.waiting import until
 
 TIMING = {"pre_ms", "queue_ms", "infer_ms", "post_ms", "batch_size"}
 

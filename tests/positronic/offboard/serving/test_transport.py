@@ -17,8 +17,9 @@ from positronic.offboard.serving import transport
 from positronic.offboard.serving.limits import Connections, most_connections
 from positronic.offboard.serving.options import ServerOptions
 from positronic.offboard.serving.transport import frame_header
-from tests.positronic.offboard.running import ask, get, raw, ready, receive, serving, until
+from tests.positronic.offboard.running import ask, get, raw, ready, receive, serving
 from tests.positronic.offboard.small_models import Source
+from tests.waiting import until
 
 UPGRADE = (
     b"GET /api/v1/session HTTP/1.1\r\nHost: localhost\r\n"

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from getiaction.files import replace_text
+from getiaction.files import replace_text, sync
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -21,8 +21,8 @@ def sync_tree(directory: Path) -> None:
     """Wait until every file and directory below ``directory`` is on the disk."""
     for folder, _, files in os.walk(directory):
         for file in files:
-            _sync(Path(folder, file))
-        _sync(Path(folder))
+            sync(Path(folder, file))
+        sync(Path(folder))
 
 
 def link_tree(source: Path, target: Path) -> None:
@@ -46,9 +46,9 @@ def _link(source: str, target: str) -> None:
 def rename(source: Path, target: Path) -> None:
     """Rename a directory and wait until its new name is on the disk."""
     source.rename(target)
-    _sync(target.parent)
+    sync(target.parent)
     if source.parent != target.parent:
-        _sync(source.parent)
+        sync(source.parent)
 
 
 def exchange(one: Path, other: Path) -> bool:
@@ -63,14 +63,6 @@ def exchange(one: Path, other: Path) -> bool:
         if code in (errno.EINVAL, errno.ENOSYS):
             return False
         raise OSError(code, os.strerror(code), str(one), None, str(other))
-    _sync(one.parent)
-    _sync(other.parent)
+    sync(one.parent)
+    sync(other.parent)
     return True
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
