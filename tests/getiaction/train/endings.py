@@ -31,9 +31,10 @@ from tests.getiaction.train.runs import BATCH, SEED, SMALL
 from tests.waiting import join
 
 ENDS = ("max_steps", "max_time", "early_stopping", "signal", "kill")
-# Holds out one episode of three, which leaves 23 frames: 4 batches an epoch.
+# Holds out one episode of three, which leaves 23 frames: 4 batches an epoch, 2 for each of two
+# processes.
 WHOLE: dict[str, int] = {"max_steps": 14, "max_epochs": -1}
-EPOCHS: dict[str, int] = {"max_epochs": 4}
+EPOCHS: dict[str, int] = {"max_epochs": 8}
 HOUR = datetime.timedelta(hours=1)
 LOG, WEIGHTS = "log-{rank}.jsonl", "weights.pt"
 

@@ -95,8 +95,7 @@ class StopOnSignal(Callback):
         raise Stopped(self.signals.received)
 
     def _stop_all(self, trainer: Any, module: Any) -> None:
-        if trainer.is_global_zero:
-            self.saved = _save(trainer, module)
+        self.saved = _save(trainer, module)
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
             # Lightning kills the first process when another one ends with an error.
@@ -105,9 +104,14 @@ class StopOnSignal(Callback):
 
 
 def _save(trainer: Any, module: Any) -> str | Path | None:
-    """Write a checkpoint by whatever the trainer writes them with; None if by nothing."""
+    """Write a checkpoint by whatever the trainer writes them with; None if by nothing.
+
+    Called in all processes: Lightning waits for all of them in its ``save_checkpoint``.
+    """
     for callback in trainer.callbacks:
         if isinstance(callback, NativeCheckpoint):
+            if not trainer.is_global_zero:
+                return None
             return callback.save(trainer, module, trainer.global_step)
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is not None:
