@@ -200,6 +200,8 @@ def demo(options: argparse.Namespace) -> None:
         with serving(server, out / "server.log"):
             stages.run("rollouts", title, rollout, rollouts, extra=f"--policy.port={port}")
     summary = json.loads((rollouts / "results.json").read_text())["summary"]
+    if summary["success_rate"] is None:
+        raise Failed(f"no rollout finished; {rollouts / 'report.html'} says why")
     low, high = (f"{100 * bound:.1f}" for bound in summary["wilson_95"])
     rate = f"{summary['successes']}/{summary['finished']} = {100 * summary['success_rate']:.0f} %"
     print(f"\n{BOLD}success rate {rate}{RESET} (95 % Wilson interval {low} to {high})")

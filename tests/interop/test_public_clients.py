@@ -47,7 +47,7 @@ def test_positronic_is_served(
     assert found["second"] == found["first"]
     assert found["meta"]["checkpoint_id"] == "020000"
     assert found["meta"]["action_fps"] == FPS
-    error = "codec 'eepose_absolute' needs robot_state.ee_pose, image.wrist, image.exterior"
+    error = "codec 'eepose_absolute' needs image.exterior, image.wrist, robot_state.ee_pose"
     assert found["error"] == f"Server error: {error}; present: grip"
     assert found["unknown"] == (
         "Server error: Checkpoint not found: 77. Available: ['010000', '020000']"
