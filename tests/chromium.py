@@ -7,13 +7,10 @@ from typing import Any
 
 import pytest
 
-needs_chromium = [
-    pytest.mark.xdist_group("chromium"),  # one browser at a time
-    pytest.mark.skipif(
-        shutil.which("chromium") is None or shutil.which("chromedriver") is None,
-        reason="Chromium is not installed (apt-get install chromium chromium-driver)",
-    ),
-]
+needs_chromium = pytest.mark.skipif(
+    shutil.which("chromium") is None or shutil.which("chromedriver") is None,
+    reason="Chromium is not installed (apt-get install chromium chromium-driver)",
+)
 
 
 @pytest.fixture(scope="module")

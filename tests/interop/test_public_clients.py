@@ -12,7 +12,7 @@ from tests.interop.conftest import Public, Server, ask
 from tests.positronic.offboard.serving.test_openpi import PosingSource, both
 from tests.positronic.vendors.lerobot.small_policy import FPS, STEPS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("interop")]
+pytestmark = pytest.mark.e2e
 
 TOLERANCE = 1e-5
 

@@ -15,7 +15,7 @@ from tests.interop.clients.recordings import questions
 from tests.interop.conftest import CLIENTS, Public
 from tests.positronic.dataset.conftest import FIXTURE, NS, picture, record
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("interop")]
+pytestmark = pytest.mark.e2e
 
 OLD, NEW = "positronic-0.2.1", "positronic-0.4.1"
 

@@ -14,7 +14,7 @@ from positronic.offboard.serving.listen import bind
 from tests.interop.clients.positronic_0_2_1_server import HOME
 from tests.interop.conftest import CLIENTS, Public
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("interop")]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

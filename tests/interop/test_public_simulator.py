@@ -21,7 +21,7 @@ from tests.positronic.dataset.conftest import FIXTURE
 from tests.positronic.offboard.running import get
 from tests.positronic.offboard.scripted import hear, say, say_ready, speaking
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("interop")]
+pytestmark = pytest.mark.e2e
 
 # A chunk of 6 actions at 15 per second lasts 0.4 s: in this time a second one has begun.
 SECONDS = 0.6

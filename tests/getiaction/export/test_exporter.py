@@ -19,8 +19,6 @@ from tests.getiaction.export.policies import ACTIONS, CAMERAS, act, as_tensors, 
 from tests.getiaction.train.runs import POLICIES
 
 # Whoever makes the exports with images, makes them once.
-pytestmark = pytest.mark.xdist_group("export")
-
 BACKENDS = ["onnx", "openvino", "torch"]
 
 

@@ -21,8 +21,6 @@ from getiaction.export.inference import ensemble
 from getiaction.export.manifest import Manifest, sha256
 from tests.getiaction.export.policies import CAMERAS, observe
 
-pytestmark = pytest.mark.xdist_group("export")
-
 # What a robot's computer would run.
 ELSEWHERE = """
 import json, sys

@@ -10,8 +10,6 @@ from getiaction.export import InferenceModel, export
 from getiaction.export.runtimes import OpenVinoRuntime
 from tests.getiaction.export.policies import act
 
-pytestmark = pytest.mark.xdist_group("export")
-
 
 def test_openvino_computes_in_float32(exported: Callable[[str], Path]) -> None:
     compiled: Any = OpenVinoRuntime(exported("openvino"), "cpu").model

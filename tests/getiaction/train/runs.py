@@ -171,10 +171,6 @@ def looking() -> GymnasiumGym:
     )
 
 
-# Tests that need the same native run go to one process, which makes it once.
-EACH_POLICY = [
-    pytest.param(name, marks=pytest.mark.xdist_group(f"native-{name}")) for name in POLICIES
-]
 # Three epochs and more.
 STEPS = 40
 SEED = 11

@@ -13,7 +13,6 @@ from lerobot.optim.schedulers import (
 
 from getiaction.train.precision import CachedAutocast
 from tests.getiaction.train.runs import (
-    EACH_POLICY,
     POLICIES,
     STEPS,
     Looking,
@@ -37,7 +36,7 @@ def assert_same(ours: Result, other: Result, steps: int) -> None:
         assert torch.equal(ours.weights[name], weight), name
 
 
-@pytest.mark.parametrize("policy_name", EACH_POLICY)
+@pytest.mark.parametrize("policy_name", POLICIES)
 def test_every_policy(
     policies_root: Path,
     native_run: Callable[[str], Result],
@@ -63,7 +62,7 @@ def test_state_policy(
     assert_same(ours, native, STATE_STEPS)
 
 
-@pytest.mark.parametrize("policy_name", EACH_POLICY)
+@pytest.mark.parametrize("policy_name", POLICIES)
 # VQ-BeT says of its first phase that it cannot act well yet.
 @pytest.mark.filterwarnings("ignore:To evaluate in the environment")
 def test_every_policy_while_it_is_validated(

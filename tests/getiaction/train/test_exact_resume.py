@@ -65,11 +65,9 @@ def test_validation_between_changes_nothing(
         assert rest == whole[step:]
 
 
-@pytest.mark.parametrize(
-    # The second one starts worker processes of its own, which import torch and LeRobot.
-    "workers",
-    [0, pytest.param(2, marks=pytest.mark.e2e)],
-)
+# Starts processes that import torch and LeRobot; killed at other steps in test_endings.py.
+@pytest.mark.e2e
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 def test_a_killed_run_goes_on(state_root: Path, tmp_path: Path, workers: int) -> None:
     whole = run(state_root, tmp_path / "whole", num_workers=workers, **HELD_OUT)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
 from getiaction.data import LeRobotDataModule
 from getiaction.policies.lerobot import LeRobotPolicy
-from tests.getiaction.train.runs import EACH_POLICY, STEPS, Result, train_ours
+from tests.getiaction.train.runs import STEPS, Result, train_ours
 
 type NativeRun = Callable[[str], Result]
 
@@ -153,19 +153,13 @@ DATA_PARTS: list[tuple[str, type[LeRobotDataModule], int]] = [
 ]
 
 
-def cases(parts: list[tuple[str, Any, int]]) -> list[Any]:
-    return [
-        pytest.param(*part, marks=pytest.mark.xdist_group(f"native-{part[0]}")) for part in parts
-    ]
-
-
 def assert_noticed(without: Result, native: Result, same: int) -> None:
     assert len(without.losses) > same
     assert without.losses[:same] == native.losses[:same]
     assert without.losses != native.losses[: len(without.losses)]
 
 
-@pytest.mark.parametrize(("policy_name", "policy_class", "same"), cases(POLICY_PARTS))
+@pytest.mark.parametrize(("policy_name", "policy_class", "same"), POLICY_PARTS)
 def test_policy_part(
     policies_root: Path,
     native_run: NativeRun,
@@ -185,7 +179,7 @@ def test_policy_part(
     assert_noticed(without, native_run(policy_name), same)
 
 
-@pytest.mark.parametrize(("policy_name", "data_class", "same"), cases(DATA_PARTS))
+@pytest.mark.parametrize(("policy_name", "data_class", "same"), DATA_PARTS)
 def test_data_part(
     policies_root: Path,
     native_run: NativeRun,
@@ -205,9 +199,7 @@ def test_data_part(
     assert_noticed(without, native_run(policy_name), same)
 
 
-@pytest.mark.parametrize(
-    "policy_name", [p for p in EACH_POLICY if p.values[0] in ("act", "diffusion")]
-)
+@pytest.mark.parametrize("policy_name", ["act", "diffusion"])
 def test_imagenet_statistics(
     policies_root: Path, native_run: NativeRun, tmp_path: Path, policy_name: str
 ) -> None:
@@ -222,7 +214,6 @@ def test_imagenet_statistics(
     assert_noticed(without, native_run(policy_name), 0)
 
 
-@pytest.mark.xdist_group("native-act")
 def test_held_out_loader(policies_root: Path, native_run: NativeRun, tmp_path: Path) -> None:
     without = train_ours(
         policies_root,

@@ -13,6 +13,7 @@ from tests.getiaction.train.small import data, drift, policy
 from tests.getiaction.train.two_processes import EPOCHS, ROLLOUTS
 
 
+@pytest.mark.e2e
 def test_two_processes_train_one_policy(state_root: Path, tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "tests.getiaction.train.two_processes", state_root, tmp_path],

@@ -11,13 +11,10 @@ from positronic.vendors.lerobot import codecs
 from tests.positronic.inference.commands import run
 from tests.positronic.vendors.lerobot.small_policy import STEPS, make_run
 
-pytestmark = [
-    pytest.mark.xdist_group("lerobot"),  # LeRobot takes long to import; one process pays for it
-    pytest.mark.skipif(
-        not any(gl.is_available(name) for name in ("egl", "osmesa")),
-        reason="nothing to render with",
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    not any(gl.is_available(name) for name in ("egl", "osmesa")),
+    reason="nothing to render with",
+)
 POLICY = "--policy=@positronic.vendors.lerobot.policy.act_absolute"
 SHORT = ["--driver.simulation_time=1.2", "--cameras=none", "--policy.device=cpu"]
 

@@ -16,8 +16,6 @@ from tests.positronic.offboard.faults.process import Command, Neighbour, command
 from tests.positronic.offboard.running import after_loading, ask, get, raw, ready
 from tests.positronic.vendors.lerobot.small_policy import make_run, observation
 
-pytestmark = pytest.mark.xdist_group("lerobot")
-
 NEWEST = "020000"
 
 

@@ -22,7 +22,7 @@ from tests.positronic.offboard.running import ask, raw, ready, receive
 from tests.positronic.vendors.lerobot.small_policy import STEPS, make_run, observation
 from tests.waiting import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lerobot")]
+pytestmark = pytest.mark.e2e
 
 SIZE = (48, 64)
 FRAMES = 10_000

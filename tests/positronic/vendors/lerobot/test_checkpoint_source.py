@@ -13,8 +13,6 @@ from positronic.vendors.lerobot.policy import act_absolute
 from tests.positronic.vendors.lerobot.small_policy import make_run, observation
 from tests.s3 import Faulty
 
-pytestmark = pytest.mark.xdist_group("lerobot")
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

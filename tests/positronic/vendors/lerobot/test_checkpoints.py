@@ -17,8 +17,6 @@ from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
 from tests.positronic.vendors.lerobot.small_policy import FPS, make_run, statistics
 from tests.s3 import Faulty
 
-pytestmark = pytest.mark.xdist_group("lerobot")
-
 
 def state_codec() -> Codec:
     codec: Codec = codecs.eepose_state()

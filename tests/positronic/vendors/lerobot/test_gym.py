@@ -23,8 +23,6 @@ from positronic.vendors.lerobot.conversion.pipeline import Options, convert_data
 from positronic.vendors.lerobot.gym import CodecGym
 
 # LeRobot takes long to import; one test process is enough to pay for it.
-pytestmark = pytest.mark.xdist_group("lerobot-convert")
-
 SEED, FPS = 3, 15
 IMAGE = (48, 64)
 CODECS: dict[str, Any] = {

@@ -24,8 +24,6 @@ from tests.positronic.vendors.lerobot.small_policy import (
     statistics,
 )
 
-pytestmark = pytest.mark.xdist_group("lerobot")
-
 DOWN = np.array([0.0, 1.0, 0.0, 0.0])
 
 CODECS: dict[str, Codec] = {

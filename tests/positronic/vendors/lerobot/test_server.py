@@ -25,8 +25,6 @@ from tests.positronic.offboard.running import ask, get, raw, ready, receive
 from tests.positronic.vendors.lerobot.small_policy import FPS, STEPS, make_run, observation
 from tests.waiting import line_of
 
-pytestmark = pytest.mark.xdist_group("lerobot")
-
 COMMAND = (sys.executable, "-m", "positronic.vendors.lerobot.server")
 
 

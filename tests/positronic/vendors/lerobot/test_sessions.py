@@ -13,8 +13,6 @@ from positronic.vendors.lerobot.policy import LeRobotPolicy
 from tests.positronic.vendors.lerobot.acting.episodes import load, seen
 from tests.positronic.vendors.lerobot.small_policy import make_run, one_camera
 
-pytestmark = pytest.mark.xdist_group("lerobot")
-
 STEPS = 9
 MEMORY: dict[str, Any] = {"n_obs_steps": 2, "use_separate_rgb_encoder_per_camera": False}
 

@@ -17,8 +17,6 @@ from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
 from positronic.vendors.lerobot.policy import LeRobotPolicy, act_absolute
 from tests.positronic.vendors.lerobot.small_policy import make_run, observation
 
-pytestmark = pytest.mark.xdist_group("lerobot")
-
 CODEC = codecs.joints_absolute()
 NEWEST = "000030"
 

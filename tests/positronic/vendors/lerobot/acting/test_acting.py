@@ -25,8 +25,6 @@ from tests.positronic.vendors.lerobot.acting.episodes import (
 )
 from tests.positronic.vendors.lerobot.small_policy import FPS, make_run, one_camera, statistics
 
-pytestmark = pytest.mark.xdist_group("lerobot")
-
 STEPS = 11
 # Policy, codec, fields, observations looked back at, and actions of one prediction.
 KINDS: dict[str, tuple[str, Codec, dict[str, Any], int, int]] = {

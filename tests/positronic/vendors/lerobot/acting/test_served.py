@@ -19,8 +19,6 @@ from tests.positronic.offboard.small_models import Source
 from tests.positronic.vendors.lerobot.acting.episodes import load, seen
 from tests.positronic.vendors.lerobot.small_policy import FPS, make_run
 
-pytestmark = pytest.mark.xdist_group("lerobot")
-
 STEPS = 9
 
 

@@ -27,8 +27,6 @@ from tests.positronic.vendors.lerobot.acting.episodes import (
 )
 from tests.positronic.vendors.lerobot.small_policy import make_run
 
-pytestmark = pytest.mark.xdist_group("lerobot")
-
 CODEC = codecs.eepose_state()
 
 

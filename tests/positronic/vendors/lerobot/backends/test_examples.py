@@ -16,8 +16,6 @@ from tests.positronic.vendors.lerobot.small_dataset import write_dataset
 from tests.positronic.vendors.lerobot.small_policy import observation
 from tests.positronic.vendors.lerobot.training.training_commands import command, flags
 
-pytestmark = pytest.mark.xdist_group("lerobot")
-
 CODEC = codecs.eepose_absolute(image_size=(48, 64))
 ROWS = 9
 

@@ -21,8 +21,6 @@ from tests.mutations import mutations
 from tests.positronic.vendors.lerobot.backends.conftest import Exported, choose, encoded
 from tests.waiting import line_of
 
-pytestmark = pytest.mark.xdist_group("lerobot")
-
 
 @pytest.fixture(autouse=True)
 def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -27,8 +27,6 @@ from tests.positronic.vendors.lerobot.backends.conftest import (
 )
 from tests.positronic.vendors.lerobot.small_policy import make_run, observation
 
-pytestmark = pytest.mark.xdist_group("lerobot")
-
 STATE_CODEC = codecs.eepose_state()
 FEATURES = {key: CODEC.features[key] for key in INPUTS}
 

@@ -12,8 +12,6 @@ from positronic.vendors.lerobot.backends.torch_backend import TorchBackend
 from positronic.vendors.lerobot.checkpoints import Checkpoint, CheckpointDirectory
 from tests.positronic.vendors.lerobot.small_policy import make_run, observation
 
-pytestmark = pytest.mark.xdist_group("lerobot")
-
 CODEC = codecs.eepose_absolute(image_size=(48, 64))
 
 

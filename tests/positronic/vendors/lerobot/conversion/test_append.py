@@ -31,7 +31,6 @@ from tests.positronic.vendors.lerobot.conversion.kills import (
 from tests.positronic.vendors.lerobot.raw import FPS, record
 
 pytestmark = [
-    pytest.mark.xdist_group("lerobot-convert"),
     # The forks do nothing but append, and take no lock of another thread.
     pytest.mark.filterwarnings("ignore:This process .*fork:DeprecationWarning"),
 ]

@@ -18,8 +18,6 @@ from positronic.vendors.lerobot.convert import COMMANDS
 from tests.positronic.vendors.lerobot.raw import FPS, GRIP, TASK, record
 
 # LeRobot takes long to import; one test process is enough to pay for it.
-pytestmark = pytest.mark.xdist_group("lerobot-convert")
-
 FIXTURE = Path(__file__).parents[5] / "../shared/fixtures/recorded_sim"
 MODULE = "@positronic.vendors.lerobot.codecs"
 

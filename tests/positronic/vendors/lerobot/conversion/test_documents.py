@@ -21,7 +21,6 @@ from tests.positronic.vendors.lerobot.conversion.kills import contents, files_in
 from tests.positronic.vendors.lerobot.raw import FPS, record
 
 pytestmark = [
-    pytest.mark.xdist_group("lerobot-convert"),
     # The fork does nothing but convert, and takes no lock of another thread.
     pytest.mark.filterwarnings("ignore:This process .*fork:DeprecationWarning"),
 ]

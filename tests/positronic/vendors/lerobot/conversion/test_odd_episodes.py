@@ -16,8 +16,6 @@ from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion.pipeline import Options, Report, convert_dataset
 from positronic.vendors.lerobot.verification.verify import verify_dataset
 
-pytestmark = pytest.mark.xdist_group("lerobot-convert")
-
 MS, SECOND = 10**6, 10**9
 NAMES = {
     "observation.images.left": "image.wrist",

@@ -24,7 +24,6 @@ from tests.positronic.vendors.lerobot.conversion.kills import files_in, killed
 from tests.positronic.vendors.lerobot.raw import FPS, record
 
 pytestmark = [
-    pytest.mark.xdist_group("lerobot-convert"),
     # The fork does nothing but repair, and takes no lock of another thread.
     pytest.mark.filterwarnings("ignore:This process .*fork:DeprecationWarning"),
 ]

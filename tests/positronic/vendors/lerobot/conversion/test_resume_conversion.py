@@ -36,7 +36,6 @@ from tests.positronic.vendors.lerobot.raw import FPS, TASK, record
 from tests.waiting import until
 
 pytestmark = [
-    pytest.mark.xdist_group("lerobot-convert"),
     # The forks do nothing but convert, and take no lock of another thread.
     pytest.mark.filterwarnings("ignore:This process .*fork:DeprecationWarning"),
 ]

@@ -44,7 +44,6 @@ def test_joined_frames_stand_exactly_where_their_rows_do(tmp_path: Path, encoder
 
 
 # LeRobot takes long to import; one test process is enough to pay for it.
-@pytest.mark.xdist_group("lerobot-convert")
 @pytest.mark.parametrize("fps", [7, 30])
 @pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
 def test_lerobot_reads_the_right_frames_at_random(

@@ -17,8 +17,6 @@ from positronic.vendors.lerobot.conversion.pipeline import Options, convert_data
 from positronic.vendors.lerobot.verification.info import info
 from tests.positronic.vendors.lerobot.raw import FPS, record
 
-pytestmark = pytest.mark.xdist_group("lerobot-convert")
-
 
 def lines_of(capfd: pytest.CaptureFixture[str], root: Path | str) -> list[str]:
     words = ["info", f"--dataset_root={root}"]

@@ -40,8 +40,6 @@ from tests.positronic.vendors.lerobot.verification.damage import (
     put,
 )
 
-pytestmark = pytest.mark.xdist_group("lerobot-convert")
-
 LENGTHS = (13, 6, 10)
 
 
