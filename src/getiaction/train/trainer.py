@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch import Trainer as LightningsTrainer
@@ -145,6 +146,10 @@ class Trainer(LightningsTrainer, BaseTrainer):
         try:
             super().save_checkpoint(filepath, *args, **kwargs)
         except OSError as error:
+            # Lightning's transaction stays open where it fails (fsspec 2026.2): all files that this
+            # process would write through fsspec later, of Hugging Face's datasets say, would wait
+            # for its end.
+            fsspec.core.url_to_fs(str(filepath))[0].transaction.complete(commit=False)
             raise GetiactionError(
                 f"the checkpoint of step {self.global_step} could not be written to {filepath}: "
                 f"{describe(error)}; {kept}"

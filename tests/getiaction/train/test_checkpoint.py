@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from lerobot.datasets import LeRobotDatasetMetadata
@@ -130,7 +131,9 @@ def test_a_disk_that_is_full_costs_that_checkpoint_only(
     assert last(run_dir).name == found[-2]
 
 
-def test_lightnings_checkpoints_on_a_disk_that_is_full(state_root: Path, small_disk: Path) -> None:
+def test_lightnings_checkpoints_on_a_disk_that_is_full(
+    state_root: Path, small_disk: Path, tmp_path: Path
+) -> None:
     class UseUp(Callback):
         def on_train_batch_start(self, trainer: Any, *rest: Any) -> None:
             if trainer.global_step == 2:
@@ -142,3 +145,7 @@ def test_lightnings_checkpoints_on_a_disk_that_is_full(state_root: Path, small_d
         fitted.fit(policy(), data(state_root))
     kept = torch.load(small_disk / "last.ckpt", weights_only=True)
     assert kept["global_step"] == 2
+    # What others write later does not wait for the end of that.
+    with fsspec.open(f"{tmp_path}/later", "wb") as later:
+        later.write(b"x")
+    assert (tmp_path / "later").read_bytes() == b"x"

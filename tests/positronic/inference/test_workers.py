@@ -36,13 +36,13 @@ def assert_same(one: Episode, other: Episode) -> None:
     """Compare everything of two recordings but where and when they were made."""
     assert one.static == other.static
     assert one.signals.keys() == other.signals.keys()
-    for name, signal in one.signals.items():
-        assert signal.timestamps().tolist() == other.signals[name].timestamps().tolist()
-        ours, theirs = (np.stack(list(s.values())) for s in (signal, other.signals[name]))
+    for name, ours, theirs in ((n, s, other.signals[n]) for n, s in one.signals.items()):
+        assert ours.timestamps().tolist() == theirs.timestamps().tolist()
+        values, others = (np.stack(list(recorded.values())) for recorded in (ours, theirs))
         if name.startswith("image."):
-            assert_alike(ours, theirs)
+            assert_alike(values, others)
         else:
-            assert ours.tolist() == theirs.tolist(), name
+            assert values.tolist() == others.tolist(), name
 
 
 def assert_alike(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> None:
