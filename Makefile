@@ -38,7 +38,7 @@ test: setup
 	@$(PY) -m pytest -m "not e2e and not docker"
 
 e2e: setup
-	@$(PY) -m pytest -m e2e -n 0
+	@$(PY) -m pytest -m e2e -n 2
 
 check: setup
 	@.venv/bin/ruff format --check --quiet . || (echo "not in order; mend with: make format"; exit 1)

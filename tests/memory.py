@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-# The parts of the suite stay under 2.7 GiB when each is run alone; what one process comes to that
-# runs all of them is still to be measured.
-LIMIT = 4 << 30
+# Of two processes that run the whole suite each came to 4.5 to 5.3 GiB; the documents of getiaction
+# alone, whose commands train policies of full size, to 2.6.
+LIMIT = 6 << 30
 GROWN = 128 << 20
 SHOWN = 15
 
