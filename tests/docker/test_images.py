@@ -72,7 +72,8 @@ def test_nobody_is_root_unasked(images: None) -> None:
 
 
 def test_the_client_is_small(images: None) -> None:
-    assert inspect(CLIENT)["Size"] < 400_000_000
+    # 200 MB of it are the stand-in base image, 8 pydantic, which reads what servers say.
+    assert inspect(CLIENT)["Size"] < 410_000_000
     program = """
 import importlib.util, positronic.offboard.client
 names = ["torch", "lerobot", "lightning", "mujoco", "gymnasium", "boto3", "av"]
