@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from positronic.errors import MissingDependency
+from positronic.vendors.lerobot.training.job import in_first_process
 
 WANDB_PROJECT = "lerobot-train"
 WANDB_KEY = "WANDB_API_KEY"
@@ -26,7 +27,7 @@ def loggers(run_dir: Path, *, wandb: str, step: int, settings: Mapping[str, Any]
     Raises:
         MissingDependency: WandB is asked for and not installed.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
+    # Nothing is made here: every process comes by, and the first one takes the run's name.
     purge: dict[str, Any] = {"purge_step": step + 1} if step else {}
     sinks: list[Logger] = [TensorBoardLogger(run_dir, name="", version="tensorboard", **purge)]
     if wandb == "auto":
@@ -62,7 +63,7 @@ def _wandb(run_dir: Path, *, offline: bool, settings: Mapping[str, Any]) -> Logg
         )
     except ModuleNotFoundError as error:
         raise MissingDependency("--wandb needs WandB: pip install wandb, or --wandb=off") from error
-    if offline:
+    if offline and in_first_process():
         print(
             f"WandB: offline; `wandb sync {run_dir}/wandb/offline-run-*` uploads", file=sys.stderr
         )
