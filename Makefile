@@ -32,7 +32,8 @@ setup:
 
 demo: setup
 	@$(PY) scripts/demo.py --task=$(TASK) --obs=$(OBS) --device=$(DEVICE) --rollouts=$(ROLLOUTS) \
-		$(if $(EPISODES),--episodes=$(EPISODES)) $(if $(STEPS),--steps=$(STEPS)) $(if $(FRESH),--fresh)
+		$(if $(EPISODES),--episodes=$(EPISODES)) $(if $(STEPS),--steps=$(STEPS)) $(if $(FRESH),--fresh) \
+		$(if $(TRAIN_SEED),--train_seed=$(TRAIN_SEED))
 
 test: setup
 	@$(PY) -m pytest -m "not e2e and not docker"
@@ -57,7 +58,8 @@ docker-build:
 docker-demo: docker-build
 	@$(COMPOSE) --profile demo run --rm demo --task=$(TASK) --obs=$(OBS) --device=$(DEVICE) \
 		--rollouts=$(ROLLOUTS) $(if $(EPISODES),--episodes=$(EPISODES)) \
-		$(if $(STEPS),--steps=$(STEPS)) $(if $(FRESH),--fresh)
+		$(if $(STEPS),--steps=$(STEPS)) $(if $(FRESH),--fresh) \
+		$(if $(TRAIN_SEED),--train_seed=$(TRAIN_SEED))
 
 docker-test: setup
 	@$(PY) -m pytest -m docker -n 0

@@ -38,10 +38,12 @@ class Recipe:
 STATE = ("@positronic.vendors.lerobot.codecs.eepose_state",)
 IMAGES = ("@positronic.vendors.lerobot.codecs.eepose_absolute", "image_size=[64,64]")
 NO_CAMERAS = ("--cameras=none",)
+# In half of the demonstrations something goes wrong on purpose, and the expert puts it right.
+MISHAPS = ("--mishaps=0.5",)
 # Square, as the policy's 64x64 pictures are: other shapes would be padded with black bars.
 SQUARE = "--image_size=[240,240]"
 RECIPES = {
-    ("stack_cubes", "state"): Recipe(400, 4000, 128, ".act_state", STATE, NO_CAMERAS),
+    ("stack_cubes", "state"): Recipe(400, 6000, 128, ".act_state", STATE, (*NO_CAMERAS, *MISHAPS)),
     ("pick_place", "state"): Recipe(300, 2000, 128, ".act_state", STATE, NO_CAMERAS),
     ("stack_cubes", "images"): Recipe(400, 6000, 16, ".act_64px", IMAGES, (SQUARE,)),
     ("pick_place", "images"): Recipe(300, 3000, 16, ".act_64px", IMAGES, (SQUARE,)),
@@ -178,6 +180,7 @@ def demo(options: argparse.Namespace) -> None:
             *("--run_name=act", f"--output_dir={runs}", f"--policy={recipe.policy}"),
             *(f"--batch_size={recipe.batch_size}", f"--steps={steps}", f"--save_freq={steps}"),
             f"--device={options.device}",
+            *(() if options.train_seed is None else (f"--seed={options.train_seed}",)),
         ],
         runs,
     )
@@ -227,6 +230,7 @@ def main() -> int:
     parser.add_argument("--rollouts", type=int, default=50)
     # Far from the seeds of the demonstrations (0, 1, ...): no initial state was seen in training.
     parser.add_argument("--seed", type=int, default=100_000, help="seed of the first rollout")
+    parser.add_argument("--train_seed", type=int, help="seed of the training run; default: train's")
     parser.add_argument("--output_dir", help="default: demo/<task>-<obs>")
     parser.add_argument("--fresh", action="store_true", help="remove what an earlier demo left")
     options = parser.parse_args()

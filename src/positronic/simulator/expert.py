@@ -30,11 +30,17 @@ _FUNNEL_SLOPE = 5.0  # metres of height kept per metre still to go sideways
 _YAW_WEIGHT_M = 0.04  # a radian of heading error counts like this many metres sideways
 _MAX_TURN_RAD = 0.35  # a step
 
-_GRASP_TOLERANCE_M = 0.007
+# The fingers close while the gripper still goes down, and once they do, they go on.
+_GRASP_ASIDE_M, _GRASP_ABOVE_M = 0.008, 0.016
+_CLOSING_GRIP, _CLOSING_LEEWAY = 0.90, 1.4
+# Of a cube's four headings the one nearest to this share of the present heading is taken: an arm
+# that has begun to turn one way goes on, and yet never comes further round than 68 degrees.
+_TURNED_SHARE = 1 / 3
 _HELD_DISTANCE_M = 0.022  # fingertips to the centre of a cube between them
 _HELD_GRIP = 0.47  # the fingers stop at 0.42 on a 4 cm cube
 _EMPTY_GRIP = 0.30
 _LET_GO_GRIP = 0.80
+_SET_DOWN_ASIDE_M = 0.006  # so near to the goal the cube goes all the way down
 _SINK_M = 0.002  # press down a little, so that the cube is set down and not dropped
 
 
@@ -77,12 +83,12 @@ class Expert:
         reach = float(np.linalg.norm(tcp[:3] - cube[:3]))
         if reach < _HELD_DISTANCE_M and _EMPTY_GRIP < grip < _HELD_GRIP:
             return self._carry(tcp, cube, goal)
-        return self._fetch(tcp, cube)
+        return self._fetch(tcp, grip, cube)
 
     def _goal(self, support: Array) -> Goal:
         if self._task == "stack_cubes":
             above = np.array([0.0, 0.0, CUBE_M])
-            return Goal(support[:3] + above, _fold(float(yaw(support[3:]))), 0.010, 0.004)
+            return Goal(support[:3] + above, _heading(support), 0.010, 0.004)
         above = np.array([0.0, 0.0, TRAY_FLOOR_M + CUBE_M / 2])
         return Goal(support[:3] + above, 0.0, 0.025, 0.004)
 
@@ -92,25 +98,27 @@ class Expert:
         sideways = math.hypot(offset[0], offset[1])
         return sideways < goal.tolerance_xy and abs(offset[2]) < goal.tolerance_z
 
-    def _fetch(self, tcp: Array, cube: Array) -> Array:
+    def _fetch(self, tcp: Array, grip: float, cube: Array) -> Array:
         """Come over the cube with open fingers, go down around it, and close."""
-        heading = _fold(float(yaw(cube[3:])))
-        sideways = math.hypot(*(cube[:2] - tcp[:2]))
-        turn = abs(heading - float(yaw(tcp[3:])))
-        height = _funnel(sideways + _YAW_WEIGHT_M * turn - 0.5 * _GRASP_TOLERANCE_M)
+        present = float(yaw(tcp[3:]))
+        heading = _nearest(_heading(cube), present)
+        sideways, above = math.hypot(*(cube[:2] - tcp[:2])), float(tcp[2] - cube[2])
+        turn = abs(heading - present)
+        height = _funnel(sideways + _YAW_WEIGHT_M * turn - 0.5 * _GRASP_ASIDE_M)
         target = cube[:3] + np.array([0.0, 0.0, height])
-        near = float(np.linalg.norm(cube[:3] - tcp[:3])) < _GRASP_TOLERANCE_M
+        leeway = _CLOSING_LEEWAY if grip < _CLOSING_GRIP else 1.0
+        near = sideways < leeway * _GRASP_ASIDE_M and abs(above) < leeway * _GRASP_ABOVE_M
         return self._command(tcp, target, heading, grip=0.0 if near else 1.0)
 
     def _carry(self, tcp: Array, cube: Array, goal: Goal) -> Array:
         """Lift, go over the goal, and set down; whatever way the cube sits in the fingers."""
-        held = tcp[:3] - cube[:3]
+        held, present = tcp[:3] - cube[:3], float(yaw(tcp[3:]))
         heading = goal.heading
         if self._task == "stack_cubes":
-            heading -= _fold(float(yaw(cube[3:])) - float(yaw(tcp[3:])))
+            heading = _nearest(goal.heading - _heading(cube) + present, present)
         sideways = math.hypot(*(goal.position[:2] - cube[:2]))
-        turn = abs(heading - float(yaw(tcp[3:])))
-        height = _funnel(sideways + _YAW_WEIGHT_M * turn - 0.004)
+        turn = abs(heading - present)
+        height = _funnel(sideways + _YAW_WEIGHT_M * turn - _SET_DOWN_ASIDE_M)
         target = goal.position + held + [0.0, 0.0, height - _SINK_M]
         # First off the table, and then not into the side of what it is to stand on.
         lifted = _ramp(cube[2] - CUBE_M / 2, 0.003, 0.02)
@@ -151,10 +159,22 @@ def make_expert(env: Any, speed: float = DEFAULT_SPEED_M_S) -> Expert:
     return Expert(inner.task_name, inner.control_fps, speed)
 
 
-def _fold(angle: float) -> float:
-    """Return the equivalent of a cube's heading nearest to home, within ±45°."""
-    quarter = math.pi / 2
-    return angle - quarter * math.floor(angle / quarter + 0.5)
+def _heading(cube: Array) -> float:
+    """Heading of a cube, one of the four that look the same, on whichever side it lies."""
+    w, x, y, z = cube[3:]
+    axes = (
+        (1 - 2 * (y * y + z * z), 2 * (x * y + w * z)),
+        (2 * (x * y - w * z), 1 - 2 * (x * x + z * z)),
+        (2 * (x * z + w * y), 2 * (y * z - w * x)),
+    )
+    flattest = max(axes, key=lambda axis: math.hypot(*axis))
+    return math.atan2(flattest[1], flattest[0])
+
+
+def _nearest(angle: float, present: float) -> float:
+    """Of the four headings in which a cube looks the same, the one to turn to from ``present``."""
+    quarter, middle = math.pi / 2, _TURNED_SHARE * present
+    return angle - quarter * math.floor((angle - middle) / quarter + 0.5)
 
 
 def _funnel(distance: float) -> float:

@@ -1,9 +1,9 @@
 """Mishaps: what goes wrong in a demonstration on purpose, so that it shows the way back.
 
-The arm executes something else than the expert commands for a moment: it lets the cube slip, misses
-it, closes early, strays over the goal. What is recorded are the expert's own commands in the
-states that follow (Laskey et al., 2017, "DART"), so that a policy learns to recover from what a
-perfect run never visits.
+The arm executes something else than the expert commands for a moment: it lets the cube slip,
+misses it, closes early, carries nothing, strays over the goal. What is recorded are the expert's
+own commands in the states that follow (Laskey et al., 2017, "DART"), so that a policy learns to
+recover from what a perfect run never visits.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,8 @@ from positronic.geom import quat_from_yaw, quat_mul
 
 Array = NDArray[np.float64]
 
-KINDS = ("slip", "miss", "pinch", "stray", "spill")
+KINDS = ("slip", "miss", "pinch", "empty", "stray", "spill")
+_CARRY_M, _STEP_M = 0.14, 0.025  # height over the goal, and how far a command leads
 _SEED = 7151  # keeps these draws apart from the environment's, which take the bare seed
 
 
@@ -46,7 +47,8 @@ class Mishap:
         low, high = {
             "slip": (0.01, 0.09),
             "miss": (0.015, 0.07),
-            "pinch": (0.012, 0.05),
+            "pinch": (0.03, 0.07),
+            "empty": (0.03, 0.1),
             "stray": (0.005, 0.06),
             "spill": (0.005, 0.03),
         }[kind]
@@ -54,7 +56,7 @@ class Mishap:
         return cls(
             kind=kind,
             trigger=float(rng.uniform(low, high)),
-            steps=int(rng.integers(3, 9)),
+            steps=int(rng.integers(*((6, 25) if kind == "empty" else (3, 9)))),
             offset=np.array([radius * np.cos(angle), radius * np.sin(angle), 0.0]),
             turn=float(rng.uniform(-0.4, 0.4)),
         )
@@ -89,6 +91,9 @@ class Mishaps:
             executed[7] = 1.0
         elif mishap.kind == "pinch":
             executed[7] = 0.0
+        elif mishap.kind == "empty":
+            executed[:3] = _towards_goal(observation)
+            executed[7] = 0.0
         else:
             executed[:3] += mishap.offset
             executed[3:7] = quat_mul(quat_from_yaw(mishap.turn), executed[3:7])
@@ -108,9 +113,18 @@ def _begins(mishap: Mishap, action: Array, observation: Mapping[str, Any]) -> bo
             return holding and float(cube[2]) - 0.02 > mishap.trigger
         case "miss":
             return fetching and float(np.linalg.norm(tcp - cube)) < mishap.trigger
-        case "pinch":
+        case "pinch" | "empty":
             return (
                 fetching and to_goal > 0.03 and float(np.linalg.norm(tcp - cube)) < mishap.trigger
             )
         case _:
             return holding and to_goal < mishap.trigger and float(cube[2]) > 0.03
+
+
+def _towards_goal(observation: Mapping[str, Any]) -> Array:
+    """Where the gripper would go next with a cube in its fingers, ``(3,)``."""
+    tcp = np.asarray(observation["robot_state.ee_pose"], dtype=np.float64)[:3]
+    goal = np.asarray(observation["object_poses"], dtype=np.float64).reshape(-1, 7)[1, :3]
+    step = goal + np.array([0.0, 0.0, _CARRY_M]) - tcp
+    length = float(np.linalg.norm(step))
+    return tcp + step * min(1.0, _STEP_M / max(length, 1e-9))

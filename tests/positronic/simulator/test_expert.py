@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from positronic import simulator
 from positronic.errors import SimulationError
+from positronic.geom import quat_conj, quat_from_yaw, quat_mul, yaw
 from positronic.simulator.arm import HOME_QUAT
 from positronic.simulator.expert import make_expert
 
@@ -77,6 +78,44 @@ def test_tries_again_after_the_cube_was_knocked_out_of_its_hand() -> None:
             break
     assert dropped
     assert info["is_success"]
+
+
+@pytest.mark.parametrize("side", range(6))
+def test_picks_up_a_cube_on_whichever_side_it_lies(side: int) -> None:
+    """One that fell over has an x axis that is upright, and points nowhere."""
+    half = np.sqrt(0.5)
+    sides = [(1, 0, 0, 0), (0, 1, 0, 0), (half, half, 0, 0), (half, -half, 0, 0)]
+    sides += [(half, 0, half, 0), (half, 0, -half, 0)]
+    env: Any = simulator.make("stack_cubes", cameras=None)
+    expert = make_expert(env)
+    env.reset(seed=side)
+    inner = env.unwrapped
+    place = inner._object_qpos[0]
+    lies = quat_mul(quat_from_yaw(0.5), np.array(sides[side], dtype=np.float64))
+    inner.data.qpos[place + 3 : place + 7] = lies
+    observation, info = inner.set_sim_state(inner.sim_state()), {}
+    for _ in range(90):
+        observation, _, terminated, _, info = env.step(expert.act(observation))
+        if terminated:
+            break
+    assert info["is_success"]
+
+
+def test_a_cube_at_the_border_of_two_headings_is_not_turned_to_and_fro() -> None:
+    env: Any = simulator.make("stack_cubes", cameras=None)
+    expert = make_expert(env)
+    observation, _ = env.reset(seed=0)
+    turned = [0.0]
+    for step in range(20):
+        # Its own heading trembles about 45 degrees, as it does when the fingers touch it.
+        poses = observation["object_poses"].reshape(-1, 7).copy()
+        tremble = np.deg2rad(46 if step % 2 else 44)
+        poses[0, 3:] = quat_from_yaw(tremble)
+        action = expert.act({**observation, "object_poses": poses.reshape(-1)})
+        turned.append(float(yaw(quat_mul(action[3:7], quat_conj(HOME_QUAT)))))
+        observation, *_ = env.step(action)
+    assert (np.diff(turned) > -np.deg2rad(3)).all()
+    assert turned[-1] == pytest.approx(np.deg2rad(45), abs=np.deg2rad(4))
 
 
 def test_wants_a_cartesian_environment() -> None:
