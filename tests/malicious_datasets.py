@@ -162,6 +162,12 @@ MALICIOUS: list[tuple[str, Callable[[Path], Any], str]] = [
         info(data_path="data/{file_index:0999999999d}"),
         "expected a number of at most 9 digits for file_index",
     ),
+    (
+        "widths in one another",
+        info(data_path="data/{file_index:123456789d}"),
+        "expected a number of at most 9 digits for file_index",
+    ),
+    ("a template without end", info(data_path="{chunk_index:9d}" * 100), "at most 1000 characters"),
     ("nested width", info(data_path="data/{file_index:{chunk_index}}"), "at most 9 digits"),
     (
         "attribute in a template",

@@ -43,7 +43,7 @@ def template(text: str) -> str:
                 f"expected a template with chunk_index, file_index or video_key, not {name[:40]!r}"
             )
         digits = (width or "").removesuffix("d").removeprefix("0")
-        plain = digits == "" or (digits in "123456789" and name != "video_key")
+        plain = digits == "" or (digits in "123456789" and len(digits) == 1)
         if conversion or not plain or (width and name == "video_key"):
             raise ValueError(
                 f"expected a number of at most {WIDEST} digits for {name}, not {width[:40]!r}"
@@ -54,7 +54,7 @@ def template(text: str) -> str:
     return text
 
 
-Template = Annotated[str, AfterValidator(template)]
+Template = Annotated[str, Field(max_length=1000), AfterValidator(template)]
 
 
 def _of_sane_size(shape: list[int]) -> list[int]:

@@ -15,7 +15,7 @@ import stat
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -144,7 +144,7 @@ class Reader:
 
     def parse_yaml[T](self, content: bytes | str, kind: type[T], source: str) -> T:
         """Return YAML text, which came from ``source``, as ``kind``; as :meth:`load_json`."""
-        return self._parse(_parse_yaml, "YAML", content, kind, source)
+        return self._parse(partial(_parse_yaml, values=self.values), "YAML", content, kind, source)
 
     def parse_toml[T](self, content: bytes | str, kind: type[T], source: str) -> T:
         """Return TOML text, which came from ``source``, as ``kind``; as :meth:`load_json`."""
@@ -238,14 +238,56 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind, config=ConfigDict(strict=True))
 
 
-def _parse_yaml(text: str) -> Any:
+def _parse_yaml(text: str, values: int) -> Any:
     import yaml  # comes with training; whoever has no such file needs none
 
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _yaml_loader(values))  # a SafeLoader that can do less
     # Tags on what they do not fit, a key that is a list: its loader raises whatever that gives.
     except (yaml.YAMLError, TypeError, AttributeError, LookupError, ArithmeticError) as fault:
         raise ValueError(str(fault)) from fault
+
+
+@cache
+def _yaml_loader(values: int) -> Any:
+    """A loader whose time grows as the text does.
+
+    An alias stands for all that it names, and aliases of aliases for exponentially more; a number
+    with colons is one of base 60, and read in quadratic time.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+        def get_single_node(self) -> Any:
+            node = super().get_single_node()
+            if node is not None and expanded(node, {}) > values:
+                raise yaml.YAMLError(f"aliases that stand for more than {values} values")
+            return node
+
+    def expanded(node: Any, known: dict[int, int]) -> int:
+        """How many values a node stands for, with all that its aliases repeat."""
+        if isinstance(node, yaml.ScalarNode):
+            return 1
+        if id(node) not in known:
+            known[id(node)] = values + 1  # should it hold itself
+            mapping = isinstance(node, yaml.MappingNode)
+            parts = [part for pair in node.value for part in pair] if mapping else node.value
+            known[id(node)] = 1 + sum(expanded(part, known) for part in parts)
+        return known[id(node)]
+
+    def number(kind: str) -> Any:
+        plain = getattr(yaml.SafeLoader, f"construct_yaml_{kind}")
+
+        def construct(loader: Any, node: Any) -> Any:
+            if ":" in node.value:
+                raise yaml.YAMLError(f"{node.value[:20]}, a number of base 60; quote what is text")
+            return plain(loader, node)
+
+        return construct
+
+    for kind in ("int", "float"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", number(kind))
+    return Loader
 
 
 def _encodes(text: str) -> bool:

@@ -386,6 +386,8 @@ def _value(content: bytes, at: int, kind: int, wanted: _Kind | None, depth: int)
         at += 1
         if count == 15:
             count, at = _varint(content, at)
+        if count > len(content) - at:  # each takes a byte at least
+            raise IndexError
         values = []
         for _ in range(count):
             if isinstance(wanted, list):

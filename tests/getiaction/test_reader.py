@@ -268,3 +268,45 @@ def test_mutations_end_in_the_reader(tmp_path: Path) -> None:
 
 def test_plain_is_what_json_gives_back() -> None:
     assert plain({1: (2.5, None)}) == {"1": [2.5, None]}
+
+
+TEN = ", ".join(["*a{}"] * 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "a0: &a0 [x]\n"
+            + "".join(f"a{i}: &a{i} [{TEN.replace('{}', str(i - 1))}]\n" for i in range(1, 10)),
+            "aliases that stand for more than 2000 values",
+        ),
+        (
+            "a0: &a0 {x: 1}\n"
+            + "".join(
+                f"a{i}: &a{i}\n  <<: [{TEN.replace('{}', str(i - 1))}]\n" for i in range(1, 10)
+            ),
+            "aliases that stand for more than 2000 values",
+        ),
+        ("a: &a [*a]", "aliases that stand for more than 2000 values"),
+        ("a: &a\n  <<: *a", "aliases that stand for more than 2000 values"),
+        ("a: 1:" + ":".join(["59"] * 100_000), "a number of base 60; quote what is text"),
+        ("a: 12:30", "12:30, a number of base 60; quote what is text"),
+        ("a: 1:30.5", "1:30.5, a number of base 60"),
+        ("a: " + "9" * 100_000, "4300 digits"),
+    ],
+    ids=["lists", "merges", "itself", "itself merged", "colons", "a time", "a float", "digits"],
+)
+def test_a_small_yaml_is_read_in_a_small_time(text: str, told: str) -> None:
+    reader = Reader(size=1 << 20, values=2000)
+    began = time.process_time()
+    with pytest.raises(InvalidDocument, match=told):
+        reader.parse_yaml(text, dict[str, Any], "config.yaml")
+    assert time.process_time() - began < 5
+
+
+def test_aliases_within_reason_are_read() -> None:
+    text = "a: &x {b: 1}\nc:\n  <<: *x\n  d: [*x, *x]\ne: '12:30'\nf: 0x1F\ng: -1.5e+3"
+    found = READER.parse_yaml(text, dict[str, Any], "config.yaml")
+    assert found["c"] == {"b": 1, "d": [{"b": 1}, {"b": 1}]}
+    assert (found["e"], found["f"], found["g"]) == ("12:30", 31, -1500.0)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from getiaction import tables
 from getiaction.documents import InvalidDocument
 from getiaction.tables import open_table
 from tests.memory import at_most
@@ -145,6 +146,32 @@ def test_what_is_no_table_is_refused_at_once(tmp_path: Path, kind: str) -> None:
             path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises((InvalidDocument, IsADirectoryError)):
         read(path)
+
+
+@pytest.mark.parametrize("element", ["booleans", "bytes", "doubles", "lists"])
+def test_a_header_that_names_more_than_there_is_costs_no_time(tmp_path: Path, element: str) -> None:
+    """A list of 2**60 values in a field that nobody asks for was gone through one by one."""
+    content = pa.table({"value": np.arange(10.0)})
+    path = written(tmp_path / "t.parquet", content, compression="none", use_dictionary=False)
+    raw = path.read_bytes()
+    column = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    at, size = column.data_page_offset, column.total_compressed_size
+    end = at + tables._struct(raw[at : at + size], 0, {})[1] - 1  # the header's last byte
+    kind = {"booleans": 1, "bytes": 3, "doubles": 7, "lists": 9}[element]
+    more = bytes([0x59, 0xF0 | kind]) + varint(2**60)
+    footer = raw[-8 - int.from_bytes(raw[-8:-4], "little") : -8]
+    longer = footer.replace(b"\x16" + varint(size << 1), b"\x16" + varint(size + len(more) << 1))
+    assert longer != footer
+    assert len(longer) == len(footer)
+    body = raw[:end] + more + raw[end : -8 - len(footer)]
+    path.write_bytes(body + longer + raw[-8:])
+    with pytest.raises(InvalidDocument, match="no readable header"):
+        read(path)
+
+
+def varint(number: int) -> bytes:
+    parts = [number >> shift & 127 for shift in range(0, max(1, number.bit_length()), 7)]
+    return bytes([part | 128 for part in parts[:-1]] + parts[-1:])
 
 
 def test_a_footer_may_not_be_large(tmp_path: Path) -> None:

@@ -53,10 +53,10 @@ def append_dataset(
     started = time.perf_counter()
     output = Output(output_dir)
     workplace = output.workplace()
-    if not (output.exists() or workplace.replaced.exists()):
+    output.settle()
+    if not output.exists():
         raise StorageError(f"there is nothing at {output} to append to; convert makes a dataset")
     with workplace.locked():
-        output.mend_swap(workplace)
         base = storage.fetch(output.uri)
         contract, provenance = _require_ours(base, output)
         codec = contract.adopt(codec)

@@ -34,7 +34,8 @@ def link_tree(source: Path, target: Path) -> None:
 
 
 def _link(source: str, target: str) -> None:
-    if Path(source).parent.name != "meta":
+    # A link to a symbolic link leads elsewhere: it is relative to where it lies.
+    if Path(source).parent.name != "meta" and not os.path.islink(source):
         try:
             os.link(source, target)
             return

@@ -179,12 +179,28 @@ class Workplace:
         """Be the only process here; StorageError if another one is. Leaves nothing for nothing."""
         descriptor = self._locked_file()
         try:
+            self._finish_swap()
+        except BaseException:
+            os.close(descriptor)
+            raise
+        try:
             yield
         finally:
             if self.begun is None or not self.worth_keeping:
                 self.clear()
                 shutil.rmtree(self.directory)
             os.close(descriptor)
+
+    @property
+    def is_between(self) -> bool:
+        """Whether the dataset that was at ``output`` is here and nothing there: a killed swap."""
+        return self.replaced.exists() and not Path(self.output).exists()
+
+    def _finish_swap(self) -> None:
+        """Give the dataset its place, before anything here is taken for rubbish."""
+        if self.is_between:
+            whole = self.dataset if self.dataset.exists() else self.replaced
+            durable.rename(whole, Path(self.output))
 
     def _locked_file(self) -> int:
         while True:

@@ -79,7 +79,7 @@ class Output:
         """Put the workplace's dataset in the place of the one that is there.
 
         A reader finds the one or the other. Where the system cannot swap directories, there is a
-        moment without either, after which a kill would be mended by `mend_swap`.
+        moment without either; a kill in it is mended by whoever comes next, see `settle`.
         """
         place = Path(self.uri)
         if self.is_remote:
@@ -88,11 +88,15 @@ class Output:
             durable.rename(place, workplace.replaced)
             durable.rename(workplace.dataset, place)
 
-    def mend_swap(self, workplace: Workplace) -> None:
-        """Finish a swap that was killed between its two renames."""
-        place = Path(self.uri)
-        if not self.is_remote and workplace.replaced.exists() and not place.exists():
-            durable.rename(workplace.dataset, place)
+    def settle(self) -> None:
+        """Finish a swap that was killed between its two renames; to be called before looking.
+
+        Raises:
+            StorageError: a process is at it just now.
+        """
+        if not self.is_remote and self.workplace().is_between:
+            with self.workplace().locked():
+                pass
 
     def _require_free(self) -> None:
         if self.exists():

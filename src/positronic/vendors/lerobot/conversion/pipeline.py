@@ -51,6 +51,7 @@ def convert_dataset(
     output = Output(output_dir)
     workplace = output.workplace()
     check(codec, fps, options)
+    output.settle()
     if not options.resume:
         _require_free(output, workplace)
     storage.require_writable(workplace.directory if output.is_remote else output.uri)

@@ -84,6 +84,7 @@ def repair_statistics(dataset_root: str | Path, workers: int | None = None) -> R
         DatasetError: its rows or frames cannot be read.
     """
     output = Output(dataset_root)
+    output.settle()
     workplace = output.workplace()
     with workplace.locked():
         if workplace.begun is not None and workplace.worth_keeping:
@@ -91,7 +92,6 @@ def repair_statistics(dataset_root: str | Path, workers: int | None = None) -> R
                 f"there is an unfinished conversion to {output}; finish it with --resume=True, or"
                 f" give it up by `rm -r {workplace.directory}`"
             )
-        output.mend_swap(workplace)
         workplace.clear()
         base = storage.fetch(output.uri)
         state = state_of(base)

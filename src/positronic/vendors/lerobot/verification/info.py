@@ -10,6 +10,7 @@ from getiaction.documents import Document
 from getiaction.text import printable
 from positronic import storage
 from positronic.errors import DatasetError
+from positronic.vendors.lerobot.conversion.output import Output
 from positronic.vendors.lerobot.conversion.provenance import NAME, Provenance
 from positronic.vendors.lerobot.verification import layout
 from positronic.vendors.lerobot.verification.layout import Episode, Info
@@ -34,6 +35,7 @@ def info(dataset_root: str) -> int:
     Args:
         dataset_root: The dataset's directory, or s3://bucket/key.
     """
+    Output(dataset_root).settle()
     sizes = {name: entry.size for name, entry in storage.listing(dataset_root).items()}
     if layout.INFO not in sizes:
         raise DatasetError(f"{dataset_root} is not a LeRobot dataset: it has no {layout.INFO}")

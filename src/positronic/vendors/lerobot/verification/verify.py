@@ -13,6 +13,7 @@ from getiaction.dataset_info import Statistics
 from positronic import storage
 from positronic.errors import DatasetError, UsageError
 from positronic.progress import bar
+from positronic.vendors.lerobot.conversion.output import Output
 from positronic.vendors.lerobot.conversion.repair import repair_statistics
 from positronic.vendors.lerobot.verification import (
     layout,
@@ -89,6 +90,7 @@ def verify(
     """
     if repair not in (None, REPAIR):
         raise UsageError(f"--repair={repair}: give {REPAIR}")
+    Output(dataset_root).settle()
     verdict = verify_dataset(storage.fetch(dataset_root), decode=decode, workers=workers)
     if repair and verdict.mendable:
         others = [fault for fault in verdict.faults if not fault.mend]

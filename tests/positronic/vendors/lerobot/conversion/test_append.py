@@ -18,8 +18,10 @@ from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion import durable
 from positronic.vendors.lerobot.conversion.append import append_dataset
 from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
+from positronic.vendors.lerobot.conversion.repair import repair_statistics
 from positronic.vendors.lerobot.convert import COMMANDS
-from positronic.vendors.lerobot.verification.verify import verify_dataset
+from positronic.vendors.lerobot.verification.info import info
+from positronic.vendors.lerobot.verification.verify import verify, verify_dataset
 from tests.positronic.vendors.lerobot.conversion.kills import (
     contents,
     files_in,
@@ -186,12 +188,24 @@ def test_killed_after_the_swap_it_only_tidies_up(
     assert os.listdir(first.parent) == ["out"]
 
 
+@pytest.mark.parametrize("by", ["append", "verify", "info", "repair", "convert"])
 def test_a_swap_of_two_renames_is_finished_by_the_next_run(
-    raw: LocalDataset, codec: Codec, first: Path, monkeypatch: pytest.MonkeyPatch
+    raw: LocalDataset, codec: Codec, first: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     monkeypatch.setattr(durable, "exchange", lambda one, other: False)
     assert killed(appending(raw, codec, first), renames_to(first))
     assert not first.exists()
+    if by == "verify":
+        assert cli.status({"verify": verify}, "prog", ["verify", f"--dataset_root={first}"]) == 0
+    elif by == "info":
+        assert cli.status({"info": info}, "prog", ["info", f"--dataset_root={first}"]) == 0
+    elif by == "repair":
+        with pytest.raises(StorageError, match="there is an unfinished conversion"):
+            repair_statistics(str(first))
+    elif by == "convert":
+        with pytest.raises(StorageError, match="exists already"):
+            convert_dataset(raw, codec, first, FPS, HERE)
+    assert by == "append" or len(opened(first)) == 34
     assert append_dataset(raw, codec, first, HERE).episodes == 0
     assert len(opened(first)) == 34
     assert os.listdir(first.parent) == ["out"]

@@ -1,6 +1,7 @@
 """Datasets of versions whose quantiles were the episodes' mean: named, and mended in place."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,15 +13,16 @@ import pytest
 from positronic import cli, storage
 from positronic.codec import Contract
 from positronic.dataset import LocalDataset
-from positronic.errors import ContractError
+from positronic.errors import ContractError, StorageError
 from positronic.vendors.lerobot import codecs
+from positronic.vendors.lerobot.conversion import durable
 from positronic.vendors.lerobot.conversion.append import append_dataset
 from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
 from positronic.vendors.lerobot.conversion.repair import repair_statistics
 from positronic.vendors.lerobot.training.preflight import dataset_contract
 from positronic.vendors.lerobot.verification import layout
 from positronic.vendors.lerobot.verification.verify import verify, verify_dataset
-from tests.positronic.vendors.lerobot.conversion.kills import files_in, killed
+from tests.positronic.vendors.lerobot.conversion.kills import files_in, killed, renames_to
 from tests.positronic.vendors.lerobot.raw import FPS, record
 
 pytestmark = [
@@ -175,6 +177,45 @@ def test_killed_at_any_step_it_is_the_old_or_the_new(copied: Callable[[str], Pat
     repair_statistics(root, 1)
     assert run(root) == 0
     assert sorted(path.name for path in root.parent.iterdir()) == ["state"]
+
+
+@pytest.mark.parametrize("by", ["repair", "convert"])
+def test_killed_between_two_renames_nothing_is_lost(
+    raw: LocalDataset, copied: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """Where directories cannot be swapped, the only copy lies in the workplace for a moment."""
+    monkeypatch.setattr(durable, "exchange", lambda one, other: False)
+    root = copied("state")
+    as_before(root)
+    assert killed(lambda: repair_statistics(root, 1), renames_to(root))
+    assert not root.exists()
+    if by == "convert":
+        with pytest.raises(StorageError, match="exists already"):
+            convert_dataset(raw[:1], codecs.eepose_state(), root, FPS, HERE)
+    assert run(root, "--repair=statistics") == 0
+    assert len(contents(root)) == len(contents(copied("video").parent / "state"))
+    assert sorted(path.name for path in root.parent.iterdir()) == ["state", "video"]
+
+
+@pytest.mark.parametrize("name", ["state", "video"])
+def test_files_that_are_symbolic_links(
+    raw: LocalDataset, copied: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    """As in the cache of the hub, whose links are relative to where they lie."""
+    root = copied(name)
+    as_before(root)
+    linked = tmp_path / "snapshots" / "abc"
+    for file in contents(root):
+        (linked / file).parent.mkdir(parents=True, exist_ok=True)
+        (linked / file).symlink_to(os.path.relpath(root / file, (linked / file).parent))
+    before = contents(root)
+    assert run(linked, "--repair=statistics") == 0
+    codec = codecs.joints_absolute(image_size=(32, 48))
+    record(tmp_path / "more", 7, steps=5)
+    appended = LocalDataset(tmp_path / "more")
+    append_dataset(appended, codecs.eepose_state() if name == "state" else codec, linked, HERE)
+    assert verify_dataset(linked, workers=1).faults == ()
+    assert contents(root) == before
 
 
 def test_appending_to_an_older_one_mends_it(
