@@ -65,9 +65,12 @@ class Demo:
 type _Rate = Annotated[float, Field(gt=0, le=10_000, multiple_of=1)]
 
 
+UNKNOWN = "unknown"  # robot of a file that does not name it
+
+
 class _Kwargs(Document):
     control_freq: _Rate
-    robots: str | list[str] = "unknown"
+    robots: str | list[str] = UNKNOWN
     controller_configs: dict[str, Any] | None = None
 
 
@@ -158,7 +161,12 @@ def _read(group: Foreign, name: str, setup: Setup) -> Demo:
     model_xml = group.attribute("model_file")
     quats = robosuite.wxyz(seen("robot0_eef_quat", (4,)))
     poses = np.concatenate([seen("robot0_eef_pos", (3,)), quats], axis=1)
-    span = robosuite.finger_span(model_xml)
+    if model_xml is None and setup.robot not in ("Panda", UNKNOWN):
+        raise EpisodeError(
+            f"{name} brings no model of its {printable(setup.robot, 60)}, so how far the gripper "
+            "opens is not known; export it again with its model_file, or drop it"
+        )
+    limits = robosuite.finger_limits(model_xml)
     q = seen("robot0_joint_pos", (None,))
     signals: dict[str, NDArray[Any]] = {
         "robot_state.q": _float32(q, "robot0_joint_pos", name),
@@ -166,7 +174,7 @@ def _read(group: Foreign, name: str, setup: Setup) -> Demo:
             seen("robot0_joint_vel", (q.shape[1],)), "robot0_joint_vel", name
         ),
         "robot_state.ee_pose": poses,
-        "grip": robosuite.grip_from_fingers(seen("robot0_gripper_qpos", (2,)), span),
+        "grip": robosuite.grip_from_fingers(seen("robot0_gripper_qpos", (2,)), limits),
         "target_grip": robosuite.grip_from_action(actions[:, 6]),
         "robomimic.actions": actions,
     }

@@ -47,24 +47,43 @@ def wxyz(xyzw: Any) -> Array:
     return np.roll(normalize_quat(xyzw), 1, axis=-1)
 
 
-def finger_span(model_xml: str | None) -> float:
-    """Width in metres between fully open fingers: the summed ranges of the two finger joints."""
+def finger_limits(model_xml: str | None) -> tuple[float, float]:
+    """Width in metres between the fingers, closed and open, by the ranges of their two joints.
+
+    The widths are differences of joint positions, so those of closed fingers need not be 0:
+    Sawyer's are -0.023 and 0.0417.
+
+    Args:
+        model_xml: The recording's own model; None where it brings none, and the Panda's are taken.
+
+    Raises:
+        ValueError: the model has no two sliding finger joints, or no finite ranges of them.
+    """
     if not model_xml:
-        return 2 * FINGER_RANGE_M
-    spans = []
-    for joint in ElementTree.fromstring(model_xml).iter("joint"):
-        if "finger_joint" in joint.get("name", "") and joint.get("type") == "slide":
-            low, high = (float(edge) for edge in joint.get("range", "0 0").split())
-            spans.append(high - low)
-    if not np.isfinite(spans).all():
-        raise ValueError("the ranges of the finger joints in its model are not finite")
-    return sum(spans) if len(spans) == 2 and sum(spans) > 0 else 2 * FINGER_RANGE_M
+        return 0.0, 2 * FINGER_RANGE_M
+    ranges = [
+        [float(edge) for edge in joint.get("range", "").split()]
+        for joint in ElementTree.fromstring(model_xml).iter("joint")
+        if "finger_joint" in joint.get("name", "") and joint.get("type") == "slide"
+    ]
+    if len(ranges) != 2 or any(len(edges) != 2 for edges in ranges):
+        raise ValueError(
+            "its model has no two sliding finger joints with a range, so how far the gripper opens "
+            "is not known"
+        )
+    (low, high), (other_low, other_high) = ranges
+    if not np.isfinite(ranges).all() or high - other_low <= low - other_high:
+        raise ValueError("the ranges of the finger joints in its model are not finite, or empty")
+    return low - other_high, high - other_low
 
 
-def grip_from_fingers(qpos: Any, span: float) -> Array:
-    """Finger positions ``(T, 2)`` in metres, of opposite sign, to ``(T,)``: 1 open, 0 closed."""
-    fingers = np.asarray(qpos, dtype=np.float64)
-    return np.clip((fingers[:, 0] - fingers[:, 1]) / span, 0.0, 1.0)
+def grip_from_fingers(qpos: Any, limits: tuple[float, float]) -> Array:
+    """Finger positions ``(T, 2)`` in metres, of opposite sign, to ``(T,)``: 1 open, 0 closed.
+
+    ``limits`` are the widths of closed and open fingers, as `finger_limits` gives them.
+    """
+    fingers, (closed, opened) = np.asarray(qpos, dtype=np.float64), limits
+    return np.clip((fingers[:, 0] - fingers[:, 1] - closed) / (opened - closed), 0.0, 1.0)
 
 
 def grip_from_action(action: Any) -> Array:

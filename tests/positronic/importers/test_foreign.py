@@ -118,6 +118,10 @@ def endless_range(file: h5py.File, _: Path) -> None:
     file["data/demo_1"].attrs["model_file"] = f"<mujoco>{joint * 2}</mujoco>"
 
 
+def another_hand(file: h5py.File, _: Path) -> None:
+    file["data/demo_1"].attrs["model_file"] = "<mujoco><joint name='thumb' type='hinge'/></mujoco>"
+
+
 def numbers_as_model(file: h5py.File, _: Path) -> None:
     file["data/demo_1"].attrs["model_file"] = np.zeros(9)
 
@@ -142,6 +146,7 @@ def numbers_as_model(file: h5py.File, _: Path) -> None:
         no_xml,
         many_laughs,
         endless_range,
+        another_hand,
         numbers_as_model,
     ],
 )
@@ -165,6 +170,22 @@ def test_a_demo_costs_itself_alone(
     kept = [episode["robomimic.demo"] for episode in LocalDataset(tmp_path / "raw")]
     assert kept == ["demo_0", "demo_2"]
     assert sorted(path.parent.iterdir()) == [*before, tmp_path / "raw"]
+
+
+def test_another_robot_without_a_model_is_refused(
+    make_file: MakeFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How far its fingers open is not known, and the Panda's would be silently wrong."""
+
+    def sawyer(file: h5py.File) -> None:
+        arguments = json.loads(file["data"].attrs["env_args"])
+        arguments["env_kwargs"]["robots"] = ["Sawyer"]
+        file["data"].attrs["env_args"] = json.dumps(arguments)
+        del file["data/demo_0"].attrs["model_file"]
+
+    assert run(make_file(demos=2, spoil=sawyer), tmp_path / "raw") == 1
+    assert "brings no model of its Sawyer" in capsys.readouterr().out
+    assert len(LocalDataset(tmp_path / "raw")) == 1
 
 
 def test_other_byte_orders_and_rates_are_read(make_file: MakeFile, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from positronic import geom
 from positronic.importers.robosuite import (
     NotAbsolute,
     OscPose,
-    finger_span,
+    finger_limits,
     grip_from_action,
     grip_from_fingers,
     wxyz,
@@ -34,12 +34,26 @@ def test_quaternions_become_scalar_first_and_keep_their_signs() -> None:
 
 def test_grip_is_one_when_open_and_zero_when_closed() -> None:
     fingers = np.array([[0.04, -0.04], [0.02, -0.02], [0.0, 0.0], [0.041, -0.041]])
-    assert grip_from_fingers(fingers, 0.08).tolist() == [1.0, 0.5, 0.0, 1.0]
+    assert grip_from_fingers(fingers, (0.0, 0.08)).tolist() == [1.0, 0.5, 0.0, 1.0]
 
 
-def test_finger_range_is_read_from_the_model() -> None:
-    assert finger_span(MODEL.replace("0.04", "0.05")) == pytest.approx(0.1)
-    assert finger_span("<mujoco/>") == finger_span(None) == pytest.approx(0.08)
+def test_finger_limits_are_read_from_the_model() -> None:
+    assert finger_limits(MODEL.replace("0.04", "0.05")) == pytest.approx((0.0, 0.1))
+    assert finger_limits(None) == pytest.approx((0.0, 0.08))
+    for other in ("<mujoco/>", MODEL.replace("finger_joint1", "thumb"), MODEL.replace("0 0.04", "0")):
+        with pytest.raises(ValueError, match="no two sliding finger joints"):
+            finger_limits(other)
+    with pytest.raises(ValueError, match="not finite, or empty"):
+        finger_limits(MODEL.replace("0.04", "0.0"))
+
+
+def test_fingers_that_pass_zero() -> None:
+    """Sawyer's, whose ranges robosuite gives as -0.0115 to 0.020833."""
+    joint = '<joint name="gripper0_{}_finger_joint" type="slide" range="{}"/>'
+    left, right = joint.format("l", "-0.0115 0.020833"), joint.format("r", "-0.020833 0.0115")
+    limits = finger_limits(f"<mujoco>{left}{right}</mujoco>")
+    fingers = np.array([[0.020833, -0.020833], [0.0046665, -0.0046665], [-0.0115, 0.0115]])
+    np.testing.assert_allclose(grip_from_fingers(fingers, limits), [1.0, 0.5, 0.0], atol=1e-9)
 
 
 def test_gripper_action_counts_by_its_sign_and_zero_holds() -> None:
