@@ -21,10 +21,12 @@ from typing import Annotated, Any, Literal, override
 from pydantic import Field
 
 from getiaction.documents import Document, Reader
+from getiaction.text import printable
 from positronic.dataset import statics
 from positronic.dataset.dataset import Dataset
 from positronic.dataset.episode import Episode, EpisodeView
 from positronic.dataset.faults import broken
+from positronic.dataset.recorded import UNNAMED
 from positronic.errors import DatasetError, EpisodeError
 
 EDITS = "edits.jsonl"
@@ -105,13 +107,23 @@ def edited(dataset: Dataset, logs: Sequence[Log], own: Mapping[int, Log | Episod
     if not logs and not own:
         return dataset
     dataset.prefetch(range(len(dataset)))
+    unnamed: dict[str, str] = {}
     kept: list[tuple[int, Mapping[str, Any] | EpisodeError]] = []
     for position in range(len(dataset)):
         log = own.get(position, {})
         try:
             if isinstance(log, EpisodeError):
                 raise log
-            uid = dataset[position].uid
+            episode = dataset[position]
+            uid = episode.uid
+            if uid.startswith(UNNAMED) and any(uid in each for each in (*logs, log)):
+                source = str(episode.meta.get("path"))
+                if unnamed.setdefault(uid, source) != source:
+                    raise EpisodeError(
+                        f"an edit log names the episode {uid}, by the sizes of its files, as its "
+                        f"meta.json has no uid; {printable(unnamed[uid])} has the same. Give each "
+                        "a meta.json with a uid of its own, and edit that"
+                    )
         except EpisodeError as error:
             kept.append((position, error))
             continue

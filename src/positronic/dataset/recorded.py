@@ -20,6 +20,7 @@ STATIC = "static.json"
 META = "meta.json"
 BLOCK = 1000
 INDEX_SUFFIX = ".frames.parquet"
+UNNAMED = "files-"  # begins the uid of an episode that nobody named
 
 
 type _Natural = Annotated[int, Field(ge=0, lt=2**63)]
@@ -119,9 +120,10 @@ class RecordedEpisode(Episode):
         noted = self._recorded
         if noted.get("uid") or noted.get("created_ts_ns"):
             return str(noted.get("uid") or f"ts-{noted['created_ts_ns']}")
-        # Nothing names it, and "none" would make all such episodes the same recording.
+        # Nothing names it, and "none" would make all such episodes the same recording. Two of the
+        # same length may still be taken for one by this; who must not do so looks for the prefix.
         listed = sorted((name, size) for name, size in self._sizes().items())
-        return f"files-{hashlib.sha256(repr(listed).encode()).hexdigest()[:32]}"
+        return f"{UNNAMED}{hashlib.sha256(repr(listed).encode()).hexdigest()[:32]}"
 
     @property
     def duration_ns(self) -> int:

@@ -42,6 +42,20 @@ def test_dropped_episodes_are_gone_and_undropped_ones_back(tmp_path: Path) -> No
         load_all_datasets(tmp_path)
 
 
+def test_an_edit_of_two_that_nobody_named_is_refused(tmp_path: Path) -> None:
+    paths = [record(tmp_path, frames=1, task=task) for task in "ab"]
+    for path in paths:
+        (path / "meta.json").unlink()
+    named = {episode.uid for episode in LocalDataset(tmp_path)}
+    (same,) = named
+    assert tasks(tmp_path) == ["a", "b"]
+    note(tmp_path, {"op": "set_static", "ep": same, "data": {"task": "c"}})
+    dataset = load_all_datasets(tmp_path)
+    assert dataset[0]["task"] == "c"
+    with pytest.raises(EpisodeError, match="0 has the same. Give each a meta.json with a uid"):
+        dataset[1]
+
+
 def test_static_values_inner_logs_first_the_episodes_own_last(tmp_path: Path) -> None:
     path = record(tmp_path / "day" / "run", frames=1, task="old", robot="r")
     setting = {"op": "set_static", "ep": uid(path)}

@@ -40,7 +40,8 @@ def test_grip_is_one_when_open_and_zero_when_closed() -> None:
 def test_finger_limits_are_read_from_the_model() -> None:
     assert finger_limits(MODEL.replace("0.04", "0.05")) == pytest.approx((0.0, 0.1))
     assert finger_limits(None) == pytest.approx((0.0, 0.08))
-    for other in ("<mujoco/>", MODEL.replace("finger_joint1", "thumb"), MODEL.replace("0 0.04", "0")):
+    thumb, half = MODEL.replace("finger_joint1", "thumb"), MODEL.replace("0 0.04", "0")
+    for other in ("<mujoco/>", thumb, half):
         with pytest.raises(ValueError, match="no two sliding finger joints"):
             finger_limits(other)
     with pytest.raises(ValueError, match="not finite, or empty"):

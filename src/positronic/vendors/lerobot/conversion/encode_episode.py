@@ -5,7 +5,7 @@ does not grow with the episode. Nothing here imports torch or LeRobot: a worker 
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from getiaction.text import printable
 from positronic.codec import Codec
 from positronic.dataset import Episode
-from positronic.dataset.conventions import adapted, grip_convention
+from positronic.dataset.conventions import GRIPS, Convention, adapted, grip_convention
 from positronic.errors import EpisodeError
 from positronic.vendors.lerobot.conversion import statistics
 from positronic.vendors.lerobot.conversion.resample import sample
 from positronic.vendors.lerobot.conversion.video import Encoder, VideoWriter
+
+# How far a grip may be from the middle between open and closed, in widths of that range.
+_GRIP_LEEWAY = 1.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ def encode_episode(episode: Episode, recipe: Recipe, scratch: Path) -> EncodedEp
     episode = adapted(episode, names, grip)
     episode.prefetch(names)
     columns = sample(episode, names, recipe.fps)
+    if grip is not None and grip_stated:
+        _require_within(columns, grip)
     task = recipe.task if recipe.task is not None else episode.static.get("task", "")
     if not isinstance(task, str) or not _is_unicode(task):
         raise EpisodeError(
@@ -135,6 +140,25 @@ def encode_episode(episode: Episode, recipe: Recipe, scratch: Path) -> EncodedEp
             encoded.videos[name] = path
         encoded.stats[name], encoded.pixels[name] = counted.result(), counted.counts
     return encoded
+
+
+def _require_within(columns: Mapping[str, Any], grip: Convention) -> None:
+    """Refuse a grip far beyond what its recording says that it counts: in 0..255, or in mm.
+
+    What a policy commanded may be somewhat beyond, as it was executed.
+    """
+    middle = (grip["open"] + grip["closed"]) / 2
+    most = _GRIP_LEEWAY * abs(grip["open"] - grip["closed"])
+    for name in GRIPS:
+        if name in columns:
+            off = np.abs(np.asarray(columns[name], dtype=np.float64) - middle)
+            if off.max(initial=0) > most:
+                value = float(np.ravel(columns[name])[int(np.argmax(off))])
+                raise EpisodeError(
+                    f"its {name} comes to {value:.4g}, where its recording says that it is "
+                    f"{grip['open']:g} when open and {grip['closed']:g} when closed (in the "
+                    "codec's counting); set its grip_convention right with an edit log"
+                )
 
 
 def _is_unicode(text: str) -> bool:

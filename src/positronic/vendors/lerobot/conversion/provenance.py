@@ -14,6 +14,7 @@ from pydantic import Field
 
 from getiaction.dataset_info import Count
 from getiaction.documents import Document, Reader
+from positronic.dataset.recorded import UNNAMED
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion.statistics import PixelCounts
 from positronic.vendors.lerobot.conversion.stored_episode import Pixels
@@ -22,7 +23,7 @@ NAME = "meta/provenance.json"
 # A million episodes take 100 MB.
 READER = Reader(error=DatasetError, size=1 << 28, values=16_000_000, allow_nan=True)
 # Of recordings that were given no identity, whose source has to do.
-_NO_UID = (None, "ts-0")
+_NO_UID = (None, "ts-0")  # and those of recordings that nobody named, by their files' sizes
 
 
 class Recording(Document):
@@ -43,7 +44,8 @@ class Recording(Document):
     @property
     def key(self) -> str:
         """What tells it from other recordings."""
-        return self.source if self.uid in _NO_UID else str(self.uid)
+        named = self.uid not in _NO_UID and not str(self.uid).startswith(UNNAMED)
+        return str(self.uid) if named else self.source
 
 
 class Refusal(Document):

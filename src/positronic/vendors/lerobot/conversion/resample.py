@@ -11,7 +11,8 @@ after the last command is kept, and its action is that last command, carried on.
 
 Gaps are carried over in the same way, since a command holds until the next, however late that is.
 What is no gap but a clock that was set, or two that disagree, is refused: it would give an episode
-of years. So is a camera that ended before the episode began, and a row without a number.
+of years. So is a signal that ended before the episode began or stands still in it by its times,
+and a row without a number.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,6 +33,11 @@ ROUNDING_NS = 1
 # No robot stands still for this long within an episode.
 HOUR_NS = 3600 * SECOND
 LONGEST_GAP_NS = HOUR_NS
+
+# So many samples, or fewer, may hold for all of an episode.
+FEW, MANY = 3, 10
+# Times in microseconds, read as nanoseconds, span a thousandth.
+CLOCK_RATIO = 500
 
 
 def row_times(start_ts: int, last_ts: int, fps: int) -> NDArray[np.int64]:
@@ -81,6 +87,7 @@ def _check_clocks(signals: Mapping[str, Signal], start: int, last: int) -> None:
                 f"its {name} ends {(start - signal.last_ts) / SECOND:.1f} s before all signals are"
                 " there, so there is no picture of the episode; are the clocks the same?"
             )
+        _check_span(name, signal, start, last)
     if all(last - signal.start_ts <= LONGEST_GAP_NS for signal in signals.values()):
         return
     limit = f"expected at most {LONGEST_GAP_NS // HOUR_NS} h"
@@ -98,6 +105,26 @@ def _check_clocks(signals: Mapping[str, Signal], start: int, last: int) -> None:
                 f"its {name} ends {(last - signal.last_ts) / HOUR_NS:.1f} h before the last sample"
                 f" of all, {limit}; are the clocks the same?"
             )
+
+
+def _check_span(name: str, signal: Signal, start: int, last: int) -> None:
+    """Refuse numbers that would stand still all along, because their clock is another.
+
+    A few samples may do for an episode: a place that stays, a command that holds.
+    """
+    count, span = len(signal), signal.last_ts - signal.start_ts
+    if count > FEW and signal.last_ts < start:
+        raise EpisodeError(
+            f"its {name} has {count} samples, and all of them end"
+            f" {(start - signal.last_ts) / SECOND:.1f} s before all signals are there, so its last"
+            " would stand in every row; are the clocks the same?"
+        )
+    if (count > FEW and span == 0) or (count > MANY and span * CLOCK_RATIO < last - start):
+        raise EpisodeError(
+            f"its {name} has {count} samples within {span / SECOND:.6f} s of an episode of"
+            f" {(last - start) / SECOND:.1f} s, so its last would stand in nearly every row; are"
+            " its times in nanoseconds?"
+        )
 
 
 def _check_numbers(name: str, values: Any, fps: int) -> None:

@@ -122,6 +122,19 @@ def test_appended_is_as_if_converted_at_once(
     assert contents(root) == after
 
 
+def test_recordings_that_nobody_named_are_told_apart(codec: Codec, tmp_path: Path) -> None:
+    """Their uid is made of the sizes of their files, which two of the same length share."""
+    paths = [record(tmp_path / name, 0, size=None, statics={"task": name}) for name in "ab"]
+    for path in paths:
+        (path / "meta.json").unlink()
+    one, other = (LocalDataset(tmp_path / name) for name in "ab")
+    assert one[0].uid == other[0].uid
+    convert_dataset(one, codecs.eepose_state(), tmp_path / "out", FPS, HERE)
+    assert append_dataset(other, codecs.eepose_state(), tmp_path / "out", HERE).episodes == 1
+    both = append_dataset(one, codecs.eepose_state(), tmp_path / "out", HERE)
+    assert (both.episodes, both.skipped) == (0, (str(paths[0]),))
+
+
 def test_what_does_not_belong_is_refused(
     raw: LocalDataset, codec: Codec, first: Path, tmp_path: Path
 ) -> None:

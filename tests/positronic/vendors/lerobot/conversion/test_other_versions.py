@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
@@ -55,6 +56,36 @@ def test_a_flipped_grip_is_turned_to_what_the_codec_says(tmp_path: Path, plain: 
     flip = FlipGrip() | codecs.eepose_state()
     for ours, theirs in zip(rows(dataset, tmp_path / "flip", flip), plain, strict=True):
         np.testing.assert_allclose(ours, turned(theirs), atol=1e-7)
+
+
+@pytest.mark.parametrize("statics", [{}, FLIPPED], ids=["1 is open", "0 is open"])
+@pytest.mark.parametrize("scale", [255.0, 1e30])
+def test_a_grip_beyond_what_is_said_of_it_is_refused(
+    tmp_path: Path, statics: dict[str, Any], scale: float
+) -> None:
+    path = record(tmp_path / "raw", 0, size=None, statics=statics)
+    record(tmp_path / "raw", 1, size=None, statics=statics)
+    file = path / "grip.parquet"
+    table = pq.read_table(file)
+    scaled = pa.array([scale * value for value in table["value"].to_pylist()])
+    pq.write_table(table.set_column(1, "value", scaled), file)
+    report = convert_dataset(
+        LocalDataset(tmp_path / "raw"), codecs.eepose_state(), tmp_path / "out", FPS
+    )
+    ((source, reason),) = report.refused
+    assert source == str(path)
+    assert "its grip comes to " in reason
+    assert "set its grip_convention right with an edit log" in reason
+
+
+def test_what_a_policy_commanded_may_be_a_little_beyond(tmp_path: Path) -> None:
+    path = record(tmp_path / "raw", 0, size=None)
+    file = path / "target_grip.parquet"
+    table = pq.read_table(file)
+    beyond = pa.array([1.3 - 1.5 * value for value in table["value"].to_pylist()])
+    pq.write_table(table.set_column(1, "value", beyond), file)
+    _, action = rows(LocalDataset(tmp_path / "raw"), tmp_path / "out")
+    np.testing.assert_allclose(action[:-1, 7], beyond.to_numpy(), atol=1e-6)
 
 
 def test_commands_under_their_later_name_are_found(tmp_path: Path, plain: Any) -> None:

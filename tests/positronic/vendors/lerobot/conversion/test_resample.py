@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from positronic.dataset import DatasetWriter, LocalDataset
@@ -101,3 +103,53 @@ def test_a_row_without_a_number_is_refused(tmp_path: Path) -> None:
     message = r"its grip holds NaN or infinity at 0.47 s \(row 7\), in 2 of 30 rows"
     with pytest.raises(EpisodeError, match=message):
         sample(LocalDataset(tmp_path)[0], ["grip"], 15)
+
+
+def recorded(root: Path, arm: list[int], grip: list[int]) -> LocalDataset:
+    with DatasetWriter(root).new_episode() as episode:
+        for value, time in enumerate(arm):
+            episode.append("arm", float(value), time)
+        for value, time in enumerate(grip):
+            episode.append("grip", float(value), time)
+    return LocalDataset(root)
+
+
+TICKS = [step * 10**9 // 15 for step in range(150)]
+APART = "all of them end 2.1 s before all signals are there.*are the clocks the same"
+STILL = "would stand in nearly every row; are its times in nanoseconds"
+
+
+@pytest.mark.parametrize(
+    ("arm", "told"),
+    [
+        ([time - 12 * 10**9 for time in TICKS], APART),
+        ([time // 1000 for time in TICKS], STILL),
+        ([time // 10**6 for time in TICKS], STILL),
+    ],
+    ids=["before the others", "microseconds", "milliseconds"],
+)
+def test_a_signal_that_would_stand_still_is_refused(
+    tmp_path: Path, arm: list[int], told: str
+) -> None:
+    """Its last value stood in every row, and nothing showed it."""
+    with pytest.raises(EpisodeError, match=f"its arm has .*{told}"):
+        sample(recorded(tmp_path, sorted(set(arm)), TICKS)[0], ["arm", "grip"], 15)
+
+
+def test_samples_of_one_time_are_refused(tmp_path: Path) -> None:
+    dataset = recorded(tmp_path, [0, 1, 2, 3], TICKS)
+    (file,) = tmp_path.rglob("arm.parquet")
+    table = pq.read_table(file)
+    pq.write_table(table.set_column(0, "timestamp", pa.array([0] * 4)), file)
+    with pytest.raises(EpisodeError, match=f"its arm has 4 samples within 0.* {STILL}"):
+        sample(dataset[0], ["arm", "grip"], 15)
+
+
+@pytest.mark.parametrize(
+    "arm",
+    [[0], [0, 1, 2], [step * 10**8 for step in range(5)]],
+    ids=["a place that stays", "a command at the beginning", "ends early"],
+)
+def test_a_few_samples_may_hold_for_all_of_an_episode(tmp_path: Path, arm: list[int]) -> None:
+    columns = sample(recorded(tmp_path, arm, TICKS)[0], ["arm", "grip"], 15)
+    assert columns["arm"][-1] == len(arm) - 1
