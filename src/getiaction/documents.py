@@ -257,7 +257,7 @@ def _yaml_loader(values: int) -> Any:
     """
     import yaml
 
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+    class Loader(yaml.SafeLoader):
         def get_single_node(self) -> Any:
             node = super().get_single_node()
             if node is not None and expanded(node, {}) > values:

@@ -40,7 +40,7 @@ _SCALARS: dict[str, tuple[type, ...]] = {
 MAX_CONTAINER = 4096
 """Elements of one list, entries of one map. Memory for a list is taken when its length is read,
 before its elements are, and lists may be nested: more would let a few bytes ask for gigabytes."""
-MAX_ELEMENTS = 100_000
+MAX_ELEMENTS = 20_000
 """Elements of all lists and maps of a message together. An empty list is 1 byte here and 56 in
 Python; numbers belong in arrays, which cost nothing."""
 
@@ -72,7 +72,8 @@ def unpack(data: bytes) -> Any:
             object_hook=decoder.map,
             list_hook=decoder.list,
             ext_hook=_no_extension,
-            strict_map_key=False,
+            # Text or bytes: among what else could be a key are thousands of the same hash.
+            strict_map_key=True,
             max_array_len=MAX_CONTAINER,
             max_map_len=MAX_CONTAINER,
             max_ext_len=0,  # for time stamps, of which the hook is not told
@@ -89,6 +90,8 @@ def unpack(data: bytes) -> Any:
     ) as error:
         # The error of a frame may quote all of it.
         detail = printable(error) or type(error).__name__
+        if "not allowed for map key" in detail:
+            detail = f"keys of maps are text or bytes, got {detail.split(' ')[0]}"
         raise SessionError(f"malformed frame, expected a msgpack map: {detail}") from error
 
 
@@ -211,4 +214,6 @@ def _named(name: Any) -> np.dtype[Any]:
     if len(name) > _LONGEST_DTYPE or not _DTYPE.fullmatch(name):
         raise ValueError("no name of a dtype")
     dtype: np.dtype[Any] = np.dtype(name)
+    if dtype.kind == "f" and dtype.itemsize > 8:
+        raise ValueError("no dtype that is the same on every machine")
     return dtype

@@ -125,6 +125,6 @@ def _towards_goal(observation: Mapping[str, Any]) -> Array:
     """Where the gripper would go next with a cube in its fingers, ``(3,)``."""
     tcp = np.asarray(observation["robot_state.ee_pose"], dtype=np.float64)[:3]
     goal = np.asarray(observation["object_poses"], dtype=np.float64).reshape(-1, 7)[1, :3]
-    step = goal + np.array([0.0, 0.0, _CARRY_M]) - tcp
+    step: Array = goal + np.array([0.0, 0.0, _CARRY_M]) - tcp
     length = float(np.linalg.norm(step))
-    return tcp + step * min(1.0, _STEP_M / max(length, 1e-9))
+    return np.asarray(tcp + step * min(1.0, _STEP_M / max(length, 1e-9)))

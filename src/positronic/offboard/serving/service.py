@@ -7,7 +7,6 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from positronic.offboard.models.store import ModelStore
@@ -19,6 +18,7 @@ from positronic.offboard.serving.channel import (
     Channel,
     ClientGone,
 )
+from positronic.offboard.serving.fair_pool import FairPool
 from positronic.offboard.serving.handshake import Refused, find_model, lease_model, local_stack
 from positronic.offboard.serving.logs import log
 from positronic.offboard.serving.metrics import Metrics
@@ -91,7 +91,7 @@ class Service:
         self._empty.set()
         self._numbers = itertools.count(1)
         threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
-        self._pool = ThreadPoolExecutor(threads, "codec")
+        self._pool = FairPool(threads, "codec")
 
     @property
     def host(self) -> str:
@@ -168,7 +168,7 @@ class Service:
     def close(self) -> None:
         """Start no more work."""
         self.draining = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown()
 
     def _admit(self) -> None:
         limit = self.options.max_sessions

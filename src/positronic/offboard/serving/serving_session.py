@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from typing import Any
 
 from getiaction.text import printable
@@ -13,6 +13,7 @@ from positronic.offboard.models.model import ModelSession
 from positronic.offboard.models.store import Lease
 from positronic.offboard.serving.answer import Answer, Malformed, Reason, Timing, failure
 from positronic.offboard.serving.channel import Request
+from positronic.offboard.serving.fair_pool import Account, FairPool
 from positronic.offboard.serving.logs import log
 from positronic.offboard.serving.metrics import Metrics
 from positronic.offboard.serving.options import ServerOptions
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 TASK_CHARACTERS = 200
 LONGEST_PAUSE_S = 1.0
+# Whoever sends what cannot be decoded is not read for so many times what that took to find out.
+PAUSES, CHEAP_S = 10, 0.001
 
 
 class ServingSession:
@@ -38,7 +41,7 @@ class ServingSession:
         *,
         metrics: Metrics,
         options: ServerOptions,
-        pool: Executor,
+        pool: FairPool,
     ) -> None:
         """Open a session that has no model yet.
 
@@ -55,10 +58,12 @@ class ServingSession:
         self.task = ""
         self.inferences = self.errors = 0
         self.pause_s = 0.0
-        """How long to read nothing of a client that has just asked more often than it may."""
+        """How long to read nothing of a client that asks too often, or what is dear to refuse."""
         self.opened = self.last_used = time.monotonic()
         self._metrics, self._options, self._pool = metrics, options, pool
         self._limit = RateLimit(options.rate_limit)
+        self._account = Account()
+        self._refused_s = 0.0
         self._lease: Lease | None = None
         self._session: ModelSession | None = None
         self._step: Future[Any] | None = None
@@ -125,9 +130,11 @@ class ServingSession:
 
     def _prepare(self, request: Request) -> Any:
         assert self._session is not None
+        began = time.thread_time()
         try:
             obs = request.decode()
         except SessionError as error:
+            self._refused_s = time.thread_time() - began
             raise Malformed(str(error)) from error
         task = obs.get("task")
         self.task = printable(task, TASK_CHARACTERS) if isinstance(task, str) else ""
@@ -137,7 +144,7 @@ class ServingSession:
         """Run one step in a thread, after one that was given up but could not be stopped."""
         if self._step is not None:
             await asyncio.wait({asyncio.wrap_future(self._step)})
-        future = self._step = self._pool.submit(step, *args)
+        future = self._step = self._pool.submit(self._account, step, *args)
         try:
             return await asyncio.wrap_future(future)
         finally:
@@ -151,6 +158,9 @@ class ServingSession:
         self._metrics.failed(answer.reason)
         if answer.reason is Reason.RATE and answer.retry_after_ms is not None:
             self.pause_s = min(answer.retry_after_ms / 1000, LONGEST_PAUSE_S)
+        elif self._refused_s > CHEAP_S:
+            self.pause_s = min(PAUSES * self._refused_s, LONGEST_PAUSE_S)
+        self._refused_s = 0.0
         return request.encode(answer)
 
     def _explain(self, error: Exception) -> Answer:

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+import msgpack
 import numpy as np
 from PIL import Image
 
@@ -35,6 +36,16 @@ def _many_scans() -> bytes:
     whole[size : size + 4] = (2896).to_bytes(2, "big") * 2
     scan = bytes((0xFF, 0xDA, 0, 8, 1, 1, 0, 0, 63, 0, 0))
     return bytes(whole[: whole.index(b"\xff\xda")]) + scan * 3000 + b"\xff\xd9"
+
+
+def _colliding() -> bytes:
+    """A map whose keys are long doubles just above 2**63, all of which have the same hash."""
+    packer = msgpack.Packer()
+    keys = [
+        packer.pack({b"__npgeneric__": True, b"data": 2**63 + 2**12 * n, b"dtype": "<f16"})
+        for n in range(2000)
+    ]
+    return packer.pack_map_header(len(keys)) + b"".join(key + b"\x01" for key in keys)
 
 
 def messages() -> dict[str, bytes]:
@@ -68,6 +79,7 @@ def messages() -> dict[str, bytes]:
         "thousands of JPEGs": {"grip": marker([JPEG] * 4000, 4)},
     }
     frames = {name: wire.pack(value) for name, value in plain.items()}
+    frames["thousands of keys of the same hash"] = _colliding()
     frames["a list of 16 million"] = b"\xdd" + LONG.to_bytes(4, "big") + b"\xc0" * LONG
     frames["lists nested 16 million deep"] = b"\x91" * LONG + b"\xc0"
     return frames

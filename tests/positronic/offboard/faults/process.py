@@ -204,14 +204,18 @@ class Neighbour:
                 self.wrong.append(error)
                 self._answered.notify()
 
+    def wait_for(self, asked: int, timeout: float = 120) -> bool:
+        """Wait until so many were answered, or one of them wrong; whether it came to that."""
+        with self._answered:
+            return self._answered.wait_for(lambda: self.wrong or self.asked >= asked, timeout)
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        enough = self.asked + 2  # one of them was asked after all that went before
-        with self._answered:
-            on = self._answered.wait_for(lambda: self.wrong or self.asked >= enough, timeout=20)
+        # One of two was asked after all that went before.
+        on = self.wait_for(self.asked + 2, 20)
         self._stop.set()
         self._thread.join(30)
         self._stack.close()

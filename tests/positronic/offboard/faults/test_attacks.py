@@ -1,8 +1,11 @@
 """Attacks on a server end in words and cost little, and the neighbour goes on."""
 
 import contextlib
+import os
 import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from positronic.errors import SessionError
 from positronic.offboard import wire
 from tests.positronic.offboard.faults import attacks
 from tests.positronic.offboard.faults.process import (
@@ -83,6 +87,48 @@ def test_ten_attackers_at_once_hold_up_nobody(server: ServerProcess) -> None:
     assert neighbour.asked
     assert server.stall() < LONGEST_STALL_S
     server.assert_lives()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "thousands of keys of the same hash",
+        "thousands of tiny arrays",
+        "a hundred thousand maps",
+        "a black image of 8 million pixels",
+    ],
+)
+def test_attackers_who_never_stop_hold_up_nobody(server: ServerProcess, name: str) -> None:
+    """More of them than there are threads: with the first, an answer had taken ten seconds."""
+    attackers, stop = (os.cpu_count() or 1) + 2, threading.Event()
+
+    def attack() -> None:
+        with raw(server.port, max_size=None) as session:
+            ready(session)
+            while not stop.is_set():
+                session.send(MESSAGES[name])
+                receive(session)
+
+    threads = [threading.Thread(target=attack) for _ in range(attackers)]
+    for thread in threads:
+        thread.start()
+    try:
+        with Neighbour(server.port) as neighbour:
+            assert neighbour.wait_for(100)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    server.assert_lives()
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_no_message_is_dear_to_decode(name: str) -> None:
+    """So much is waited for at most, by a session that has asked for less."""
+    began = time.thread_time()
+    with contextlib.suppress(SessionError):
+        wire.unpack(MESSAGES[name])
+    assert time.thread_time() - began < LONGEST_STALL_S
 
 
 @pytest.mark.parametrize("name", attacks.REQUESTS)
