@@ -16,6 +16,7 @@ HALF_LIFE_S = 1.0
 LIGHT_S = 0.3
 """A session that has used less processor time than this lately has more threads to run in. A robot
 that sends two camera images 30 times a second comes to 0.15."""
+LEAST_S = 0.001
 NEW_S = 0.5
 """What a new session begins with: else reconnecting would be a way to the front of the queue."""
 
@@ -31,6 +32,15 @@ class Account:
         """What is not forgotten of it."""
         return self._used * math.pow(0.5, (time.monotonic() - self._at) / HALF_LIFE_S)
 
+    @property
+    def rank(self) -> float:
+        """Its place in a queue, lowest first, among ranks of whatever time.
+
+        What is used is forgotten at one pace, so of two that wait the order never changes; and who
+        waits comes before all who come late enough, whatever they have used.
+        """
+        return math.log2(max(self._used, LEAST_S)) + self._at / HALF_LIFE_S
+
     def charge(self, seconds: float) -> None:
         """Add what a step has used."""
         self._used, self._at = self.used + seconds, time.monotonic()
@@ -38,7 +48,7 @@ class Account:
 
 @dataclass(order=True)
 class _Step:
-    used: float
+    rank: float
     number: int
     account: Account = field(compare=False)
     future: Future[Any] = field(compare=False)
@@ -46,7 +56,7 @@ class _Step:
 
     @property
     def is_light(self) -> bool:
-        return self.used < LIGHT_S
+        return self.account.used < LIGHT_S
 
     def run(self) -> None:
         if not self.future.set_running_or_notify_cancel():
@@ -92,7 +102,7 @@ class FairPool:
                 raise RuntimeError("the pool was shut down")
             number = next(self._numbers)
             call = partial(step, *args)
-            heapq.heappush(self._waiting, _Step(account.used, number, account, future, call))
+            heapq.heappush(self._waiting, _Step(account.rank, number, account, future, call))
             # All: the one that is woken may be the one that leaves it to others.
             self._changed.notify_all()
         return future
@@ -114,6 +124,7 @@ class FairPool:
     def _take(self, only_light: bool) -> _Step | None:
         with self._changed:
             while self._open:
+                # If the first is not light, none is: they are in the order of what is used.
                 if self._waiting and (self._waiting[0].is_light or not only_light):
                     return heapq.heappop(self._waiting)
                 self._changed.wait()

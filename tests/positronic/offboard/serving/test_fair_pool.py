@@ -95,6 +95,18 @@ def test_a_step_is_charged_what_it_computes_and_not_what_it_waits(pool: FairPool
     assert busy._used >= 0.2
 
 
+def test_nobody_waits_for_ever(pool: FairPool) -> None:
+    """Others who use less, one after the other, pass by for a while only."""
+    go, first = held(pool, account(50.0))
+    patient = account(4.0)
+    patient._at -= 60
+    late = [pool.submit(account(0.4), lambda: None) for _ in range(3)]
+    done = pool.submit(patient, lambda: [future.done() for future in late])
+    go.set()
+    assert first.result(PATIENCE_S)
+    assert done.result(PATIENCE_S) == [False] * 3
+
+
 def test_what_was_used_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     owner = account(8.0)
     monkeypatch.setattr(time, "monotonic", lambda: owner._at + 3)
