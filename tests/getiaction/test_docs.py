@@ -23,6 +23,7 @@ ENOUGH = [
 NATIVE_ENOUGH = {"max_epochs": 1, "batch_size": 42, "num_workers": 0, "device": "cpu"}
 
 pytestmark = [
+    pytest.mark.e2e,
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
     pytest.mark.filterwarnings("ignore:.*but CUDA is not available"),
