@@ -111,7 +111,8 @@ def scripted(
         image_size: Height and width of the pictures.
         noise: How far the arm strays from its commands, in metres (standard deviation).
         mishaps: Share of attempts, 0 to 1, in which something goes wrong on purpose (a cube slips,
-            is missed, or is let go too early), so that the demonstrations show recoveries.
+            is missed, is let go too early, or the arm goes on without it), so that the
+            demonstrations show recoveries.
         speed: How fast the expert moves the gripper, in m/s.
         keep_failures: Record failed attempts too, with eval.success false.
         append: Add to a dataset that is already there, with seeds that it does not have yet.

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import configuronic as cfn
@@ -237,12 +236,9 @@ except SystemExit as end:
 heavy = {{"torch", "lerobot", "lightning", "mujoco", "pyarrow", "av", "fastapi", "pandas"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
-    begin = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "flags:" in done.stdout
-    # Ten times what it takes on a quiet machine: catches a network wait, not a slow machine.
-    assert time.monotonic() - begin < 10
 
 
 def test_beneath_a_dict_the_rest_of_a_flag_is_one_key(capsys: pytest.CaptureFixture[str]) -> None:
