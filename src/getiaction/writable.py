@@ -16,10 +16,12 @@ def require_writable(directory: str | Path) -> None:
     Nothing is made: the nearest directory that is there is asked.
 
     Raises:
-        OSError: with ``EROFS`` or ``EACCES``, and the directory.
+        OSError: with ``EROFS`` or ``EACCES``, and the directory; with ``ENOTDIR``, and the file.
     """
     there = _nearest(directory)
-    if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
+    if not there.is_dir():
+        raise OSError(errno.ENOTDIR, "a file is in the way; give another directory", str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
         read_only = os.statvfs(there).f_flag & os.ST_RDONLY
         code = errno.EROFS if read_only else errno.EACCES
         raise OSError(code, os.strerror(code), str(directory))
@@ -33,7 +35,11 @@ def describe(error: OSError) -> str:
     """
     if not isinstance(error.filename, str | bytes):
         return error.strerror or str(error)
-    path = Path(os.fsdecode(error.filename)).absolute()
+    path = Path(os.fsdecode(error.filename))
+    if not path.is_absolute() and not os.path.lexists(path):
+        # Some are told as they lie in a directory that is not told.
+        return f"{path}: {error.strerror or error}"
+    path = path.absolute()
     if error.errno not in (errno.EROFS, errno.EACCES):
         return f"{os.fsdecode(error.filename)}: {error.strerror or error}"
     if error.errno == errno.EACCES:

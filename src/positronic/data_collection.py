@@ -91,7 +91,7 @@ def scripted(
     workers: int = 0,
     seed: int = 0,
     cameras: Sequence[str] | str | None = ("image.wrist", "image.exterior"),
-    image_size: Sequence[int] = (240, 320),
+    image_size: int | Sequence[int] = (240, 320),
     noise: float = 0.003,
     mishaps: float = 0.0,
     speed: float = 0.25,
@@ -108,7 +108,7 @@ def scripted(
         workers: Worker processes; 0 takes one per CPU.
         seed: First seed; the seeds after it follow, and failed ones are passed over.
         cameras: Image signals to record, or none for a quick recording without pictures.
-        image_size: Height and width of the pictures.
+        image_size: Height and width of the pictures; one number makes them square.
         noise: How far the arm strays from its commands, in metres (standard deviation).
         mishaps: Share of attempts, 0 to 1, in which something goes wrong on purpose (a cube slips,
             is missed, is let go too early, or the arm goes on without it), so that the
@@ -124,7 +124,7 @@ def scripted(
         raise UsageError(f"--mishaps is {mishaps}; expected a share, 0 to 1")
     options = {
         "cameras": names(cameras),
-        "image_size": tuple(image_size),
+        "image_size": (image_size, image_size) if isinstance(image_size, int) else image_size,
         "command_noise": float(noise),
     }
     with storage.output_directory(output_dir, append=append) as root:

@@ -6,8 +6,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
@@ -26,13 +27,13 @@ def worker_pool(
     ``SAME_INTERRUPT_S`` seconds they kill the workers instead.
     """
     # Spawned, not forked: the parent may hold the threads of torch or of a renderer.
-    pool = ProcessPoolExecutor(
+    pool = _Pool(
         workers,
         multiprocessing.get_context("spawn"),
         initializer=_start,
         initargs=(initializer, *initargs),
     )
-    with _one_interrupt():
+    with _one_interrupt(pool):
         try:
             yield pool
         finally:
@@ -54,6 +55,31 @@ def environment(**values: str) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
+class _Pool(ProcessPoolExecutor):
+    """Begins its processes deaf to Ctrl-C, which would end them in the midst of their imports.
+
+    Attributes:
+        is_beginning: whether it may be beginning one, which must not be interrupted half-way.
+        was_interrupted: whether Ctrl-C came meanwhile.
+    """
+
+    is_beginning = was_interrupted = False
+
+    def submit[T](self, step: Callable[..., T], /, *args: Any, **more: Any) -> Future[T]:
+        # It lets the signals through that it finds blocked when it begins its own process.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        self.is_beginning = True
+        try:
+            submitted = super().submit(step, *args, **more)
+        finally:
+            self.is_beginning = False
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if self.was_interrupted:
+            raise KeyboardInterrupt
+        return submitted
+
+
 def _start(initializer: Callable[..., None], *initargs: Any) -> None:
     # Ctrl-C reaches the whole group; the parent decides, the workers finish what they have begun.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -70,7 +96,7 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _one_interrupt() -> Iterator[None]:
+def _one_interrupt(pool: _Pool) -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
     in_main = threading.current_thread() is threading.main_thread()
     # Whoever has changed SIGINT, be it the shell with `&`, has said what it is to do.
@@ -83,6 +109,9 @@ def _one_interrupt() -> Iterator[None]:
         nonlocal first
         if first is None:
             first = time.monotonic()
+            if pool.is_beginning:  # another thread has taken it, though this one does not now
+                pool.was_interrupted = True
+                return
             raise KeyboardInterrupt
         if time.monotonic() - first > SAME_INTERRUPT_S:
             for child in multiprocessing.active_children():

@@ -54,6 +54,21 @@ def test_a_place_that_can_be_made_is_accepted_and_not_made(tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "a" / "b"):
+        with pytest.raises(NotADirectoryError) as error:
+            require_writable(place)
+        told = describe(error.value)
+        assert told == f"{tmp_path}/file: a file is in the way; give another directory"
+
+
+def test_a_name_without_its_directory_is_not_joined_to_another() -> None:
+    """As `shutil.rmtree` tells them."""
+    told = describe(PermissionError(errno.EACCES, "Permission denied", "contract.json"))
+    assert told == "contract.json: Permission denied"
+
+
 def test_a_read_only_file_system(tmp_path: Path) -> None:
     place = tmp_path / "mounted" / "data" / "x"
     (tmp_path / "mounted").mkdir()

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from positronic import cli, data_collection, storage
 from positronic.dataset import LocalDataset
 from positronic.errors import SimulationError
 from positronic.simulator.demonstrations import SIM_STATE, Scenario
+from tests.waiting import until
 
 BASE = ["scripted", "--workers=1", "--cameras=none"]
 
@@ -135,6 +137,8 @@ def test_a_directory_in_use_is_refused_or_added_to(
         (["--speed=0"], "--speed"),
         (["--cameras=[image.front]"], "image.front"),
         (["--image_size=[240]"], "image_size"),
+        (["--image_size=0"], "image_size"),
+        (["--cameras=1"], "unknown camera '1'"),
     ],
 )
 def test_bad_arguments_get_one_line_and_record_nothing(
@@ -146,6 +150,31 @@ def test_bad_arguments_get_one_line_and_record_nothing(
     assert said in error
     assert error.count("\n") == 1
     assert not root.exists()
+
+
+def test_ctrl_c_while_workers_begin_is_one_line(tmp_path: Path) -> None:
+    """Each worker had told of it by a traceback, until its imports were done."""
+    code = "import positronic.data_collection as d; d.main()"
+    words = ["scripted", "--cameras=none", "--workers=2", "--episodes=5000"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words, f"--output_dir={tmp_path}"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        parent = psutil.Process(process.pid)
+        until(
+            lambda: any("spawn_main" in " ".join(child.cmdline()) for child in parent.children()),
+            "a worker",
+        )
+        os.killpg(process.pid, signal.SIGINT)
+        error = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert error.splitlines()[-1].endswith(": interrupted")
 
 
 # `timeout -s INT` sends two at once; people press again when nothing seems to happen.

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status.
 
     0, 1 after an error that the program understands, 2 after a command line that makes no sense,
-    130 after Ctrl-C.
+    130 after Ctrl-C and 143 after SIGTERM.
 
     Args:
         argv: The arguments; ``sys.argv[1:]`` unless given.
@@ -65,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Lightning makes an exit status of 1 of Ctrl-C.
         if any(isinstance(cause, KeyboardInterrupt) for cause in _causes(stop)):
             return _interrupted()
+        if type(stop).__name__ == "SIGTERMException":  # Lightning's, which has no code
+            print(f"{PROG}: SIGTERM: ended; --ckpt_path goes on from a checkpoint", file=sys.stderr)
+            return 128 + signal.SIGTERM
         return stop.code if isinstance(stop.code, int) else EXIT_ERROR if stop.code else 0
     except BrokenPipeError:
         # The reader has gone (`| head`): nobody is left to tell, so die as other programs do.

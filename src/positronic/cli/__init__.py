@@ -32,7 +32,7 @@ EXTRAS = {
 }
 # Of an error: the longest are lists of flags.
 LONGEST_ERROR = 4000
-EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_ERROR, EXIT_USAGE = 1, 2
 
 type Commands = cfn.Config | dict[str, cfn.Config]
 type Prepare = Callable[[cfn.Config, Flags], tuple[cfn.Config, Flags]]
@@ -55,7 +55,8 @@ def run(
             settings.
 
     A command ends with the int that it returns (None is 0), with 1 after an error that the program
-    understands, with 2 after a command line that makes no sense and with 130 after Ctrl-C.
+    understands, with 2 after a command line that makes no sense, with 130 after Ctrl-C, and
+    with 128 and the number of another signal, such as 143.
     """
     sys.exit(status(commands, prog, sys.argv[1:] if argv is None else argv, prepare=prepare))
 
@@ -66,9 +67,11 @@ def status(
     """Run one command line and return its exit status; :func:`run` says which."""
     try:
         return _dispatch(commands, prog, list(argv), prepare)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"{prog}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        # Whoever has taken signals over says which it was; Python's own handler does not.
+        number = next((each for each in error.args if isinstance(each, int)), signal.SIGINT)
+        return 128 + number
     except BrokenPipeError:
         # The reader has gone (`| head`): nobody is left to tell, so die as other programs do.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lives until the process ends

@@ -11,4 +11,6 @@ def names(value: str | Iterable[str] | None) -> tuple[str, ...]:
     if isinstance(value, str):
         listed = [name.strip(" '\"") for name in value.strip("[]()").split(",")]
         return tuple(name for name in listed if name and name.lower() != "none")
-    return tuple(value or ())
+    if value is None:
+        return ()
+    return tuple(map(str, value)) if isinstance(value, Iterable) else (str(value),)

@@ -163,7 +163,10 @@ def _present(root: Path, digest: str) -> set[str]:
 
     if not root.is_dir() or not any(root.iterdir()):
         return set()
-    static = [values for values in described(LocalDataset(root)).values() if values is not None]
+    try:
+        static = [values for values in described(LocalDataset(root)).values() if values is not None]
+    except DatasetError:  # nothing complete in it yet, as after an interrupted start
+        return set()
     return {
         str(values["robomimic.demo"])
         for values in static

@@ -10,6 +10,7 @@ import positronic.cfg.player
 import positronic.cfg.policy
 from positronic import storage
 from positronic.cli import run as run_command_line
+from positronic.errors import UsageError
 from positronic.inference.comparison.command import compare, prepare
 from positronic.inference.flags import CAMERAS, DEFAULT_SEED, make_setting
 from positronic.inference.open_loop.command import open_loop
@@ -65,6 +66,8 @@ def sim(
     from positronic.inference.evaluation import Evaluation
     from positronic.inference.run import REPORT, summary_lines
 
+    if seed < 0:
+        raise UsageError(f"--seed is {seed}; expected 0 or more")
     setting = make_setting(
         driver, player, env, cameras, image_size, charge_inference_time, inference_delay
     )

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from positronic import storage
-from positronic.errors import StorageError, UsageError
+from positronic.dataset import LocalDataset
+from positronic.errors import DatasetError, EpisodeError, StorageError, UsageError
 from positronic.inference.interrupts import Interrupts
 from positronic.inference.live.view import open_live_view
 from positronic.inference.results import RunResult
@@ -73,6 +74,8 @@ class Evaluation:
         ``root`` is where ``output_dir`` is on this machine. Returns what came of the rollouts, and
         what ended them early.
         """
+        if root is not None:
+            _require_rollouts(root)
         with ExitStack() as stack:
             films = stack.enter_context(self._films(root))
             result, cause = self._play(policy, root, films)
@@ -167,3 +170,21 @@ def command_line() -> tuple[str, ...]:
     """The words of this program's command line, quoted for a shell."""
     program, *words = sys.argv
     return (Path(program).name, *(shlex.quote(word) for word in words))
+
+
+def _require_rollouts(root: Path) -> None:
+    """Refuse a directory of demonstrations, among which failed rollouts would be learned from.
+
+    Raises:
+        StorageError: an episode in it is no rollout.
+    """
+    try:
+        first = LocalDataset(root)[0].static
+    except (DatasetError, EpisodeError, IndexError):  # nothing complete in it yet
+        return
+    if "simulation.iteration" not in first and not any(
+        key.startswith("inference.") for key in first
+    ):
+        raise StorageError(
+            f"{root} holds recordings that are no rollouts; choose another --output_dir"
+        )

@@ -20,7 +20,7 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self.pending = False
+        self.pending: int | None = None
         self._allowed = False
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -41,10 +41,10 @@ class Interrupts:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if a signal came since the last look."""
-        if self.pending:
-            self.pending = False
-            raise KeyboardInterrupt
+        """Raise KeyboardInterrupt, with its number, if a signal came since the last look."""
+        if self.pending is not None:
+            number, self.pending = self.pending, None
+            raise KeyboardInterrupt(number)
 
     @contextmanager
     def allowed(self) -> Iterator[None]:
@@ -60,5 +60,6 @@ class Interrupts:
         leave_lost_streams(READER_S if number == signal.SIGINT else 0.0)
         if self._allowed:
             self._allowed = False
-            raise KeyboardInterrupt
-        self.pending = True
+            raise KeyboardInterrupt(number)
+        if self.pending is None:
+            self.pending = number

@@ -72,7 +72,8 @@ def play_all(
             raise
         cause = cause or error
     run.episodes += shelf.clear()
-    run.error = None if cause is None else str(cause) or "interrupted"
+    interrupted = isinstance(cause, KeyboardInterrupt)
+    run.error = "interrupted" if interrupted else None if cause is None else str(cause)
     run.wall_s = time.perf_counter() - began
     return cause
 

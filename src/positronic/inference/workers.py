@@ -134,7 +134,11 @@ class _Crew:
         except (KeyboardInterrupt, Exception) as error:
             self._trouble = self._trouble or error
             return
-        self._trouble = self._trouble or played.cause
+        told = self._trouble
+        if isinstance(told, KeyboardInterrupt) and isinstance(played.cause, KeyboardInterrupt):
+            # By the signal that came here; this process passed another one on.
+            played = played._replace(cause=told)
+        self._trouble = told or played.cause
         self._next(pool)
         yield played
 

@@ -41,10 +41,12 @@ def local(path: str | Path) -> Path:
     """Return a local path, absolute, with ``~`` as the home directory.
 
     Raises:
-        StorageError: it is an address of another kind.
+        StorageError: it is empty, or an address of another kind.
     """
     if is_remote(path):
         raise StorageError(f"{path} is in S3; expected a local path")
+    if not str(path).strip():
+        raise StorageError("a path is empty; expected a directory, or '.' for this one")
     if "://" in str(path):
         raise StorageError(
             f"{path} is no place for data; expected a local path or {SCHEME}bucket/key"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from positronic import storage
-from positronic.dataset import LocalDataset
+from positronic.dataset import DatasetWriter, LocalDataset
 from positronic.simulator import gl
 from tests.positronic.inference.commands import (
     EXPERT,
@@ -102,7 +102,8 @@ def test_a_server_that_dies_mid_episode_costs_no_recorded_rollout(
     assert "not counted: 1" in captured.out
 
 
-def test_ctrl_c_writes_the_report_and_ends_with_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_its_report(tmp_path: Path, number: signal.Signals) -> None:
     words = [HOLD, SMALL, "--driver.num_iterations=99", "--driver.simulation_time=3"]
     process = subprocess.Popen(
         [sys.executable, "-m", "positronic.inference", "sim", *words, f"--output_dir={tmp_path}"],
@@ -115,9 +116,9 @@ def test_ctrl_c_writes_the_report_and_ends_with_130(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert line_of(process.stdout, "the first rollout").startswith(" 1/99")
     time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert "success rate 0/" in out
     endings = {episode["eval.ended_by"] for episode in LocalDataset(tmp_path)}
     assert endings <= {"timeout", "interrupted"}
@@ -137,7 +138,7 @@ def test_a_closed_terminal_loses_nothing_either(tmp_path: Path, num_envs: int) -
     ) as screen:
         screen.wait_for("1/99")
         screen.close()
-        assert screen.status() == 130
+        assert screen.status() == 128 + signal.SIGHUP
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["run"]["error"] == "interrupted"
     assert 1 <= len(results["episodes"]) == len(LocalDataset(tmp_path)) < 99
@@ -187,6 +188,7 @@ def test_without_a_directory_nothing_is_kept(
         ([HOLD, "--image_size=big"], "expected HEIGHT,WIDTH"),
         ([HOLD, "--driver.num_iteration=3"], "there is no flag"),
         ([HOLD, "--num_envs=0"], "expected 1 or more"),
+        ([HOLD, "--seed=-1"], "--seed is -1; expected 0 or more"),
         ([HOLD, "--inference_delay=-0.1"], "expected seconds such as 0.2"),
         ([HOLD, "--inference_delay=[0,0]"], "expected seconds such as 0.2"),
         ([HOLD, "--player=.asynchronus"], "did you mean asynchronous"),
@@ -208,6 +210,18 @@ def test_a_file_in_the_way_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run(HOLD, f"--output_dir={tmp_path}/taken") == 1
     assert "a file is in the way" in capsys.readouterr().err
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_demonstrations_are_not_mixed_with_rollouts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A failed rollout among them would be learned from."""
+    with DatasetWriter(tmp_path / "raw").new_episode() as episode:
+        episode.set_static("eval.success", True)
+        episode.append("grip", 1.0, 0)
+    assert run(HOLD, "--driver.simulation_time=0.2", f"--output_dir={tmp_path}/raw") == 1
+    assert "holds recordings that are no rollouts" in capsys.readouterr().err
+    assert len(LocalDataset(tmp_path / "raw")) == 1
 
 
 def test_help_is_quick() -> None:

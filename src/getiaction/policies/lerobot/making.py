@@ -257,7 +257,8 @@ def explained(config: PreTrainedConfig, path: Path | None = None) -> Iterator[No
         yield
     except ImportError as error:
         raise missing_dependency(config.type, error) from error
-    except (ValueError, NotImplementedError) as error:
+    # PyTorch asserts, or fails, where numbers of a config do not go together.
+    except (ValueError, NotImplementedError, AssertionError, RuntimeError) as error:
         what = "made for this dataset" if path is None else f"loaded from {path}"
         raise GetiactionError(f"policy {config.type!r} cannot be {what}: {_line(error)}") from error
     except OSError as error:

@@ -1,7 +1,7 @@
 """``positronic-inference compare``: several policies on the same seeds, seed by seed."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
@@ -197,6 +197,10 @@ def _play_all(
     from positronic.inference.run import REPORT
 
     entrants: list[Entrant] = []
+    # All of them before the first is played: a mistyped checkpoint is no reason to wait for hours.
+    for _, make in sides:
+        with closing(make()) as policy, closing(policy.new_session()):
+            pass
     for label, make in sides:
         print(f"{label}:", flush=True)
         place = None if output_dir is None else storage.join(output_dir, label)

@@ -48,6 +48,8 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    if not 0 <= int(port) < 1 << 16:
+        raise OSError(errno.EINVAL, "ports are 0 to 65535")  # beyond, others are taken for them
     found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = found[0]
     return family, address

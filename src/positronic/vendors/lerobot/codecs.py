@@ -15,12 +15,25 @@ import configuronic as cfn
 
 from positronic.codec import AbsolutePose, Codec, Image, ObjectPoses, Parallel, Vector
 from positronic.codec.rotations import QUAT_REFERENCE
+from positronic.errors import UsageError
 
 __all__ = ["eepose_absolute", "eepose_state", "joints_absolute"]
 
 IMAGE_SIZE = (224, 224)
 
 Reference = Sequence[float] | None
+
+
+def require_codec(value: Any, flag: str) -> Codec:
+    """Return a codec, as ``flag`` gave it.
+
+    Raises:
+        UsageError: it is none, such as a name without its module; says which there are.
+    """
+    if not isinstance(value, Codec):
+        names = ", ".join(f"@{__name__}.{name}" for name in __all__)
+        raise UsageError(f"{flag}={value!r} is not a codec; there are {names}")
+    return value
 
 
 @cfn.config()

@@ -12,7 +12,6 @@ from positronic import cli
 from positronic.cfg import ds
 from positronic.codec import Codec
 from positronic.dataset import Dataset
-from positronic.errors import UsageError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion.append import append_dataset
 from positronic.vendors.lerobot.conversion.pipeline import convert_dataset
@@ -39,9 +38,7 @@ def apply_codec(dataset: Any, codec: Any) -> Source:
         dataset: The raw episodes, a config or simply a path.
         codec: Such as @positronic.vendors.lerobot.codecs.eepose_absolute.
     """
-    if not isinstance(codec, Codec):
-        names = ", ".join(f"@{codecs.__name__}.{name}" for name in codecs.__all__)
-        raise UsageError(f"--dataset.codec={codec!r} is not a codec; there are {names}")
+    codec = codecs.require_codec(codec, "--dataset.codec")
     return Source(ds.opened(dataset), codec)
 
 

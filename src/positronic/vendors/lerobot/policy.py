@@ -22,6 +22,7 @@ from positronic.policy.base import Action
 from positronic.vendors.lerobot.acting import Observation, Prediction, Request, choose_acting
 from positronic.vendors.lerobot.action_limits import ActionLimits
 from positronic.vendors.lerobot.checkpoints import Checkpoint, CheckpointDirectory
+from positronic.vendors.lerobot.codecs import require_codec
 from positronic.vendors.lerobot.sessions import LeRobotSession
 from positronic.vendors.lerobot.threads import choose_threads
 
@@ -235,7 +236,7 @@ def act_absolute(
     older = directory.older(newest) if checkpoint is None else []
     while True:
         found = directory.checkpoint(newest)
-        contract = found.verify(codec)
+        contract = found.verify(None if codec is None else require_codec(codec, "codec"))
         choose_threads(contract)
         try:
             found.require_finite()

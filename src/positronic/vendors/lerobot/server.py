@@ -23,6 +23,7 @@ from positronic.offboard.serving.security import is_insecure, read_token, requir
 from positronic.vendors.lerobot.backends import require_options
 from positronic.vendors.lerobot.checkpoint_source import CheckpointSource
 from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
+from positronic.vendors.lerobot.codecs import require_codec
 from positronic.vendors.lerobot.threads import choose_threads
 
 GB = 1e9
@@ -127,6 +128,8 @@ def serve(
     insecure = insecure or is_insecure(os.environ)
     require_token(resolve(host), host, options.token, insecure)
 
+    if codec is not None:
+        require_codec(codec, "--codec")
     directory = CheckpointDirectory(checkpoints_dir, trust_checkpoint=trust_checkpoint)
     default = directory.resolve(checkpoint)
     contract = directory.checkpoint(default).verify(codec)

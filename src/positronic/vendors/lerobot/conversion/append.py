@@ -56,6 +56,7 @@ def append_dataset(
     output.settle()
     if not output.exists():
         raise StorageError(f"there is nothing at {output} to append to; convert makes a dataset")
+    output.require_writable(workplace)
     with workplace.locked():
         base = storage.fetch(output.uri)
         contract, provenance = _require_ours(base, output)

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import shutil
+import stat
 from pathlib import Path
 
 from getiaction.files import replace_text, sync
@@ -31,6 +32,9 @@ def link_tree(source: Path, target: Path) -> None:
     Those directly in ``meta`` are copied, since they are rewritten where they are.
     """
     shutil.copytree(source, target, copy_function=_link)
+    # A dataset may be read-only; what is prepared in its stead is written to, and removed.
+    for folder, _, _ in os.walk(target):
+        os.chmod(folder, os.stat(folder).st_mode | stat.S_IRWXU)
 
 
 def _link(source: str, target: str) -> None:

@@ -55,6 +55,16 @@ class Output:
         """Whether what is there can be read: not one whose publication was stopped."""
         return storage.is_whole(self.uri)
 
+    def require_writable(self, workplace: Workplace) -> None:
+        """Refuse a place that could not be written to, before the work.
+
+        Raises:
+            StorageError: it could not, or the directory in which the work is done.
+        """
+        if not self.is_remote:
+            storage.require_writable(self.uri)
+        storage.require_writable(workplace.directory)
+
     def provenance(self) -> Provenance | None:
         """The provenance of the dataset that is there; None if it is not one of ours."""
         try:

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from positronic import storage
 from positronic.codec import Codec
 from positronic.dataset import Dataset
 from positronic.dataset.subsets import share_of
@@ -54,7 +53,7 @@ def convert_dataset(
     output.settle()
     if not options.resume:
         _require_free(output, workplace)
-    storage.require_writable(workplace.directory if output.is_remote else output.uri)
+    output.require_writable(workplace)
     dataset = chosen_of(dataset, options)
     contract = assembly.contract_of(codec, int(fps), options.video)
     recipe = assembly.recipe_of(codec, contract, options.vcodec, options.task)

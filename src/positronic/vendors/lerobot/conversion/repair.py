@@ -86,6 +86,7 @@ def repair_statistics(dataset_root: str | Path, workers: int | None = None) -> R
     output = Output(dataset_root)
     output.settle()
     workplace = output.workplace()
+    output.require_writable(workplace)
     with workplace.locked():
         if workplace.begun is not None and workplace.worth_keeping:
             raise StorageError(

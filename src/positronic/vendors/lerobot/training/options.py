@@ -7,6 +7,7 @@ from typing import Any, Self
 from positronic.cli.help import did_you_mean
 from positronic.codec import Codec
 from positronic.errors import UsageError
+from positronic.vendors.lerobot.codecs import require_codec
 from positronic.vendors.lerobot.presets import PolicyPreset
 
 CHOICES = {
@@ -117,6 +118,10 @@ class Options:
                 raise UsageError(
                     f"--{name} is {value!r}; expected one of: {', '.join(choices)}{hint}"
                 )
+        if not 0 <= self.seed < 1 << 32:
+            raise UsageError(f"--seed is {self.seed}; expected a number from 0 to {(1 << 32) - 1}")
+        if self.codec is not None:
+            require_codec(self.codec, "--codec")
         if not 0 <= self.val_split < 1:
             raise UsageError(f"--val_split is {self.val_split}; expected a share from 0 to below 1")
         if self.eval_env is not None:

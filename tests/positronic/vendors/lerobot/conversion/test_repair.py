@@ -218,6 +218,27 @@ def test_files_that_are_symbolic_links(
     assert contents(root) == before
 
 
+def test_a_read_only_dataset_is_refused_before_the_work(
+    copied: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = copied("state")
+    as_before(root)
+    folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        if os.access(root, os.W_OK):  # root may do anything, and then it is simply mended
+            assert run(root, "--repair=statistics") == 0
+        else:
+            assert run(root, "--repair=statistics") == 1
+            assert "permission denied" in capfd.readouterr().err
+        assert sorted(path.name for path in root.parent.iterdir()) == ["state"]
+    finally:
+        for folder in (root, *(path for path in root.rglob("*") if path.is_dir())):
+            folder.chmod(0o755)
+    assert run(root, "--repair=statistics") == 0
+
+
 def test_appending_to_an_older_one_mends_it(
     raw: LocalDataset, copied: Callable[[str], Path], tmp_path: Path
 ) -> None:

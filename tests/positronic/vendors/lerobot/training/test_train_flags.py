@@ -78,6 +78,9 @@ def test_what_is_printed_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
         (["--eval_env=positronic/StackCubes"], "did you mean 'positronic/StackCubes-v0'"),
         (["--accumulate=0"], "--accumulate is 0; expected 1 or more"),
         (["--devices=2.5"], "--devices=2.5: expected int"),
+        (["--seed=-1"], "--seed is -1; expected a number from 0 to 4294967295"),
+        (["--seed=99999999999"], "expected a number from 0 to 4294967295"),
+        (["--codec=eepose_state"], "--codec='eepose_state' is not a codec; there are @"),
     ],
 )
 def test_refusals(
