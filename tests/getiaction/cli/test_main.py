@@ -121,6 +121,18 @@ def test_ctrl_c(
     assert capsys.readouterr().err == "getiaction: interrupted\n"
 
 
+def test_sigterm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lightning makes of it an end without a status, which is success to whoever started it."""
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+    def terminated(argv: list[str]) -> int:
+        raise SIGTERMException
+
+    monkeypatch.setattr("getiaction.cli._run", terminated)
+    assert main(["fit"]) == 143
+    assert "SIGTERM: ended; --ckpt_path goes on" in capsys.readouterr().err
+
+
 def failing(argv: list[str]) -> int:
     raise RuntimeError("never thought of")
 

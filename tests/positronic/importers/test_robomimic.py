@@ -96,6 +96,13 @@ def test_existing_dataset_is_added_to_only_on_demand(
     assert len(LocalDataset(root)) == 5
 
 
+def test_what_an_interrupted_import_left_is_added_to(make_file: MakeFile, tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    (root / ".staging-1-x").mkdir(parents=True)
+    assert run(make_file(demos=2), root, "--append=True") == 0
+    assert len(LocalDataset(root)) == 2
+
+
 def test_task_is_what_was_given_or_must_be(
     make_file: MakeFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

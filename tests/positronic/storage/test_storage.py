@@ -127,6 +127,8 @@ def test_the_rule_for_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for path, expected in {
         "s3://bucket/a": "expected a local path",
         "gs://bucket/a": "expected a local path or s3://bucket/key",
+        "": "a path is empty; expected a directory, or '.' for this one",
+        " ": "a path is empty",
     }.items():
         with pytest.raises(StorageError, match=expected):
             storage.local(path)

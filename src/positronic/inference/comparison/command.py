@@ -159,6 +159,8 @@ def compare(
             evaluation = Evaluation(
                 setting, seed, driver.num_iterations, num_envs, False, video, report_videos
             )
+            if checkpoints:
+                _require_checkpoints(sides)
             entrants, cause = _play_all(evaluation, sides, output_dir, root)
         if cause is not None and len(entrants) < 2:
             raise cause
@@ -186,6 +188,13 @@ def _sides(policy: Recipe, against: Recipe, checkpoints: Sequence[Any]) -> list[
     return sides
 
 
+def _require_checkpoints(sides: Sequence[Side]) -> None:
+    """Open them all before the first is played for hours, in case one is mistyped."""
+    for _, make in sides:
+        with closing(make()) as policy, closing(policy.new_session()):
+            pass
+
+
 def _play_all(
     evaluation: "Evaluation",
     sides: Sequence[Side],
@@ -197,10 +206,6 @@ def _play_all(
     from positronic.inference.run import REPORT
 
     entrants: list[Entrant] = []
-    # All of them before the first is played: a mistyped checkpoint is no reason to wait for hours.
-    for _, make in sides:
-        with closing(make()) as policy, closing(policy.new_session()):
-            pass
     for label, make in sides:
         print(f"{label}:", flush=True)
         place = None if output_dir is None else storage.join(output_dir, label)

@@ -11,9 +11,11 @@ from positronic.errors import ContractError
 from positronic.inference.comparison.contest import all_contests, dumps, regressions, summary_lines
 from positronic.inference.comparison.entrants import Entrant, require_comparable
 from positronic.inference.comparison.page import render_page
-from tests.positronic.inference.commands import EXPERT, HOLD, PLANNER, POLICIES, run
+from tests.positronic.inference.commands import EXPERT, HOLD, PLANNER, POLICIES, remote, run
 from tests.positronic.inference.sample import sample_run
 from tests.positronic.inference.test_report import Balance
+from tests.positronic.offboard.running import serving
+from tests.positronic.offboard.small_models import Source
 
 ORIGIN = {"started": "2026-11-20T12:00:00+00:00", "command": ("positronic-inference", "compare")}
 SHORT = ["--cameras=none", "--report_videos=0"]
@@ -224,3 +226,15 @@ def test_a_policy_that_fails_leaves_the_one_before(
     assert "no inference server at" in capsys.readouterr().err
     assert (tmp_path / "first" / "results.json").exists()
     assert not (tmp_path / "comparison.json").exists()
+
+
+def test_a_checkpoint_that_is_not_there_costs_no_rollouts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(Source(["010000"])) as port:
+        words = [*remote(str(port)), "--checkpoints=[010000,000009]", "--cameras=none"]
+        code = compare(*words, "--driver.simulation_time=0.2", f"--output_dir={tmp_path}/new")
+    assert code == 1
+    captured = capsys.readouterr()
+    assert "Checkpoint not found: 000009" in captured.err
+    assert "010000:" not in captured.out

@@ -19,6 +19,13 @@ def test_an_address_that_is_not_ours_is_named(host: str, port: int) -> None:
         bind(host, port)
 
 
+@pytest.mark.parametrize("port", [-1, 65536, 99999, 1 << 40])
+def test_a_port_that_is_none_is_not_taken_for_another(port: int) -> None:
+    """The system takes the rest after 65536."""
+    with pytest.raises(SessionError, match="ports are 0 to 65535"):
+        bind("127.0.0.1", port)
+
+
 @pytest.mark.parametrize(
     "host", ["no-such-host.invalid", "256.1.1.1", "", "a" * 300, "é" * 80 + "."]
 )
