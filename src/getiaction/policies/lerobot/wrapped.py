@@ -17,6 +17,7 @@ from getiaction.policies.base import Batch, Policy
 from getiaction.policies.lerobot.acting import plan, with_own_memory
 from getiaction.policies.lerobot.held_out import without_trace
 from getiaction.policies.lerobot.making import Made, needed_observations
+from getiaction.text import printable
 
 
 class Wrapped(Policy):
@@ -133,7 +134,12 @@ class Wrapped(Policy):
 
     def configure_optimizers(self) -> Any:
         """The policy's own parameter groups under its optimizer and schedule."""
-        optimizer = self.optimizer_config.build(self.lerobot_policy.get_optim_params())
+        try:
+            optimizer = self.optimizer_config.build(self.lerobot_policy.get_optim_params())
+        except ValueError as error:
+            raise GetiactionError(
+                f"policy {self.config.type!r} cannot be optimized: {printable(error)}"
+            ) from error
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise GetiactionError(f"policy {self.config.type!r} needs several optimizers at once")
         _step_over_lists(optimizer)

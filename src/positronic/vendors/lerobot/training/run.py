@@ -68,8 +68,9 @@ def run(job: TrainingJob, signals: StopSignals) -> int:
             "the dataset has no contract, so its checkpoints will have none; serving them needs "
             "--codec"
         )
-    # Before the run's directory is made: a dataset that cannot be read leaves none behind.
+    # Before the run's directory is made: what cannot be read or optimized leaves none behind.
     data.prepare(config)
+    module.configure_optimizers()
     _announce(job, module, data, f"{device}, {precision}")
     kept = settings(options, config)
     made_by = provenance(job, data.meta, step, device, precision, held_out=data.split()[1])

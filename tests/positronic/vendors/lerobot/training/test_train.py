@@ -132,7 +132,7 @@ def test_resuming_as_another_policy(
 ) -> None:
     more = ["--steps=9", "--resume=True", "--policy.dropout=0.3"]
     error = refused(capsys, 1, *flags(dataset_root, trained.parent, *more))
-    assert "--policy.dropout was 0.1 and is 0.3" in error
+    assert "--policy.dropout was 0.0 and is 0.3" in error
     assert error.count("--policy.") == 1
 
 
@@ -163,6 +163,20 @@ def test_mistyped_policy_field(
 ) -> None:
     error = refused(capsys, 2, *flags(dataset_root, tmp_path, "--policy.dim_modle=4"))
     assert "did you mean --policy.dim_model?" in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["dim_model=7", "optimizer_lr=-1", "chunk_size=-1", "n_heads=3"],
+)
+def test_numbers_that_do_not_go_together_leave_no_run(
+    dataset_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str
+) -> None:
+    """PyTorch asserts, or fails only when an optimizer is made."""
+    words = [f"--policy.{field}"] + (["--policy.n_action_steps=-1"] if "chunk" in field else [])
+    error = refused(capsys, 1, *flags(dataset_root, tmp_path, *words))
+    assert "policy 'act' " in error
     assert not (tmp_path / "run").exists()
 
 
