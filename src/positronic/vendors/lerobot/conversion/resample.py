@@ -87,9 +87,13 @@ def _check_clocks(signals: Mapping[str, Signal], start: int, last: int) -> None:
                 f"its {name} ends {(start - signal.last_ts) / SECOND:.1f} s before all signals are"
                 " there, so there is no picture of the episode; are the clocks the same?"
             )
+    if any(last - signal.start_ts > LONGEST_GAP_NS for signal in signals.values()):
+        _check_gaps(signals, start, last)
+    for name, signal in signals.items():
         _check_span(name, signal, start, last)
-    if all(last - signal.start_ts <= LONGEST_GAP_NS for signal in signals.values()):
-        return
+
+
+def _check_gaps(signals: Mapping[str, Signal], start: int, last: int) -> None:
     limit = f"expected at most {LONGEST_GAP_NS // HOUR_NS} h"
     for name, signal in signals.items():
         shown = signal.timestamps()[max(0, int(signal.search(start)[0])) :]
