@@ -20,13 +20,17 @@ if TYPE_CHECKING:
     from positronic.importers.demo import Demo
 
 
+# As robosuite names them.
+EXTERIOR_CAMERA, WRIST_CAMERA = "agentview", "robot0_eye_in_hand"
+
+
 @cfn.config()
 def robomimic(
     file: str,
     output_dir: str,
     task: str | None = None,
-    exterior_camera: str = "agentview",
-    wrist_camera: str = "robot0_eye_in_hand",
+    exterior_camera: str = EXTERIOR_CAMERA,
+    wrist_camera: str = WRIST_CAMERA,
     flip_images: bool = False,
     append: bool = False,
 ) -> int:
@@ -110,6 +114,7 @@ def _import(
         fresh = [name for name in names if name not in present]
         if not names:
             raise DatasetError(f"{path} holds no demos; give a file with data/demo_0 and so on")
+        _require_cameras(source, path.name, names[0], cameras)
         writer = None
         for name in track(fresh, total=len(fresh), desc="importing", unit="demo"):
             try:
@@ -154,6 +159,23 @@ def _write(
         raise EpisodeError(
             f"{printable(name)} cannot be recorded: {printable(error)}; drop this demo"
         ) from error
+
+
+def _require_cameras(source: Any, file: str, demo: str, cameras: dict[str, str]) -> None:
+    """Refuse a camera that was named and is not in the file; a file may have none at all."""
+    from positronic.importers.foreign import Foreign
+
+    try:
+        obs = Foreign(source, file).group("data").group(demo).group("obs")
+        there = [key.removesuffix("_image") for key in obs if key.endswith("_image")]
+    except (EpisodeError, DatasetError):
+        return  # what is wrong with it is told when it is read
+    for camera in cameras:
+        if camera not in (*there, EXTERIOR_CAMERA, WRIST_CAMERA):
+            raise UsageError(
+                f"{file} has no camera {printable(camera, 60)!r}; it has "
+                f"{printable(', '.join(there), 300) or 'none'}"
+            )
 
 
 def _present(root: Path, digest: str) -> set[str]:

@@ -96,6 +96,15 @@ def test_existing_dataset_is_added_to_only_on_demand(
     assert len(LocalDataset(root)) == 5
 
 
+def test_a_camera_that_is_not_in_the_file_is_refused(
+    make_file: MakeFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The episodes had no image.exterior, and nothing said so."""
+    assert run(make_file(demos=1), tmp_path / "raw", "--exterior_camera=front") == 2
+    assert "has no camera 'front'; it has " in capsys.readouterr().err
+    assert not (tmp_path / "raw").exists()
+
+
 def test_what_an_interrupted_import_left_is_added_to(make_file: MakeFile, tmp_path: Path) -> None:
     root = tmp_path / "raw"
     (root / ".staging-1-x").mkdir(parents=True)
@@ -114,8 +123,15 @@ def test_task_is_what_was_given_or_must_be(
 
 
 def test_other_cameras_keep_their_names(make_file: MakeFile, tmp_path: Path) -> None:
-    assert run(make_file(), tmp_path / "raw", "--exterior_camera=sideview") == 0
-    assert {"image.agentview", "image.wrist"} <= set(LocalDataset(tmp_path / "raw")[0].signals)
+    def add(file: h5py.File) -> None:
+        for demo in file["data"].values():
+            for part in ("obs", "next_obs"):
+                demo[f"{part}/sideview_image"] = demo[f"{part}/agentview_image"][()]
+
+    assert run(make_file(spoil=add), tmp_path / "raw", "--exterior_camera=sideview") == 0
+    assert {"image.agentview", "image.exterior", "image.wrist"} <= set(
+        LocalDataset(tmp_path / "raw")[0].signals
+    )
 
 
 def test_missing_targets_are_said(
