@@ -129,9 +129,8 @@ def test_other_cameras_keep_their_names(make_file: MakeFile, tmp_path: Path) -> 
                 demo[f"{part}/sideview_image"] = demo[f"{part}/agentview_image"][()]
 
     assert run(make_file(spoil=add), tmp_path / "raw", "--exterior_camera=sideview") == 0
-    assert {"image.agentview", "image.exterior", "image.wrist"} <= set(
-        LocalDataset(tmp_path / "raw")[0].signals
-    )
+    signals = set(LocalDataset(tmp_path / "raw")[0].signals)
+    assert {"image.agentview", "image.exterior", "image.wrist"} <= signals
 
 
 def test_missing_targets_are_said(
