@@ -45,7 +45,8 @@ def _colliding() -> bytes:
         packer.pack({b"__npgeneric__": True, b"data": 2**63 + 2**12 * n, b"dtype": "<f16"})
         for n in range(2000)
     ]
-    return packer.pack_map_header(len(keys)) + b"".join(key + b"\x01" for key in keys)
+    head: bytes = packer.pack_map_header(len(keys))
+    return head + b"".join(key + b"\x01" for key in keys)
 
 
 def messages() -> dict[str, bytes]:

@@ -207,7 +207,7 @@ class Neighbour:
     def wait_for(self, asked: int, timeout: float = 120) -> bool:
         """Wait until so many were answered, or one of them wrong; whether it came to that."""
         with self._answered:
-            return self._answered.wait_for(lambda: self.wrong or self.asked >= asked, timeout)
+            return self._answered.wait_for(lambda: bool(self.wrong) or self.asked >= asked, timeout)
 
     def __enter__(self) -> Self:
         self._thread.start()
