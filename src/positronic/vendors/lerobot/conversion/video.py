@@ -1,5 +1,6 @@
 """Videos of a LeRobot dataset: encoding an episode's camera, joining episodes into one file."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,8 +82,9 @@ def end_real_time() -> None:
     and processes that it starts from then on.
     """
     for thread in map(int, os.listdir("/proc/self/task")):
-        if os.sched_getscheduler(thread) == os.SCHED_FIFO:
-            os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+        with contextlib.suppress(ProcessLookupError):  # it may have ended since it was listed
+            if os.sched_getscheduler(thread) == os.SCHED_FIFO:
+                os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
 
 
 def join(parts: Sequence[Path], output: Path, fps: int) -> int:

@@ -1,4 +1,5 @@
 import os
+import threading
 from pathlib import Path
 
 import av
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from positronic.vendors.lerobot.conversion.encoders import ENCODERS
-from positronic.vendors.lerobot.conversion.video import Encoder, VideoWriter, join
+from positronic.vendors.lerobot.conversion.video import Encoder, VideoWriter, end_real_time, join
 from tests.positronic.vendors.lerobot.raw import picture
 
 
@@ -73,3 +74,21 @@ def test_encoding_makes_nothing_real_time(tmp_path: Path) -> None:
         assert len(threads) > 1
         found = {os.sched_getscheduler(int(thread)) for thread in threads}
         assert os.SCHED_FIFO not in found
+
+
+def test_threads_that_come_and_go_disturb_nothing() -> None:
+    """One may end between being listed and being asked; the episode was refused for it."""
+    over = threading.Event()
+
+    def start_others() -> None:
+        while not over.is_set():
+            threading.Thread(target=int).start()
+
+    starting = threading.Thread(target=start_others)
+    starting.start()
+    try:
+        for _ in range(2000):
+            end_real_time()
+    finally:
+        over.set()
+        starting.join()
