@@ -152,16 +152,21 @@ def test_bad_arguments_get_one_line_and_record_nothing(
     assert not root.exists()
 
 
-def test_ctrl_c_while_workers_begin_is_one_line(tmp_path: Path) -> None:
-    """Each worker had told of it by a traceback, until its imports were done."""
+def recording(root: Path) -> "subprocess.Popen[str]":
+    """The command with two workers, which would go on for long, in a process group of its own."""
     code = "import positronic.data_collection as d; d.main()"
     words = ["scripted", "--cameras=none", "--workers=2", "--episodes=5000"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *words, f"--output_dir={tmp_path}"],
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *words, f"--output_dir={root}"],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+
+
+def test_ctrl_c_while_workers_begin_is_one_line(tmp_path: Path) -> None:
+    """Each worker had told of it by a traceback, until its imports were done."""
+    process = recording(tmp_path)
     try:
         parent = psutil.Process(process.pid)
         until(
@@ -180,14 +185,7 @@ def test_ctrl_c_while_workers_begin_is_one_line(tmp_path: Path) -> None:
 # `timeout -s INT` sends two at once; people press again when nothing seems to happen.
 @pytest.mark.parametrize("times", [1, 3])
 def test_ctrl_c_keeps_what_was_published(tmp_path: Path, times: int) -> None:
-    code = "import positronic.data_collection as d; d.main()"
-    words = ["scripted", "--cameras=none", "--workers=2", "--episodes=5000"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *words, f"--output_dir={tmp_path}"],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = recording(tmp_path)
     block = tmp_path / "000000000000"
     deadline = time.monotonic() + 120
     try:

@@ -14,9 +14,10 @@ from typing import Any
 HALF_LIFE_S = 1.0
 """After so long half of what a session has used is forgotten."""
 LIGHT_S = 0.3
-"""A session that has used less processor time than this lately has more threads to run in. A robot
-that sends two camera images 30 times a second comes to 0.15."""
+"""A session that has used less processor time than this lately has more threads to run in. To
+decode two JPEG images of 640x480, 30 times a second, comes to 0.2 (measured on a CPU of 2026)."""
 LEAST_S = 0.001
+"""Less than this is not told apart: whoever has used nothing waits for its turn all the same."""
 NEW_S = 0.5
 """What a new session begins with: else reconnecting would be a way to the front of the queue."""
 

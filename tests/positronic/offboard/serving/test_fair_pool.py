@@ -85,12 +85,10 @@ def test_a_step_is_charged_what_it_computes_and_not_what_it_waits(pool: FairPool
             pass
 
     idle, busy = account(0.0), account(0.0)
-    pool.submit(idle, time.sleep, 0.2).result(PATIENCE_S)
+    go, waiting = held(pool, idle)
     pool.submit(busy, compute).result(PATIENCE_S)
-    # The charge follows the result; a next step of the same thread comes after it.
-    go, last = held(pool, account(0.0))
     go.set()
-    last.result(PATIENCE_S)
+    waiting.result(PATIENCE_S)
     assert idle._used < 0.1
     assert busy._used >= 0.2
 
