@@ -248,7 +248,7 @@ def test_serving_and_rolling_out(
     episodes = caller.home / "datasets/rollouts"
     piped = Piped(caller, ROLL_OUT, tmp_path / "log")
     piped.until(lambda: "1/1000" in piped.log)
-    assert piped.stop() == 128 + signal.SIGINT
+    assert piped.stop() == 128 + signal.SIGTERM
     assert is_plain(piped.log)
     assert (episodes / "report.html").is_file()
     assert len(load_all_datasets(episodes)) > 0
