@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from getiaction import deferred_imports
 from getiaction.errors import GetiactionError, missing_package
 from getiaction.writable import describe
 
@@ -58,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; ``sys.argv[1:]`` unless given.
     """
     try:
+        if argv is None:
+            deferred_imports.install()
         return _run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
         return _interrupted()

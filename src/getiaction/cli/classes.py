@@ -21,6 +21,7 @@ def full_path(name: str) -> str:
         for place in PLACES:
             module = importlib.import_module(place)
             if name in module.__all__:
+                getattr(module, name)  # a policy's class is made when it is asked for
                 return f"{place}.{name}"
     return name
 
@@ -45,10 +46,13 @@ def no_class(path: str, names: Sequence[str]) -> str:
     """Say that ``path`` is no class, and which of its module or of ``names`` is near."""
     module, _, name = path.rpartition(".")
     try:
-        inside = vars(importlib.import_module(module)) if module else {}
+        inside = importlib.import_module(module) if module else None
     except ImportError:
-        inside = {}
-    near = did_you_mean(name, [found for found, value in inside.items() if callable(value)])
+        inside = None
+    offered = getattr(inside, "__all__", None) or [
+        found for found, value in vars(inside or object).items() if callable(value)
+    ]
+    near = did_you_mean(name, offered)
     return f"there is no class {path!r}{near or did_you_mean(name, names)}"
 
 

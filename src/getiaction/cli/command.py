@@ -16,7 +16,7 @@ import getiaction.train.callbacks  # noqa: F401 - classes in sight are found by 
 from getiaction.cli import EXIT_USAGE, PROG
 from getiaction.cli.completion import OPTION, completion_script
 from getiaction.cli.explain import explain
-from getiaction.cli.universal import flat_flags, use_loader
+from getiaction.cli.universal import flat_flags, make_named, use_loader
 from getiaction.policies.base import Policy
 from getiaction.policies.lerobot.archive import reading
 from getiaction.train import Trainer
@@ -92,6 +92,7 @@ def run(argv: list[str]) -> Any:
     """
     # Lightning 2.6 calls jsonargparse in a way that it has come to dislike.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    make_named(argv)
     options = {"parser_mode": use_loader(), "allow_abbrev": False}
     return Command(
         Policy,

@@ -15,6 +15,7 @@ from getiaction.cli import COMMANDS, PROG, UsageError, did_you_mean
 from getiaction.cli.classes import descendants
 from getiaction.data import LeRobotDataModule
 from getiaction.policies.lerobot import LeRobotPolicy
+from getiaction.policies.lerobot.named import policy_classes
 
 OPTION = "--print_completion"
 
@@ -48,6 +49,7 @@ def _add_options(command: argparse.ArgumentParser, parser: Any) -> None:
     config: Any = command.add_argument("--config", "-c")
     config.complete = shtab.FILE
     command.add_argument("--print_config", action="store_true")
+    policy_classes()
     policies = list(descendants(LeRobotPolicy))
     known = {"model", "data", "config"}
     command.add_argument("--model", choices=sorted(policy.__name__ for policy in policies))

@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 from getiaction.cli import PROG, did_you_mean, one_line
 from getiaction.cli.classes import descendants, imported, no_class
 from getiaction.policies.lerobot import LeRobotPolicy
+from getiaction.policies.lerobot.named import policy_classes
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _CLASS = re.compile(r"class_path '([^']+)'")
@@ -113,6 +114,7 @@ def _plain(types: str) -> str:
 
 def _names_of_kind(before: str) -> list[str]:
     """Names of the classes that would have been accepted where ``before`` ends."""
+    policy_classes()
     kinds = _SUBTYPES.findall(before)
     bases = [imported(a or b) for a, b in _BASE.findall(kinds[-1])] if kinds else []
     return [cls.__name__ for base in bases if base is not None for cls in descendants(base)]

@@ -37,6 +37,12 @@ def flat_flags(argv: list[str]) -> list[str]:
     return [_NESTED_FLAG.sub(r"\1", word) for word in argv]
 
 
+def make_named(argv: list[str]) -> None:
+    """Make the policies' classes that flags name bare, so that the parser knows them."""
+    for word in argv:
+        full_path(word.rpartition("=")[2])
+
+
 def in_named_classes(content: Any) -> Any:
     """Put every ``LeRobotPolicy`` within ``content`` into the terms of its policy's class.
 

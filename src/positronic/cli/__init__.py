@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import configuronic as cfn
 
+from getiaction import deferred_imports
 from getiaction.errors import GetiactionError, missing_package
 from getiaction.text import printable
 from getiaction.writable import describe
@@ -58,6 +59,8 @@ def run(
     understands, with 2 after a command line that makes no sense, with 130 after Ctrl-C, and
     with 128 and the number of another signal, such as 143.
     """
+    if argv is None:
+        deferred_imports.install()
     sys.exit(status(commands, prog, sys.argv[1:] if argv is None else argv, prepare=prepare))
 
 

@@ -1,10 +1,16 @@
 """LeRobot's policies as Lightning modules; without LeRobot this imports, and offers nothing."""
 
 import importlib.util
+from importlib import import_module
 from typing import Any
 
 LEROBOT = "lerobot"
-_CLASSES: dict[str, Any] = {}
+_HOMES = {
+    "LeRobotPolicy": "universal",
+    "LeRobotPolicyAdapter": "universal",
+    "list_available_policies": "registry",
+    "policy_config": "configs",
+}
 
 
 def is_available() -> bool:
@@ -12,46 +18,38 @@ def is_available() -> bool:
     return importlib.util.find_spec(LEROBOT) is not None
 
 
-if is_available():
-    from getiaction.policies.lerobot import named
-    from getiaction.policies.lerobot.configs import policy_config
-    from getiaction.policies.lerobot.registry import list_available_policies
-    from getiaction.policies.lerobot.universal import LeRobotPolicy
-
-    #: The name that the approaches document has for it.
-    LeRobotPolicyAdapter = LeRobotPolicy
-    _CLASSES = named.policy_classes()
-    globals().update(_CLASSES)
-else:
-
-    def list_available_policies() -> list[str]:
-        """Return no names: LeRobot is not installed."""
-        return []
+def _no_policies() -> list[str]:
+    """Return no names: LeRobot is not installed."""
+    return []
 
 
 def __getattr__(name: str) -> Any:
-    """Look for the class of a plugin's policy, or say what is missing."""
-    if name.startswith("_"):
-        raise AttributeError(name)
-    if not is_available():
+    """Find what is offered in its module, and make a policy's class when it is asked for."""
+    available = is_available()
+    if name == "__all__":
+        return ["is_available", *_HOMES, *(_named().class_names() if available else ())]
+    if (
+        name not in _HOMES and not name[0].isupper()
+    ):  # one of the modules here, still to be imported
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "list_available_policies" and not available:
+        return _no_policies
+    if not available:
         raise ImportError(f"{__name__}.{name} needs LeRobot: pip install 'lerobot[training]'")
-    # Plugins register when they are looked for, which no import should wait for.
-    list_available_policies()
-    for found, made in named.policy_classes().items():
-        if found not in _CLASSES:
-            _CLASSES[found] = globals()[found] = made
-    if name not in _CLASSES:
-        raise AttributeError(
-            f"module {__name__!r} has no {name!r}; its policies: {', '.join(sorted(_CLASSES))}"
-        )
-    return _CLASSES[name]
+    if name in _HOMES:
+        found: Any = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    else:
+        found = _named().policy_class(name)
+    if found is None:
+        offered = ", ".join(sorted(_named().class_names()))
+        raise AttributeError(f"module {__name__!r} has no {name!r}; its policies: {offered}")
+    globals()[name] = found
+    return found
 
 
-__all__ = [
-    "LeRobotPolicy",
-    "LeRobotPolicyAdapter",
-    "is_available",
-    "list_available_policies",
-    "policy_config",
-    *_CLASSES,
-]
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})
+
+
+def _named() -> Any:
+    return import_module(f"{__name__}.named")

@@ -3,13 +3,15 @@
 import copy
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lerobot.utils.constants import ACTION
 from torch import Tensor
 
-from getiaction.policies.base import Batch
+if TYPE_CHECKING:
+    # Which stands on Lightning, that no server needs.
+    from getiaction.policies.base import Batch
 
 # Its plans come as (T, B, A).
 TIME_FIRST = frozenset({"tdmpc"})
@@ -25,7 +27,7 @@ def with_own_memory(policy: Any) -> Any:
     return twin
 
 
-def plan(policy: Any, batch: Batch) -> Tensor:
+def plan(policy: Any, batch: "Batch") -> Tensor:
     """Return the normalised actions (B, T, A) that ``policy`` plans from ``batch``.
 
     Policies that look back (diffusion, vqbet, tdmpc) read the past from queues that only their
@@ -55,7 +57,7 @@ def plan(policy: Any, batch: Batch) -> Tensor:
     return _planned(twin, present)
 
 
-def _planned(policy: Any, batch: Batch) -> Tensor:
+def _planned(policy: Any, batch: "Batch") -> Tensor:
     """Let ``select_action`` plan, and listen."""
     heard: list[Tensor] = []
     predict = policy.predict_action_chunk
@@ -70,7 +72,7 @@ def _planned(policy: Any, batch: Batch) -> Tensor:
     return actions.transpose(0, 1) if policy.config.type in TIME_FIRST else actions
 
 
-def _has_time_axis(config: Any, batch: Batch) -> bool:
+def _has_time_axis(config: Any, batch: "Batch") -> bool:
     return any(
         batch[key].ndim > len(feature.shape) + 1
         for key, feature in config.input_features.items()
@@ -78,7 +80,7 @@ def _has_time_axis(config: Any, batch: Batch) -> bool:
     )
 
 
-def _moments(config: Any, batch: Batch) -> Iterator[Batch]:
+def _moments(config: Any, batch: "Batch") -> Iterator["Batch"]:
     """Yield what was observed up to the present; a dataset's samples may show the future too."""
     for at, delta in enumerate(config.observation_delta_indices):
         if delta <= 0:

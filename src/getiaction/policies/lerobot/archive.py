@@ -172,4 +172,7 @@ def require_same_network(
 
 def _decode(kind: Any, encoded: Plain) -> Any:
     fields = dict(encoded)
-    return draccus.decode(kind.get_choice_class(fields.pop("type")), fields)
+    name = fields.pop("type")
+    if kind is PreTrainedConfig:
+        config_class(name)
+    return draccus.decode(kind.get_choice_class(name), fields)

@@ -8,20 +8,25 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from lerobot.configs import FeatureType, NormalizationMode, PreTrainedConfig
-from lerobot.policies import get_policy_class, make_policy, make_pre_post_processors
+from lerobot.policies.factory import get_policy_class, make_policy, make_pre_post_processors
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE, REWARD
 from lerobot.utils.feature_utils import dataset_to_policy_features
 
 from getiaction.documents import plain
 from getiaction.errors import GetiactionError
 from getiaction.policies.lerobot.configs import normalise_environment_state
-from getiaction.policies.lerobot.registry import missing_dependency
+from getiaction.policies.lerobot.registry import (
+    config_class,
+    missing_dependency,
+    register_steps,
+)
 from getiaction.policies.safety import (
     CONFIG,
     READER,
     SELF_CONTAINED,
     Processor,
     Step,
+    read_config,
     require_safe,
     require_safe_processors,
 )
@@ -118,6 +123,7 @@ def load_native(path: Path, *, trusted: bool = False) -> tuple[PreTrainedConfig,
         # What was looked at is what is loaded: a copy on this machine.
         local = path if path.is_dir() else Path(snapshot_download(str(path), allow_patterns=_FILES))
         require_safe(local, str(path), trusted=trusted)
+        config_class(read_config(local / CONFIG).type)
         config: PreTrainedConfig = PreTrainedConfig.from_pretrained(local)
         config.device, config.pretrained_path = "cpu", None
         with explained(config, path), without_backbone_weights(config):
@@ -171,6 +177,7 @@ def load_processors(
         GetiactionError: they hold steps that would do more than compute.
     """
     require_safe_processors(path, str(path), trusted=trusted, known=own)
+    register_steps(path)
     before: dict[str, Any] = {"device_processor": {"device": config.device}}
     after: dict[str, Any] = {}
     if stats is not None:

@@ -6,19 +6,24 @@ checkers; ``scripts/policy_stubs.py`` writes it.
 """
 
 import dataclasses
+import importlib
 import inspect
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
+import lerobot.policies
 from lerobot.configs import PreTrainedConfig
 from lerobot.optim.optimizers import OptimizerConfig
 from lerobot.optim.schedulers import LRSchedulerConfig
 
 from getiaction.policies.lerobot.configs import ALIASES, FIXED, RUNTIME_FIELDS
+from getiaction.policies.lerobot.registry import list_available_policies
 from getiaction.policies.lerobot.universal import LeRobotPolicy
 
+CONFIG = "Config"
 PACKAGE = __name__.rpartition(".")[0]
 # For uploads, which are made by hand.
 HUB_FIELDS = frozenset({"repo_id", "private", "tags", "license"})
@@ -39,17 +44,35 @@ COMMON: Mapping[str, Any] = {
 
 def class_name(config_class: type) -> str:
     """Return the name of a policy's class: that of its config, as LeRobot itself derives it."""
-    return config_class.__name__.removesuffix("Config")
+    return config_class.__name__.removesuffix(CONFIG)
+
+
+def class_names() -> list[str]:
+    """Return the names of LeRobot's own policies' classes, and of those that are registered now."""
+    own = [name.removesuffix(CONFIG) for name in lerobot.policies.__all__ if name.endswith(CONFIG)]
+    return list(
+        dict.fromkeys([*own, *map(class_name, PreTrainedConfig.get_known_choices().values())])
+    )
+
+
+def policy_class(name: str) -> type[LeRobotPolicy] | None:
+    """Return the class of that name; None if no policy that is installed has it."""
+    config = getattr(lerobot.policies, f"{name}{CONFIG}", None)
+    if config is None:
+        # Plugins register when they are looked for, which no import should wait for.
+        known = map(PreTrainedConfig.get_choice_class, list_available_policies())
+        config = next((each for each in known if class_name(each) == name), None)
+    return None if config is None else make_class(PreTrainedConfig.get_choice_name(config), config)
 
 
 def policy_classes() -> dict[str, type[LeRobotPolicy]]:
-    """Make the class of every policy that is registered now, by class name."""
-    return {
-        class_name(config_class): make_class(policy_name, config_class)
-        for policy_name, config_class in PreTrainedConfig.get_known_choices().items()
-    }
+    """Return the class of every policy that is installed, by class name."""
+    list_available_policies()
+    package = importlib.import_module(PACKAGE)
+    return {name: getattr(package, name) for name in class_names()}
 
 
+@cache
 def make_class(policy_name: str, config_class: type) -> type[LeRobotPolicy]:
     """Make the class of one policy.
 

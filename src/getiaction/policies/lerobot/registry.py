@@ -1,16 +1,27 @@
-"""Which policies LeRobot has, and what to say about one that it has not."""
+"""Which policies LeRobot has, and what to say about one that it has not.
+
+LeRobot's policies, and its processors' steps, register when their modules are imported, as
+``import lerobot.policies`` does with all of them. A program of ours imports those that it needs
+(:mod:`getiaction.deferred_imports`), by their names here.
+"""
 
 import difflib
 import importlib.metadata
+import importlib.util
+import pkgutil
 import re
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
+from pathlib import Path
 
-import lerobot.policies  # noqa: F401 - importing it registers the policies
+import lerobot.policies
+import lerobot.processor
 from lerobot.configs import PreTrainedConfig
+from lerobot.processor import ProcessorStepRegistry
 from lerobot.utils.import_utils import register_third_party_plugins
 
 from getiaction.errors import GetiactionError
+from getiaction.policies.safety import POSTPROCESSOR, PREPROCESSOR, read_processor
 
 # What became of names that people still know; the rest is answered by the nearest name.
 _NEVER = "has never been a LeRobot policy"
@@ -26,6 +37,8 @@ _FORMER: Mapping[str, str] = {
 
 def list_available_policies() -> list[str]:
     """Return every policy name that LeRobot registers, those of installed plugins included."""
+    for name in lerobot.policies.__all__:
+        getattr(lerobot.policies, name)
     _load_plugins()
     return sorted(PreTrainedConfig.get_known_choices())
 
@@ -37,11 +50,11 @@ def config_class(policy_name: str) -> type[PreTrainedConfig]:
         GetiactionError: no such policy; says what became of it, or the nearest name, and what is
             offered.
     """
-    # Looking for plugins reads the metadata of every installed package.
-    if policy_name not in PreTrainedConfig.get_known_choices():
-        _load_plugins()
     known = PreTrainedConfig.get_known_choices()
     if policy_name not in known:
+        _import_own(policy_name, "configuration")
+    # Looking for plugins reads the metadata of every installed package.
+    if policy_name not in known and policy_name not in list_available_policies():
         former = _FORMER.get(policy_name)
         why = nearest(policy_name, known) if former is None else f": {policy_name!r} {former}"
         version = importlib.metadata.version("lerobot")
@@ -51,6 +64,30 @@ def config_class(policy_name: str) -> type[PreTrainedConfig]:
         )
     found: type[PreTrainedConfig] = PreTrainedConfig.get_choice_class(policy_name)
     return found
+
+
+def register_steps(directory: Path) -> None:
+    """Import what registers the steps that the processors in ``directory`` name.
+
+    What LeRobot does not have is left for it to refuse.
+
+    Raises:
+        InvalidDocument: a processor's file is none.
+    """
+    files = (directory / name for name in (PREPROCESSOR, POSTPROCESSOR))
+    steps = [step for file in files if file.exists() for step in read_processor(file).steps]
+    named = {step.registry_name for step in steps}
+    for register in _registering():
+        if named <= set(ProcessorStepRegistry.list()):
+            return
+        register()
+
+
+def _registering() -> Iterator[Callable[[], object]]:
+    for name in lerobot.processor.__all__:
+        yield partial(getattr, lerobot.processor, name)
+    for module in pkgutil.iter_modules(lerobot.policies.__path__):
+        yield partial(_import_own, module.name, "processor")
 
 
 def nearest(word: str, offered: Iterable[str]) -> str:
@@ -80,6 +117,16 @@ def _extra(name: str) -> str:
 
 def _letters(name: str) -> str:
     return re.sub(r"[-_.]", "", name.lower())
+
+
+def _import_own(policy_name: str, kind: str) -> None:
+    """Import a module of LeRobot's policy of that name, if it has both."""
+    package = f"{lerobot.policies.__name__}.{policy_name}"
+    # A name with a dot in it, out of somebody's file, is no name of a package there.
+    if policy_name.isidentifier() and importlib.util.find_spec(package) is not None:
+        module = f"{package}.{kind}_{policy_name}"
+        if importlib.util.find_spec(module) is not None:
+            importlib.import_module(module)
 
 
 @cache

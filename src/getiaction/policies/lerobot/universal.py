@@ -304,3 +304,7 @@ class LeRobotPolicy(Wrapped):
         return archive.unpack_processors(
             self.config, entry["preprocessor"], entry["postprocessor"], trusted=self._trusted
         )
+
+
+#: The name that the approaches document has for it.
+LeRobotPolicyAdapter = LeRobotPolicy

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from getiaction.policies.safety import CONFIG, read_config
 from positronic.errors import CheckpointError, UsageError
 from positronic.vendors.lerobot.backends import TOLERANCES
 from positronic.vendors.lerobot.checkpoints import Checkpoint
@@ -128,6 +129,10 @@ def _load(path: Path, device: str) -> tuple[Any, Any, Any]:
     from lerobot.configs import PreTrainedConfig
     from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
+    from getiaction.policies.lerobot.registry import config_class, register_steps
+
+    config_class(read_config(path / CONFIG).type)
+    register_steps(path)
     config = PreTrainedConfig.from_pretrained(path, local_files_only=True)
     config.device, config.pretrained_path = device, None
     if hasattr(config, "pretrained_backbone_weights"):

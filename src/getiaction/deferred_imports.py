@@ -1,0 +1,247 @@
+"""Imports of LeRobot and Lightning that load no more than a program uses.
+
+LeRobot's packages import everything that they offer, so that whoever asks for ACT waits for
+diffusers, Hugging Face datasets and twenty other policies as well; and several modules import
+``torch._dynamo``, PyTorch's compiler, without compiling anything. After :func:`install`
+
+- a package of LeRobot's or of torchmetrics (which Lightning imports) loads the module of a name
+  when the name is asked for; its own ``__init__`` says where that is;
+- a few functions and one class wait for their first use, :data:`LATER`;
+- what hides a function from the compiler, or breaks its graph, does so once somebody has imported
+  the compiler.
+
+All else is executed as it is, and what is not found where these versions have it is imported as
+ever. What registers itself when it is imported, as policies and processor steps do, is not
+registered before it is asked for: :mod:`getiaction.policies.lerobot.registry` does that.
+"""
+
+import ast
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, wraps
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from inspect import isfunction
+from types import CodeType, ModuleType
+from typing import Any
+
+PACKAGES = ("lerobot", "torchmetrics")
+COMPILER = "torch._dynamo"
+# By module: what it imports from where, to use it later if at all.
+LATER: Mapping[str, Mapping[str, str]] = {
+    "lerobot.optim.schedulers": {"get_scheduler": "diffusers.optimization"},
+    "lightning.fabric.wrappers": {"OptimizedModule": COMPILER},
+    "lightning.pytorch.utilities.compile": {"OptimizedModule": COMPILER},
+    "torchvision.ops.roi_align": {"is_compile_supported": f"{COMPILER}.utils"},
+}
+# By module: its decorator that hides a function from the compiler, and imports it to do so.
+HIDES = {"torch._compile": "_disable_dynamo", "torch.compiler": "disable"}
+OPTIMIZER = "torch.optim.optimizer"
+# torchmetrics imports it, for seconds, to give it a name that it had once.
+PATCHED = "scipy.signal"
+
+
+def install() -> None:
+    """Defer imports in this process from now on, but for what has been imported already.
+
+    For a process that is one program, not for a library: LeRobot's registries are filled later.
+    """
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(MetaPathFinder):
+    """Finds what others find; some of it is to be executed otherwise."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        within = name.partition(".")[0] in PACKAGES and name != PACKAGES[0]
+        if not within and name not in (*LATER, *HIDES, OPTIMIZER):
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is None or not isinstance(spec.loader, SourceFileLoader):
+            return None
+        where = name, spec.loader.path
+        if name in LATER:
+            spec.loader = _ImportingLater(*where)
+        elif name in HIDES:
+            spec.loader = _Hiding(*where)
+        elif name == OPTIMIZER:
+            spec.loader = _Optimizers(*where)
+        elif spec.submodule_search_locations is not None:
+            spec.loader = _Offering(*where)
+        return spec
+
+
+class _Changed(SourceFileLoader):
+    """Executes a module whose source is changed first; no cache of its code is used or written."""
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        tree = ast.parse(self.get_data(self.path), self.path)
+        changed = ast.fix_missing_locations(self.change(tree, fullname))
+        code: CodeType = compile(changed, self.path, "exec", dont_inherit=True)
+        return code
+
+    def change(self, tree: ast.Module, fullname: str) -> Any:
+        raise NotImplementedError
+
+
+class _Offering(_Changed):
+    """A package that imports the names that it offers when they are asked for."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._homes: dict[str, tuple[str, str]] = {}
+        homes = self._homes
+
+        def __getattr__(name: str) -> Any:
+            if name not in homes:
+                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+            home, original = homes[name]
+            value = getattr(importlib.import_module(home), original)
+            setattr(module, name, value)
+            return value
+
+        module.__getattr__ = __getattr__  # type: ignore[method-assign]
+        super().exec_module(module)
+
+    def change(self, tree: ast.Module, fullname: str) -> Any:
+        kept = [each for each in tree.body if not _only_patches(each)]
+        offers = {each: home for each in kept if (home := _offered_from(each, fullname))}
+        used = {
+            node.id
+            for each in kept
+            if each not in offers
+            for node in ast.walk(each)
+            if isinstance(node, ast.Name)
+        }
+        for statement, home in offers.items():
+            names = {alias.asname or alias.name: alias.name for alias in _aliases(statement)}
+            # A module of the same name would take the name's place once it is imported.
+            if used.isdisjoint(names) and home.rpartition(".")[2] not in names:
+                self._homes |= {name: (home, original) for name, original in names.items()}
+                kept.remove(statement)
+        tree.body = kept
+        return tree
+
+
+def _aliases(statement: ast.stmt) -> list[ast.alias]:
+    assert isinstance(statement, ast.ImportFrom)
+    return statement.names
+
+
+def _offered_from(statement: ast.stmt, package: str) -> str | None:
+    """The module that a statement imports names from, if it is one of the same distribution."""
+    if not isinstance(statement, ast.ImportFrom) or not statement.module:
+        return None
+    if any(alias.name == "*" for alias in statement.names):
+        return None
+    if statement.level == 1:
+        return f"{package}.{statement.module}"
+    top = package.partition(".")[0]
+    return statement.module if statement.module.startswith(f"{top}.") else None
+
+
+def _only_patches(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and any(
+        isinstance(inner, ast.Import) and inner.names[0].name == PATCHED for inner in statement.body
+    )
+
+
+class _ImportingLater(_Changed):
+    """A module that gets stand-ins for what it imports, see `LATER`."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        for name, home in LATER[module.__name__].items():
+            setattr(module, name, _stand_in(home, name))
+        super().exec_module(module)
+
+    def change(self, tree: ast.Module, fullname: str) -> Any:
+        return _WithoutImports(LATER[fullname]).visit(tree)
+
+
+class _WithoutImports(ast.NodeTransformer):
+    """Leaves away what a module imports when it is imported itself."""
+
+    def __init__(self, homes: Mapping[str, str]) -> None:
+        self._homes = homes
+
+    def visit_ImportFrom(self, statement: ast.ImportFrom) -> ast.stmt:
+        """Leave it away."""
+        homes = [self._homes.get(alias.name) for alias in statement.names]
+        return ast.Pass() if homes == [statement.module] else statement
+
+    def visit_FunctionDef(self, statement: ast.FunctionDef) -> ast.stmt:
+        """Keep what is imported when a function is called."""
+        return statement
+
+
+def _stand_in(home: str, name: str) -> Any:
+    if name[0].isupper():
+        return _LaterClass(name, (), {"_home": home})
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return getattr(importlib.import_module(home), name)(*args, **kwargs)
+
+    return function
+
+
+class _LaterClass(type):
+    """Stands in for a class that has no instances before its module has been imported."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        home = sys.modules.get(vars(cls)["_home"])
+        return home is not None and isinstance(instance, getattr(home, cls.__name__))
+
+
+class _Hiding(SourceFileLoader):
+    """A module with a decorator that hides functions from the compiler, see `HIDES`."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        name = HIDES[module.__name__]
+        setattr(module, name, partial(_hidden, getattr(module, name)))
+
+
+def _hidden(hide: Callable[..., Any], fn: Any = None, *args: Any, **kwargs: Any) -> Any:
+    if fn is None:
+        return lambda fn: _hidden(hide, fn, *args, **kwargs)
+    if not isfunction(fn):
+        return hide(fn, *args, **kwargs)
+    through_compiler = None
+
+    @wraps(fn)
+    def inner(*given: Any, **named: Any) -> Any:
+        nonlocal through_compiler
+        # Nothing is being compiled where the compiler has not been imported.
+        if COMPILER not in sys.modules:
+            return fn(*given, **named)
+        if through_compiler is None:
+            through_compiler = hide(fn, *args, **kwargs)
+        return through_compiler(*given, **named)
+
+    return inner
+
+
+class _Optimizers(_Changed):
+    """PyTorch's optimizers, which import the compiler to break its graphs."""
+
+    def change(self, tree: ast.Module, fullname: str) -> Any:
+        return _WithoutCompiler().visit(tree)
+
+
+class _WithoutCompiler(ast.NodeTransformer):
+    """Imports the compiler nowhere, and calls it if somebody else has."""
+
+    def visit_Import(self, statement: ast.Import) -> ast.stmt:
+        """Leave it away."""
+        is_compiler = [alias.name for alias in statement.names] == [COMPILER]
+        return ast.Pass() if is_compiler else statement
+
+    def visit_Expr(self, statement: ast.Expr) -> ast.stmt:
+        """Call the compiler only if it has been imported."""
+        if not ast.unparse(statement).startswith(f"{COMPILER}."):
+            return statement
+        condition = ast.parse(f"{COMPILER!r} in __import__('sys').modules", mode="eval").body
+        return ast.If(test=condition, body=[statement], orelse=[])
