@@ -20,11 +20,12 @@ def policies(dataset: Path, directory: Path) -> dict[str, Any]:
     """What becomes of each small policy that was saved: classes, actions, steps of training."""
     import torch
 
+    from getiaction.policies.lerobot import LeRobotPolicy
     from tests.getiaction.policies.lerobot import small
 
     found: dict[str, Any] = {}
     for name in small.NAMES:
-        policy = small.LeRobotPolicy.from_pretrained(directory / name)
+        policy = LeRobotPolicy.from_pretrained(directory / name)
         found[name] = {
             "class": str(type(policy.lerobot_policy)),
             "steps": [str(type(step)) for step in policy.preprocessor.steps],

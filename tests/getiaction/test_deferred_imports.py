@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from getiaction.policies.lerobot import LeRobotPolicy
 from tests.getiaction import deferred
 from tests.getiaction.datasets import write
 from tests.getiaction.policies.lerobot import small
@@ -31,7 +32,7 @@ def program(*words: str | Path) -> tuple[list[str], dict[str, Any]]:
 
 
 def test_policies_are_the_same(state_root: Path, tmp_path: Path) -> None:
-    act = small.LeRobotPolicy("act", **SMALL).create(small.metadata(state_root))
+    act = LeRobotPolicy("act", **SMALL).create(small.metadata(state_root))
     act.save_pretrained(tmp_path / "light")
     shape: dict[str, Any] = {"cameras": ("top",), "size": 48, "reward": True}
     root = write(tmp_path / "data", [9, 8], environment_state=False, **shape)
