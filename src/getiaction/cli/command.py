@@ -19,7 +19,9 @@ from getiaction.cli.explain import explain
 from getiaction.cli.universal import flat_flags, make_named, use_loader
 from getiaction.policies.base import Policy
 from getiaction.policies.lerobot.archive import reading
+from getiaction.signals import Stopped
 from getiaction.train import Trainer
+from getiaction.train.callbacks import StopOnSignal
 
 # As LeRobot's.
 DEFAULT_SEED = 1000
@@ -65,6 +67,19 @@ class Command(LightningCLI):
                 # As plain data, here and wherever it is loaded.
                 torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
 
+    def fit(self, model: Policy, **options: Any) -> None:
+        """Fit; what a signal or Ctrl-C ends is saved, and can go on."""
+        try:
+            self.trainer.fit(model, **options)
+        except Stopped as stopped:
+            trainer: Any = self.trainer
+            saved = next(c.saved for c in trainer.callbacks if isinstance(c, StopOnSignal))
+            # Before the first step there is nothing to save.
+            kept = f"saved as {saved}; --ckpt_path={saved} goes on" if saved else "nothing is saved"
+            name, step = stopped.signal.name, trainer.global_step
+            print(f"{PROG}: {name}: ended after step {step}, {kept}", file=sys.stderr)
+            raise
+
     def predict(self, model: Policy, **options: Any) -> None:
         """Predict, and keep what Lightning would only have handed to a program of one's own."""
         predictions = self.trainer.predict(model, **options)
@@ -98,6 +113,7 @@ def run(argv: list[str]) -> Any:
         Policy,
         LightningDataModule,
         trainer_class=Trainer,
+        trainer_defaults={"callbacks": [StopOnSignal()]},
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,

@@ -1,5 +1,6 @@
 """Runs from the first step to the evaluation of what came of it."""
 
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 import yaml
 from lightning.pytorch import Callback
 
-from getiaction.cli import EXIT_ERROR, EXIT_INTERRUPTED, main
+from getiaction.cli import EXIT_ERROR, main
 from tests.getiaction.cli.conftest import CONFIGS, Enter
 from tests.getiaction.hub import ANY, PUSHT
 
@@ -87,20 +88,35 @@ def test_a_checkpoint_that_is_damaged(
     assert f"error: {broken} cannot be read as a Lightning checkpoint" in last
 
 
-class Interrupt(Callback):
-    """Ctrl-C in the second step."""
+class Signal(Callback):
+    """A signal in the second step."""
 
-    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
-        if trainer.global_step == 2:
-            signal.raise_signal(signal.SIGINT)
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def on_before_optimizer_step(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == 1:
+            signal.raise_signal(self.number)
 
 
-def test_ctrl_c(enter_hub: Enter, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves(
+    number: signal.Signals, enter_hub: Enter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What goes on from there is what would have been without it."""
     enter_hub(PUSHT)
-    callback = f"--trainer.callbacks+={__name__}.Interrupt"
-    status = main(["fit", f"--config={CONFIG}", *SMALL, "--trainer.logger=false", callback])
-    assert status == EXIT_INTERRUPTED
-    assert capsys.readouterr().err.endswith("getiaction: interrupted\n")
+    words = ["fit", f"--config={CONFIG}", *SMALL, "--trainer.max_steps=3", *CSV]
+    assert main(words) == 0
+    callback = [f"--trainer.callbacks+={__name__}.Signal", f"--trainer.callbacks.number={number:d}"]
+    assert main([*words, *callback]) == 128 + number
+    said = rf"{number.name}: ended after step 2, saved as (.*step=2.ckpt); (\S+) goes on\n$"
+    told = re.search(said, capsys.readouterr().err)
+    assert told is not None
+    assert told[2] == f"--ckpt_path={told[1]}"
+    assert main([*words, told[2]]) == 0
+    whole, _, resumed = (_weights(LOGS / f"version_{version}/checkpoints") for version in range(3))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_the_same_seed_is_the_same_training(enter_hub: Enter) -> None:
