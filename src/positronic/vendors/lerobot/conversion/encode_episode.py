@@ -22,6 +22,8 @@ from positronic.vendors.lerobot.conversion import statistics
 from positronic.vendors.lerobot.conversion.resample import sample
 from positronic.vendors.lerobot.conversion.video import Encoder, VideoWriter
 
+# The static value of rollouts and demonstrations that says how they ended.
+SUCCESS = "eval.success"
 # How far a grip may be from the middle between open and closed, in widths of that range.
 _GRIP_LEEWAY = 1.0
 
@@ -54,6 +56,7 @@ class EncodedEpisode:
         robot_type: the static value of that name, if it has one.
         length: number of rows.
         grip_stated: whether the recording says how its grip counts, if the codec reads one.
+        failed: whether its static ``eval.success`` says that the task was not done.
         columns: numeric features ``(T, n)`` by name; PNG files as bytes, one per row, for images.
         videos: mp4 files by feature name.
         stats: statistics by feature name.
@@ -66,6 +69,7 @@ class EncodedEpisode:
     robot_type: str | None
     length: int
     grip_stated: bool
+    failed: bool
     columns: dict[str, Any] = field(default_factory=dict)
     videos: dict[str, Path] = field(default_factory=dict)
     stats: dict[str, statistics.Statistics] = field(default_factory=dict)
@@ -74,8 +78,12 @@ class EncodedEpisode:
     @property
     def provenance(self) -> dict[str, Any]:
         """Where the rows came from, as JSON."""
-        found = {"source": self.source, "uid": self.uid, "frames": self.length}
-        return found if self.grip_stated else found | {"grip_stated": False}
+        found: dict[str, Any] = {"source": self.source, "uid": self.uid, "frames": self.length}
+        if not self.grip_stated:
+            found["grip_stated"] = False
+        if self.failed:
+            found["failed"] = True
+        return found
 
 
 def source_of(episode: Episode) -> str:
@@ -120,6 +128,7 @@ def encode_episode(episode: Episode, recipe: Recipe, scratch: Path) -> EncodedEp
         robot_type=None if robot_type is None else str(robot_type),
         length=len(actions),
         grip_stated=grip_stated,
+        failed=episode.static.get(SUCCESS) is False,
     )
     for name, values in {**codec.encode_rows(columns), "action": actions}.items():
         if codec.features[name]["dtype"] != "video":

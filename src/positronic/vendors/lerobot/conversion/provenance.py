@@ -34,12 +34,14 @@ class Recording(Document):
         uid: its identity.
         frames: rows that it gave.
         grip_stated: whether it says how its grip counts, where the codec reads one.
+        failed: whether it says that the task was not done.
     """
 
     source: str
     uid: str | None = None
     frames: Annotated[int, Field(ge=0, lt=2**31)]
     grip_stated: bool = True
+    failed: bool = False
 
     @property
     def key(self) -> str:

@@ -52,6 +52,7 @@ class Report:
         earlier: how many of the episodes were encoded before this run went on with them.
         finished_before: whether there was nothing left to do.
         grip_unstated: how many of the episodes do not say how their grip counts.
+        failed: how many of the episodes say that the task was not done.
     """
 
     output_dir: str
@@ -63,6 +64,7 @@ class Report:
     earlier: int = 0
     finished_before: bool = False
     grip_unstated: int = 0
+    failed: int = 0
 
     def warnings(self) -> list[str]:
         """One line for each episode that was left out, and their number."""
@@ -75,6 +77,12 @@ class Report:
                 f"note: {self.grip_unstated} of {self.episodes} episodes do not say what their grip"
                 " counts when it is open, and were converted as they are; if it is not as the codec"
                 " says, convert them with --dataset.dataset.grip_open=0 (or 1)"
+            )
+        if self.failed:
+            lines.append(
+                f"note: {self.failed} of {self.episodes} episodes say that the task was not done;"
+                " to leave them out, filter them by where.eval.success=True"
+                " (--dataset.dataset=@positronic.cfg.ds.filtered)"
             )
         if not self.refused:
             return lines
@@ -115,5 +123,6 @@ def report_of(
         sum(episode.frames for episode in episodes),
         refused=tuple((each.source, each.reason) for each in refused),
         grip_unstated=sum(not episode.grip_stated for episode in episodes),
+        failed=sum(episode.failed for episode in episodes),
         **known,
     )

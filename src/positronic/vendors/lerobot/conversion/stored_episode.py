@@ -50,6 +50,7 @@ class StoredEpisode(Document):
     robot_type: str | None
     length: Annotated[int, Field(ge=1, lt=2**31)]
     grip_stated: bool
+    failed: bool = False
     videos: dict[str, RelativeName]
     stats: Annotated[dict[str, dict[str, Any]], AfterValidator(_valid_statistics)]
     pixels: dict[str, Pixels]

@@ -1,5 +1,6 @@
 """Recordings of other versions are converted by what they say of themselves."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from positronic.codec import FlipGrip
 from positronic.dataset import Dataset, LocalDataset
 from positronic.dataset.conventions import OPEN_0, Declared
 from positronic.dataset.dataset import ConcatDataset
+from positronic.dataset.subsets import where
 from positronic.dataset.transforms import DerivedDataset
 from positronic.errors import DatasetError, StorageError
 from positronic.vendors.lerobot import codecs
@@ -94,6 +96,19 @@ def test_commands_under_their_later_name_are_found(tmp_path: Path, plain: Any) -
     found = rows(LocalDataset(tmp_path / "raw"), tmp_path / "out")
     for ours, theirs in zip(found, plain, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_failures_are_told(tmp_path: Path) -> None:
+    for index, success in enumerate([True, False, None]):
+        path = record(tmp_path / "raw", index, size=None)
+        if success is not None:
+            statics = json.loads((path / "static.json").read_text())
+            (path / "static.json").write_text(json.dumps(statics | {"eval.success": success}))
+    dataset, codec = LocalDataset(tmp_path / "raw"), codecs.eepose_state()
+    (line,) = convert_dataset(dataset, codec, tmp_path / "out", FPS).warnings()
+    assert line.startswith("note: 1 of 3 episodes say that the task was not done")
+    kept = convert_dataset(where(dataset, {"eval.success": True}), codec, tmp_path / "kept", FPS)
+    assert (kept.episodes, kept.warnings()) == (1, [])
 
 
 def test_what_says_nothing_is_left_and_told_once(tmp_path: Path, plain: Any) -> None:
