@@ -1,0 +1,115 @@
+"""Seconds until each program has done something, with LeRobot imported whole and as it is needed.
+
+python benchmarks/start_up.py [--repeats=5]
+
+Both take turns within one run, on six episodes that are recorded first.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+WHOLE = "from getiaction import deferred_imports; deferred_imports.install = lambda: None; "
+PROGRAM = (
+    "{before}import sys; from {module} import main; sys.argv[0] = {module!r}; sys.exit(main())"
+)
+CONVERT = "positronic.vendors.lerobot.convert"
+TRAIN = "positronic.vendors.lerobot.train"
+SERVER = "positronic.vendors.lerobot.server"
+FIT = "getiaction.cli"
+PORT = 8471
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repeats", type=int, default=5)
+    repeats = parser.parse_args().repeats
+    with tempfile.TemporaryDirectory() as place:
+        os.chdir(place)
+        record = command("positronic.data_collection", "scripted --episodes=6 --output_dir=raw")
+        subprocess.run(record, check=True, capture_output=True)
+        run(command(CONVERT, convert("data")))
+        run(command(TRAIN, train("first")))
+        print("| | LeRobot whole, s | as needed, s | ratio |\n|---|---|---|---|")
+        for name in ("server", "convert", "verify", "train", "fit"):
+            taken: dict[str, list[float]] = {WHOLE: [], "": []}
+            for turn in range(repeats):
+                for before, times in taken.items():
+                    times.append(MEASURES[name](before, f"{name}{turn}{len(before)}"))
+            whole, needed = (statistics.median(times) for times in taken.values())
+            print(f"| {TITLES[name]} | {whole:.1f} | {needed:.1f} | {needed / whole:.2f} |")
+        print(f"\nload {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {repeats} each, medians")
+
+
+def command(module: str, words: str, before: str = "") -> list[str]:
+    """The program of a module, with imports deferred unless ``before`` says otherwise."""
+    return [sys.executable, "-c", PROGRAM.format(before=before, module=module), *words.split()]
+
+
+def convert(target: str) -> str:
+    """Arguments that convert the recordings."""
+    codec = "@positronic.vendors.lerobot.codecs.eepose_state"
+    return (
+        f"convert --dataset.dataset.path=raw --dataset.codec={codec} --output_dir={target} --fps=15"
+    )
+
+
+def train(run_name: str) -> str:
+    """Arguments of one step of training."""
+    return (
+        f"--dataset_root=data --output_dir=runs --run_name={run_name} --policy=.act_state"
+        " --steps=1 --save_freq=1 --batch_size=8"
+    )
+
+
+def run(words: list[str]) -> float:
+    """Run a program to its end; seconds."""
+    begun = time.monotonic()
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return time.monotonic() - begun
+
+
+def serve(before: str, _: str) -> float:
+    """Start a server; seconds until it is ready."""
+    begun = time.monotonic()
+    words = command(SERVER, f"--checkpoints_dir=runs/first --port={PORT}", before)
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{PORT}/readyz").close()
+                break
+            except (urllib.error.URLError, ConnectionError):
+                assert server.poll() is None
+                time.sleep(0.02)
+        taken = time.monotonic() - begun
+        server.terminate()
+    return taken
+
+
+MEASURES: dict[str, Callable[[str, str], float]] = {
+    "server": serve,
+    "convert": lambda before, name: run(command(CONVERT, convert(name), before)),
+    "verify": lambda before, _: run(command(CONVERT, "verify --dataset_root=data", before)),
+    "train": lambda before, name: run(command(TRAIN, train(name), before)),
+    "fit": lambda before, _: run(command(FIT, "fit --help", before)),
+}
+TITLES = {
+    "server": "server ready, ACT of 2.7 MB",
+    "convert": "`convert`, 6 episodes without cameras",
+    "verify": "`verify` of them",
+    "train": "`train --steps=1`",
+    "fit": "`getiaction fit --help`",
+}
+
+
+if __name__ == "__main__":
+    main()
