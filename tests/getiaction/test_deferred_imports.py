@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from getiaction.policies.lerobot import LeRobotPolicy
 from tests.getiaction import deferred
 from tests.getiaction.datasets import write
@@ -31,6 +33,7 @@ def program(*words: str | Path) -> tuple[list[str], dict[str, Any]]:
     return said, json.loads(found)
 
 
+@pytest.mark.e2e
 def test_policies_are_the_same(state_root: Path, tmp_path: Path) -> None:
     act = LeRobotPolicy("act", **SMALL).create(small.metadata(state_root))
     act.save_pretrained(tmp_path / "light")

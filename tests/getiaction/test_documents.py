@@ -37,6 +37,7 @@ from getiaction.trainers import BaseTrainer, LeRobotTrainer
 from tests.getiaction.hub import ANY, INSERTION, PUSHT, TRANSFER, Recording, make_hub
 from tests.getiaction.snippets import blocks, run, shrink, smaller
 
+pytestmark = pytest.mark.e2e
 DOCUMENTS = Path(__file__).parent / "documents"
 VERSUS = blocks(DOCUMENTS / "lerobot_vs_getiaction.md")
 INTEGRATION = blocks(DOCUMENTS / "lerobot_policy_integration.md")

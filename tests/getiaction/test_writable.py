@@ -132,6 +132,7 @@ def test_other_errors_name_their_file() -> None:
     assert describe(OSError("nothing known")) == "nothing known"
 
 
+@pytest.mark.e2e
 def test_trainers_look_before_they_train(tmp_path: Path) -> None:
     (tmp_path / "mounted").mkdir()
     told = asked(read_only(tmp_path / "mounted"), TRAINERS, tmp_path / "mounted" / "run")

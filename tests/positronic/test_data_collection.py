@@ -33,6 +33,7 @@ def contents(root: Path) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.e2e
 def test_the_dataset_does_not_depend_on_the_number_of_workers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,6 +165,7 @@ def recording(root: Path) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.e2e
 def test_ctrl_c_while_workers_begin_is_one_line(tmp_path: Path) -> None:
     """Each worker had told of it by a traceback, until its imports were done."""
     process = recording(tmp_path)
@@ -183,6 +185,7 @@ def test_ctrl_c_while_workers_begin_is_one_line(tmp_path: Path) -> None:
 
 
 # `timeout -s INT` sends two at once; people press again when nothing seems to happen.
+@pytest.mark.e2e
 @pytest.mark.parametrize("times", [1, 3])
 def test_ctrl_c_keeps_what_was_published(tmp_path: Path, times: int) -> None:
     process = recording(tmp_path)
@@ -208,6 +211,7 @@ def test_ctrl_c_keeps_what_was_published(tmp_path: Path, times: int) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["000000000000"]
 
 
+@pytest.mark.e2e
 def test_recordings_go_to_s3(s3: Any, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--episodes=1", "--output_dir=s3://bucket/raw"]
     assert run(*BASE, *words) == 0

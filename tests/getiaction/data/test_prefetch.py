@@ -126,6 +126,7 @@ def test_a_loader_knows_what_was_taken_not_what_was_decoded(
     assert taken + rest == whole
 
 
+@pytest.mark.e2e
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 def test_a_run_that_decodes_ahead_goes_on_exactly(image_root: Path, tmp_path: Path) -> None:
     limits = {"max_epochs": 2}

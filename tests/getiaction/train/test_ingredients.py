@@ -19,6 +19,7 @@ from tests.getiaction.train.runs import STEPS, Result, train_ours
 
 type NativeRun = Callable[[str], Result]
 
+pytestmark = pytest.mark.e2e
 # Past the first epoch, and past VQ-BeT's change of phase after 15 steps.
 SOME = 20
 

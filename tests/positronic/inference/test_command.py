@@ -129,6 +129,7 @@ def test_a_signal_ends_it_with_its_report(tmp_path: Path, number: signal.Signals
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("num_envs", [1, 2])
 def test_a_closed_terminal_loses_nothing_either(tmp_path: Path, num_envs: int) -> None:
     words = [HOLD, SMALL, "--driver.num_iterations=99", "--driver.simulation_time=3"]

@@ -61,6 +61,7 @@ def results(path: Path) -> dict[str, object]:
     return document
 
 
+@pytest.mark.e2e
 def test_rollouts_at_once_come_out_as_one_after_the_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_worker_that_dies_costs_its_own_rollout_alone(
     assert "not finished" in captured.out
 
 
+@pytest.mark.e2e
 def test_a_server_that_dies_costs_no_recorded_rollout(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +132,7 @@ def test_a_server_that_dies_costs_no_recorded_rollout(
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("whole_group", [False, pytest.param(True, marks=pytest.mark.e2e)])
 def test_ctrl_c_ends_all_workers_and_writes_the_report(tmp_path: Path, whole_group: bool) -> None:
     words = [PLANNER, "--policy.seconds=100", "--cameras=none", "--driver.num_iterations=9"]

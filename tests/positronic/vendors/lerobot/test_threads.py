@@ -30,6 +30,7 @@ def test_threads_fit_the_work_unless_the_operator_says_otherwise(
     assert os.environ["OMP_NUM_THREADS"] == "3"
 
 
+@pytest.mark.e2e
 def test_a_policy_in_process_chooses_before_torch_looks(tmp_path: Path) -> None:
     run = make_run(tmp_path, codecs.eepose_state(), (10000,))
     code = (

@@ -37,6 +37,7 @@ def exports(checkpoint: Checkpoint) -> dict[str, Path]:
     return {path.name.split("-")[0]: path for path in found if path.is_dir()}
 
 
+@pytest.mark.e2e
 def test_exports_lie_beside_the_checkpoint_and_nothing_unfinished_with_them(
     exported: Exported,
 ) -> None:

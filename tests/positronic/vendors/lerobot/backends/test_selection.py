@@ -31,6 +31,7 @@ STATE_CODEC = codecs.eepose_state()
 FEATURES = {key: CODEC.features[key] for key in INPUTS}
 
 
+@pytest.mark.e2e
 def test_auto_exports_once_measures_and_remembers(
     exported: Exported, copied: Checkpoint, not_made_again: Callable[[], list[str]]
 ) -> None:

@@ -164,6 +164,7 @@ def appending(raw: Dataset, codec: Codec, root: Path | str) -> Callable[[], Any]
     return lambda: append_dataset(raw, codec, root, GO_ON)
 
 
+@pytest.mark.e2e
 def test_killed_at_any_step_it_is_the_old_or_the_new(
     raw: LocalDataset, codec: Codec, tmp_path: Path
 ) -> None:

@@ -231,6 +231,7 @@ class Deadly(Dataset):
         return self._source[index]
 
 
+@pytest.mark.e2e
 def test_an_episode_that_kills_its_worker_costs_no_other(
     raw: LocalDataset, codec: Codec, tmp_path: Path
 ) -> None:
@@ -242,6 +243,7 @@ def test_an_episode_that_kills_its_worker_costs_no_other(
     assert "its worker was killed" in reason
 
 
+@pytest.mark.e2e
 def test_ctrl_c_and_sigkill_of_the_command(
     raw: LocalDataset,
     codec: Codec,

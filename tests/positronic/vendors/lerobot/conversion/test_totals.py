@@ -123,6 +123,7 @@ def test_after_going_on(raw: LocalDataset, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.e2e
 def test_two_conversions_give_the_same_bytes(raw: LocalDataset, tmp_path: Path) -> None:
     """Whatever the order in which this Python goes through its sets."""
     words = [
