@@ -12,6 +12,7 @@ from typing import Any, override
 import numpy as np
 from numpy.typing import NDArray
 
+from getiaction.arrow import as_numpy
 from getiaction.tables import Table, open_table
 from getiaction.text import printable
 from positronic.dataset.faults import reading
@@ -110,10 +111,7 @@ def _as_numpy(array: Any) -> NDArray[Any]:
     text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
     if not (number or text or pa.types.is_boolean(array.type) or len(array) == 0):
         raise ValueError(f"its values are {printable(array.type)}, expected numbers or texts")
-    if number and not array.null_count:
-        # pyarrow's own conversion imports pandas, which takes longer than reading an episode.
-        return np.from_dlpack(array)
-    return np.asarray(array.to_numpy(zero_copy_only=False))
+    return as_numpy(array)
 
 
 class NumericSignal(Signal):

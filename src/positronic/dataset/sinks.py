@@ -11,6 +11,7 @@ from typing import Any, override
 import numpy as np
 from numpy.typing import NDArray
 
+from getiaction.arrow import as_arrow
 from positronic.dataset.numeric import LATEST_NS, TIMESTAMP, VALUE
 from positronic.dataset.video import CHECKSUM, FRAME_SIZE, TS_NS, crc32_of
 
@@ -102,11 +103,9 @@ class Sink(ABC):
 
     def _times(self, first: str) -> tuple[list[str], list[Any]]:
         """Names and int64 Arrow arrays of the time columns, the main one first."""
-        import pyarrow as pa
-
         names = [first, *(f"{TS_NS}.{line}" for line in self._lines)]
         columns = [self._columns.get(line, []) for line in ("", *self._lines)]
-        return names, [pa.array(column, type=pa.int64()) for column in columns]
+        return names, [as_arrow(np.array(column, dtype=np.int64)) for column in columns]
 
 
 class NumericSink(Sink):
@@ -149,10 +148,10 @@ class NumericSink(Sink):
         stacked = np.stack(self._values)
         if dtype.kind == "T":
             return pa.array(stacked.tolist(), type=pa.list_(pa.string()) if shape else pa.string())
-        flat = pa.array(stacked.reshape(-1))
+        flat = as_arrow(stacked.reshape(-1))
         if not shape:
             return flat
-        offsets = pa.array(np.arange(len(stacked) + 1, dtype=np.int32) * shape[0])
+        offsets = as_arrow(np.arange(len(stacked) + 1, dtype=np.int32) * np.int32(shape[0]))
         return pa.ListArray.from_arrays(offsets, flat)
 
     def _flush(self) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from getiaction.arrow import as_numpy
 from getiaction.dataset_info import (
     DatasetInfo,
     Statistics,
@@ -245,7 +245,7 @@ def array_of(table: Any, name: str, feature: Mapping[str, Any]) -> NDArray[Any]:
             raise ValueError(f"{array.null_count} values are empty")
         if not hasattr(array, "flatten") or not hasattr(array.type, "value_type"):
             raise ValueError(f"its values have fewer dimensions than {tuple(shape)}")
-        lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+        lengths = as_numpy(pc.list_value_length(array))
         if (wrong := lengths != size).any():
             at, more = first_of(wrong)
             raise ValueError(f"row {at} has {lengths[at]} values, expected {size}{more}")
@@ -255,7 +255,7 @@ def array_of(table: Any, name: str, feature: Mapping[str, Any]) -> NDArray[Any]:
         raise ValueError(f"is of type {array.type}, expected {kind}")
     if array.null_count:
         raise ValueError(f"{array.null_count} values are empty")
-    return np.asarray(array.to_numpy(zero_copy_only=False)).reshape(len(table), *shape)
+    return as_numpy(array).reshape(len(table), *shape)
 
 
 def _episode(

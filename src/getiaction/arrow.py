@@ -1,0 +1,36 @@
+"""Numbers between numpy and Arrow without pandas, which pyarrow's own conversions import.
+
+That takes seconds: at once where a program begins with it, and while a robot moves where the first
+values of a recording are written.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def as_numpy(array: Any) -> NDArray[Any]:
+    """Return a numpy array ``(n,)`` of an Arrow array, not to be written to.
+
+    Numbers without empty values stay where they are in memory; all else is converted by pyarrow.
+    """
+    import pyarrow as pa
+
+    number = pa.types.is_integer(array.type) or pa.types.is_floating(array.type)
+    if number and not array.null_count:
+        return np.from_dlpack(array)
+    return np.asarray(array.to_numpy(zero_copy_only=False))
+
+
+def as_arrow(values: NDArray[Any]) -> Any:
+    """Return an Arrow array of a numpy array ``(n,)``.
+
+    Numbers stay where they are in memory, so ``values`` must not be written to any more.
+    """
+    import pyarrow as pa
+
+    if values.dtype.kind not in "iuf" or not values.dtype.isnative:
+        return pa.array(values)
+    buffer = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, buffer])
