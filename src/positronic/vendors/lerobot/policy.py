@@ -9,6 +9,7 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import configuronic as cfn
@@ -189,7 +190,7 @@ class LeRobotPolicy:
         return rows
 
     def warm_up(self) -> None:
-        """Predict once from zeros, so that the first real observation waits for nothing.
+        """Predict once from zeros and decode, so that the first real observation waits for nothing.
 
         Raises:
             CodecError: What came out are no numbers.
@@ -201,6 +202,8 @@ class LeRobotPolicy:
         (prediction,) = self.predict([Request(zeros)])
         if not np.isfinite(prediction.actions).all():
             raise CodecError("the policy predicted actions that are not finite numbers")
+        with suppress(CodecError):  # what zeros lead to need not make sense
+            self.decode(prediction.actions)
 
     def close(self) -> None:
         """Nothing to give back: weights go when the last session that uses them does."""

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -303,3 +305,23 @@ def test_a_checkpoint_in_s3_acts_as_the_local_one(s3: Any, runs: dict[str, Path]
         strict=True,
     ):
         np.testing.assert_equal(ours, theirs)
+
+
+FIRST = """
+import sys
+from getiaction import deferred_imports
+deferred_imports.install()
+from tests.positronic.vendors.lerobot.small_policy import observation
+from positronic.vendors.lerobot.policy import act_absolute
+policy = act_absolute(checkpoints_dir=sys.argv[1], device="cpu")
+observed, session = observation(1), policy.new_session()
+before = set(sys.modules)
+session.infer(observed)
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_the_first_observation_waits_for_no_import(runs: dict[str, Path]) -> None:
+    command = [sys.executable, "-c", FIRST, str(runs["images"])]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "[]"
