@@ -28,9 +28,8 @@ def __getattr__(name: str) -> Any:
     available = is_available()
     if name == "__all__":
         return ["is_available", *_HOMES, *(_named().class_names() if available else ())]
-    if (
-        name not in _HOMES and not name[0].isupper()
-    ):  # one of the modules here, still to be imported
+    # All else is asked for before the module of that name here is imported.
+    if name not in _HOMES and not name[0].isupper():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "list_available_policies" and not available:
         return _no_policies
