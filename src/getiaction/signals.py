@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # `docker compose run` without a terminal hands a Ctrl-C on twice, within milliseconds.
@@ -33,6 +33,23 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         return tuple(signum for signum in SIGNALS if signum != signal.SIGHUP)
     return SIGNALS
+
+
+def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    """Raise KeyboardInterrupt with the signal's number; a handler."""
+    leave_lost_streams(READER_S if signum == signal.SIGINT else 0.0)
+    raise KeyboardInterrupt(signum)
+
+
+def interrupt_at_every_signal() -> None:
+    """Let SIGTERM and SIGHUP end this process as Ctrl-C does, by :func:`interrupt`.
+
+    By default they end it on the spot, and whatever it would remove at its end stays behind.
+    Handlers that are there already stay.
+    """
+    for signum in stop_signals():
+        if signal.getsignal(signum) is signal.SIG_DFL:
+            _handle(signum, interrupt)
 
 
 def leave_lost_streams(wait_s: float = 0.0) -> None:

@@ -1,4 +1,7 @@
-"""Worker processes that end when they should, however often someone presses Ctrl-C."""
+"""Worker processes that end when they should, however often someone presses Ctrl-C.
+
+What is said of Ctrl-C here holds for SIGTERM and SIGHUP, too, where they interrupt this process.
+"""
 
 import multiprocessing
 import os
@@ -12,6 +15,8 @@ from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
+from getiaction.signals import SIGNALS, interrupt, leave_lost_streams
+
 # Terminals, `timeout` and impatient people send SIGINT several times in a row.
 SAME_INTERRUPT_S = 1.0
 
@@ -22,9 +27,10 @@ def worker_pool(
 ) -> Iterator[ProcessPoolExecutor]:
     """Give a pool of spawned processes; on leaving, wait for what they have begun.
 
-    The first SIGINT raises KeyboardInterrupt, as ever. Later ones must not interrupt the waiting,
+    The first signal raises KeyboardInterrupt, as ever. Later ones must not interrupt the waiting,
     or the executor would leave its processes behind and the program would hang when it exits; after
-    ``SAME_INTERRUPT_S`` seconds they kill the workers instead.
+    ``SAME_INTERRUPT_S`` seconds they kill the workers instead, unless it is a SIGHUP, of which a
+    closed terminal sends several.
     """
     # Spawned, not forked: the parent may hold the threads of torch or of a renderer.
     pool = _Pool(
@@ -56,35 +62,39 @@ def environment(**values: str) -> Iterator[None]:
 
 
 class _Pool(ProcessPoolExecutor):
-    """Begins its processes deaf to Ctrl-C, which would end them in the midst of their imports.
+    """Begins its processes with signals blocked, which would end them while they import.
 
     Attributes:
         is_beginning: whether it may be beginning one, which must not be interrupted half-way.
-        was_interrupted: whether Ctrl-C came meanwhile.
+        interrupted_by: the signal that came meanwhile.
     """
 
-    is_beginning = was_interrupted = False
+    is_beginning = False
+    interrupted_by: int | None = None
 
     def submit[T](self, step: Callable[..., T], /, *args: Any, **more: Any) -> Future[T]:
         # It lets the signals through that it finds blocked when it begins its own process.
         resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self.is_beginning = True
         try:
             submitted = super().submit(step, *args, **more)
         finally:
             self.is_beginning = False
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if self.was_interrupted:
-            raise KeyboardInterrupt
+        if self.interrupted_by is not None:
+            raise KeyboardInterrupt(self.interrupted_by)
         return submitted
 
 
 def _start(initializer: Callable[..., None], *initargs: Any) -> None:
-    # Ctrl-C reaches the whole group; the parent decides, the workers finish what they have begun.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Those of a terminal reach the whole group; the parent decides, the workers finish what they
+    # have begun. SIGTERM stays: by it the executor ends the others when one has died.
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    initializer(*initargs)
+    initializer(*initargs)  # may take signals itself
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _end_with_parent() -> None:
@@ -97,28 +107,34 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _one_interrupt(pool: _Pool) -> Iterator[None]:
-    before = signal.getsignal(signal.SIGINT)
-    in_main = threading.current_thread() is threading.main_thread()
-    # Whoever has changed SIGINT, be it the shell with `&`, has said what it is to do.
-    if before is not signal.default_int_handler or not in_main:
+    before = {
+        signum: handler
+        for signum in SIGNALS
+        # Whoever has changed them, be it the shell with `&`, has said what they are to do.
+        if (handler := signal.getsignal(signum)) in (signal.default_int_handler, interrupt)
+    }
+    if not before or threading.current_thread() is not threading.main_thread():
         yield
         return
     first: float | None = None
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
         nonlocal first
         if first is None:
             first = time.monotonic()
             if pool.is_beginning:  # another thread has taken it, though this one does not now
-                pool.was_interrupted = True
+                leave_lost_streams()
+                pool.interrupted_by = number
                 return
-            raise KeyboardInterrupt
-        if time.monotonic() - first > SAME_INTERRUPT_S:
+            interrupt(number, frame)
+        if number != signal.SIGHUP and time.monotonic() - first > SAME_INTERRUPT_S:
             for child in multiprocessing.active_children():
                 child.kill()
 
-    signal.signal(signal.SIGINT, interrupt)
+    for signum in before:
+        signal.signal(signum, on_signal)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from getiaction.signals import Stopped, StopSignals
+from getiaction.signals import Stopped, StopSignals, interrupt_at_every_signal
 from tests.terminal import terminal
 from tests.waiting import join, line_of
 
@@ -113,6 +113,21 @@ def test_nohup_means_what_it_says() -> None:
             assert signals.received is None
     finally:
         signal.signal(signal.SIGHUP, former)
+
+
+def test_every_signal_interrupts_as_ctrl_c_does() -> None:
+    former = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+        interrupt_at_every_signal()
+        with pytest.raises(KeyboardInterrupt) as interrupted:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupted.value.args == (signal.SIGTERM,)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        for signum, handler in former.items():
+            signal.signal(signum, handler)
 
 
 def test_signals_taken_by_somebody_else_are_taken_back() -> None:

@@ -18,6 +18,7 @@ import configuronic as cfn
 
 from getiaction import deferred_imports
 from getiaction.errors import GetiactionError, missing_package
+from getiaction.signals import interrupt_at_every_signal
 from getiaction.text import printable
 from getiaction.writable import describe
 from positronic.cli import help as helptext
@@ -56,11 +57,12 @@ def run(
             settings.
 
     A command ends with the int that it returns (None is 0), with 1 after an error that the program
-    understands, with 2 after a command line that makes no sense, with 130 after Ctrl-C, and
-    with 128 and the number of another signal, such as 143.
+    understands, with 2 after a command line that makes no sense, with 130 after Ctrl-C, 143 after
+    SIGTERM, and 129 when its terminal is closed.
     """
     if argv is None:
         deferred_imports.install()
+        interrupt_at_every_signal()
     sys.exit(status(commands, prog, sys.argv[1:] if argv is None else argv, prepare=prepare))
 
 
@@ -72,7 +74,7 @@ def status(
         return _dispatch(commands, prog, list(argv), prepare)
     except KeyboardInterrupt as error:
         print(f"{prog}: interrupted", file=sys.stderr)
-        # Whoever has taken signals over says which it was; Python's own handler does not.
+        # Python's own handler does not say which it was.
         number = next((each for each in error.args if isinstance(each, int)), signal.SIGINT)
         return 128 + number
     except BrokenPipeError:

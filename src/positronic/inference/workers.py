@@ -9,11 +9,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from getiaction.signals import SIGNALS
 from positronic.errors import PositronicError, SimulationError, UsageError
 from positronic.inference.interrupts import Interrupts
 from positronic.inference.results import EpisodeResult
@@ -76,16 +75,6 @@ def play_at_once(
         yield from _Crew(pools, plan, job).play(interrupts)
 
 
-@contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Hold back Ctrl-C in the processes started here until they can take it, and here meanwhile."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-
-
 class _Crew:
     """The workers and what each of them is playing.
 
@@ -97,8 +86,7 @@ class _Crew:
     ) -> None:
         self._waiting = deque(plan)
         self._job = job
-        with _signals_wait():
-            self._pids = {pool: pool.submit(os.getpid) for pool in pools}
+        self._pids = {pool: pool.submit(os.getpid) for pool in pools}
         self._playing: dict[Future[Played], tuple[ProcessPoolExecutor, Rollout]] = {}
         self._trouble: BaseException | None = None
 
@@ -196,7 +184,6 @@ def _open(job: Job) -> None:
     _job = job
     # Ctrl-C in a terminal reaches the workers too, and each ends its rollout by itself.
     _interrupts.__enter__()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _work(rollout: Rollout) -> Played:

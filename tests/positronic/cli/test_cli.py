@@ -154,6 +154,30 @@ def test_a_package_that_is_not_installed_names_its_extra(
     assert "positronic-lightning[sim], in a checkout by `make` or `uv run --extra sim`" in err
 
 
+TOLD_TO_END = """
+import os, signal
+import configuronic as cfn
+from positronic import cli
+
+@cfn.config()
+def work() -> None:
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        print("cleaned up")
+
+cli.run({"work": work}, "prog")
+"""
+
+
+def test_sigterm_lets_a_command_clean_up() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", TOLD_TO_END, "work"], capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout) == (143, "cleaned up\n")
+    assert ended.stderr == "prog: interrupted\n"
+
+
 def test_a_bug_shows_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.status(COMMANDS, "prog", ["crash"]) == 1
     err = capsys.readouterr().err
