@@ -41,7 +41,7 @@ LARGE = ("a key of 16 MB", "a dtype of 16 MB", "a black image of 8 million pixel
 
 def messages(port: int) -> None:
     """Send each of the dear messages in turn, over ten sessions."""
-    frames = [binary(frame) for frame in attacks.messages().values()]
+    frames = [binary(attacks.message(name)) for name in attacks.MESSAGES]
     _send_in_turn(port, frames)
 
 
@@ -56,7 +56,7 @@ def message(name: str) -> Callable[[int], None]:
     """Give what sends one message again and again, over ten sessions."""
 
     def send(port: int) -> None:
-        _send_in_turn(port, [binary(attacks.messages()[name])])
+        _send_in_turn(port, [binary(attacks.message(name))])
 
     return send
 

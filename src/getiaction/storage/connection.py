@@ -13,7 +13,8 @@ READ_TIMEOUT_S = 10.0
 # Files that are moved at once.
 PARALLEL = 8
 
-_clients: dict[Any, Any] = {}
+_clients: dict[Profile, Any] = {}
+_circumstances: Any = None  # in which they were made
 _lock = threading.Lock()
 
 
@@ -23,14 +24,18 @@ def client(profile: str | None) -> Any:
     Raises:
         GetiactionError: there is no such profile, or the package for S3 is not installed.
     """
+    global _circumstances
     settings = load_profile(profile)
     # After a fork, or once the environment has changed, connections must not be shared.
-    usual = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
-    key = (settings, usual, os.getpid())
+    usual = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
+    circumstances = (os.getpid(), usual)
     with _lock:
-        if key not in _clients:
-            _clients[key] = _make(settings)
-        return _clients[key]
+        if circumstances != _circumstances:
+            _circumstances = circumstances
+            _clients.clear()  # each takes 10 MB and more
+        if settings not in _clients:
+            _clients[settings] = _make(settings)
+        return _clients[settings]
 
 
 def endpoint(profile: str | None) -> str:

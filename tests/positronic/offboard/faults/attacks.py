@@ -49,41 +49,51 @@ def _colliding() -> bytes:
     return head + b"".join(key + b"\x01" for key in keys)
 
 
-def messages() -> dict[str, bytes]:
-    """Frames within the size that is allowed, each as dear as it can be made."""
-    image = {"request_id": 1, "observation": {"image.wrist": marker([_black(2896)])}}
-    plain: dict[str, Any] = {
-        "a key of 16 MB": {"x" * LONG: 1},
-        "a key of 16 MB of spaces": {" " * LONG: 1},
-        "a key of 16 MB of control characters": {"\x1b" * LONG: 1},
-        "a key of 16 MB that is no text": {b"\0" * LONG: 1},
-        "4000 keys of 4 kB": {f"{i:04}" + "x" * 4000: 1 for i in range(4000)},
-        "a task of 16 MB": {"task": "\u202e" * (LONG // 3)},
-        "a hundred thousand maps": [[{} for _ in range(4000)] for _ in range(24)],
-        "thousands of tiny arrays": [[_array("<f4", [0]) for _ in range(1200)] for _ in range(15)],
-        "a dtype of 16 MB": {"grip": _array("<U" + "1" * LONG, [0])},
-        "a dtype that is no text": {"grip": _array(b"\0" * LONG, [0])},
-        "a product of 4000 numbers": {"grip": _array("<f4", [2**63] * 4000)},
-        "a shape of 16 MB": {"grip": _array("<f4", [b"\0" * LONG])},
-        "a scalar of 16 MB": {
-            "grip": {b"__npgeneric__": True, b"data": b"\0" * LONG, b"dtype": "<f4"}
-        },
-        "a request id of 16 MB": {"request_id": b"\0" * LONG, "observation": {}},
-        "a black image of 8 million pixels": image,
-        "a JPEG of four million segments": {
-            "grip": marker([JPEG[:2] + b"\xff\xe0\x00\x02" * (5 << 18) + JPEG[2:]])
-        },
-        "a JPEG with 5 MB of filling": {
-            "grip": marker([JPEG[:2] + b"\xff" * (5 << 20) + JPEG[2:]])
-        },
-        "a JPEG of 3000 scans": {"grip": marker([_many_scans()])},
-        "thousands of JPEGs": {"grip": marker([JPEG] * 4000, 4)},
-    }
-    frames = {name: wire.pack(value) for name, value in plain.items()}
-    frames["thousands of keys of the same hash"] = _colliding()
-    frames["a list of 16 million"] = b"\xdd" + LONG.to_bytes(4, "big") + b"\xc0" * LONG
-    frames["lists nested 16 million deep"] = b"\x91" * LONG + b"\xc0"
-    return frames
+# What messages within the size that is allowed say, each as dear as it can be made; and frames that
+# nobody packs. Made one by one: all of them take hundreds of megabytes.
+_VALUES: dict[str, Callable[[], Any]] = {
+    "a key of 16 MB": lambda: {"x" * LONG: 1},
+    "a key of 16 MB of spaces": lambda: {" " * LONG: 1},
+    "a key of 16 MB of control characters": lambda: {"\x1b" * LONG: 1},
+    "a key of 16 MB that is no text": lambda: {b"\0" * LONG: 1},
+    "4000 keys of 4 kB": lambda: {f"{i:04}" + "x" * 4000: 1 for i in range(4000)},
+    "a task of 16 MB": lambda: {"task": "\u202e" * (LONG // 3)},
+    "a hundred thousand maps": lambda: [[{} for _ in range(4000)] for _ in range(24)],
+    "thousands of tiny arrays": lambda: [
+        [_array("<f4", [0]) for _ in range(1200)] for _ in range(15)
+    ],
+    "a dtype of 16 MB": lambda: {"grip": _array("<U" + "1" * LONG, [0])},
+    "a dtype that is no text": lambda: {"grip": _array(b"\0" * LONG, [0])},
+    "a product of 4000 numbers": lambda: {"grip": _array("<f4", [2**63] * 4000)},
+    "a shape of 16 MB": lambda: {"grip": _array("<f4", [b"\0" * LONG])},
+    "a scalar of 16 MB": lambda: {
+        "grip": {b"__npgeneric__": True, b"data": b"\0" * LONG, b"dtype": "<f4"}
+    },
+    "a request id of 16 MB": lambda: {"request_id": b"\0" * LONG, "observation": {}},
+    "a black image of 8 million pixels": lambda: {
+        "request_id": 1,
+        "observation": {"image.wrist": marker([_black(2896)])},
+    },
+    "a JPEG of four million segments": lambda: {
+        "grip": marker([JPEG[:2] + b"\xff\xe0\x00\x02" * (5 << 18) + JPEG[2:]])
+    },
+    "a JPEG with 5 MB of filling": lambda: {
+        "grip": marker([JPEG[:2] + b"\xff" * (5 << 20) + JPEG[2:]])
+    },
+    "a JPEG of 3000 scans": lambda: {"grip": marker([_many_scans()])},
+    "thousands of JPEGs": lambda: {"grip": marker([JPEG] * 4000, 4)},
+}
+_FRAMES: dict[str, Callable[[], bytes]] = {
+    "thousands of keys of the same hash": _colliding,
+    "a list of 16 million": lambda: b"\xdd" + LONG.to_bytes(4, "big") + b"\xc0" * LONG,
+    "lists nested 16 million deep": lambda: b"\x91" * LONG + b"\xc0",
+}
+MESSAGES = (*_VALUES, *_FRAMES)
+
+
+def message(name: str) -> bytes:
+    """Return the frame of one of ``MESSAGES``."""
+    return _FRAMES[name]() if name in _FRAMES else wire.pack(_VALUES[name]())
 
 
 def head(*lines: bytes, target: bytes = b"/livez", method: bytes = b"GET") -> bytes:
