@@ -20,7 +20,7 @@ help:
 	@echo "make demo    record, convert, train, serve, roll out: ends with a report and a success rate"
 	@echo "             TASK=stack_cubes|pick_place  OBS=state|images  EPISODES=N  STEPS=N"
 	@echo "             ROLLOUTS=N  DEVICE=auto|cpu|cuda  FRESH=1 (begin again)"
-	@echo "make test    the tests (12 to 15 minutes on two cores)"
+	@echo "make test    the tests (10 to 15 minutes on two cores)"
 	@echo "make check   format, lint, strict types"
 	@echo "make e2e     slower checks: the demo in small, and every command of the README"
 	@echo "make docker-build, docker-demo, docker-test    the same in containers: docs/docker.md"
