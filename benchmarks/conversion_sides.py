@@ -69,8 +69,8 @@ def ours(raw: Path, vcodec: str, workers: int) -> Convert:
 
 def bare(raw: Path, vcodec: str, workers: int) -> Convert:
     """PyAV alone, in as many processes, started in the same way: the limit."""
+    from foundation.worker_pool import worker_pool
     from positronic.vendors.lerobot.conversion.encoders import ENCODERS
-    from positronic.worker_pool import worker_pool
 
     episodes = sorted(path.parent for path in raw.glob("*/*/meta.json"))
 

@@ -79,7 +79,7 @@ def s3(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("getiaction.storage.patience.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("foundation.storage.s3.retry.FIRST_PAUSE_S", 0.01)
     client = boto3.client("s3")
     client.create_bucket(Bucket=BUCKET)
     yield client

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
-from getiaction.documents import Reader
+from foundation.documents import Reader
 from getiaction.errors import GetiactionError
 
 CLASS_PATH = "class_path"

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
-from getiaction.documents import Document, Reader, relative_name
-from getiaction.text import printable
+from foundation.documents import Document, Reader, relative_name
+from foundation.text import printable
 
 SUPPORTED_MAJOR = "v3"
 # LeRobot's templates, for datasets that do not name others.

@@ -1,16 +1,7 @@
-"""The one error that :mod:`getiaction` raises on purpose, and what to say of a missing package.
+"""Base of the errors that :mod:`getiaction` raises on purpose; messages are one line."""
 
-The message is one line: what was wrong, what was expected, how to mend it.
-"""
+from foundation.errors import FoundationError
 
 
-class GetiactionError(Exception):
+class GetiactionError(FoundationError):
     """A configuration, dataset or policy that cannot be used as asked."""
-
-
-def missing_package(package: str, extra: str) -> str:
-    """Return what to do where ``package``, which ``extra`` of the distribution brings, is not."""
-    return (
-        f"this needs the package {package!r}, which is not installed; install the extra that brings"
-        f" it: positronic-lightning[{extra}], in a checkout by `make` or `uv run --extra {extra}`"
-    )

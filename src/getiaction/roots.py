@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from foundation.documents import Reader
+from foundation.writable import describe
 from getiaction.dataset_info import DatasetInfo, parse_info
-from getiaction.documents import Reader
 from getiaction.errors import GetiactionError
-from getiaction.writable import describe
 
 INFO = Path("meta/info.json")
 READER = Reader(error=GetiactionError, allow_nan=True)
@@ -23,12 +23,13 @@ def local_root(root: str | Path) -> Path:
     text = str(root)
     # Path("s3://bucket") has lost a slash.
     if text.startswith("s3:/"):
-        from getiaction.storage import NotThere, fetch
+        from foundation.errors import NotFound
+        from foundation.storage.s3 import fetch
 
         url = "s3://" + text.removeprefix("s3:").strip("/")
         try:
             return fetch(url, required=INFO.as_posix())
-        except NotThere as error:
+        except NotFound as error:
             raise GetiactionError(
                 f"{url} is not a LeRobot dataset: {error}; expected what a conversion wrote"
             ) from error

@@ -23,6 +23,7 @@ from lerobot.datasets import EpisodeAwareSampler
 from lerobot.utils.constants import LAST_CHECKPOINT_LINK
 from lightning.pytorch import seed_everything
 
+from foundation.writable import require_writable
 from getiaction.config import CLASS_PATH, as_dict, instantiate_obj
 from getiaction.data import LeRobotDataModule
 from getiaction.errors import GetiactionError
@@ -30,7 +31,6 @@ from getiaction.policies.lerobot import LeRobotPolicy
 from getiaction.policies.lerobot.configs import policy_config, with_learning_rate
 from getiaction.train.base import BaseTrainer
 from getiaction.train.trainer import Trainer
-from getiaction.writable import require_writable
 
 LightningTrainer = Trainer
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 import configuronic as cfn
 
-from positronic import cli, storage
+from foundation import storage
+from foundation.errors import UsageError
+from foundation.worker_pool import environment, worker_pool
+from positronic import cli
 from positronic.cli.values import names
-from positronic.errors import DatasetError, SimulationError, UsageError
-from positronic.worker_pool import environment, worker_pool
+from positronic.errors import DatasetError, SimulationError
 
 if TYPE_CHECKING:
     from positronic.simulator.demonstrations import Attempt, Recorder, Scenario
@@ -54,8 +56,8 @@ def record(
     Raises:
         SimulationError: the expert fails nearly always, or a worker process died.
     """
+    from foundation.progress import bar
     from positronic.dataset import DatasetWriter
-    from positronic.progress import bar
 
     writer = DatasetWriter(output_dir)
     tally = Tally()

@@ -1,14 +1,12 @@
-"""What can go wrong, as one tree.
+"""Errors of robots' data, codecs, checkpoints and sessions, as one tree.
 
 Every message is one line for a person: what was wrong, what was expected, how to mend it.
 ``positronic.cli`` prints that line and exits non-zero; the traceback is shown only on request.
+Those of storage and documents are in :mod:`foundation.errors`.
 
 ::
 
     PositronicError
-    ├── UsageError            a flag or argument that makes no sense
-    ├── MissingDependency     an optional extra or a system library is not installed
-    ├── StorageError          a path that does not exist, exists already, or cannot be written
     ├── DatasetError          a raw or converted dataset that is empty, broken or refused
     │   └── EpisodeError      one episode of it: names the episode and the signal
     ├── CodecError            an observation or action that does not fit the codec
@@ -20,21 +18,11 @@ Every message is one line for a person: what was wrong, what was expected, how t
         └── ServerGone        the connection ended while a reply was due
 """
 
-
-class PositronicError(Exception):
-    """Base of every error that this package raises on purpose."""
+from foundation.errors import FoundationError
 
 
-class UsageError(PositronicError):
-    """A flag or argument that makes no sense."""
-
-
-class MissingDependency(PositronicError):
-    """An optional extra or a system library is not installed; the message says how to get it."""
-
-
-class StorageError(PositronicError):
-    """A path that does not exist, exists already, or cannot be written."""
+class PositronicError(FoundationError):
+    """Base of the errors that this package raises on purpose."""
 
 
 class DatasetError(PositronicError):

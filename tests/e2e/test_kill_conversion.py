@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from getiaction.storage.cache import cache_home
-from positronic import storage
-from positronic.errors import StorageError
+from foundation import storage
+from foundation.errors import StorageError
+from foundation.storage.s3.cache import cache_home
 from positronic.vendors.lerobot.verification.verify import verify_dataset
 from tests.positronic.vendors.lerobot.raw import record
 from tests.s3 import Faulty

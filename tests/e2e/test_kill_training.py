@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from getiaction.manifest import faults
-from positronic import storage
+from foundation import storage
+from foundation.manifest import faults
 from positronic.vendors.lerobot.checkpoints import Checkpoint
 from tests.e2e.training_processes import Training, forkserver
 from tests.positronic.vendors.lerobot.small_dataset import write_dataset

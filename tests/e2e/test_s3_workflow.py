@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from getiaction.manifest import faults
-from positronic import storage
+from foundation import storage
+from foundation.manifest import faults
 from positronic.offboard.client import InferenceClient
 from tests.positronic.vendors.lerobot.raw import FPS, record
 from tests.positronic.vendors.lerobot.small_policy import observation

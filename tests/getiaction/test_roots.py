@@ -7,7 +7,7 @@ from getiaction.data import LeRobotDataModule
 from getiaction.errors import GetiactionError
 from getiaction.policies.lerobot import policy_config
 from getiaction.roots import local_root, require_dataset
-from tests.getiaction.storage.files import URL, held, put, upload
+from tests.foundation.storage.s3.files import URL, held, put, upload
 from tests.s3 import Faulty
 
 

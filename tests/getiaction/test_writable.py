@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from getiaction.writable import describe, require_writable
+from foundation.writable import describe, require_writable
 from tests.unwritable import read_only, unprivileged
 
 ROOT = Path(__file__).parents[2]
 ASK = """
 import sys
-from getiaction.writable import describe, require_writable
+from foundation.writable import describe, require_writable
 try:
     require_writable(sys.argv[1])
 except OSError as error:
@@ -23,7 +23,7 @@ TRAINERS = """
 import sys
 from getiaction.train import Trainer
 from getiaction.trainers import LeRobotTrainer
-from getiaction.writable import describe
+from foundation.writable import describe
 place = sys.argv[1]
 for name, fit in (
     ("lightning", lambda: Trainer(default_root_dir=place, logger=False).fit(None)),

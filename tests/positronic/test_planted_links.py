@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from foundation.storage import output_directory
+from foundation.storage.s3.cache import LOCK as IN_USE
+from foundation.storage.s3.cache import taking_turns, use
 from getiaction.data import frame_cache
-from getiaction.storage.cache import LOCK as IN_USE
-from getiaction.storage.cache import taking_turns, use
 from positronic.errors import PositronicError
 from positronic.importers import sample
-from positronic.storage import output_directory
 from positronic.vendors.lerobot.backends import export_cache
 from positronic.vendors.lerobot.conversion.job import Workplace
 from positronic.vendors.lerobot.training.run_directory import LOCK, RunDirectory
@@ -98,8 +98,8 @@ def test_drafts_at_the_names_of_older_versions_are_not_followed(tmp_path: Path) 
 def test_a_version_that_is_a_link_is_not_given_up(
     s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from getiaction.storage import fetch
-    from getiaction.storage.cache import cache_home
+    from foundation.storage.s3 import fetch
+    from foundation.storage.s3.cache import cache_home
 
     outside = tmp_path / "outside"
     for folder in (outside / "version", outside / "other" / "version"):

@@ -12,9 +12,9 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from foundation.errors import FoundationError, UsageError, missing_package
+from foundation.writable import describe
 from getiaction import deferred_imports
-from getiaction.errors import GetiactionError, missing_package
-from getiaction.writable import describe
 
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 TRACEBACK_VARIABLE = "GETIACTION_TRACEBACK"
@@ -43,10 +43,6 @@ example:
 
 {TRACEBACK_VARIABLE}=1 shows where in the code an error came from.
 """
-
-
-class UsageError(GetiactionError):
-    """A command line that makes no sense."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -162,7 +158,7 @@ def _missing(error: BaseException) -> str:
 
 
 def _is_meant_for_people(error: BaseException) -> bool:
-    if isinstance(error, GetiactionError | OSError):
+    if isinstance(error, FoundationError | OSError):
         return True
     # Lightning's own, by name: importing it takes seconds.
     return type(error).__name__ == "MisconfigurationException"

@@ -4,7 +4,8 @@ import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from getiaction.cli import UsageError, did_you_mean
+from foundation.errors import UsageError
+from getiaction.cli import did_you_mean
 
 # Where bare names are looked for first; Lightning has callbacks of the same names as ours.
 PLACES = (

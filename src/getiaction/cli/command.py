@@ -13,13 +13,13 @@ import getiaction.data
 import getiaction.gyms
 import getiaction.policies.lerobot
 import getiaction.train.callbacks  # noqa: F401 - classes in sight are found by their bare names
+from foundation.stopping import Stopped
 from getiaction.cli import EXIT_USAGE, PROG
 from getiaction.cli.completion import OPTION, completion_script
 from getiaction.cli.explain import explain
 from getiaction.cli.universal import flat_flags, make_named, use_loader
 from getiaction.policies.base import Policy
 from getiaction.policies.lerobot.archive import reading
-from getiaction.signals import Stopped
 from getiaction.train import Trainer
 from getiaction.train.callbacks import StopOnSignal
 

@@ -11,7 +11,8 @@ from typing import Any
 import shtab
 from jsonargparse import ArgumentParser
 
-from getiaction.cli import COMMANDS, PROG, UsageError, did_you_mean
+from foundation.errors import UsageError
+from getiaction.cli import COMMANDS, PROG, did_you_mean
 from getiaction.cli.classes import descendants
 from getiaction.data import LeRobotDataModule
 from getiaction.policies.lerobot import LeRobotPolicy

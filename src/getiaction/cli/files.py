@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from getiaction.cli import UsageError
-from getiaction.documents import Reader
+from foundation.documents import Reader
+from foundation.errors import UsageError
 
 FLAGS = ("--config", "-c")
 # A configuration with this key is not Lightning's: see getiaction.trainers.run_config.

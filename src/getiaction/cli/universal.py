@@ -10,7 +10,7 @@ from typing import Any
 
 from jsonargparse import get_loader, set_loader
 
-from getiaction.cli import UsageError
+from foundation.errors import UsageError
 from getiaction.cli.classes import full_path, require_class
 from getiaction.policies.lerobot.named import PACKAGE, class_name
 from getiaction.policies.lerobot.registry import config_class

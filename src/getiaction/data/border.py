@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.documents import Reader, inside
+from foundation.tables import Table, open_table
+from foundation.text import printable
 from getiaction.dataset_info import DatasetInfo, parse_info, parse_statistics
-from getiaction.documents import Reader, inside
 from getiaction.errors import GetiactionError
 from getiaction.roots import INFO
-from getiaction.tables import Table, open_table
-from getiaction.text import printable
 
 READER = Reader(error=GetiactionError, size=1 << 28, allow_nan=True)
 STATS, TASKS, EPISODES = "meta/stats.json", "meta/tasks.parquet", "meta/episodes/*/*.parquet"

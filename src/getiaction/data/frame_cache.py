@@ -24,10 +24,10 @@ import av
 import numpy as np
 from pydantic import Field
 
+from foundation.documents import InvalidDocument, Reader, inside
+from foundation.files import open_lock, sync
 from getiaction.data.frames import Frames, Pixels, Rows, VideoFrames, decode_into
-from getiaction.documents import InvalidDocument, Reader, inside
 from getiaction.errors import GetiactionError
-from getiaction.files import open_lock, sync
 
 logger = logging.getLogger(__name__)
 

@@ -23,12 +23,12 @@ from lerobot.datasets.utils import CompatibilityError, has_legacy_hub_download_m
 from lerobot.utils.constants import IMAGENET_STATS
 from lerobot.utils.feature_utils import dataset_to_policy_features
 
+from foundation.text import printable
+from foundation.writable import describe
 from getiaction.data.border import require_sound_metadata, require_sound_rows
 from getiaction.data.deltas import DeltaTimestamps
 from getiaction.errors import GetiactionError
 from getiaction.roots import INFO, require_dataset
-from getiaction.text import printable
-from getiaction.writable import describe
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from getiaction.documents import Document, Reader, RelativeName
+from foundation.documents import Document, Reader, RelativeName
 from getiaction.errors import GetiactionError
 
 FORMAT_VERSION = 1

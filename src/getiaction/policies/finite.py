@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from getiaction.documents import Document, Reader
+from foundation.documents import Document, Reader
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from getiaction.documents import Document, InvalidDocument, Reader, inside, relative_name
-from getiaction.text import printable
+from foundation.documents import Document, InvalidDocument, Reader, inside, relative_name
+from foundation.text import printable
 
 CONFIG = "config.json"
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"

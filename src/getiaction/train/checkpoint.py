@@ -24,12 +24,12 @@ from lerobot.utils.constants import (
 from lightning.pytorch import Callback
 from safetensors import SafetensorError
 
+from foundation.files import sync
+from foundation.manifest import UNFINISHED, seal
+from foundation.text import printable
+from foundation.writable import describe
 from getiaction.errors import GetiactionError
-from getiaction.files import sync
-from getiaction.manifest import UNFINISHED, seal
-from getiaction.text import printable
 from getiaction.train.publishable import require_finite
-from getiaction.writable import describe
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,11 @@ from lightning.pytorch import Callback
 from pydantic import Field
 from safetensors import SafetensorError
 
-from getiaction.documents import Document, Reader
+from foundation.documents import Document, Reader
+from foundation.errors import FoundationError
+from foundation.text import printable
 from getiaction.errors import GetiactionError
 from getiaction.policies.lerobot.counters import unpack_counters
-from getiaction.text import printable
 from getiaction.train.checkpoint import GRAD_SCALER
 
 MEND = "go on from another checkpoint of the run"
@@ -123,7 +124,7 @@ def _readable(state_dir: Path) -> Iterator[None]:
     """Say of LeRobot's own errors which checkpoint they come from."""
     try:
         yield
-    except GetiactionError:
+    except FoundationError:
         raise
     except (
         AttributeError,

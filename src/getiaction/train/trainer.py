@@ -13,13 +13,13 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch import Trainer as LightningsTrainer
 
+from foundation.writable import describe, require_writable
 from getiaction.errors import GetiactionError
 from getiaction.train.base import BaseTrainer
 from getiaction.train.callbacks.monitors import MonitorCheck, look_upwards
 from getiaction.train.exact_resume import ExactResume
 from getiaction.train.precision import precision_plugin
 from getiaction.train.publishable import require_finite
-from getiaction.writable import describe, require_writable
 
 # Lightning advises more worker processes; batches gathered in memory need none.
 NEEDS_NO_WORKERS = ".*does not have many workers.*"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import configuronic as cfn
 
-from positronic.errors import UsageError
+from foundation.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 import configuronic as cfn
 
-from positronic.errors import UsageError
+from foundation.errors import UsageError
 
 
 @cfn.config()

@@ -16,14 +16,13 @@ from typing import Any, NoReturn
 
 import configuronic as cfn
 
+from foundation.errors import FoundationError, MissingDependency, UsageError, missing_package
+from foundation.stopping import interrupt_at_every_signal
+from foundation.text import printable
+from foundation.writable import describe
 from getiaction import deferred_imports
-from getiaction.errors import GetiactionError, missing_package
-from getiaction.signals import interrupt_at_every_signal
-from getiaction.text import printable
-from getiaction.writable import describe
 from positronic.cli import help as helptext
 from positronic.cli.flags import Flags, apply_flags, parse_flags
-from positronic.errors import MissingDependency, PositronicError, UsageError
 
 TRACEBACK_VARIABLE = "POSITRONIC_TRACEBACK"
 # Which extra of the distribution brings a package; whatever else is missing comes with training.
@@ -125,7 +124,7 @@ def _dispatch(commands: Commands, prog: str, argv: list[str], prepare: Prepare |
 def _known(error: BaseException | None) -> Exception | None:
     """Find the error meant for people; configuronic wraps what a nested config raises."""
     while error is not None:
-        if isinstance(error, PositronicError | GetiactionError):
+        if isinstance(error, FoundationError):
             return error
         if isinstance(error, OSError):
             return error

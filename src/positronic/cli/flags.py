@@ -10,9 +10,9 @@ from typing import Any
 import configuronic as cfn
 from fire.parser import DefaultParseValue
 
-from getiaction.text import printable
+from foundation.errors import UsageError
+from foundation.text import printable
 from positronic.cli.help import did_you_mean, parameters
-from positronic.errors import UsageError
 
 SIMPLE = (bool, int, float, str)
 # As LeRobot's commands and YAML spell them, in any case for true and false.

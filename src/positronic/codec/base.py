@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Self, override
 import numpy as np
 from numpy.typing import NDArray
 
-from getiaction.documents import Reader
-from getiaction.text import printable
+from foundation.documents import Reader
+from foundation.text import printable
 from positronic.codec.fields import LONGEST_NAME, listed, shown, tuple_of
 from positronic.errors import CodecError
 

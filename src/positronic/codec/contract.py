@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
-from getiaction.documents import Document, Reader, plain
-from getiaction.files import replace_text
-from getiaction.text import printable
+from foundation.documents import Document, Reader, plain
+from foundation.files import replace_text
+from foundation.text import printable
 from positronic.codec.base import Codec, from_spec, older_form
 from positronic.codec.fields import LONGEST_NAME, MOST_NUMBERS, MOST_PIXELS, key_of
 from positronic.errors import CodecError, ContractError

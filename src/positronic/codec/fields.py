@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from getiaction.text import printable
+from foundation.text import printable
 from positronic.errors import CodecError
 
 # Far above any camera, robot or policy, and low enough that nothing runs out of memory.

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, override
 import numpy as np
 from numpy.typing import NDArray
 
-from getiaction.text import printable
+from foundation.text import printable
 from positronic.codec.base import Codec, Features, Row
 from positronic.codec.fields import (
     MOST_NUMBERS,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from getiaction.text import printable
+from foundation.text import printable
 from positronic.codec.fields import listed
 from positronic.errors import CodecError
 from positronic.geom import quat_dot

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from getiaction.documents import Document, Reader
-from getiaction.text import printable
+from foundation.documents import Document, Reader
+from foundation.text import printable
 from positronic.dataset import tool_point
 from positronic.dataset.episode import Episode, EpisodeView
 from positronic.dataset.signal import Signal

@@ -20,8 +20,8 @@ from typing import Annotated, Any, Literal, override
 
 from pydantic import Field
 
-from getiaction.documents import Document, Reader
-from getiaction.text import printable
+from foundation.documents import Document, Reader
+from foundation.text import printable
 from positronic.dataset import statics
 from positronic.dataset.dataset import Dataset
 from positronic.dataset.episode import Episode, EpisodeView

@@ -6,7 +6,7 @@ from typing import Any, override
 
 import numpy as np
 
-from getiaction.text import printable
+from foundation.text import printable
 from positronic.dataset.signal import Signal, time_steps, whole_ns
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from getiaction.text import printable
+from foundation.text import printable
 from positronic.errors import EpisodeError
 
 LONGEST = 1000  # characters; paths may be long

@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any, override
 
-from getiaction.text import printable
+from foundation.text import printable
 from positronic.dataset.dataset import Dataset
 from positronic.dataset.edits import EDITS, Log, own_log
 from positronic.dataset.faults import reading

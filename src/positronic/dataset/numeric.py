@@ -12,9 +12,9 @@ from typing import Any, override
 import numpy as np
 from numpy.typing import NDArray
 
-from getiaction.arrow import as_numpy
-from getiaction.tables import Table, open_table
-from getiaction.text import printable
+from foundation.arrow import as_numpy
+from foundation.tables import Table, open_table
+from foundation.text import printable
 from positronic.dataset.faults import reading
 from positronic.dataset.signal import Indices, Signal, Times
 from positronic.dataset.timelines import time_column

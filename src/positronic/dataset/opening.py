@@ -31,7 +31,7 @@ def load_all_datasets(root: str | Path, *, nested: bool = True) -> Dataset:
         StorageError: the address is of another kind, or cannot be read.
     """
     # Worker processes, which get their dataset opened, start faster without.
-    from positronic import storage
+    from foundation import storage
 
     if storage.is_remote(root):
         from positronic.dataset.remote import remote_datasets

@@ -9,7 +9,7 @@ from typing import Annotated, Any, override
 
 from pydantic import Field
 
-from getiaction.documents import Document
+from foundation.documents import Document
 from positronic.dataset import statics
 from positronic.dataset.episode import Episode
 from positronic.dataset.faults import broken, reading

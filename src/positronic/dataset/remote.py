@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, override
 
-from positronic import storage
+from foundation import storage
 from positronic.dataset.dataset import Dataset
 from positronic.dataset.edits import EDITS, Log, edited, own_log, read_log
 from positronic.dataset.faults import broken, reading

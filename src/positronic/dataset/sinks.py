@@ -11,7 +11,7 @@ from typing import Any, override
 import numpy as np
 from numpy.typing import NDArray
 
-from getiaction.arrow import as_arrow
+from foundation.arrow import as_arrow
 from positronic.dataset.numeric import LATEST_NS, TIMESTAMP, VALUE
 from positronic.dataset.video import CHECKSUM, FRAME_SIZE, TS_NS, crc32_of
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from getiaction.documents import Reader
+from foundation.documents import Reader
 
 BYTES_KEY = "__bytes_b64__"
 # Bytes and models of robots make them large; NaN was written by recorders that measured none.

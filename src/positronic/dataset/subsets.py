@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from foundation.errors import UsageError
 from positronic.dataset.dataset import Dataset
-from positronic.errors import DatasetError, EpisodeError, UsageError
+from positronic.errors import DatasetError, EpisodeError
 
 SHOWN = 8  # values named in an error; with more, a line is no longer read
 

@@ -7,8 +7,8 @@ time. Such files say so in their schema's metadata. Read in the sources of the r
 0.4.1.
 """
 
-from getiaction.tables import Table
-from getiaction.text import printable
+from foundation.tables import Table
+from foundation.text import printable
 
 VERSION = b"positronic.signal_version"
 NAMED = b"2"

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from getiaction.documents import Document, InvalidDocument, Reader
-from getiaction.text import printable
+from foundation.documents import Document, InvalidDocument, Reader
+from foundation.text import printable
 from positronic.dataset.episode import Episode
 from positronic.errors import EpisodeError
 from positronic.geom import pose_inverse, pose_mul, quat_mul

@@ -27,7 +27,7 @@ from typing import Any, overload, override
 import numpy as np
 from numpy.typing import NDArray
 
-from getiaction.tables import open_table
+from foundation.tables import open_table
 from positronic.dataset.decoder import MAX_PIXELS, Decoder
 from positronic.dataset.faults import broken, reading
 from positronic.dataset.numeric import FOOTER, Ends, read_footer, read_timestamps

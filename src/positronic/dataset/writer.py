@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from getiaction.files import sync
+from foundation.files import sync
 from positronic.dataset import statics
 from positronic.dataset.local import numbered
 from positronic.dataset.recorded import BLOCK, META, STATIC, UNFINISHED

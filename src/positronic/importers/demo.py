@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from getiaction.documents import Document, Reader
-from getiaction.text import printable
+from foundation.documents import Document, Reader
+from foundation.text import printable
 from positronic.errors import DatasetError, EpisodeError
 from positronic.geom import Array
 from positronic.importers import robosuite

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from getiaction.text import printable
+from foundation.text import printable
 from positronic.errors import EpisodeError
 
 # What the arrays of one demonstration may take in memory: always SMALLEST, else RATIO times the

@@ -5,15 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import configuronic as cfn
 
-from getiaction.text import printable
-from positronic import storage
-from positronic.errors import (
-    DatasetError,
-    EpisodeError,
-    MissingDependency,
-    StorageError,
-    UsageError,
-)
+from foundation import storage
+from foundation.errors import MissingDependency, StorageError, UsageError
+from foundation.text import printable
+from positronic.errors import DatasetError, EpisodeError
 
 if TYPE_CHECKING:
     from positronic.dataset import EpisodeWriter
@@ -77,10 +72,10 @@ def _import(
         raise MissingDependency(
             f"{error.name} is not installed; pip install 'positronic-lightning[data]'"
         ) from error
+    from foundation.progress import track
     from positronic.importers.demo import read_demo, read_setup
     from positronic.importers.foreign import Foreign
     from positronic.importers.robosuite import TASKS
-    from positronic.progress import track
 
     if not append and root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise StorageError(

@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import Field
 from scipy.spatial.transform import Rotation
 
-from getiaction.documents import Document, Reader
-from getiaction.text import printable
+from foundation.documents import Document, Reader
+from foundation.text import printable
 from positronic.geom import Array, normalize_quat, quat_mul
 
 # The Panda gripper's two sliding fingers, when the file brings no model to read them from.

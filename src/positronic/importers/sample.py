@@ -17,8 +17,8 @@ from pathlib import Path
 
 import configuronic as cfn
 
-from getiaction.files import open_lock
-from positronic.errors import StorageError
+from foundation.errors import StorageError
+from foundation.files import open_lock
 
 REQUIREMENT = "robomimic==0.1.0"
 MEMBER = "robomimic-0.1.0/tests/assets/test.hdf5"

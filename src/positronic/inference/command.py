@@ -8,9 +8,9 @@ import configuronic as cfn
 import positronic.cfg.driver
 import positronic.cfg.player
 import positronic.cfg.policy
-from positronic import storage
+from foundation import storage
+from foundation.errors import UsageError
 from positronic.cli import run as run_command_line
-from positronic.errors import UsageError
 from positronic.inference.comparison.command import compare, prepare
 from positronic.inference.flags import CAMERAS, DEFAULT_SEED, make_setting
 from positronic.inference.open_loop.command import open_loop

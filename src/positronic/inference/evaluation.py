@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from positronic import storage
+from foundation import storage
+from foundation.errors import StorageError, UsageError
 from positronic.dataset import LocalDataset
-from positronic.errors import DatasetError, EpisodeError, StorageError, UsageError
+from positronic.errors import DatasetError, EpisodeError
 from positronic.inference.interrupts import Interrupts
 from positronic.inference.live.view import open_live_view
 from positronic.inference.results import RunResult

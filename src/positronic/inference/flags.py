@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from foundation.errors import UsageError
 from positronic.cli.values import names
-from positronic.errors import UsageError
 
 if TYPE_CHECKING:
     from positronic.inference.setting import Setting

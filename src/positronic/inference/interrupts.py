@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from getiaction.signals import READER_S, leave_lost_streams, stop_signals
+from foundation.stopping import READER_S, leave_lost_streams, stop_signals
 
 
 class Interrupts:

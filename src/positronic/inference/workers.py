@@ -13,7 +13,9 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from positronic.errors import PositronicError, SimulationError, UsageError
+from foundation.errors import FoundationError, UsageError
+from foundation.worker_pool import environment, worker_pool
+from positronic.errors import SimulationError
 from positronic.inference.interrupts import Interrupts
 from positronic.inference.results import EpisodeResult
 from positronic.inference.rollout import Harness
@@ -21,7 +23,6 @@ from positronic.inference.run import Played
 from positronic.inference.setting import Rollout, Setting
 from positronic.inference.video import FilmDirectory
 from positronic.policy import Policy
-from positronic.worker_pool import environment, worker_pool
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def _opened(job: Job) -> Harness:
 
 def _portable(cause: BaseException) -> BaseException:
     """The same exception as other processes can have it; a bug brings its traceback along."""
-    if not isinstance(cause, KeyboardInterrupt | PositronicError | OSError):
+    if not isinstance(cause, KeyboardInterrupt | FoundationError | OSError):
         cause.add_note("".join(traceback.format_exception(cause)))
     try:
         pickle.loads(pickle.dumps(cause))  # noqa: TID251 - what this line has pickled

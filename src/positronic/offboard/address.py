@@ -4,7 +4,7 @@ import http.client
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from positronic.errors import UsageError
+from foundation.errors import UsageError
 
 _DEFAULT_PORTS = {"ws": 80, "http": 80, "wss": 443, "https": 443}
 

@@ -14,8 +14,9 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from getiaction.text import printable
-from positronic.errors import SessionError, UsageError
+from foundation.errors import UsageError
+from foundation.text import printable
+from positronic.errors import SessionError
 from positronic.offboard.address import Address
 from positronic.offboard.dialing import Dialer
 from positronic.offboard.link import StatusCallback

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import websockets.exceptions
 from websockets.sync.client import ClientConnection, connect
 
-from getiaction.text import printable
+from foundation.text import printable
 from positronic.errors import Busy, ServerGone, SessionError
 from positronic.offboard.address import Address
 from positronic.offboard.link import Link, StatusCallback

@@ -8,7 +8,7 @@ from typing import Any
 import websockets.exceptions
 from websockets.sync.client import ClientConnection
 
-from getiaction.text import printable
+from foundation.text import printable
 from positronic.errors import Busy, ServerGone, SessionError
 from positronic.offboard import reply as replies
 from positronic.offboard import wire

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from getiaction.documents import Document, Reader
-from getiaction.text import printable
+from foundation.documents import Document, Reader
+from foundation.text import printable
 from positronic.codec.contract import told
 from positronic.errors import ContractError, SessionError
 

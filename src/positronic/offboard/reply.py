@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from getiaction.text import printable
+from foundation.text import printable
 from positronic.errors import SessionError
 from positronic.offboard.columns import unfold
 from positronic.offboard.wire import MAX_CONTAINER

@@ -17,7 +17,7 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from getiaction.text import printable
+from foundation.text import printable
 from positronic.errors import SessionError
 from positronic.offboard import jpeg
 

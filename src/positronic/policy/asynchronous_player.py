@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from positronic.errors import UsageError
+from foundation.errors import UsageError
 from positronic.policy.base import Action, Session
 from positronic.policy.blending import jump
 from positronic.policy.chunk import Chunk, frame_rate

@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium
 
-from positronic.errors import UsageError
+from foundation.errors import UsageError
 
 EPISODE_STEPS = 300  # 20 s at 15 Hz
 

@@ -8,7 +8,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from positronic.errors import SimulationError, UsageError
+from foundation.errors import UsageError
+from positronic.errors import SimulationError
 from positronic.geom import align_quat, pose_to_wire, quat_from_yaw, quat_mul
 from positronic.simulator import ENVIRONMENTS, gl, scene, tasks
 from positronic.simulator.arm import Arm

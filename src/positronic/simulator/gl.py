@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from positronic.errors import MissingDependency
+from foundation.errors import MissingDependency
 
 APT_COMMAND = "apt-get install -y --no-install-recommends libegl1 libgl1"
 

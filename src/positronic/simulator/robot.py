@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from positronic.errors import MissingDependency
+from foundation.errors import MissingDependency
 from positronic.simulator.meshes import cluster, read_mesh
 
 PREFIX = "robot/"

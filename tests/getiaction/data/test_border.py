@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from foundation.documents import Reader
 from getiaction.data.border import require_sound_metadata, require_sound_rows
 from getiaction.data.opening import read_metadata, with_statistics
 from getiaction.dataset_info import parse_info, parse_statistics
-from getiaction.documents import Reader
 from getiaction.errors import GetiactionError
 from tests.malicious_datasets import DATA, INFO, MALICIOUS, STATS, bomb, text, write
 from tests.mutations import mutations

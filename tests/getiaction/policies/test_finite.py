@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from getiaction.documents import InvalidDocument
+from foundation.documents import InvalidDocument
 from getiaction.policies.finite import first_non_finite
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2]

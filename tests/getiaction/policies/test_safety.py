@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from getiaction.documents import InvalidDocument
+from foundation.documents import InvalidDocument
 from getiaction.policies import safety
 from getiaction.policies.safety import (
     CONFIG,

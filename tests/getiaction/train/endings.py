@@ -22,9 +22,9 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from torch.multiprocessing.spawn import ProcessExitedException
 
+from foundation.stopping import Stopped
 from getiaction.data import LeRobotDataModule
 from getiaction.policies.lerobot import LeRobotPolicy
-from getiaction.signals import Stopped
 from getiaction.train import Trainer
 from getiaction.train.callbacks import EarlyStopping, StopOnSignal
 from tests.getiaction.train.runs import BATCH, SEED, SMALL

@@ -15,8 +15,8 @@ from lerobot.policies.act.modeling_act import ACTPolicy
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from foundation.manifest import MANIFEST, faults
 from getiaction.errors import GetiactionError
-from getiaction.manifest import MANIFEST, faults
 from getiaction.policies.lerobot import ACT
 from tests.getiaction.train.runs import SMALL, train_ours
 from tests.getiaction.train.small import data, policy, trainer

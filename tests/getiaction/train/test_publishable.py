@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from foundation.manifest import faults
 from getiaction.errors import GetiactionError
-from getiaction.manifest import faults
 from getiaction.train import NativeCheckpoint, StepReport
 from getiaction.train.callbacks import StopOnSignal
 from getiaction.train.publishable import require_finite

@@ -5,8 +5,8 @@ from typing import Any
 import configuronic as cfn
 import pytest
 
+from foundation.errors import UsageError
 from positronic.cli.flags import parse_value
-from positronic.errors import UsageError
 
 
 def options(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from getiaction.documents import Reader
+from foundation.documents import Reader
 from positronic.codec import (
     AbsolutePose,
     Codec,

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from getiaction.documents import InvalidDocument
+from foundation.documents import InvalidDocument
 from positronic.dataset import Episode, load_all_datasets, statics
 from positronic.dataset.edits import parse_log
 from positronic.dataset.recorded import Meta

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from positronic import storage
+from foundation import storage
+from foundation.errors import StorageError
 from positronic.dataset import DiskEpisode, load_all_datasets
 from positronic.dataset.conventions import adapted
 from positronic.dataset.remote import RemoteDataset
 from positronic.dataset.subsets import share_of, split, where
-from positronic.errors import DatasetError, EpisodeError, StorageError
+from positronic.errors import DatasetError, EpisodeError
 from tests.s3 import Faulty
 
 from .conftest import number_of, record

@@ -2,9 +2,10 @@ from typing import Any
 
 import pytest
 
+from foundation.errors import UsageError
 from positronic.dataset import Dataset, LocalDataset
 from positronic.dataset.subsets import share_of, split, where
-from positronic.errors import DatasetError, UsageError
+from positronic.errors import DatasetError
 
 from .conftest import record
 

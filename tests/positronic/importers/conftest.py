@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from positronic.errors import StorageError
+from foundation.errors import StorageError
 from positronic.importers import sample
 
 type MakeFile = Callable[..., Path]

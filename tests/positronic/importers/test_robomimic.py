@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from positronic import storage
+from foundation import storage
 from positronic.cli import status
 from positronic.dataset import LocalDataset
 from positronic.importers.robomimic import robomimic

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from positronic.errors import StorageError
+from foundation.errors import StorageError
 from positronic.importers import sample
 
 

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from positronic import storage
+from foundation import storage
 from positronic.dataset import DatasetWriter, LocalDataset
 from positronic.simulator import gl
 from tests.positronic.inference.commands import (

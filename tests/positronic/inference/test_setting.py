@@ -2,7 +2,7 @@ from functools import partial
 
 import pytest
 
-from positronic.errors import UsageError
+from foundation.errors import UsageError
 from positronic.inference.flags import read_delays, read_size
 from positronic.inference.setting import Setting
 from positronic.policy import AsynchronousPlayer

@@ -12,8 +12,8 @@ import av
 import numpy as np
 import pytest
 
+from foundation.errors import UsageError
 from positronic.dataset import Episode, LocalDataset
-from positronic.errors import UsageError
 from positronic.inference.workers import require_sendable
 from positronic.policy import Policy
 from positronic.simulator import gl

@@ -2,7 +2,7 @@ import http.client
 
 import pytest
 
-from positronic.errors import UsageError
+from foundation.errors import UsageError
 from positronic.offboard.address import Address
 from positronic.offboard.client import InferenceClient, RemotePolicy
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from websockets.sync.server import ServerConnection, serve
 
-from positronic.errors import ServerGone, SessionError, UsageError
+from foundation.errors import UsageError
+from positronic.errors import ServerGone, SessionError
 from positronic.offboard import link, wire
 from positronic.offboard.client import InferenceClient, RemotePolicy
 from positronic.offboard.remote_session import RemoteSession

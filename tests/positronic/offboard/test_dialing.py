@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from websockets.sync.server import ServerConnection
 
-from positronic.errors import Busy, SessionError, UsageError
+from foundation.errors import UsageError
+from positronic.errors import Busy, SessionError
 from positronic.offboard.client import InferenceClient
 from tests.positronic.offboard.running import serving
 from tests.positronic.offboard.scripted import Refusal, client, free_port, say, say_ready, speaking

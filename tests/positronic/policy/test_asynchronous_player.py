@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from positronic.errors import ServerGone, SessionError, UsageError
+from foundation.errors import UsageError
+from positronic.errors import ServerGone, SessionError
 from positronic.geom import pose_to_wire, quat_from_yaw
 from positronic.policy import AsynchronousPlayer, ChunkPlayer, Player, Session, fixed, measured
 from tests.positronic.offboard.running import serving

@@ -12,8 +12,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
 
+from foundation.errors import MissingDependency, UsageError
 from positronic import simulator
-from positronic.errors import MissingDependency, SimulationError, UsageError
+from positronic.errors import SimulationError
 from positronic.geom import pose_to_wire
 from positronic.simulator import gl, robot
 

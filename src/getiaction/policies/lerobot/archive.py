@@ -17,12 +17,13 @@ from lerobot.utils.constants import (
 )
 from safetensors.torch import save_file
 
-from getiaction.documents import inside, plain
+from foundation.documents import inside, plain
+from foundation.errors import FoundationError
+from foundation.text import printable
 from getiaction.errors import GetiactionError
 from getiaction.policies.lerobot.making import load_processors, steps_of
 from getiaction.policies.lerobot.registry import config_class
 from getiaction.policies.safety import READER, Packed
-from getiaction.text import printable
 
 # Where it lies in a Lightning checkpoint.
 ENTRY = "getiaction"
@@ -94,7 +95,7 @@ def reading(origin: Any) -> Iterator[None]:
         raise GetiactionError(f"{origin} is not a regular file; expected a Lightning checkpoint")
     try:
         yield
-    except GetiactionError:
+    except FoundationError:
         raise
     except FileNotFoundError:
         raise GetiactionError(f"there is no checkpoint {origin}") from None

@@ -12,7 +12,8 @@ from lerobot.policies.factory import get_policy_class, make_policy, make_pre_pos
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE, REWARD
 from lerobot.utils.feature_utils import dataset_to_policy_features
 
-from getiaction.documents import plain
+from foundation.documents import plain
+from foundation.errors import FoundationError
 from getiaction.errors import GetiactionError
 from getiaction.policies.lerobot.configs import normalise_environment_state
 from getiaction.policies.lerobot.registry import (
@@ -129,7 +130,7 @@ def load_native(path: Path, *, trusted: bool = False) -> tuple[PreTrainedConfig,
         with explained(config, path), without_backbone_weights(config):
             network = get_policy_class(config.type).from_pretrained(local, config=config)
             before, after = load_processors(config, local, trusted=trusted)
-    except GetiactionError:
+    except FoundationError:
         raise
     except Exception as error:  # whatever LeRobot, draccus, torch and safetensors raise
         raise GetiactionError(f"no policy can be loaded from {path}: {_line(error)}") from error

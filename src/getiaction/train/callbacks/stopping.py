@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from getiaction.signals import Stopped, StopSignals
+from foundation.stopping import Stopped, StopSignals
 from getiaction.train.checkpoint import NativeCheckpoint
 from getiaction.train.exact_resume import State, random_state, restore_random_state
 

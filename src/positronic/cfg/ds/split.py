@@ -8,9 +8,10 @@ from typing import Any
 
 import configuronic as cfn
 
-from getiaction.text import printable
+from foundation.errors import UsageError
+from foundation.text import printable
 from positronic.cfg.ds import local, opened
-from positronic.errors import DatasetError, UsageError
+from positronic.errors import DatasetError
 
 PREFIX = "mask."
 

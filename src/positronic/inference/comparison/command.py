@@ -12,10 +12,10 @@ import configuronic as cfn
 import positronic.cfg.driver
 import positronic.cfg.player
 import positronic.cfg.policy
-from positronic import storage
+from foundation import storage
+from foundation.errors import FoundationError, StorageError, UsageError
 from positronic.cli.flags import Flags, apply_flags
 from positronic.cli.help import parameters
-from positronic.errors import PositronicError, StorageError, UsageError
 from positronic.inference.flags import CAMERAS, DEFAULT_SEED, make_setting
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _play_all(
                 )
             finally:
                 policy.close()
-        except (KeyboardInterrupt, PositronicError, OSError) as error:
+        except (KeyboardInterrupt, FoundationError, OSError) as error:
             return entrants, error
         report = None if root is None else f"{label}/{REPORT}"
         entrants.append(Entrant.of(label, result.to_json(), report))

@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from getiaction.documents import Document, Reader, plain
-from getiaction.text import printable
-from positronic import storage
-from positronic.errors import ContractError, DatasetError, StorageError
+from foundation import storage
+from foundation.documents import Document, Reader, plain
+from foundation.errors import StorageError
+from foundation.text import printable
+from positronic.errors import ContractError, DatasetError
 from positronic.inference.results import FINISHED, FORMAT
 from positronic.inference.run import RESULTS
 from positronic.inference.statistics import Rate

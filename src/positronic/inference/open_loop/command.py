@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import configuronic as cfn
 
-from getiaction.files import replace_text
-from positronic import storage
+from foundation import storage
+from foundation.errors import FoundationError, StorageError, UsageError
+from foundation.files import replace_text
 from positronic.cfg import ds
 from positronic.cfg.ds.split import indices
 from positronic.cfg.policy import placeholder
-from positronic.errors import DatasetError, PositronicError, StorageError, UsageError
+from positronic.errors import DatasetError
 
 if TYPE_CHECKING:
     from positronic.dataset import Dataset, Episode
@@ -49,11 +50,11 @@ def open_loop(
             held-out ones.
         fps: Steps per second; by default the rate that the policy was trained at.
     """
+    from foundation.progress import track
     from positronic.inference.open_loop.tracks import compare
-    from positronic.progress import track
 
     dataset = ds.opened(dataset)
-    cause: PositronicError | None = None
+    cause: FoundationError | None = None
     with storage.output_directory(output_dir) as out:
         if (out / JSON).exists():
             raise StorageError(f"{out} holds a check already; choose another --output_dir")
@@ -62,7 +63,7 @@ def open_loop(
         try:
             for index in track(chosen, total=len(chosen), desc="comparing", unit="episode"):
                 results.append(compare(dataset[index], index, policy, fps))
-        except PositronicError as error:
+        except FoundationError as error:
             if not results:
                 raise
             cause = error

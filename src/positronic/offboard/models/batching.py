@@ -16,7 +16,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
-from positronic.errors import Busy, UsageError
+from foundation.errors import UsageError
+from positronic.errors import Busy
 from positronic.offboard.models.model import Model
 
 logger = logging.getLogger(__name__)

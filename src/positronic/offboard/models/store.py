@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, Protocol
 
-from positronic.errors import Busy, CheckpointError, UsageError
+from foundation.errors import UsageError
+from positronic.errors import Busy, CheckpointError
 from positronic.offboard.models.batching import STOPPING, Batcher, Batching
 from positronic.offboard.models.lease import Entry, Lease, ModelStatus
 from positronic.offboard.models.model import Model, UnfitModel

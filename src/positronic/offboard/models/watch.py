@@ -5,7 +5,8 @@ import logging
 import time
 from collections.abc import Callable
 
-from positronic.errors import Busy, CheckpointError, PositronicError
+from foundation.errors import FoundationError
+from positronic.errors import Busy, CheckpointError
 from positronic.offboard.models.store import ModelStore
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class Watcher:
         what = (
             f"checkpoint {model_id} cannot be taken up" if model_id else "cannot list checkpoints"
         )
-        traceback = None if isinstance(error, PositronicError | OSError) else error
+        traceback = None if isinstance(error, FoundationError | OSError) else error
         logger.warning(
             "%s, %s stays the default: %s", what, self._store.default, error, exc_info=traceback
         )

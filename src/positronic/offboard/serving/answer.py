@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from getiaction.text import printable
+from foundation.text import printable
 from positronic.errors import Busy, PositronicError, SessionError
 from positronic.policy.base import Action
 

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from getiaction.text import printable
+from foundation.text import printable
 from positronic.offboard.serving.security import authorised, is_loopback
 
 # A name or an address, with or without a port, as in a Host header.

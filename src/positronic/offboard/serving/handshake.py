@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from getiaction.text import printable
-from positronic.errors import Busy, PositronicError
+from foundation.errors import FoundationError
+from foundation.text import printable
+from positronic.errors import Busy
 from positronic.offboard.models.store import Lease, ModelStore
 from positronic.offboard.serving.answer import Reason
 from positronic.offboard.serving.channel import INTERNAL_ERROR, REFUSED, TRY_AGAIN_LATER, Channel
@@ -50,7 +51,7 @@ async def find_model(store: ModelStore, channel: Channel, requested: str | None)
         while not (await asyncio.wait({finding}, timeout=STATUS_INTERVAL_S))[0]:
             await channel.status("loading", "Looking for the checkpoint...")
         return finding.result()
-    except PositronicError as error:
+    except FoundationError as error:
         raise Refused(str(error), REFUSED, Reason.INVALID) from error
 
 
@@ -84,7 +85,7 @@ async def lease_model(
         return loading.result()
     except Busy as error:
         raise Refused(str(error), TRY_AGAIN_LATER, Reason.BUSY) from error
-    except PositronicError as error:
+    except FoundationError as error:
         raise Refused(str(error), INTERNAL_ERROR, Reason.LOAD_FAILED) from error
     except Exception as error:
         log(logger, "load failed", level=logging.ERROR, exc_info=True, model=model_id)

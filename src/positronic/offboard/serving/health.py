@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from positronic.errors import PositronicError
+from foundation.errors import FoundationError
 from positronic.offboard.serving.service import Service
 from positronic.offboard.serving.status import describe
 
@@ -62,7 +62,7 @@ def routes(service: Service) -> list[Route]:
             return PlainTextResponse(f"no list of checkpoints within {limit:g} s\n", 503)
         try:
             return JSONResponse({"models": listing.result()})
-        except (OSError, PositronicError):
+        except (OSError, FoundationError):
             logger.exception("cannot list the checkpoints")
             return JSONResponse({"models": []})
 

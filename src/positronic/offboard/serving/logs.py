@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from getiaction.text import printable
-from positronic.errors import UsageError
+from foundation.errors import UsageError
+from foundation.text import printable
 
 type LogFormat = Literal["text", "json"]
 FORMATS = ("text", "json")

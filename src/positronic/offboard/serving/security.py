@@ -4,7 +4,7 @@ import hmac
 import ipaddress
 from collections.abc import Mapping
 
-from positronic.errors import UsageError
+from foundation.errors import UsageError
 
 TOKEN_VARIABLE, INSECURE_VARIABLE = "AUTH_TOKEN", "POSITRONIC_INSECURE"
 _MAKE_ONE = (

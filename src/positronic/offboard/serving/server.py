@@ -17,7 +17,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from getiaction.signals import TWICE_S, leave_lost_streams, stop_signals
+from foundation.stopping import TWICE_S, leave_lost_streams, stop_signals
 from positronic.offboard.models.model import Model
 from positronic.offboard.models.store import ModelStore
 from positronic.offboard.models.watch import watch

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from getiaction.text import printable
+from foundation.text import printable
 from positronic.errors import SessionError
 from positronic.offboard.models.model import ModelSession
 from positronic.offboard.models.store import Lease

@@ -4,7 +4,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 
-from positronic import storage
+from foundation import storage
 from positronic.codec import Codec
 from positronic.errors import CheckpointError
 from positronic.offboard.models.model import Model

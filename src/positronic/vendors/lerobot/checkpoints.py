@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from getiaction.documents import InvalidDocument
+from foundation import storage
+from foundation.documents import InvalidDocument
+from foundation.text import printable
 from getiaction.policies.finite import first_non_finite
 from getiaction.policies.safety import (
     CONFIG,
@@ -29,8 +31,6 @@ from getiaction.policies.safety import (
     read_state,
     require_safe,
 )
-from getiaction.text import printable
-from positronic import storage
 from positronic.codec import Codec, Contract
 from positronic.errors import CheckpointError, ContractError
 from positronic.offboard.models.model import UnfitModel

@@ -13,9 +13,9 @@ from typing import Any
 
 import configuronic as cfn
 
+from foundation.errors import UsageError
 from positronic.codec import AbsolutePose, Codec, Image, ObjectPoses, Parallel, Vector
 from positronic.codec.rotations import QUAT_REFERENCE
-from positronic.errors import UsageError
 
 __all__ = ["eepose_absolute", "eepose_state", "joints_absolute"]
 

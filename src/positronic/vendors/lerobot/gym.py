@@ -14,12 +14,13 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from foundation import storage
+from foundation.errors import FoundationError
 from getiaction.errors import GetiactionError
 from getiaction.gyms import GymnasiumGym
-from positronic import simulator, storage
+from positronic import simulator
 from positronic.codec import Codec, Contract
 from positronic.codec.contract import FILE_NAME
-from positronic.errors import PositronicError
 from positronic.simulator.scene import CAMERAS
 from positronic.vendors.lerobot import codecs
 
@@ -66,7 +67,7 @@ class CodecGym(GymnasiumGym):
         try:
             self.codec, fps = resolve(codec, codec_options or {})
             gym_id = simulator.env_id(gym_id)
-        except PositronicError as error:
+        except FoundationError as error:
             raise GetiactionError(str(error)) from error
         cameras = tuple(name for name in self.codec.inputs if name in CAMERAS)
         defaults = {"cameras": cameras} | ({} if fps is None else {"control_fps": fps})
@@ -82,7 +83,7 @@ class CodecGym(GymnasiumGym):
     def make(self, *, render: bool = False) -> gymnasium.Env[Any, Any]:
         try:
             return CodecEnv(super().make(render=render), self.codec)
-        except PositronicError as error:
+        except FoundationError as error:
             raise GetiactionError(f"{self.gym_id} cannot be made: {error}") from error
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import configuronic as cfn
 
-from getiaction.text import printable
+from foundation.errors import UsageError
+from foundation.text import printable
 from positronic.cli.help import did_you_mean
-from positronic.errors import UsageError
 from positronic.vendors.lerobot.training import policy_fields
 
 __all__ = ["PolicyPreset", "act", "act_64px", "act_state", "registered"]

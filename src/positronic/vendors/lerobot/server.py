@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import configuronic as cfn
 
+from foundation.errors import UsageError
 from positronic.cli import run
 from positronic.codec import Codec
-from positronic.errors import UsageError
 from positronic.offboard.models.batching import Batching
 from positronic.offboard.models.model import Model
 from positronic.offboard.serving.ending import run_to_the_end

@@ -12,8 +12,8 @@ from typing import Any
 
 import configuronic as cfn
 
-from getiaction.signals import Stopped, StopSignals
-from positronic import storage
+from foundation import storage
+from foundation.stopping import Stopped, StopSignals
 from positronic.codec import Contract
 from positronic.vendors.lerobot import presets
 from positronic.vendors.lerobot.training import config_file

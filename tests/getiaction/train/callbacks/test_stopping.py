@@ -9,8 +9,8 @@ import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from getiaction.manifest import faults
-from getiaction.signals import Stopped, StopSignals
+from foundation.manifest import faults
+from foundation.stopping import Stopped, StopSignals
 from getiaction.train import NativeCheckpoint, NativeResume
 from getiaction.train.callbacks import StopOnSignal
 from tests.getiaction.train.small import Metrics, data, drift, policy, trainer

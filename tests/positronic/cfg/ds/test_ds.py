@@ -5,10 +5,11 @@ from typing import Any
 import configuronic as cfn
 import pytest
 
+from foundation.errors import UsageError
 from positronic import cli
 from positronic.cfg import ds
 from positronic.dataset import DatasetWriter
-from positronic.errors import DatasetError, UsageError
+from positronic.errors import DatasetError
 
 Show = Callable[..., str]
 

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from foundation.errors import UsageError
 from positronic.cfg.ds.split import masked
 from positronic.dataset import DatasetWriter, load_all_datasets
-from positronic.errors import DatasetError, UsageError
+from positronic.errors import DatasetError
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from positronic import storage
+from foundation import storage
 from positronic.dataset import LocalDataset
 from positronic.errors import ContractError
 from positronic.inference.comparison.contest import all_contests, dumps, regressions, summary_lines

@@ -6,17 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from positronic import geom, storage
+from foundation import storage
+from foundation.errors import StorageError, UsageError
+from positronic import geom
 from positronic.dataset import Dataset, DatasetWriter, Episode, LocalDataset
-from positronic.errors import (
-    DatasetError,
-    EpisodeError,
-    PositronicError,
-    ServerGone,
-    SessionError,
-    StorageError,
-    UsageError,
-)
+from positronic.errors import DatasetError, EpisodeError, PositronicError, ServerGone, SessionError
 from positronic.inference.open_loop.command import choose, mean_errors, open_loop
 from positronic.inference.open_loop.tracks import Track, compare, frame_rate
 

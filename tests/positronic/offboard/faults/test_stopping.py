@@ -9,7 +9,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from getiaction.signals import TWICE_S
+from foundation.stopping import TWICE_S
 from positronic.offboard import wire
 from tests.positronic.offboard.faults.process import ServerProcess, server_process
 from tests.positronic.offboard.faults.sockets import binary, open_session

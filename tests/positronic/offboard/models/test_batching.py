@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from positronic.errors import Busy, UsageError
+from foundation.errors import UsageError
+from positronic.errors import Busy
 from positronic.offboard.models.batching import Batcher, Batching, Predicted
 from tests.positronic.offboard.loops import ask, happens, in_loop, settle
 from tests.positronic.offboard.small_models import CountingPolicy

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from positronic.errors import Busy, CheckpointError, UsageError
+from foundation.errors import UsageError
+from positronic.errors import Busy, CheckpointError
 from positronic.offboard.models.batching import Batching
 from positronic.offboard.models.model import Model, UnfitModel
 from positronic.offboard.models.store import Lease, ModelStore

@@ -5,7 +5,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from getiaction.signals import TWICE_S
+from foundation.stopping import TWICE_S
 from positronic.offboard import wire
 from tests.positronic.offboard.process import process
 from tests.positronic.offboard.running import ask, get, raw, ready, receive, until_draining

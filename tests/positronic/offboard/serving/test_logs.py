@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from positronic.errors import UsageError
+from foundation.errors import UsageError
 from positronic.offboard.serving.logs import MAX_KINDS, SAME_LINES, SAME_LINES_S, configure, log
 
 logger = logging.getLogger("positronic.offboard.test")

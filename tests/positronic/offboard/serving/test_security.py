@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from positronic.errors import UsageError
+from foundation.errors import UsageError
 from positronic.offboard.serving.listen import resolve
 from positronic.offboard.serving.security import (
     authorised,

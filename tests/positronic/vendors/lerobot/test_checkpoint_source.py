@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from positronic import storage
+from foundation import storage
 from positronic.errors import CheckpointError, ContractError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.checkpoint_source import CheckpointSource

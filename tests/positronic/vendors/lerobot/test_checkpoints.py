@@ -8,7 +8,7 @@ import pytest
 from lerobot.utils.constants import IMAGENET_STATS
 from safetensors.numpy import load_file, save_file
 
-from positronic import storage
+from foundation import storage
 from positronic.codec import Codec, Contract
 from positronic.codec.base import older_form
 from positronic.errors import CheckpointError, ContractError, PositronicError

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from positronic import storage
+from foundation import storage
+from foundation.errors import UsageError
 from positronic.codec import Codec
-from positronic.errors import CheckpointError, CodecError, ContractError, UsageError
+from positronic.errors import CheckpointError, CodecError, ContractError
 from positronic.geom import pose_to_wire, quat_from_yaw, quat_mul
 from positronic.offboard.models.model import Model, ModelSession
 from positronic.policy import Policy, Session

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from positronic.errors import UsageError
+from foundation.errors import UsageError
 from positronic.vendors.lerobot.backends import choose_backend
 
 if TYPE_CHECKING:

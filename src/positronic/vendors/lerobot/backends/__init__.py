@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.errors import UsageError
 from positronic.codec import Contract
-from positronic.errors import UsageError
 from positronic.vendors.lerobot.checkpoints import Checkpoint
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field
 
-from getiaction.documents import Document, InvalidDocument, Reader, plain
-from getiaction.files import replace_text
+from foundation.documents import Document, InvalidDocument, Reader, plain
+from foundation.files import replace_text
 
 _READER = Reader(size=1 << 20, depth=8, values=10_000)
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse
 from safetensors.numpy import save_file
 
-from getiaction.documents import InvalidDocument, Reader
+from foundation.documents import InvalidDocument, Reader
 
 FILE_NAME = "examples.safetensors"
 COUNT = 4

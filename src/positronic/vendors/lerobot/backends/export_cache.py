@@ -17,12 +17,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foundation.files import open_lock
+from foundation.storage.s3.cache import cache_home
+from foundation.text import printable
 from getiaction.export.inference import InferenceModel
 from getiaction.export.manifest import FILES, FORMAT_VERSION, Manifest, sha256
-from getiaction.files import open_lock
 from getiaction.policies.safety import CONFIG
-from getiaction.storage.cache import cache_home
-from getiaction.text import printable
 from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.backends.exported import ExportedBackend
 from positronic.vendors.lerobot.checkpoints import WEIGHTS, Checkpoint

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from foundation.errors import FoundationError, MissingDependency, UsageError
 from getiaction.export.manifest import EXPORTABLE
 from getiaction.export.writers import NEEDS
-from positronic.errors import CheckpointError, MissingDependency, PositronicError, UsageError
+from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.backends import TOLERANCES, Backend
 from positronic.vendors.lerobot.backends.choice import Choice, processor
 from positronic.vendors.lerobot.backends.equality import Reference
@@ -119,7 +120,7 @@ class Selection:
             if found is not None and self._is_equal(found):
                 return found
             made = self._cache.make(backend, self._precision, anew=found is not None)
-        except PositronicError:
+        except FoundationError:
             raise
         except Exception as error:  # whatever torch's exporter and the runtimes raise
             raise CheckpointError(
@@ -142,7 +143,7 @@ class Selection:
         if choice is not None and choice.backend in ("torch", *names):
             try:
                 return self.torch() if choice.backend == "torch" else self.exported(choice.backend)
-            except PositronicError as error:
+            except FoundationError as error:
                 self._say(f"measuring again: {error}")
         chosen, choice = self._measured(names)
         choice.save(self._cache.places, conditions)
@@ -160,7 +161,7 @@ class Selection:
         for name in ("torch", *names):
             try:
                 sides[name] = self.torch() if name == "torch" else self.exported(name)
-            except PositronicError as error:
+            except FoundationError as error:
                 self._say(f"{name} is passed over: {error}")
         if not sides:
             raise CheckpointError(

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from foundation.errors import UsageError
 from getiaction.policies.safety import CONFIG, read_config
-from positronic.errors import CheckpointError, UsageError
+from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.backends import TOLERANCES
 from positronic.vendors.lerobot.checkpoints import Checkpoint
 

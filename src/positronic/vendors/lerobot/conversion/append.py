@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from getiaction.text import printable
-from positronic import storage
+from foundation import storage
+from foundation.errors import StorageError
+from foundation.text import printable
 from positronic.codec import Codec, Contract
 from positronic.dataset import Dataset
-from positronic.errors import ContractError, DatasetError, StorageError
+from positronic.errors import ContractError, DatasetError
 from positronic.vendors.lerobot.conversion import assembly, durable
 from positronic.vendors.lerobot.conversion.dataset_writer import LeRobotWriter
 from positronic.vendors.lerobot.conversion.encode_episode import EncodedEpisode, Recipe

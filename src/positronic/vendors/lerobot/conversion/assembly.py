@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from getiaction.documents import plain
+from foundation.documents import plain
+from foundation.progress import bar
 from positronic.codec import Codec, Contract
 from positronic.codec.base import Features
 from positronic.codec.contract import versions
 from positronic.dataset import Dataset
 from positronic.errors import DatasetError
-from positronic.progress import bar
 from positronic.source import commit
 from positronic.vendors.lerobot.conversion import durable, stored_episode
 from positronic.vendors.lerobot.conversion.encode_episode import EncodedEpisode, Recipe

@@ -7,7 +7,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from getiaction.files import replace_text, sync
+from foundation.files import replace_text, sync
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from getiaction.text import printable
+from foundation.text import printable
 from positronic.codec import Codec
 from positronic.dataset import Episode
 from positronic.dataset.conventions import GRIPS, Convention, adapted, grip_convention

@@ -6,10 +6,11 @@ it is. The two together may count opposite ways, and nothing would show it.
 
 from collections.abc import Sequence
 
+from foundation.errors import FoundationError, StorageError
 from positronic.codec import Codec
 from positronic.dataset import Dataset
 from positronic.dataset.conventions import grip_convention
-from positronic.errors import DatasetError, PositronicError, StorageError
+from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion.encode_episode import source_of
 from positronic.vendors.lerobot.conversion.provenance import Recording
 
@@ -57,6 +58,6 @@ def _told_apart(dataset: Dataset) -> tuple[list[str], int]:
                 stated += 1
         except StorageError:
             raise
-        except PositronicError:
+        except FoundationError:
             continue
     return silent, stated

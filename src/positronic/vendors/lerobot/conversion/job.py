@@ -22,12 +22,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from getiaction.documents import Document, Reader, plain
-from getiaction.files import lock_descriptor
+from foundation.documents import Document, Reader, plain
+from foundation.errors import FoundationError, StorageError
+from foundation.files import lock_descriptor
 from positronic.codec import Contract
 from positronic.codec.contract import versions
 from positronic.dataset import Dataset
-from positronic.errors import PositronicError, StorageError
 from positronic.vendors.lerobot.conversion import durable, stored_episode
 from positronic.vendors.lerobot.conversion.encode_episode import Recipe, source_of
 
@@ -105,7 +105,7 @@ def identity(dataset: Dataset, index: int) -> dict[str, Any]:
         return {"source": source_of(episode), "uid": episode.uid, "statics": digest}
     except StorageError:
         raise
-    except PositronicError:
+    except FoundationError:
         return {"source": f"episode {index}", "uid": None, "statics": None}
 
 
@@ -115,7 +115,7 @@ def _static_digest(dataset: Dataset, index: int) -> str | None:
         static = json.dumps(dict(dataset[index].static), sort_keys=True, default=repr)
     except StorageError:
         raise
-    except PositronicError:
+    except FoundationError:
         return None
     return hashlib.sha256(static.encode()).hexdigest()[:16]
 

@@ -3,10 +3,11 @@
 import hashlib
 from pathlib import Path
 
-from getiaction.storage import Location
-from getiaction.storage.cache import cache_home, place_of
-from positronic import storage
-from positronic.errors import DatasetError, StorageError
+from foundation import storage
+from foundation.errors import StorageError
+from foundation.storage.s3 import Location
+from foundation.storage.s3.cache import cache_home, place_of
+from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion import durable, provenance
 from positronic.vendors.lerobot.conversion.job import Workplace
 from positronic.vendors.lerobot.conversion.provenance import Provenance

@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from foundation.errors import StorageError, UsageError
 from positronic.codec import Codec
 from positronic.dataset import Dataset
 from positronic.dataset.subsets import share_of
-from positronic.errors import DatasetError, StorageError, UsageError
+from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion import assembly
 from positronic.vendors.lerobot.conversion.dataset_writer import LeRobotWriter
 from positronic.vendors.lerobot.conversion.encode_episode import EncodedEpisode, Recipe

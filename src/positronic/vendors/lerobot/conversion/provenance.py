@@ -12,8 +12,8 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import Field
 
+from foundation.documents import Document, Reader
 from getiaction.dataset_info import Count
-from getiaction.documents import Document, Reader
 from positronic.dataset.recorded import UNNAMED
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion.statistics import PixelCounts

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from positronic import storage
+from foundation import storage
+from foundation.errors import StorageError
 from positronic.codec import Contract
 from positronic.codec.contract import FILE_NAME, versions
-from positronic.errors import StorageError
 from positronic.vendors.lerobot.conversion import durable, totals
 from positronic.vendors.lerobot.conversion.output import Output, state_of
 from positronic.vendors.lerobot.conversion.provenance import NAME, Provenance

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
+from foundation.documents import Document, InvalidDocument, Reader, RelativeName, inside
 from getiaction.dataset_info import Count, as_statistics
-from getiaction.documents import Document, InvalidDocument, Reader, RelativeName, inside
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion import durable
 from positronic.vendors.lerobot.conversion.encode_episode import EncodedEpisode

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from getiaction.text import printable
+from foundation.text import printable
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion import statistics
 from positronic.vendors.lerobot.conversion.statistics import PixelCounts, Statistics

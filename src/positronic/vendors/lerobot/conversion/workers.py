@@ -10,11 +10,11 @@ from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 
+from foundation.errors import FoundationError, StorageError
+from foundation.worker_pool import worker_pool
 from positronic.dataset import Dataset
-from positronic.errors import PositronicError, StorageError
 from positronic.vendors.lerobot.conversion import stored_episode
 from positronic.vendors.lerobot.conversion.encode_episode import Recipe, encode_episode, source_of
-from positronic.worker_pool import worker_pool
 
 # The directory of an episode, or the source and the reason why it had to be refused.
 Outcome = Path | tuple[str, str]
@@ -126,7 +126,7 @@ def _alone(work: Work, index: int) -> Outcome:
 def _source(dataset: Dataset, index: int) -> str:
     try:
         return source_of(dataset[index])
-    except PositronicError:
+    except FoundationError:
         return f"episode {index}"
 
 
@@ -145,7 +145,7 @@ def _attempt(work: Work, index: int) -> Outcome:
         raise OSError(error.errno, error.strerror or str(error), error.filename) from error
     except StorageError:
         raise
-    except PositronicError as error:
+    except FoundationError as error:
         return source, str(error).removeprefix(f"episode {source}: ")
     except Exception as error:
         return source, f"{type(error).__name__}: {error}"

@@ -14,14 +14,14 @@ from typing import Any
 import configuronic as cfn
 import yaml
 
-from getiaction.documents import Reader
-from getiaction.text import printable
+from foundation import storage
+from foundation.documents import Reader
+from foundation.errors import FoundationError, UsageError
+from foundation.text import printable
 from positronic import codec as codecs
-from positronic import storage
 from positronic.cli.flags import Flags, parse_value
 from positronic.cli.help import did_you_mean, missing, parameters
 from positronic.codec import Codec
-from positronic.errors import PositronicError, UsageError
 from positronic.vendors.lerobot import codecs as our_codecs
 from positronic.vendors.lerobot import presets
 from positronic.vendors.lerobot.training import options
@@ -112,7 +112,7 @@ def apply(config: cfn.Config, document: Mapping[str, Any], file: str) -> cfn.Con
             continue  # printed before it was given
         try:
             config = config.override_data(**{name: _read_value(config, name, value)})
-        except PositronicError as error:
+        except FoundationError as error:
             raise UsageError(f"{file}: {error}") from error
         except cfn.ImportNotAllowedError as error:
             raise UsageError(f"{file}: {_foreign(error.key, error.value)}") from error

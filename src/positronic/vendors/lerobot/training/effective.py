@@ -14,8 +14,8 @@ from typing import Any
 import draccus
 from lerobot.configs import PreTrainedConfig
 
-from getiaction.documents import Document, plain
-from getiaction.files import replace_text
+from foundation.documents import Document, plain
+from foundation.files import replace_text
 from getiaction.policies.lerobot import policy_config
 from positronic.codec.contract import versions
 from positronic.source import commit

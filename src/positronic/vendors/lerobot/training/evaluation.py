@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from foundation.errors import UsageError
 from positronic import simulator
 from positronic.codec import Contract
-from positronic.errors import UsageError
 
 
 def gym(name: str, contract: Contract | None) -> Any:

@@ -5,9 +5,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from getiaction.text import printable
+from foundation.errors import UsageError
+from foundation.text import printable
 from positronic.codec import Contract
-from positronic.errors import UsageError
 from positronic.vendors.lerobot.training.options import Options
 from positronic.vendors.lerobot.training.run_directory import RunDirectory
 

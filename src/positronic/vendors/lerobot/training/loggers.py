@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from positronic.errors import MissingDependency
+from foundation.errors import MissingDependency
 from positronic.vendors.lerobot.training.job import in_first_process
 
 WANDB_PROJECT = "lerobot-train"

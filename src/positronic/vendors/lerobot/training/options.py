@@ -4,9 +4,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from foundation.errors import UsageError
 from positronic.cli.help import did_you_mean
 from positronic.codec import Codec
-from positronic.errors import UsageError
 from positronic.vendors.lerobot.codecs import require_codec
 from positronic.vendors.lerobot.presets import PolicyPreset
 

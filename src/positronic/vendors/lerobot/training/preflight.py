@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from foundation.documents import Reader
 from getiaction.dataset_info import DatasetInfo, Statistics, parse_statistics
-from getiaction.documents import Reader
 from getiaction.roots import require_dataset
 from positronic.codec import Codec, Contract, stats_digest
 from positronic.errors import ContractError

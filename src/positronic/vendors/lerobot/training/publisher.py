@@ -4,10 +4,9 @@ import shutil
 import threading
 from pathlib import Path
 
-from getiaction.errors import GetiactionError
-from getiaction.manifest import UNFINISHED
-from positronic import storage
-from positronic.errors import PositronicError
+from foundation import storage
+from foundation.errors import FoundationError
+from foundation.manifest import UNFINISHED
 from positronic.vendors.lerobot.training.config_file import FILE_NAME as CONFIG
 from positronic.vendors.lerobot.training.run_directory import CHECKPOINTS, LAST, say, sorted_steps
 
@@ -89,7 +88,7 @@ class Publisher:
             try:
                 self._publish_all()
                 self._failure = None
-            except (PositronicError, GetiactionError, OSError) as error:
+            except (FoundationError, OSError) as error:
                 self._failure = str(error)
                 again = "" if closing else "; trying again with the next checkpoint"
                 say(f"not published to {self.place}: {error}{again}")

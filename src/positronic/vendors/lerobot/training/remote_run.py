@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from getiaction.manifest import MANIFEST, remove_unfinished
-from getiaction.storage.cache import cache_home, place_of
-from getiaction.storage.patience import Garbled, NotThere, Overtaken
-from positronic import storage
-from positronic.errors import CheckpointError, StorageError
-from positronic.storage.uri import remote
+from foundation import storage
+from foundation.errors import NotFound, PreconditionFailed, StorageError
+from foundation.manifest import MANIFEST, remove_unfinished
+from foundation.storage.paths import remote
+from foundation.storage.s3.cache import cache_home, place_of
+from foundation.storage.s3.retry import ChecksumMismatch
+from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.training.config_file import FILE_NAME as CONFIG
 from positronic.vendors.lerobot.training.publisher import Publisher
 from positronic.vendors.lerobot.training.run_directory import (
@@ -202,7 +203,7 @@ def _claim() -> bytes:
 def _is_damage(error: BaseException | None) -> bool:
     """Whether what is there is at fault, not the way there."""
     while error is not None:
-        if isinstance(error, Garbled | NotThere | Overtaken):
+        if isinstance(error, ChecksumMismatch | NotFound | PreconditionFailed):
             return True
         error = error.__cause__
     return False

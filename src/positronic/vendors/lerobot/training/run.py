@@ -17,14 +17,14 @@ from lerobot.utils.random_utils import set_seed
 from lightning.pytorch import Callback
 from tqdm import tqdm
 
+from foundation.errors import UsageError
+from foundation.stopping import Stopped, StopSignals
 from getiaction.data import LeRobotDataModule
 from getiaction.data.frame_cache import CacheLimits
 from getiaction.policies.lerobot import LeRobotPolicy, policy_config
-from getiaction.signals import Stopped, StopSignals
 from getiaction.train import NativeCheckpoint, NativeResume, StepReport, Trainer, precision_of
 from getiaction.train.callbacks import GymEvaluation, StopOnSignal
 from positronic.codec import Contract
-from positronic.errors import UsageError
 from positronic.vendors.lerobot.backends import examples
 from positronic.vendors.lerobot.training.effective import keep, provenance, settings, sign
 from positronic.vendors.lerobot.training.evaluation import gym

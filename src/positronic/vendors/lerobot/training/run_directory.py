@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Self
 
-from getiaction.documents import InvalidDocument
-from getiaction.files import open_lock
-from getiaction.manifest import UNFINISHED, faults, remove_unfinished
+from foundation import storage
+from foundation.documents import InvalidDocument
+from foundation.errors import StorageError
+from foundation.files import open_lock
+from foundation.manifest import UNFINISHED, faults, remove_unfinished
+from foundation.text import printable
 from getiaction.policies.finite import first_non_finite
-from getiaction.text import printable
-from positronic import storage
-from positronic.errors import CheckpointError, StorageError
+from positronic.errors import CheckpointError
 
 CHECKPOINTS, LAST = "checkpoints", "last"
 DAMAGED = ".damaged-"

@@ -8,10 +8,10 @@ import draccus
 from lerobot.configs import PreTrainedConfig
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 
+from foundation.documents import Document, Reader, plain
+from foundation.text import printable
 from getiaction.data import DataModule
 from getiaction.data.splits import held_out_natively
-from getiaction.documents import Document, Reader, plain
-from getiaction.text import printable
 from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.training import config_file
 from positronic.vendors.lerobot.training.job import TrainingJob

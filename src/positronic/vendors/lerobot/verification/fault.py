@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from getiaction.text import printable
+from foundation.text import printable
 
 REPAIR = "statistics"  # what `verify --repair` mends
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import configuronic as cfn
 
-from getiaction.documents import Document
-from getiaction.text import printable
-from positronic import storage
+from foundation import storage
+from foundation.documents import Document
+from foundation.text import printable
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion.output import Output
 from positronic.vendors.lerobot.conversion.provenance import NAME, Provenance

@@ -11,7 +11,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from getiaction.arrow import as_numpy
+from foundation.arrow import as_numpy
+from foundation.documents import InvalidDocument, Reader, inside
+from foundation.tables import open_table
+from foundation.text import printable
 from getiaction.dataset_info import (
     DatasetInfo,
     Statistics,
@@ -19,9 +22,6 @@ from getiaction.dataset_info import (
     parse_info,
     parse_statistics,
 )
-from getiaction.documents import InvalidDocument, Reader, inside
-from getiaction.tables import open_table
-from getiaction.text import printable
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot.verification.fault import first_of
 

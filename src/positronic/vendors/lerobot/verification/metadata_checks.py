@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from foundation.documents import InvalidDocument, inside, plain
+from foundation.text import printable
 from getiaction.dataset_info import Statistics
-from getiaction.documents import InvalidDocument, inside, plain
-from getiaction.text import printable
 from positronic.codec import Contract, stats_digest
 from positronic.codec.contract import FILE_NAME
 from positronic.errors import ContractError, DatasetError

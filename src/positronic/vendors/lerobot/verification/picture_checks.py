@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.documents import inside
+from foundation.tables import open_table
 from getiaction.dataset_info import Statistics
-from getiaction.documents import inside
-from getiaction.tables import open_table
 from positronic.vendors.lerobot.conversion import statistics
 from positronic.vendors.lerobot.verification import statistics_checks
 from positronic.vendors.lerobot.verification.fault import Fault

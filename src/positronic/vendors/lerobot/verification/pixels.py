@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from getiaction.documents import inside
-from getiaction.tables import open_table
+from foundation.documents import inside
+from foundation.progress import bar
+from foundation.tables import open_table
 from positronic.errors import DatasetError
-from positronic.progress import bar
 from positronic.vendors.lerobot.conversion.statistics import ImageStatistics
 from positronic.vendors.lerobot.verification.layout import Episode, Info, one_line, size_of
 from positronic.vendors.lerobot.verification.picture_checks import UNDECODABLE, picture

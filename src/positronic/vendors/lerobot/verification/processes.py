@@ -6,8 +6,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
-from positronic.errors import DatasetError, UsageError
-from positronic.worker_pool import worker_pool
+from foundation.errors import UsageError
+from foundation.worker_pool import worker_pool
+from positronic.errors import DatasetError
 
 type RunAll = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from foundation.text import printable
 from getiaction.dataset_info import Statistics
-from getiaction.text import printable
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion import totals
 from positronic.vendors.lerobot.conversion.provenance import Provenance

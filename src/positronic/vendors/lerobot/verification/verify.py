@@ -9,10 +9,11 @@ from typing import Protocol
 
 import configuronic as cfn
 
+from foundation import storage
+from foundation.errors import UsageError
+from foundation.progress import bar
 from getiaction.dataset_info import Statistics
-from positronic import storage
-from positronic.errors import DatasetError, UsageError
-from positronic.progress import bar
+from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion.output import Output
 from positronic.vendors.lerobot.conversion.repair import repair_statistics
 from positronic.vendors.lerobot.verification import (

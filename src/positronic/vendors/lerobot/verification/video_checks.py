@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from getiaction.documents import InvalidDocument, inside
+from foundation.documents import InvalidDocument, inside
 from positronic.vendors.lerobot.conversion import statistics
 from positronic.vendors.lerobot.verification import statistics_checks
 from positronic.vendors.lerobot.verification.fault import Fault, first_of

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from foundation.errors import UsageError
 from positronic.codec import Codec
-from positronic.errors import UsageError
 from positronic.offboard.models.model import Model, ModelSession
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.acting import Request

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from getiaction.manifest import faults
+from foundation.manifest import faults
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.backends import examples
 from positronic.vendors.lerobot.checkpoints import CheckpointDirectory

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from getiaction.manifest import faults, seal
+from foundation.manifest import faults, seal
 from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.backends import choose_backend
 from positronic.vendors.lerobot.backends.choice import Choice

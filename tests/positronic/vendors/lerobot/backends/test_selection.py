@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from positronic.errors import CheckpointError, MissingDependency, UsageError
+from foundation.errors import MissingDependency, UsageError
+from positronic.errors import CheckpointError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.backends import examples, require_options
 from positronic.vendors.lerobot.backends.equality import Reference

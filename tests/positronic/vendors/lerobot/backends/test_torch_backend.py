@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from positronic.errors import CheckpointError, UsageError
+from foundation.errors import UsageError
+from positronic.errors import CheckpointError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.backends.torch_backend import TorchBackend
 from positronic.vendors.lerobot.checkpoints import Checkpoint, CheckpointDirectory

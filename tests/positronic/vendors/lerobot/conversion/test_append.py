@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from positronic import cli, storage
+from foundation import storage
+from foundation.errors import StorageError
+from positronic import cli
 from positronic.codec import Codec, Contract, stats_digest
 from positronic.dataset import Dataset, LocalDataset
-from positronic.errors import ContractError, DatasetError, StorageError
+from positronic.errors import ContractError, DatasetError
 from positronic.source import commit
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion import durable

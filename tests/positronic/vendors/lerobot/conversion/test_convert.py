@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from foundation.errors import StorageError, UsageError
 from positronic import cli
 from positronic.codec import Codec, Contract, stats_digest
 from positronic.dataset import DatasetWriter, LocalDataset
-from positronic.errors import DatasetError, StorageError, UsageError
+from positronic.errors import DatasetError
 from positronic.source import commit
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from foundation.errors import StorageError
 from positronic.dataset import LocalDataset
-from positronic.errors import DatasetError, PositronicError, StorageError
+from positronic.errors import DatasetError, PositronicError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion import job, stored_episode
 from positronic.vendors.lerobot.conversion.append import append_dataset

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from foundation.worker_pool import worker_pool
 from positronic.dataset import LocalDataset
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion.encode_episode import Recipe
 from positronic.vendors.lerobot.conversion.encoders import ENCODERS, VCODECS
 from positronic.vendors.lerobot.conversion.workers import encoding
-from positronic.worker_pool import worker_pool
 from tests.positronic.vendors.lerobot.raw import FPS, record
 
 HEAVY = ("torch", "lerobot", "pandas", "scipy", "datasets", "boto3", "mujoco", "lightning", "tqdm")

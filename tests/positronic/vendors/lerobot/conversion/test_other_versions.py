@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
+from foundation.errors import StorageError
 from positronic.codec import FlipGrip
 from positronic.dataset import Dataset, LocalDataset
 from positronic.dataset.conventions import OPEN_0, Declared
 from positronic.dataset.dataset import ConcatDataset
 from positronic.dataset.subsets import where
 from positronic.dataset.transforms import DerivedDataset
-from positronic.errors import DatasetError, StorageError
+from positronic.errors import DatasetError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion import assembly
 from positronic.vendors.lerobot.conversion.append import append_dataset

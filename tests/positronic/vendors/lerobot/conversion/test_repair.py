@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from positronic import cli, storage
+from foundation import storage
+from foundation.errors import StorageError
+from positronic import cli
 from positronic.codec import Contract
 from positronic.dataset import LocalDataset
-from positronic.errors import ContractError, StorageError
+from positronic.errors import ContractError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion import durable
 from positronic.vendors.lerobot.conversion.append import append_dataset

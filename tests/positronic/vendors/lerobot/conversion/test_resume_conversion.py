@@ -14,10 +14,11 @@ from typing import Any, override
 import psutil
 import pytest
 
-from positronic import cli, storage
+from foundation import storage
+from foundation.errors import StorageError
+from positronic import cli
 from positronic.codec import Codec
 from positronic.dataset import Dataset, Episode, LocalDataset
-from positronic.errors import StorageError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion import assembly
 from positronic.vendors.lerobot.conversion.dataset_writer import LeRobotWriter

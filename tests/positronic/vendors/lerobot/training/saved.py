@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from getiaction.manifest import seal
+from foundation.manifest import seal
 
 
 def save(run_path: Path, step: int, content: str = "weights") -> Path:

@@ -13,8 +13,9 @@ import pytest
 import yaml
 from safetensors.numpy import load_file, save_file
 
-from getiaction.manifest import seal
-from positronic.errors import CheckpointError, PositronicError, UsageError
+from foundation.errors import UsageError
+from foundation.manifest import seal
+from positronic.errors import CheckpointError, PositronicError
 from positronic.vendors.lerobot.train import train
 from positronic.vendors.lerobot.training import config_file, same_run
 from positronic.vendors.lerobot.training.run_directory import run_directory

@@ -9,8 +9,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
+from foundation.errors import UsageError
 from getiaction.train import Trainer
-from positronic.errors import UsageError
 from positronic.vendors.lerobot.presets import act_state
 from positronic.vendors.lerobot.training.job import across_processes, in_first_process, machines
 from positronic.vendors.lerobot.training.loggers import finish

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from getiaction.manifest import faults
-from positronic import storage
-from positronic.errors import CheckpointError, StorageError
+from foundation import storage
+from foundation.errors import StorageError
+from foundation.manifest import faults
+from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.training.remote_run import RUN, RemoteRunDirectory
 from positronic.vendors.lerobot.training.run_directory import run_directory
 from tests.positronic.vendors.lerobot.training.saved import damage, save, weights
@@ -206,7 +207,7 @@ def test_no_run(s3: Any) -> None:
 def test_a_connection_that_fails_is_no_damage(
     begun: Path, tmp_path: Path, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("getiaction.storage.patience.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("foundation.storage.s3.retry.FIRST_PAUSE_S", 0.001)
     lose_the_cache(tmp_path)
     faulty.status(503, method="GET", path="model.safetensors", times=100)
     with pytest.raises(StorageError, match="000020.*503"):
@@ -219,7 +220,7 @@ def test_failures_are_told_and_made_good_at_the_next_save(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("getiaction.storage.patience.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("foundation.storage.s3.retry.FIRST_PAUSE_S", 0.001)
     with the_run() as run:
         run.resume()
         with run.publishing():
@@ -245,7 +246,7 @@ def test_what_could_not_be_published_is_kept_and_published_first(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("getiaction.storage.patience.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("foundation.storage.s3.retry.FIRST_PAUSE_S", 0.001)
     with the_run() as run:
         run.resume()
         faulty.status(503, method="PUT", path="0000", times=1000)
@@ -264,7 +265,7 @@ def test_what_could_not_be_published_is_kept_and_published_first(
 def test_an_unfinished_publication_is_completed_or_passed_over(
     begun: Path, tmp_path: Path, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("getiaction.storage.patience.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("foundation.storage.s3.retry.FIRST_PAUSE_S", 0.001)
     with the_run() as run:
         run.resume()
         faulty.status(503, method="PUT", path="training_step.json", times=1000)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from getiaction.manifest import MANIFEST, faults
-from positronic.errors import CheckpointError, StorageError
+from foundation.errors import StorageError
+from foundation.manifest import MANIFEST, faults
+from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.training.run_directory import RunDirectory, run_directory
 from tests.positronic.vendors.lerobot.training.saved import damage, save, weights
 from tests.waiting import line_of

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from getiaction.manifest import faults
+from foundation import storage
+from foundation.manifest import faults
 from getiaction.train import StepReport
-from positronic import storage
 from positronic.vendors.lerobot.train import status
 from tests.positronic.vendors.lerobot.small_dataset import write_dataset
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from positronic import cli, storage
+from foundation import storage
+from positronic import cli
 from positronic.dataset import LocalDataset
 from positronic.source import commit
 from positronic.vendors.lerobot import codecs

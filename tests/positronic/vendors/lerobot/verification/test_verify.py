@@ -256,7 +256,7 @@ def test_the_command(dataset: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_s3(dataset: Path, s3: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    from positronic import storage
+    from foundation import storage
 
     storage.publish(dataset, "s3://bucket/datasets/one")
     capfd.readouterr()

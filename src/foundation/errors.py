@@ -1,0 +1,53 @@
+"""Errors of storage and documents, and the base of all that these packages raise on purpose.
+
+Every message is one line for a person: what was wrong, what was expected, how to mend it.
+
+::
+
+    FoundationError
+    ├── UsageError               a command line that makes no sense
+    ├── MissingDependency        an optional extra or a system library is not installed
+    ├── InvalidDocument          content of a file that somebody else wrote (foundation.documents)
+    ├── StorageError             a path or an object that cannot be read or written
+    │   ├── NotFound             nothing is there
+    │   ├── Forbidden            the credentials do not allow it
+    │   └── PreconditionFailed   somebody else has changed it meanwhile
+    ├── GetiactionError          a configuration, dataset or policy (getiaction.errors)
+    └── PositronicError          everything of robots (positronic.errors)
+"""
+
+
+class FoundationError(Exception):
+    """Base of every error that is raised on purpose; its message is one line for a person."""
+
+
+class UsageError(FoundationError):
+    """A flag or argument that makes no sense."""
+
+
+class MissingDependency(FoundationError):
+    """An optional extra or a system library is not installed; the message says how to get it."""
+
+
+class StorageError(FoundationError):
+    """A path or an object in S3 that does not exist, exists already, or cannot be used."""
+
+
+class NotFound(StorageError):
+    """Nothing is at that address."""
+
+
+class Forbidden(StorageError):
+    """The credentials do not allow it."""
+
+
+class PreconditionFailed(StorageError):
+    """Somebody else has changed it since it was read."""
+
+
+def missing_package(package: str, extra: str) -> str:
+    """Return what to do where ``package``, which ``extra`` of the distribution brings, is not."""
+    return (
+        f"this needs the package {package!r}, which is not installed; install the extra that brings"
+        f" it: positronic-lightning[{extra}], in a checkout by `make` or `uv run --extra {extra}`"
+    )

@@ -1,0 +1,106 @@
+"""What a directory must hold to be whole: the size and digest of each of its files, in one of them.
+
+It is made under a name that no reader takes, gets its manifest last, and is renamed to its place.
+Whoever reads it later, on whatever machine, can prove that nothing is missing or has changed.
+"""
+
+import hashlib
+import json
+import shutil
+import stat
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+from pydantic import Field
+
+from foundation.documents import Document, InvalidDocument, Reader, RelativeName, inside
+from foundation.files import sync
+
+MANIFEST = "manifest.json"
+UNFINISHED = ".unfinished-"
+
+
+class _Entry(TypedDict):
+    size: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Sealed(Document):
+    files: dict[RelativeName, _Entry]
+
+
+_READER = Reader(mend="restore it from a copy, or use another one")
+
+
+def seal(directory: Path) -> None:
+    """Write the manifest of ``directory``, and see that everything in it has reached the disk."""
+    files = {name: _entry(path) for name, path in _files(directory).items()}
+    document = json.dumps({"files": files}, indent=2) + "\n"
+    (directory / MANIFEST).write_text(document, encoding="utf-8")
+    for path in [*directory.rglob("*"), directory]:
+        sync(path)
+
+
+def faults(directory: Path) -> list[str]:
+    """Say what is wrong with ``directory``, a line a file; nothing if it is whole.
+
+    Files that the manifest does not name are nobody's concern.
+    """
+    try:
+        content = _READER.read(directory / MANIFEST)
+        wanted = _READER.parse_json(content, _Sealed, MANIFEST).files
+    except FileNotFoundError:
+        return [f"it has no {MANIFEST}"]
+    except OSError as error:
+        return [f"its {MANIFEST} is not readable ({error.strerror})"]
+    except InvalidDocument as error:
+        return [f"its {MANIFEST} is not readable: {error}"]
+    return [
+        fault
+        for name, entry in sorted(wanted.items())
+        if (fault := _fault(directory, name, entry["size"], entry["sha256"]))
+    ]
+
+
+def remove_unfinished(parent: Path) -> None:
+    """Delete what killed processes left behind in ``parent``."""
+    for path in parent.glob(f"{UNFINISHED}*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _fault(directory: Path, name: str, size: int, digest: str) -> str | None:
+    try:
+        path = inside(directory, name)
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            return f"{name} is no regular file"
+        if found.st_size != size:
+            return f"{name} has {found.st_size} bytes instead of {size}"
+        if _digest(path) != digest:
+            return f"{name} does not have the digest that it was saved with"
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except InvalidDocument as error:
+        return str(error)
+    except OSError as error:
+        return f"{name} is not readable ({error.strerror})"
+    return None
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    paths = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    named = {path.relative_to(directory).as_posix(): path for path in paths}
+    named.pop(MANIFEST, None)
+    return named
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": _digest(path)}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

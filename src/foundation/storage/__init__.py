@@ -1,0 +1,34 @@
+"""One rule for paths: a local path, ``~``, or ``s3://bucket/key``.
+
+``s3://PROFILE@bucket/key`` names a profile of :mod:`foundation.storage.s3.profiles`; endpoint,
+region and credentials otherwise come from the usual ``AWS_...`` variables.
+Every function raises ``StorageError`` when it fails.
+"""
+
+from foundation.storage.listing import Entry, children, exists, is_whole, listing, version
+from foundation.storage.outbox import output_directory
+from foundation.storage.paths import is_remote, join, local
+from foundation.storage.reading import fetch, fetch_file, read_bytes
+from foundation.storage.tree import Tree
+from foundation.storage.writing import publish, remove, require_writable, write_bytes
+
+__all__ = [
+    "Entry",
+    "Tree",
+    "children",
+    "exists",
+    "fetch",
+    "fetch_file",
+    "is_remote",
+    "is_whole",
+    "join",
+    "listing",
+    "local",
+    "output_directory",
+    "publish",
+    "read_bytes",
+    "remove",
+    "require_writable",
+    "version",
+    "write_bytes",
+]

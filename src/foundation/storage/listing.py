@@ -1,0 +1,78 @@
+"""What is where, without reading it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from foundation.errors import NotFound, StorageError
+from foundation.storage.paths import is_remote, local, remote, translated
+from foundation.storage.s3 import list_children, read_manifest, take_snapshot
+from foundation.storage.s3.manifest import MANIFEST, STAGED
+from foundation.storage.s3.objects import head, list_objects
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file: its size in bytes, and its SHA-256 where what published it has noted that."""
+
+    size: int
+    sha256: str | None = None
+
+
+@translated()
+def exists(uri: str | Path) -> bool:
+    """Whether there is a file or a directory of that name, also an unfinished one."""
+    if not is_remote(uri):
+        return local(uri).exists()
+    location = remote(uri)
+    return head(location) is not None or bool(list_objects(location, at_most=1))
+
+
+@translated()
+def is_whole(uri: str | Path) -> bool:
+    """Whether something is there that can be read: not one whose publication was stopped."""
+    manifest = read_manifest(remote(uri)) if is_remote(uri) else None
+    return exists(uri) if manifest is None else manifest.whole
+
+
+@translated()
+def listing(uri: str | Path) -> dict[str, Entry]:
+    """Return the files of a directory, by name below it; empty where there is nothing.
+
+    What was published is listed as its manifest has it, else by what is there.
+
+    Raises:
+        StorageError: its publication was stopped, or it cannot be listed.
+    """
+    if is_remote(uri):
+        try:
+            snapshot = take_snapshot(remote(uri))
+        except NotFound:
+            return {}
+        return {name: Entry(file.size, file.stored.sha256) for name, file in snapshot.files.items()}
+    directory = local(uri)
+    if directory.exists() and not directory.is_dir():
+        raise StorageError(f"{directory} is a file; expected a directory")
+    return {
+        path.relative_to(directory).as_posix(): Entry(path.stat().st_size)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+@translated()
+def version(uri: str | Path) -> str:
+    """Return what is another as soon as any file of a directory in S3 is another.
+
+    Raises:
+        StorageError: nothing is there, its publication was stopped, or it cannot be listed.
+    """
+    return take_snapshot(remote(uri)).version
+
+
+@translated()
+def children(uri: str | Path) -> list[str]:
+    """Return the names one level below a directory, sorted; none where there is nothing."""
+    if is_remote(uri):
+        return [name for name in list_children(remote(uri)) if name not in (MANIFEST, STAGED)]
+    directory = local(uri)
+    return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []

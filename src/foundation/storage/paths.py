@@ -1,0 +1,72 @@
+"""What a path means: which are in S3, which are local, and which are neither."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from foundation.documents import InvalidDocument
+from foundation.errors import StorageError
+from foundation.storage.s3 import SCHEME, Location
+from foundation.writable import describe
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise what goes wrong on the disk, and what a document lacks, as ``StorageError``."""
+    try:
+        yield
+    except InvalidDocument as error:
+        raise StorageError(str(error)) from error
+    except OSError as error:
+        raise StorageError(describe(error)) from error
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether a path is in S3."""
+    # Path("s3://bucket") has lost a slash.
+    return str(path).startswith("s3:/")
+
+
+def remote(path: str | Path) -> Location:
+    """Read a path in S3.
+
+    Raises:
+        StorageError: it is none.
+    """
+    with translated():
+        return Location.parse(SCHEME + str(path).removeprefix("s3:").lstrip("/"))
+
+
+def local(path: str | Path) -> Path:
+    """Return a local path, absolute, with ``~`` as the home directory.
+
+    Raises:
+        StorageError: it is empty, or an address of another kind.
+    """
+    if is_remote(path):
+        raise StorageError(f"{path} is in S3; expected a local path")
+    if not str(path).strip():
+        raise StorageError("a path is empty; expected a directory, or '.' for this one")
+    if "://" in str(path):
+        raise StorageError(
+            f"{path} is no place for data; expected a local path or {SCHEME}bucket/key"
+        )
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise StorageError(f"{path}: {error}") from error
+
+
+@translated()
+def join(base: str | Path, *parts: str) -> str:
+    """Return the path of something below ``base``, which is in S3 or local.
+
+    Raises:
+        StorageError: one of the parts means nothing in S3, such as ``..``.
+    """
+    if not is_remote(base):
+        return str(local(base).joinpath(*parts))
+    location = remote(base)
+    for part in parts:
+        location = location / part.strip("/")
+    return str(location)

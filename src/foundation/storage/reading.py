@@ -1,0 +1,72 @@
+"""Read what is in S3 as if it were local."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from foundation.documents import Reader
+from foundation.errors import StorageError
+from foundation.storage import s3
+from foundation.storage.paths import is_remote, local, remote, translated
+from foundation.storage.s3 import objects
+
+_SMALL = Reader(error=StorageError, mend="expected a small file", size=256 << 20)
+
+
+@translated()
+def fetch(
+    uri: str | Path, *, only: Callable[[str], bool] | None = None, required: str | None = None
+) -> Path:
+    """Return a local directory with what is at ``uri``.
+
+    From S3, what is not in the cache yet is fetched, each file verified by its digest; all are of
+    one version, and stay for as long as this process lives. A local directory comes back as it is.
+
+    Args:
+        uri: A directory, local or in S3.
+        only: Whether a name below it is wanted; others may be there as well. None for all.
+        required: A name below it, without which it is refused.
+
+    Raises:
+        StorageError: nothing is there, or not ``required``; its publication was stopped; it cannot
+            be read.
+    """
+    if is_remote(uri):
+        return s3.fetch(str(remote(uri)), only=only, required=required)
+    directory = local(uri)
+    if directory.is_file():
+        raise StorageError(f"{directory} is a file; expected a directory")
+    if not directory.is_dir():
+        raise StorageError(f"there is no directory {directory}")
+    if required is not None and not (directory / required).is_file():
+        raise StorageError(f"{directory} has no {required}")
+    return directory
+
+
+@translated()
+def fetch_file(uri: str | Path) -> Path:
+    """Return a local copy of the file at ``uri``; a local file comes back as it is.
+
+    Raises:
+        StorageError: there is none, or it cannot be read.
+    """
+    if is_remote(uri):
+        return s3.fetch_file(str(remote(uri)))
+    path = local(uri)
+    if not path.is_file():
+        raise StorageError(f"there is no file {path}")
+    return path
+
+
+@translated()
+def read_bytes(uri: str | Path) -> bytes:
+    """Return the content of a small file, of up to 256 MiB.
+
+    Raises:
+        StorageError: there is none, it is larger, or it cannot be read.
+    """
+    if not is_remote(uri):
+        return _SMALL.read(fetch_file(uri))
+    found = objects.read(remote(uri), at_most=_SMALL.size)
+    if found is None:
+        raise StorageError(f"there is no file {uri}")
+    return found[0]

@@ -1,0 +1,81 @@
+"""What lies below an address in S3, listed once; the files come as they are asked for.
+
+For datasets of which a program wants this file now and that one later: nothing is listed again,
+and each part of a tree is fetched by itself, so that processes work on several at once.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Self
+
+from foundation.storage.paths import remote, translated
+from foundation.storage.s3.cache import let_go
+from foundation.storage.s3.location import Location
+from foundation.storage.s3.mirror import Mirror
+from foundation.storage.s3.snapshot import File, Snapshot, take_snapshot
+
+# Parts that are kept from being given up; each takes an open file, of which there are 1024.
+HELD = 64
+
+_held: "OrderedDict[Path, None]" = OrderedDict()
+_lock = threading.Lock()
+
+
+class Tree:
+    """Files below an address as they were when it was listed. It may be pickled."""
+
+    def __init__(self, location: Location, files: Mapping[str, File]) -> None:
+        self._snapshot = Snapshot(location, dict(files), False)
+        self._directory: Path | None = None
+
+    @classmethod
+    @translated()
+    def at(cls, uri: str) -> Self:
+        """List what is there now, by its manifest if it was published.
+
+        Raises:
+            StorageError: nothing is, its publication was stopped, or it cannot be read.
+        """
+        snapshot = take_snapshot(remote(uri))
+        return cls(snapshot.location, snapshot.files)
+
+    @property
+    def uri(self) -> str:
+        """The address."""
+        return str(self._snapshot.location)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes by name below the address."""
+        return {name: file.size for name, file in self._snapshot.files.items()}
+
+    def part(self, directory: str, names: Iterable[str]) -> Self:
+        """The files ``names`` of ``directory`` as a tree of their own."""
+        location = self._snapshot.location
+        prefix = f"{directory}/" if directory else ""
+        files = {name: self._snapshot.files[prefix + name] for name in names}
+        return type(self)(location / directory if directory else location, files)
+
+    @translated()
+    def fetch(self, names: Iterable[str]) -> Path:
+        """Return a local directory that has these files, fetching what is not in the cache.
+
+        It may be given up once this process has fetched from ``HELD`` other parts.
+
+        Raises:
+            StorageError: one cannot be read, or is not any more what it was.
+        """
+        names = list(names)
+        # What is there is whole and of this version: it need not be looked up in the cache.
+        if self._directory and all((self._directory / name).is_file() for name in names):
+            return self._directory
+        mirror = Mirror(self._snapshot)
+        self._directory = directory = mirror.fetch(names)
+        with _lock:
+            _held[mirror.version] = None
+            _held.move_to_end(mirror.version)
+            while len(_held) > HELD:
+                let_go(_held.popitem(last=False)[0])
+        return directory

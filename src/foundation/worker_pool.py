@@ -1,0 +1,140 @@
+"""Worker processes that end when they should, however often someone presses Ctrl-C.
+
+What is said of Ctrl-C here holds for SIGTERM and SIGHUP, too, where they interrupt this process.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from types import FrameType
+from typing import Any
+
+from foundation.stopping import SIGNALS, interrupt, leave_lost_streams
+
+# Terminals, `timeout` and impatient people send SIGINT several times in a row.
+SAME_INTERRUPT_S = 1.0
+
+
+@contextmanager
+def worker_pool(
+    workers: int, initializer: Callable[..., None], *initargs: Any
+) -> Iterator[ProcessPoolExecutor]:
+    """Give a pool of spawned processes; on leaving, wait for what they have begun.
+
+    The first signal raises KeyboardInterrupt, as ever. Later ones must not interrupt the waiting,
+    or the executor would leave its processes behind and the program would hang when it exits; after
+    ``SAME_INTERRUPT_S`` seconds they kill the workers instead, unless it is a SIGHUP, of which a
+    closed terminal sends several.
+    """
+    # Spawned, not forked: the parent may hold the threads of torch or of a renderer.
+    pool = _Pool(
+        workers,
+        multiprocessing.get_context("spawn"),
+        initializer=_start,
+        initargs=(initializer, *initargs),
+    )
+    with _one_interrupt(pool):
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """Set environment variables that are not set yet, for the time of the block.
+
+    Child processes inherit them, in time for every library that they load.
+    """
+    added = [name for name in values if name not in os.environ]
+    os.environ.update({name: values[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+class _Pool(ProcessPoolExecutor):
+    """Begins its processes with signals blocked, which would end them while they import.
+
+    Attributes:
+        is_beginning: whether it may be beginning one, which must not be interrupted half-way.
+        interrupted_by: the signal that came meanwhile.
+    """
+
+    is_beginning = False
+    interrupted_by: int | None = None
+
+    def submit[T](self, step: Callable[..., T], /, *args: Any, **more: Any) -> Future[T]:
+        # It lets the signals through that it finds blocked when it begins its own process.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        self.is_beginning = True
+        try:
+            submitted = super().submit(step, *args, **more)
+        finally:
+            self.is_beginning = False
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if self.interrupted_by is not None:
+            raise KeyboardInterrupt(self.interrupted_by)
+        return submitted
+
+
+def _start(initializer: Callable[..., None], *initargs: Any) -> None:
+    # Those of a terminal reach the whole group; the parent decides, the workers finish what they
+    # have begun. SIGTERM stays: by it the executor ends the others when one has died.
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    initializer(*initargs)  # may take signals itself
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _end_with_parent() -> None:
+    # A parent that is killed tells nobody, and the pool's queue would wait for ever.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+@contextmanager
+def _one_interrupt(pool: _Pool) -> Iterator[None]:
+    before = {
+        signum: handler
+        for signum in SIGNALS
+        # Whoever has changed them, be it the shell with `&`, has said what they are to do.
+        if (handler := signal.getsignal(signum)) in (signal.default_int_handler, interrupt)
+    }
+    if not before or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    first: float | None = None
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        if first is None:
+            first = time.monotonic()
+            if pool.is_beginning:  # another thread has taken it, though this one does not now
+                leave_lost_streams()
+                pool.interrupted_by = number
+                return
+            interrupt(number, frame)
+        if number != signal.SIGHUP and time.monotonic() - first > SAME_INTERRUPT_S:
+            for child in multiprocessing.active_children():
+                child.kill()
+
+    for signum in before:
+        signal.signal(signum, on_signal)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

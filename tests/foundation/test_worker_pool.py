@@ -1,0 +1,41 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.waiting import line_of
+
+WORKING = """
+import os, subprocess, sys
+from foundation.stopping import interrupt_at_every_signal
+from foundation.worker_pool import worker_pool
+interrupt_at_every_signal()
+try:
+    with worker_pool(1, os.getpid) as pool:
+        pool.submit(os.getpid).result()
+        work = 'echo begun; sleep 1; touch "$0"'
+        pool.submit(subprocess.run, ["sh", "-c", work, sys.argv[1]]).result()
+except KeyboardInterrupt as error:
+    print("interrupted by", *map(int, error.args or [2]))
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_waits_for_what_workers_have_begun(tmp_path: Path, signum: signal.Signals) -> None:
+    command = [sys.executable, "-c", WORKING, str(tmp_path / "done")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as program:
+        assert program.stdout is not None
+        try:
+            assert line_of(program.stdout, "the work to begin") == "begun\n"
+            # A terminal tells all processes; `kill` and `docker stop` only the first.
+            (os.kill if signum == signal.SIGTERM else os.killpg)(program.pid, signum)
+            rest, _ = program.communicate(timeout=60)
+        finally:
+            program.kill()
+    assert rest == f"interrupted by {int(signum)}\n"
+    assert (tmp_path / "done").exists()
