@@ -23,10 +23,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 from serving_models import KINDS, Kind, observation, save
 
-from positronic.vendors.lerobot.backends import Backend, choose_backend
-from positronic.vendors.lerobot.backends.equality import Reference
-from positronic.vendors.lerobot.backends.torch_backend import TorchBackend
-from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
+from positronic.vendors.lerobot.serving.backends.base import Backend
+from positronic.vendors.lerobot.serving.backends.equality import Reference
+from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBackend
+from positronic.vendors.lerobot.serving.checkpoints import CheckpointDirectory
+from positronic.vendors.lerobot.serving.choosing import choose_backend
 
 SIDES = {
     "torch": ("torch", "float32"),

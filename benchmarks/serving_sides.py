@@ -154,8 +154,8 @@ def bare(job: dict[str, Any]) -> None:
     import torch
     from lerobot.policies.utils import prepare_observation_for_inference
 
-    from positronic.vendors.lerobot.backends.torch_backend import TorchBackend
-    from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
+    from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBackend
+    from positronic.vendors.lerobot.serving.checkpoints import CheckpointDirectory
 
     directory = CheckpointDirectory(job["run"])
     checkpoint = directory.checkpoint(directory.resolve())

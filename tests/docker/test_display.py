@@ -18,7 +18,7 @@ from tests.positronic.vendors.lerobot.small_policy import make_run
 ROLL_OUT = (
     "docker compose run --rm %s positronic-inference sim --driver.show_gui=True"
     " --driver.simulation_time=%d --driver.num_iterations=1"
-    " --policy=@positronic.vendors.lerobot.policy.act_absolute"
+    " --policy=.act_absolute"
     " --policy.checkpoints_dir=~/checkpoints/run"
 )
 

@@ -32,7 +32,7 @@ TRAIN = (
 )
 ROLL_OUT = (
     "positronic-inference sim --output_dir=~/datasets/rollouts --driver.num_iterations=1000"
-    " --cameras=none --policy=@positronic.vendors.lerobot.policy.act_absolute"
+    " --cameras=none --policy=.act_absolute"
     " --policy.checkpoints_dir=~/checkpoints/served"
 )
 RAW_EPISODES = 150

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from foundation import storage
 from foundation.manifest import faults
-from positronic.vendors.lerobot.checkpoints import Checkpoint
+from positronic.vendors.lerobot.serving.checkpoints import Checkpoint
 from tests.e2e.training_processes import Training, forkserver
 from tests.positronic.vendors.lerobot.small_dataset import write_dataset
 from tests.s3 import Faulty

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from positronic.geom import pose_to_wire
-from positronic.vendors.lerobot.policy import act_absolute
+from positronic.vendors.lerobot.serving.policy import load_policy
 from tests.interop.conftest import Public, Server, ask
 from tests.positronic.offboard.serving.test_openpi import PosingSource, both
 from tests.positronic.vendors.lerobot.small_policy import FPS, STEPS
@@ -19,7 +19,7 @@ TOLERANCE = 1e-5
 
 def expected(run: Path, obs: dict[str, Any], step: str | None = None) -> list[dict[str, Any]]:
     """What the same checkpoint answers without server and client."""
-    policy: Any = act_absolute(checkpoints_dir=str(run), checkpoint=step, device="cpu")
+    policy: Any = load_policy(checkpoints_dir=str(run), checkpoint=step, device="cpu")
     actions: list[dict[str, Any]] = policy.new_session().infer(obs)
     assert len(actions) == STEPS
     return actions

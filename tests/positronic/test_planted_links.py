@@ -14,8 +14,8 @@ from foundation.storage.s3.cache import taking_turns, use
 from getiaction.data import frame_cache
 from positronic.errors import PositronicError
 from positronic.importers import sample
-from positronic.vendors.lerobot.backends import export_cache
 from positronic.vendors.lerobot.conversion.job import Workplace
+from positronic.vendors.lerobot.serving.backends import export_cache
 from positronic.vendors.lerobot.training.run_directory import LOCK, RunDirectory
 
 

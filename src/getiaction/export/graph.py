@@ -1,8 +1,12 @@
 """From a policy to one graph that begins and ends in the dataset's units."""
 
 import copy
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +24,7 @@ from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from getiaction.errors import GetiactionError
-from getiaction.export.manifest import EXPORTABLE, Spec
-from getiaction.export.writers import to_onnx
+from getiaction.export.manifest import EXPORTABLE, OUTPUT, Spec
 from getiaction.policies.lerobot import LeRobotPolicy
 
 # What a graph need not do: it is given batches, and runs where its runtime says.
@@ -94,7 +97,20 @@ class Traced:
     @cached_property
     def onnx_program(self) -> Any:
         """The same as torch's ``ONNXProgram``."""
-        return to_onnx(self.program, [spec.key for spec in self.inputs], self.opset)
+        names = [spec.key for spec in self.inputs]
+        with _quietly():
+            return torch.onnx.export(
+                self.program,
+                input_names=names,
+                output_names=[OUTPUT],
+                opset_version=self.opset,
+                verbose=False,
+            )
+
+    def save_onnx(self, file: Path) -> None:
+        """Write it as one file, weights and all."""
+        with _quietly():
+            self.onnx_program.save(file, external_data=False)
 
 
 def exportable(policy: LeRobotPolicy) -> None:
@@ -243,3 +259,19 @@ def _through(steps: list[Any], key: TransitionKey, value: Any) -> Any:
     for step in steps:
         transition = step(transition)
     return transition[key]
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Leave out what torch's exporter says about its own insides."""
+    loggers = [logging.getLogger(name) for name in ("onnx_ir", "onnxscript", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,21 +1,14 @@
 """Write a traced program as the files of each backend."""
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from torch.export import ExportedProgram
 
-from getiaction.export.manifest import FILES, OUTPUT
+from getiaction.export.graph import Traced
+from getiaction.export.manifest import FILES
 from getiaction.export.runtimes import openvino, require
-
-if TYPE_CHECKING:
-    from getiaction.export.graph import Traced
 
 # What each backend is made with; besides its runtime, which the check needs.
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -35,31 +28,16 @@ def require_all(backend: str) -> None:
         openvino() if package == "openvino" else require(package, backend)
 
 
-def save(traced: "Traced", backend: str, directory: Path) -> None:
+def save(traced: Traced, backend: str, directory: Path) -> None:
     """Write the files of ``backend`` into ``directory``."""
     if backend == "torch":
         torch.export.save(traced.program, directory / FILES["torch"][0])
         return
     onnx_file = directory / FILES["onnx"][0]
-    with _quietly():
-        traced.onnx_program.save(onnx_file, external_data=False)
+    traced.save_onnx(onnx_file)
     if backend == "openvino":
         _save_openvino(onnx_file, directory / FILES["openvino"][0])
         onnx_file.unlink()
-
-
-def to_onnx(program: ExportedProgram, keys: list[str], opset: int | None) -> Any:
-    """Return torch's ``ONNXProgram``.
-
-    Args:
-        program: From tensors in the order of ``keys`` to the actions.
-        keys: The inputs' names.
-        opset: ONNX's version of operators; what torch recommends if ``None``.
-    """
-    with _quietly():
-        return torch.onnx.export(
-            program, input_names=keys, output_names=[OUTPUT], opset_version=opset, verbose=False
-        )
 
 
 def _save_openvino(onnx_file: Path, file: Path) -> None:
@@ -87,19 +65,3 @@ def _keep_differences_apart(model: Any) -> None:
         same = vino.opset13.clamp(node.output(0), -limit, limit)
         for reader in readers:
             reader.replace_source_output(same.output(0))
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Leave out what torch's exporter says about its own insides."""
-    loggers = [logging.getLogger(name) for name in ("onnx_ir", "onnxscript", "torch.onnx")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

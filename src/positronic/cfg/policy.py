@@ -5,6 +5,7 @@ from typing import Any
 import configuronic as cfn
 
 from foundation.errors import UsageError
+from positronic.codec import Codec
 
 
 @cfn.config()
@@ -12,7 +13,7 @@ def placeholder() -> Any:
     """No policy chosen yet."""
     raise UsageError(
         "choose a policy: --policy=.remote --policy.host=HOST --policy.port=8000 for a server, or"
-        " --policy=@positronic.vendors.lerobot.policy.act_absolute --policy.checkpoints_dir=DIR"
+        " --policy=.act_absolute --policy.checkpoints_dir=DIR in this process"
     )
 
 
@@ -57,4 +58,43 @@ def remote(
         reconnect_timeout=reconnect_timeout,
         allow_history_loss=allow_history_loss,
         jpeg_quality=jpeg_quality,
+    )
+
+
+@cfn.config()
+def act_absolute(
+    checkpoints_dir: str,
+    checkpoint: str | int | None = None,
+    codec: Codec | None = None,
+    device: str = "auto",
+    backend: str = "torch",
+    precision: str = "float32",
+    compile: bool = False,
+    trust_checkpoint: bool = False,
+) -> Any:
+    """A trained checkpoint in this process, without a server.
+
+    Args:
+        checkpoints_dir: Directory of the training run, or the checkpoints folder in it; local or
+            s3://bucket/key.
+        checkpoint: Step of the checkpoint; the newest if not given.
+        codec: Codec of the training; the checkpoint knows it.
+        device: auto, cpu, cuda or another one of torch.
+        backend: auto, torch, onnx or openvino.
+        precision: float32 or bf16.
+        compile: Let torch compile the policy.
+        trust_checkpoint: Let the checkpoint load models, tokenizers and their code from the places
+            that it names; policies other than act, diffusion, tdmpc and vqbet need it.
+    """
+    from positronic.vendors.lerobot.serving.policy import load_policy
+
+    return load_policy(
+        checkpoints_dir,
+        checkpoint,
+        codec,
+        trust_checkpoint=trust_checkpoint,
+        device=device,
+        backend=backend,
+        precision=precision,
+        compile=compile,
     )

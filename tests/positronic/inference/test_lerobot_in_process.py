@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
     not any(gl.is_available(name) for name in ("egl", "osmesa")),
     reason="nothing to render with",
 )
-POLICY = "--policy=@positronic.vendors.lerobot.policy.act_absolute"
+POLICY = "--policy=.act_absolute"
 SHORT = ["--driver.simulation_time=1.2", "--cameras=none", "--policy.device=cpu"]
 
 

@@ -20,11 +20,11 @@ from positronic.offboard.serving.logs import configure
 from positronic.offboard.serving.memory import memory_limit
 from positronic.offboard.serving.options import MIB, ServerOptions
 from positronic.offboard.serving.security import is_insecure, read_token, require_token
-from positronic.vendors.lerobot.backends import require_options
-from positronic.vendors.lerobot.checkpoint_source import CheckpointSource
-from positronic.vendors.lerobot.checkpoints import CheckpointDirectory
 from positronic.vendors.lerobot.codecs import require_codec
-from positronic.vendors.lerobot.threads import choose_threads
+from positronic.vendors.lerobot.serving.backends.base import require_options
+from positronic.vendors.lerobot.serving.checkpoint_source import CheckpointSource
+from positronic.vendors.lerobot.serving.checkpoints import CheckpointDirectory
+from positronic.vendors.lerobot.serving.threads import choose_threads
 
 GB = 1e9
 

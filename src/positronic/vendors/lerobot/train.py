@@ -24,7 +24,8 @@ from positronic.vendors.lerobot.training.job import (
 )
 from positronic.vendors.lerobot.training.options import Options
 from positronic.vendors.lerobot.training.preflight import DATASET_CONTRACT, dataset_contract
-from positronic.vendors.lerobot.training.run_directory import RunDirectory, run_directory, say
+from positronic.vendors.lerobot.training.remote_run import run_directory
+from positronic.vendors.lerobot.training.run_directory import RunDirectory, say
 
 PROG = "python -m positronic.vendors.lerobot.train"
 INFO = "meta/info.json"

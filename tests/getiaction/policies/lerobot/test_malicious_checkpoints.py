@@ -18,8 +18,8 @@ from getiaction.errors import GetiactionError
 from getiaction.policies.lerobot import ACT, LeRobotPolicy
 from getiaction.train import Trainer
 from positronic.errors import CheckpointError
-from positronic.vendors.lerobot.backends.torch_backend import TorchBackend
-from positronic.vendors.lerobot.checkpoints import Checkpoint
+from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBackend
+from positronic.vendors.lerobot.serving.checkpoints import Checkpoint
 
 PRE, POST = "policy_preprocessor.json", "policy_postprocessor.json"
 CANARY = "canary_of_a_checkpoint"

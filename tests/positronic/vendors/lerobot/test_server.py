@@ -19,8 +19,8 @@ from positronic import cli
 from positronic.offboard.client import InferenceClient
 from positronic.offboard.serving.listen import bind
 from positronic.vendors.lerobot import codecs
-from positronic.vendors.lerobot.policy import act_absolute
 from positronic.vendors.lerobot.server import serve
+from positronic.vendors.lerobot.serving.policy import load_policy
 from tests.positronic.offboard.running import ask, get, raw, ready, receive
 from tests.positronic.vendors.lerobot.small_policy import FPS, STEPS, make_run, observation
 from tests.waiting import line_of
@@ -136,7 +136,7 @@ def test_it_lists_and_serves_the_newest_checkpoint(server: Running) -> None:
 def test_served_actions_are_those_of_the_policy_in_process(
     server: Running, run: Path, path: str, step: str
 ) -> None:
-    policy = act_absolute(checkpoints_dir=str(run), checkpoint=step, device="cpu")
+    policy = load_policy(checkpoints_dir=str(run), checkpoint=step, device="cpu")
     native = policy.new_session()
     with raw(server.port, f"/api/v1/session{path}") as session:
         assert ready(session)["checkpoint_id"] == step

@@ -32,6 +32,18 @@ from positronic.vendors.lerobot.training.run_directory import (
 RUN = "run.json"
 
 
+def run_directory(output_dir: str, run_name: str) -> RunDirectory:
+    """Return the place of the run ``run_name`` below ``output_dir``, local or in S3.
+
+    Raises:
+        StorageError: ``output_dir`` is no place for data.
+    """
+    place = storage.join(output_dir, run_name)
+    if storage.is_remote(output_dir):
+        return RemoteRunDirectory(place)
+    return RunDirectory(place, storage.local(place))
+
+
 class Unfinished(Exception):
     """A checkpoint is not in S3 yet, and never will be."""
 

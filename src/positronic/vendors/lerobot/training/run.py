@@ -25,7 +25,7 @@ from getiaction.policies.lerobot import LeRobotPolicy, policy_config
 from getiaction.train import NativeCheckpoint, NativeResume, StepReport, Trainer, precision_of
 from getiaction.train.callbacks import GymEvaluation, StopOnSignal
 from positronic.codec import Contract
-from positronic.vendors.lerobot.backends import examples
+from positronic.vendors.lerobot.serving.backends import examples
 from positronic.vendors.lerobot.training.effective import keep, provenance, settings, sign
 from positronic.vendors.lerobot.training.evaluation import gym
 from positronic.vendors.lerobot.training.job import TrainingJob, in_first_process, machines

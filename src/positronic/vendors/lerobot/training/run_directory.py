@@ -167,20 +167,6 @@ class RunDirectory:
         )
 
 
-def run_directory(output_dir: str, run_name: str) -> RunDirectory:
-    """Return the place of the run ``run_name`` below ``output_dir``, local or in S3.
-
-    Raises:
-        StorageError: ``output_dir`` is no place for data.
-    """
-    place = storage.join(output_dir, run_name)
-    if not storage.is_remote(output_dir):
-        return RunDirectory(place, storage.local(place))
-    from positronic.vendors.lerobot.training.remote_run import RemoteRunDirectory
-
-    return RemoteRunDirectory(place)
-
-
 def steps_in(directory: Path) -> list[str]:
     """Names of the directories in it that are steps, in order."""
     names = [path.name for path in directory.iterdir()] if directory.is_dir() else []

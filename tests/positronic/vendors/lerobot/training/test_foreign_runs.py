@@ -18,7 +18,7 @@ from foundation.manifest import seal
 from positronic.errors import CheckpointError, PositronicError
 from positronic.vendors.lerobot.train import train
 from positronic.vendors.lerobot.training import config_file, same_run
-from positronic.vendors.lerobot.training.run_directory import run_directory
+from positronic.vendors.lerobot.training.remote_run import run_directory
 from tests.mutations import mutations
 from tests.positronic.vendors.lerobot.small_dataset import write_dataset
 from tests.positronic.vendors.lerobot.training.saved import save

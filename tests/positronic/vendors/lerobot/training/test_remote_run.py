@@ -9,8 +9,7 @@ from foundation import storage
 from foundation.errors import StorageError
 from foundation.manifest import faults
 from positronic.errors import CheckpointError
-from positronic.vendors.lerobot.training.remote_run import RUN, RemoteRunDirectory
-from positronic.vendors.lerobot.training.run_directory import run_directory
+from positronic.vendors.lerobot.training.remote_run import RUN, RemoteRunDirectory, run_directory
 from tests.positronic.vendors.lerobot.training.saved import damage, save, weights
 from tests.s3 import BUCKET, Faulty
 from tests.waiting import join, until

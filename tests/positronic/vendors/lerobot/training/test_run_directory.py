@@ -7,7 +7,8 @@ import pytest
 from foundation.errors import StorageError
 from foundation.manifest import MANIFEST, faults
 from positronic.errors import CheckpointError
-from positronic.vendors.lerobot.training.run_directory import RunDirectory, run_directory
+from positronic.vendors.lerobot.training.remote_run import run_directory
+from positronic.vendors.lerobot.training.run_directory import RunDirectory
 from tests.positronic.vendors.lerobot.training.saved import damage, save, weights
 from tests.waiting import line_of
 
@@ -109,7 +110,7 @@ def test_no_run(tmp_path: Path) -> None:
 def test_two_processes_do_not_train_one_run(begun: Path) -> None:
     program = (
         "import sys\n"
-        "from positronic.vendors.lerobot.training.run_directory import run_directory\n"
+        "from positronic.vendors.lerobot.training.remote_run import run_directory\n"
         f"run = run_directory({str(begun.parent)!r}, 'run')\n"
         "run.resume()\n"
         "print('there', flush=True)\n"

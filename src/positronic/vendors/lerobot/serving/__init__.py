@@ -1,0 +1,1 @@
+"""What serves LeRobot checkpoints: their files, their policies, and what computes the actions."""

@@ -1,0 +1,1 @@
+"""Backends that compute a checkpoint's actions: LeRobot's policy in torch, or an export of it."""

@@ -1,0 +1,199 @@
+"""Exports are made once for each checkpoint and kept beside it, known by what they were made of.
+
+``<step>/exports/onnx-<digest>/``; where that cannot be written, and for a checkpoint that was
+fetched from S3, whose local copy comes and goes, it is ``positronic/exports`` below
+``$XDG_CACHE_HOME``, of which the last few used are kept.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foundation.files import open_lock
+from foundation.storage.s3.cache import cache_home
+from foundation.text import printable
+from getiaction.export.inference import InferenceModel
+from getiaction.export.manifest import FILES, FORMAT_VERSION, Manifest, sha256
+from getiaction.policies.safety import CONFIG
+from positronic.errors import CheckpointError
+from positronic.vendors.lerobot.serving.backends.exported import ExportedBackend
+from positronic.vendors.lerobot.serving.checkpoints import WEIGHTS, Checkpoint
+
+if TYPE_CHECKING:
+    from getiaction.export.graph import Traced
+
+KEPT = 16
+# The rights by which others could put something else in an export's place.
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+# Packages whose other version may make another export. Their modules take seconds to import.
+_ALL = ("positronic-lightning", "torch", "lerobot", "onnx", "onnxscript")
+MAKERS = {"onnx": _ALL, "openvino": (*_ALL, "openvino")}
+TITLES = {"onnx": "ONNX", "openvino": "OpenVINO"}
+
+
+class ExportCache:
+    """The exports of one checkpoint.
+
+    Args:
+        checkpoint: Where it is.
+        threads: That a pass takes.
+        say: Told what takes long.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, threads: int, say: Callable[[str], None]) -> None:
+        self._checkpoint, self._threads, self._say = checkpoint, threads, say
+        self._told: set[str] = set()
+        self.digest = _digest(checkpoint.path)
+        common = cache_home().parent
+        ours = common / "exports" / self.digest
+        beside = checkpoint.path.parent / "exports"
+        self.places = [ours] if checkpoint.path.is_relative_to(common) else [beside, ours]
+
+    @cached_property
+    def _traced(self) -> "Traced":
+        # Lightning comes with it, which takes seconds to import.
+        from getiaction.export.graph import Traced
+        from getiaction.policies.lerobot import LeRobotPolicy
+
+        policy = LeRobotPolicy.from_pretrained(
+            self._checkpoint.path, trust_checkpoint=self._checkpoint.trusted
+        )
+        return Traced(policy, image_dtype="uint8")
+
+    def open(self, backend: str, precision: str) -> ExportedBackend | None:
+        """Load the export for ``backend``; None where there is none, or one that is not sound.
+
+        What others than this user and root can write to is not sound.
+        """
+        for place in self.places:
+            if found := self._load(place, backend, precision):
+                return found
+        return None
+
+    def make(self, backend: str, precision: str, *, anew: bool = False) -> ExportedBackend:
+        """Export the checkpoint and load that; of two processes at once, one does the work.
+
+        Args:
+            backend: ``onnx`` or ``openvino``.
+            precision: To load it for; the export is the same.
+            anew: Although there is one.
+
+        Raises:
+            GetiactionError: It cannot be exported.
+            CheckpointError: There is no place to write it.
+        """
+        refused = []
+        for place in self.places:
+            if place.exists() and not _is_ours(place):
+                refused.append(f"{place} (which others can write to)")
+                continue
+            try:
+                with _locked(place):
+                    found = None if anew else self._load(place, backend, precision)
+                    return found or self._export(place, backend, precision)
+            except OSError as error:
+                refused.append(f"{place} ({error.strerror})")
+        raise CheckpointError(
+            f"checkpoint {self._checkpoint.label} cannot be exported: nothing can be written to"
+            f" {', nor to '.join(refused)}; make one of them writable, or use --backend=torch"
+        )
+
+    def _export(self, place: Path, backend: str, precision: str) -> ExportedBackend:
+        from getiaction.export.exporter import write
+
+        self._say(f"exporting {self._checkpoint.id} to {TITLES[backend]} (once per checkpoint)")
+        directory = self._directory(place, backend)
+        shutil.rmtree(directory, ignore_errors=True)
+        write(self._traced, directory, backend, source=self._source(backend))
+        for path in (directory, *directory.rglob("*")):
+            path.chmod(path.stat().st_mode & ~_OTHERS)
+        _give_up_oldest(place)
+        return self._loaded(directory, precision)
+
+    def _load(self, place: Path, backend: str, precision: str) -> ExportedBackend | None:
+        directory = self._directory(place, backend)
+        if not directory.is_dir():
+            return None
+        if not all(map(_is_ours, (place, directory, *directory.rglob("*")))):
+            self._tell(
+                f"{directory} is not used: others can write to it; take their right away, or remove"
+                " it"
+            )
+            return None
+        try:
+            # What was made of another checkpoint, or by other versions, is not looked into.
+            if Manifest.read(directory).source != self._source(backend):
+                return None
+            return self._loaded(directory, precision)
+        except Exception as error:  # whatever the runtimes raise
+            why = next(iter(str(error).splitlines()), "") or type(error).__name__
+            self._tell(f"{directory} is damaged and is made anew: {printable(why)}")
+            return None
+
+    def _tell(self, line: str) -> None:
+        """Say it, but not each time that it is looked for."""
+        if line not in self._told:
+            self._told.add(line)
+            self._say(line)
+
+    def _loaded(self, directory: Path, precision: str) -> ExportedBackend:
+        model = InferenceModel(directory, device="cpu", threads=self._threads, precision=precision)
+        os.utime(directory)
+        files = FILES[model.manifest.backend]
+        nbytes = sum((directory / name).stat().st_size for name in files)
+        return ExportedBackend(model, precision, nbytes)
+
+    def _directory(self, place: Path, backend: str) -> Path:
+        return place / f"{backend}-{self._source(backend)[:12]}"
+
+    def _source(self, backend: str) -> str:
+        """Digest of all that decides what an export is."""
+        made_by = [
+            self.digest,
+            FORMAT_VERSION,
+            *((name, version(name)) for name in MAKERS[backend]),
+        ]
+        return hashlib.sha256(repr(made_by).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    names = [CONFIG, WEIGHTS, *sorted(file.name for file in path.glob("policy_*processor*"))]
+    lines = "".join(f"{name} {sha256(path / name)}\n" for name in names)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether only this user and root can have written it."""
+    found = path.lstat()
+    return (
+        found.st_uid in (os.geteuid(), 0)
+        and not stat.S_ISLNK(found.st_mode)
+        and not found.st_mode & _OTHERS
+    )
+
+
+@contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    if not place.exists():
+        place.mkdir(parents=True, exist_ok=True)
+        place.chmod(place.stat().st_mode & ~_OTHERS)
+    with open_lock(place / ".lock") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _give_up_oldest(place: Path) -> None:
+    """Of what is kept apart from its checkpoints, nothing else would ever be removed."""
+    if not place.is_relative_to(cache_home().parent):
+        return
+    kept = sorted(place.parent.iterdir(), key=lambda path: path.stat().st_mtime)
+    for old in kept[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)

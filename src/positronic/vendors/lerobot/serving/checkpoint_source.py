@@ -1,0 +1,73 @@
+"""The checkpoints of one run, as the server's store asks for them."""
+
+import contextlib
+import sys
+from collections.abc import Callable
+
+from foundation import storage
+from positronic.codec import Codec
+from positronic.errors import CheckpointError
+from positronic.offboard.models.model import Model
+from positronic.vendors.lerobot.serving.checkpoints import MODEL, WEIGHTS, CheckpointDirectory
+
+
+class CheckpointSource:
+    """Loads checkpoints as policies; each is fetched when it is first asked for, and it alone."""
+
+    def __init__(
+        self,
+        directory: CheckpointDirectory,
+        codec: Codec | None,
+        device: str,
+        *,
+        backend: str = "torch",
+        precision: str = "float32",
+        compile: bool = False,
+    ) -> None:
+        """Load from ``directory``; the rest as `ServedPolicy` and `Checkpoint.verify` take it."""
+        self._directory, self._codec, self._device = directory, codec, device
+        self._backend, self._precision, self._compile = backend, precision, compile
+
+    def ids(self) -> list[str]:
+        """List the steps that are there at this moment."""
+        return self._directory.ids()
+
+    def resolve(self, requested: str) -> str:
+        """See `CheckpointDirectory.resolve`."""
+        return self._directory.resolve(requested)
+
+    def nbytes(self, model_id: str) -> int:
+        """Take the size of the weights' file for that of the weights.
+
+        Raises:
+            CheckpointError: There is no such file.
+        """
+        folder = storage.join(self._directory.root, model_id, MODEL)
+        entry = storage.listing(folder).get(WEIGHTS)
+        if entry is None:
+            raise CheckpointError(
+                f"checkpoint {self._directory.name}/checkpoints/{model_id} is incomplete:"
+                f" {MODEL}/{WEIGHTS} is missing"
+            )
+        return entry.size
+
+    def load(self, model_id: str, say: Callable[[str], None]) -> Model:
+        """Fetch, check, load and warm one checkpoint."""
+        from positronic.vendors.lerobot.serving.policy import ServedPolicy
+
+        checkpoint = self._directory.checkpoint(model_id)
+        contract = checkpoint.verify(self._codec)
+        checkpoint.require_finite()
+        # LeRobot prints as it loads; stdout is for those who wait for the line that says ready.
+        with contextlib.redirect_stdout(sys.stderr):
+            policy = ServedPolicy(
+                checkpoint,
+                contract,
+                self._device,
+                backend=self._backend,
+                precision=self._precision,
+                compile=self._compile,
+                say=say,
+            )
+            policy.require_fit()
+        return policy

@@ -1,0 +1,413 @@
+"""Trained checkpoints, local or in S3, in LeRobot's layout, looked at before anything is imported.
+
+``<run>/checkpoints/<step>/pretrained_model/`` holds ``config.json``, ``model.safetensors``, the
+two processor pipelines with their statistics, and ``contract.json``. What is missing or does not
+fit is named here, in one line and in a fraction of a second, instead of by a traceback after
+seven seconds of imports, or, worse, not at all: LeRobot passes a feature without statistics on
+as it is. In S3, steps are listed there, and of the chosen one only this folder is fetched.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from foundation import storage
+from foundation.documents import InvalidDocument
+from foundation.text import printable
+from getiaction.policies.finite import first_non_finite
+from getiaction.policies.safety import (
+    CONFIG,
+    POSTPROCESSOR,
+    PREPROCESSOR,
+    PolicyConfig,
+    Processor,
+    Step,
+    read_config,
+    read_processor,
+    read_state,
+    require_safe,
+)
+from positronic.codec import Codec, Contract
+from positronic.errors import CheckpointError, ContractError
+from positronic.offboard.models.model import UnfitModel
+from positronic.vendors.lerobot.serving.normalisation import (
+    Statistics,
+    changed_features,
+    parse_statistics,
+)
+
+MODEL = "pretrained_model"
+WEIGHTS, CONTRACT = "model.safetensors", "contract.json"
+# A mean quaternion is short where both signs were trained on; this one leaves no doubt.
+OPPOSITE = 0.25
+
+# LeRobot writes no rate into a checkpoint; a contract does. This is for those without one.
+DEFAULT_FPS = 15.0
+# These act without words; LeRobot's loop hands every other policy its task, and so does a session.
+WORDLESS = frozenset({"act", "diffusion", "vqbet", "tdmpc"})
+# What LeRobot puts before every policy, none of which reads words.
+_PLAIN_STEPS = frozenset(
+    {
+        "rename_observations_processor",
+        "to_batch_processor",
+        "device_processor",
+        "normalizer_processor",
+    }
+)
+_NORMALISERS = (
+    (PREPROCESSOR, "normalizer_processor", "input_features"),
+    (POSTPROCESSOR, "unnormalizer_processor", "output_features"),
+)
+_STATISTICS = {
+    "MEAN_STD": ("mean", "std"),
+    "MIN_MAX": ("min", "max"),
+    "QUANTILES": ("q01", "q99"),
+    "QUANTILE10": ("q10", "q90"),
+}
+
+
+class CheckpointDirectory:
+    """The checkpoints of one training run."""
+
+    def __init__(self, path: str | Path, *, trust_checkpoint: bool = False) -> None:
+        """Find them.
+
+        Args:
+            path: The run's directory or the ``checkpoints`` folder in it.
+            trust_checkpoint: Let them load what they name, see `getiaction.policies.safety`.
+
+        Raises:
+            CheckpointError: No such directory, or no checkpoint in it.
+            StorageError: It is in S3 and cannot be listed.
+        """
+        given = (
+            storage.join(path) if storage.is_remote(path) else str(storage.local(path).resolve())
+        )
+        if not storage.children(given):
+            self._refuse_empty(path, given)
+        nested = storage.join(given, "checkpoints")
+        self.root = nested if storage.children(nested) else given
+        parts = self.root.rsplit("/", 2)
+        self.name = parts[-2] if parts[-1] == "checkpoints" else parts[-1]
+        self._trusted = trust_checkpoint
+        self._whole: set[str] = set()
+        if not self.ids():
+            self._refuse_empty(path, given)
+
+    def _refuse_empty(self, path: str | Path, given: str) -> None:
+        if not storage.exists(given):
+            raise CheckpointError(
+                f"{path} is no directory; --checkpoints_dir is the directory of a training run,"
+                " <output_dir>/<run_name>"
+            )
+        raise CheckpointError(
+            f"No checkpoints found in {path}; expected checkpoints/<step>/pretrained_model/"
+            " there, as training writes it every --save_freq steps"
+        )
+
+    def ids(self) -> list[str]:
+        """List the steps as their directories are named, sorted by number.
+
+        What is still being published to S3 is left out.
+        """
+        names = [name for name in storage.children(self.root) if _is_step(name)]
+        # A step stays whole, so that each is looked at once.
+        new = [name for name in names if name not in self._whole]
+        with ThreadPoolExecutor(8) as pool:
+            self._whole |= {
+                name
+                for name, whole in zip(new, pool.map(self._is_whole, new), strict=True)
+                if whole
+            }
+        return sorted((name for name in names if name in self._whole), key=int)
+
+    def _is_whole(self, name: str) -> bool:
+        step = storage.join(self.root, name)
+        return storage.is_whole(step) and bool(storage.children(step))
+
+    def resolve(self, requested: str | int | None = None) -> str:
+        """Find the id that ``requested`` means: ``10000`` is ``010000``, and None the newest.
+
+        Raises:
+            CheckpointError: There is none; lists those that are there.
+        """
+        available = self.ids()
+        if not available:
+            raise CheckpointError(f"No checkpoints found in {self.name}")
+        if requested is None:
+            return available[-1]
+        name = str(requested).strip("/")
+        if name in available:
+            return name
+        for candidate in available if _is_step(name) else []:
+            if candidate.lstrip("0") == name.lstrip("0"):
+                return candidate
+        asked = printable(name, 80)
+        raise CheckpointError(f"Checkpoint not found: {asked}. Available: {available}")
+
+    def older(self, checkpoint_id: str) -> list[str]:
+        """List the ids older than this one, newest first."""
+        ids = self.ids()
+        return ids[: ids.index(checkpoint_id)][::-1]
+
+    def checkpoint(self, checkpoint_id: str) -> "Checkpoint":
+        """Return the checkpoint with this id (one that `resolve` gave), fetched if it is in S3.
+
+        Raises:
+            StorageError: It is in S3 and cannot be fetched.
+        """
+        step = storage.join(self.root, checkpoint_id)
+        path = storage.fetch(step, only=lambda name: name.startswith(f"{MODEL}/")) / MODEL
+        return Checkpoint(path, checkpoint_id, self.name, self._trusted)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint: where it is, and what its small files say."""
+
+    path: Path
+    """The ``pretrained_model`` directory."""
+    id: str
+    run: str
+    trusted: bool = False
+    """Whether it may load what it names, see `getiaction.policies.safety`."""
+
+    @property
+    def label(self) -> str:
+        """Its name for people and for the wire, without the path of the machine."""
+        return f"{self.run}/checkpoints/{self.id}"
+
+    def verify(self, codec: Codec | None = None) -> Contract:
+        """Check that it is whole and fits ``codec``, and return its contract.
+
+        Args:
+            codec: The codec asked for, if any. A checkpoint without a contract, as LeRobot's own
+                training writes it, needs one.
+
+        Raises:
+            CheckpointError: A file or a statistic is missing or damaged, or it would do more than
+                a checkpoint may.
+            ContractError: The checkpoint was trained with another codec, or was changed since.
+        """
+        for name in (CONFIG, WEIGHTS, PREPROCESSOR, POSTPROCESSOR):
+            if not (self.path / name).is_file():
+                raise CheckpointError(
+                    f"checkpoint {self.label} is incomplete: pretrained_model/{name} is missing;"
+                    " choose another one with --checkpoint, or train on"
+                )
+        config = self._config
+        self.require_safe()
+        contract = self._contract(codec)
+        self._check_features(config, contract)
+        self._check_statistics(config)
+        self._check_digests(contract)
+        if not (self.path / CONTRACT).is_file():
+            self._check_signs(contract.make_codec())
+        return contract
+
+    @property
+    def takes_task(self) -> bool:
+        """Whether the policy is told its task in words; ACT, by itself, is not."""
+        steps = self._processor(PREPROCESSOR).steps
+        plain = all(step.registry_name in _PLAIN_STEPS for step in steps)
+        return not plain or self._config.type not in WORDLESS
+
+    def require_safe(self) -> None:
+        """Refuse it if loading it could do more than compute.
+
+        Raises:
+            CheckpointError: Naming the file, and what of it is not allowed.
+        """
+        try:
+            require_safe(self.path, f"checkpoint {self.label}", trusted=self.trusted)
+        except (OSError, InvalidDocument) as error:
+            raise CheckpointError(self._without_paths(error)) from error
+
+    def require_finite(self) -> None:
+        """Refuse it if its weights are not all finite numbers.
+
+        Raises:
+            CheckpointError: They are not, or their file is damaged.
+        """
+        try:
+            name = first_non_finite(self.path / WEIGHTS)
+        except (OSError, InvalidDocument) as error:
+            raise CheckpointError(
+                f"checkpoint {self.label} cannot be loaded: {self._without_paths(error)}"
+            ) from error
+        if name is not None:
+            raise UnfitModel(
+                f"checkpoint {self.label} has weights that are not finite numbers, such as {name!r}"
+                f" in {MODEL}/{WEIGHTS}; choose another one with --checkpoint, and train with a"
+                " smaller learning rate"
+            )
+
+    @property
+    def actions(self) -> list[str]:
+        """The features that come out."""
+        return list(self._config.output_features or ())
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """What observations are normalised by: feature, then ``mean``, ``std``, ``min`` and so on.
+
+        Raises:
+            CheckpointError: They are missing or damaged.
+        """
+        return self._statistics_of(*_NORMALISERS[0][:2])
+
+    @cached_property
+    def action_statistics(self) -> Statistics:
+        """The same of what actions are made from.
+
+        Raises:
+            CheckpointError: They are missing or damaged.
+        """
+        return self._statistics_of(*_NORMALISERS[1][:2])
+
+    def _contract(self, codec: Codec | None) -> Contract:
+        if not (self.path / CONTRACT).is_file():
+            if codec is None:
+                raise ContractError(
+                    f"checkpoint {self.label} has no contract.json; say how it was trained with"
+                    " --codec=@positronic.vendors.lerobot.codecs.NAME"
+                )
+            return Contract.of(codec, fps=DEFAULT_FPS)
+        try:
+            contract = Contract.load(self.path / CONTRACT)
+        except ContractError as error:
+            # It goes to clients, who are not to learn the paths of this machine.
+            text = str(error).replace(str(self.path), f"{self.label}/{MODEL}")
+            raise ContractError(f"checkpoint {self.label} is damaged: {text}") from error
+        if codec is not None:
+            _require_codec(contract, codec, self.label)
+        return contract
+
+    def _check_features(self, config: PolicyConfig, contract: Contract) -> None:
+        """What the policy's own config says must be what the codec makes."""
+        features = {**(config.input_features or {}), **(config.output_features or {})}
+        for key, feature in features.items():
+            made = contract.features.get(key)
+            shape = feature.shape
+            if feature.type == "VISUAL":
+                shape = [*shape[1:], *shape[:1]]
+            if made is None or list(made["shape"]) != shape:
+                got = "does not make it" if made is None else f"makes {list(made['shape'])}"
+                raise ContractError(
+                    f"checkpoint {self.label} takes {key} of shape {shape}, but codec"
+                    f" '{contract.codec['name']}' {got}; serve it with the codec of its training"
+                )
+        for name in ("chunk_size", "n_action_steps"):
+            ours, theirs = getattr(contract, name), getattr(config, name)
+            if None not in (ours, theirs) and ours != theirs:
+                raise ContractError(
+                    f"checkpoint {self.label} disagrees with its own contract: {name} is"
+                    f" {theirs} in config.json and {ours} in contract.json"
+                )
+
+    def _check_statistics(self, config: PolicyConfig) -> None:
+        for file, step_name, which in _NORMALISERS:
+            step = self._step(file, step_name)
+            try:
+                settings = step.settings(f"{MODEL}/{file}")
+            except InvalidDocument as error:
+                raise CheckpointError(f"checkpoint {self.label} is damaged: {error}") from error
+            modes = settings.norm_map or config.normalization_mapping or {}
+            known = settings.features
+            present = {
+                f"{name}.{statistic}"
+                for name, values in self._statistics_of(file, step_name).items()
+                for statistic in values
+            }
+            for key, feature in (getattr(config, which) or {}).items():
+                mode = modes.get(feature.type, "IDENTITY")
+                needed = [f"{key}.{name}" for name in _STATISTICS.get(mode, ())]
+                missing = [name for name in needed if name not in present or key not in known]
+                if missing:
+                    raise CheckpointError(
+                        f"checkpoint {self.label} has no normalisation statistics {missing[0]!r}"
+                        f" ({file} declares {mode} for it), so raw values would reach the policy;"
+                        " train on a dataset with complete meta/stats.json"
+                    )
+
+    def _check_digests(self, contract: Contract) -> None:
+        """What is normalised by must be what the contract was signed with."""
+        for file, step_name, _ in _NORMALISERS:
+            changed = list(changed_features(contract, self._statistics_of(file, step_name)))
+            if changed:
+                raise ContractError(
+                    f"checkpoint {self.label} was changed: its normalisation statistics of"
+                    f" {', '.join(changed)} ({file}) are not those that contract.json was signed"
+                    " with, so actions would be wrong; take the checkpoint from its training run"
+                )
+
+    def _check_signs(self, codec: Codec) -> None:
+        """Without a contract only the mean says which sign the quaternions of training had."""
+        for feature, places in codec.quaternions.items():
+            mean = np.ravel(self.statistics.get(feature, {}).get("mean", ()))
+            for start, reference in places.items():
+                seen = mean[start : start + 4]
+                if len(seen) == 4 and np.dot(seen, reference) < -OPPOSITE:
+                    raise ContractError(
+                        f"checkpoint {self.label} has no contract.json, and was trained on"
+                        f" quaternions opposite to those of codec '{codec.name}' (elements {start}"
+                        f" to {start + 3} of {feature}); add --codec.quat_reference=None for signs"
+                        " as the robot sends them, or the reference of its training"
+                    )
+
+    def _step(self, file: str, name: str) -> Step:
+        return self._processor(file).step(name) or Step(config={})
+
+    def _statistics_of(self, file: str, step_name: str) -> Statistics:
+        name = self._step(file, step_name).state_file
+        if name is None:
+            return {}
+        try:
+            return parse_statistics(read_state(self.path, name, MODEL))
+        except (OSError, ValueError, InvalidDocument) as error:
+            raise CheckpointError(
+                f"checkpoint {self.label} is incomplete: pretrained_model/{name} with the"
+                " normalisation statistics is missing or damaged"
+            ) from error
+
+    @cached_property
+    def _config(self) -> PolicyConfig:
+        return self._read(CONFIG, read_config)
+
+    def _processor(self, name: str) -> Processor:
+        return self._read(name, read_processor)
+
+    def _read[T](self, name: str, read: Callable[[Path, str], T]) -> T:
+        try:
+            return read(self.path / name, f"{MODEL}/{name}")
+        except (OSError, InvalidDocument) as error:
+            raise CheckpointError(
+                f"checkpoint {self.label} is damaged: {self._without_paths(error)}"
+            ) from error
+
+    def _without_paths(self, error: Exception) -> str:
+        """For clients, who are not to learn the paths of this machine."""
+        return str(error).replace(str(self.path), f"{self.label}/{MODEL}")
+
+
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdigit()
+
+
+def _require_codec(contract: Contract, codec: Codec, label: str) -> None:
+    differences = contract.codec_differences(contract.adopt(codec))
+    if not differences:
+        return
+    trained, asked = contract.codec["name"], codec.name
+    if trained == asked:
+        what = f"another '{trained}' than that of --codec ({'; '.join(differences[:3])})"
+    else:
+        what = f"codec '{trained}', not with --codec '{asked}'"
+    raise ContractError(
+        f"checkpoint {label} was trained with {what};"
+        " leave --codec away, the checkpoint knows its own"
+    )

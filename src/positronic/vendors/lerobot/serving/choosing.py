@@ -1,0 +1,102 @@
+"""Choice of a checkpoint's inference strategy and backend, by its type and the server's options."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from foundation.errors import UsageError
+from positronic.codec import Contract
+from positronic.vendors.lerobot.serving.backends.base import Backend, require_options
+from positronic.vendors.lerobot.serving.checkpoints import Checkpoint
+from positronic.vendors.lerobot.serving.strategies.base import Strategy
+
+if TYPE_CHECKING:
+    from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBackend
+
+
+def choose_strategy(
+    checkpoint: Checkpoint,
+    contract: Contract,
+    eager: "TorchBackend",
+    *,
+    backend: str,
+    precision: str,
+    compile: bool,
+    say: Callable[[str], None],
+) -> tuple[Strategy, Backend]:
+    """Choose how a loaded policy acts, and what computes it; see `choose_backend`.
+
+    Raises:
+        UsageError: The policy has no such backend.
+    """
+    # Late: these import torch and LeRobot, which takes seconds.
+    from positronic.vendors.lerobot.serving.strategies.batched_stateful import (
+        MERGED,
+        BatchedStateful,
+    )
+    from positronic.vendors.lerobot.serving.strategies.chunks import Chunks
+    from positronic.vendors.lerobot.serving.strategies.sequential import Sequential
+    from positronic.vendors.lerobot.serving.strategies.temporal_ensemble import TemporalEnsemble
+
+    config = eager.policy.config
+    if config.type == "act" and not checkpoint.takes_task:
+        chosen = choose_backend(
+            checkpoint,
+            contract,
+            eager,
+            backend=backend,
+            precision=precision,
+            compile=compile,
+            say=say,
+        )
+        if config.temporal_ensemble_coeff is not None:
+            return TemporalEnsemble(eager, chosen), chosen
+        return Chunks(chosen, config.n_action_steps), chosen
+    if backend not in ("auto", "torch") or precision != "float32" or compile:
+        raise UsageError(
+            f"checkpoint {checkpoint.label} ({config.type}) is served by torch in float32 only;"
+            " leave --backend, --precision and --compile away"
+        )
+    merges = config.type in MERGED and not checkpoint.takes_task
+    return (BatchedStateful if merges else Sequential)(eager), eager
+
+
+def choose_backend(
+    checkpoint: Checkpoint,
+    contract: Contract,
+    eager: "TorchBackend",
+    *,
+    backend: str = "torch",
+    precision: str = "float32",
+    compile: bool = False,
+    say: Callable[[str], None] = print,
+) -> Backend:
+    """Choose what computes the actions of a checkpoint; what is chosen was compared with ``eager``.
+
+    Args:
+        checkpoint: Where it is.
+        contract: What it was trained for.
+        eager: It, loaded, in float32. Where an export is chosen, it is not needed any more.
+        backend: ``torch``; ``onnx`` or ``openvino``, which are made once for each checkpoint and
+            compute ACT on the CPU; or ``auto``, the fastest that is installed and equal.
+        precision: ``float32`` or ``bf16``.
+        compile: Let torch compile the policy; takes minutes on a CPU.
+        say: Told what takes long, and what was chosen.
+
+    Raises:
+        UsageError: The options do not go together, or not with this policy.
+        MissingDependency: The backend is not installed.
+        CheckpointError: It cannot be exported, or its actions are not equal.
+    """
+    require_options(backend, precision, compile)
+    if (backend, precision, compile) == ("torch", "float32", False):
+        return eager
+    from positronic.vendors.lerobot.serving.backends.selection import Selection
+
+    selection = Selection(checkpoint, contract.features, eager, precision, say)
+    if backend == "torch" or compile:
+        return selection.torch(compiled=compile)
+    if backend == "auto":
+        return selection.fastest()
+    if reason := selection.why_not_exported():
+        raise UsageError(f"--backend={backend}: {reason}; use --backend=torch")
+    return selection.exported(backend)

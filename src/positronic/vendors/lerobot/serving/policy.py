@@ -1,0 +1,327 @@
+"""Policy and session of a trained LeRobot checkpoint, in this process.
+
+What native LeRobot would do with the same observations is done with LeRobot's own classes; added
+are the codec on both sides, memories of their own for sessions that share the weights, and
+refusals instead of silent nonsense.
+"""
+
+import itertools
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from positronic.codec import Codec, Contract, Limits
+from positronic.errors import CodecError
+from positronic.offboard.models.model import UnfitModel
+from positronic.policy.base import Action
+from positronic.vendors.lerobot.codecs import require_codec
+from positronic.vendors.lerobot.serving.action_limits import ActionLimits
+from positronic.vendors.lerobot.serving.checkpoints import Checkpoint, CheckpointDirectory
+from positronic.vendors.lerobot.serving.choosing import choose_strategy
+from positronic.vendors.lerobot.serving.strategies.base import Observation, Prediction, Request
+from positronic.vendors.lerobot.serving.threads import choose_threads
+
+# Largest difference between an action that was predicted in a batch and the same one predicted
+# alone, in parts of each action dimension's scale: the sums of a matrix product are in another
+# order, which changes float32 by 1e-6, and a diffusion policy goes on from there a hundred times.
+# In bf16 it is the backend's own tolerance.
+BATCH_TOLERANCE = 1e-4
+
+
+class ServedPolicy:
+    """One loaded checkpoint; any number of sessions may use it at once.
+
+    Attributes:
+        codec: Turns raw signals into what the policy was trained on, and actions into commands.
+        limits: Of observations: none far beyond what training saw is answered.
+        action_limits: Of actions: none far beyond what training saw is sent.
+        expected: Shapes of the policy's inputs.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        contract: Contract,
+        device: str = "auto",
+        *,
+        backend: str = "torch",
+        precision: str = "float32",
+        compile: bool = False,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        """Load the weights and processors; takes seconds, most of them imports.
+
+        Args:
+            checkpoint: Where they are.
+            contract: What `Checkpoint.verify` returned.
+            device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+            backend: ``auto``, ``torch``, ``onnx`` or ``openvino``.
+            precision: ``float32`` or ``bf16``.
+            compile: Let torch compile the policy.
+            say: Told what takes long, and what was chosen.
+
+        Raises:
+            CheckpointError: LeRobot cannot load it.
+            UsageError: There is no such device or backend, or not for this policy.
+        """
+        from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBackend
+
+        self.checkpoint, self.contract = checkpoint, contract
+        self.codec = contract.make_codec()
+        contract.require_made(self.codec)
+        self.limits = Limits.of(self.codec, checkpoint.statistics)
+        (action, *_) = checkpoint.actions or ("action",)
+        self.action_limits = ActionLimits.of(checkpoint.action_statistics.get(action, {}))
+        self._lock = threading.Lock()
+        self._seeds = itertools.count()
+        eager = TorchBackend(checkpoint, device)
+        self.takes_task = checkpoint.takes_task
+        self._strategy, self._backend = choose_strategy(
+            checkpoint,
+            contract,
+            eager,
+            backend=backend,
+            precision=precision,
+            compile=compile,
+            say=say,
+        )
+        config = eager.policy.config
+        self.every_step = self._strategy.every_step
+        self.n_obs_steps: int = config.n_obs_steps
+        self.expected = {
+            key: tuple(contract.features[key]["shape"]) for key in config.input_features
+        }
+        horizon = 1 if self.every_step else self._strategy.n_actions
+        self._meta = {
+            "type": config.type,
+            "device": eager.device,
+            "backend": self._backend.name,
+            "precision": self._backend.precision,
+            "every_step": self.every_step,
+            "n_obs_steps": self.n_obs_steps,
+            "action_fps": float(contract.fps),
+            "action_horizon_sec": horizon / contract.fps,
+            "image_sizes": self.codec.meta.get("image_sizes", {}),
+            "contract": contract.to_json(),
+            "checkpoint_id": checkpoint.id,
+            "checkpoint_path": checkpoint.label,
+        }
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the ready message says of the checkpoint."""
+        return self._meta
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that its weights hold."""
+        return self._backend.nbytes
+
+    def new_session(self, context: Mapping[str, Any] | None = None) -> "ServedSession":
+        """Start an episode; sessions share the weights and nothing else.
+
+        The n-th one draws from the n-th random stream, whatever the others do.
+        """
+        return ServedSession(self, context or {}, next(self._seeds))
+
+    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+        """See `positronic.offboard.models.model.Model.predict`; rows agree to `BATCH_TOLERANCE`."""
+        with self._lock:
+            return self._strategy.predict(requests)
+
+    def require_fit(self) -> None:
+        """Warm up, and answer the observations that the checkpoint carries, or a typical one.
+
+        Raises:
+            UnfitModel: An answer is nothing that a robot could get.
+        """
+        from positronic.vendors.lerobot.serving.backends import examples
+
+        looked_at = {key: self.contract.features[key] for key in self.expected}
+        rows = examples.load(self.checkpoint.path, looked_at) or self._typical()
+        count = len(next(iter(rows.values()), ()))
+        requests = [Request({key: rows[key][i] for key in rows}) for i in range(count)]
+        try:
+            self.warm_up()
+            for prediction in map(self.predict, ([request] for request in requests)):
+                self.action_limits.check(prediction[0].actions)
+        except CodecError as error:
+            raise UnfitModel(
+                f"checkpoint {self.checkpoint.label} answers its own examples with nonsense:"
+                f" {error}"
+            ) from error
+
+    def _typical(self) -> dict[str, NDArray[Any]]:
+        """One observation from the middle of the training's range, stacked; images are grey."""
+        rows: dict[str, NDArray[Any]] = {}
+        for key, shape in self.expected.items():
+            mean = self.checkpoint.statistics.get(key, {}).get("mean", np.zeros(1))
+            if len(shape) == 3:
+                rows[key] = np.full((1, *shape), 128, np.uint8)
+            else:
+                rows[key] = np.broadcast_to(mean, (1, *shape)).astype(np.float32)
+        return rows
+
+    def warm_up(self) -> None:
+        """Predict once from zeros and decode, so that the first real observation waits for nothing.
+
+        Raises:
+            CodecError: What came out are no numbers.
+        """
+        zeros: dict[str, NDArray[Any]] = {
+            key: np.zeros(shape, np.uint8 if len(shape) == 3 else np.float32)
+            for key, shape in self.expected.items()
+        }
+        (prediction,) = self.predict([Request(zeros)])
+        if not np.isfinite(prediction.actions).all():
+            raise CodecError("the policy predicted actions that are not finite numbers")
+        with suppress(CodecError):  # what zeros lead to need not make sense
+            self.codec.decode_rows(prediction.actions)
+
+    def close(self) -> None:
+        """Nothing to give back: weights go when the last session that uses them does."""
+
+
+class ServedSession:
+    """One episode with a `ServedPolicy`.
+
+    ``prepare`` changes nothing that lasts: a session whose request is refused, or never answered,
+    is as it was. What happened is remembered by ``finish``.
+    """
+
+    def __init__(self, policy: ServedPolicy, context: Mapping[str, Any], seed: int) -> None:
+        """Begin; ``seed`` is that of the random numbers unless an observation has one."""
+        self._policy = policy
+        self._codec, self._fps = policy.codec, policy.contract.fps
+        self._context = dict(context)
+        self._seed = seed
+        self._memory: Any = None
+        self._actions: deque[NDArray[np.float32]] = deque()
+        self._unseen: deque[Observation] = deque(maxlen=policy.n_obs_steps - 1)
+        self._present: Observation = {}
+        self._before: Observation | None = None
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """The policy's."""
+        return self._policy.meta
+
+    def infer(self, obs: Mapping[str, Any]) -> list[Action]:
+        """Answer one observation.
+
+        Raises:
+            CodecError: The observation does not fit; names the key and what was expected.
+        """
+        request = self.prepare(obs)
+        return self.finish(None if request is None else self._policy.predict([request])[0])
+
+    def prepare(self, obs: Mapping[str, Any]) -> Request | None:
+        """See `positronic.offboard.models.model.ModelSession.prepare`.
+
+        Args:
+            obs: Raw signals; ``task`` where the policy reads words; and in the first one of an
+                episode ``seed``, if the numbers that the policy draws are to be the same again.
+        """
+        if self._context:
+            obs = {**self._context, **obs}
+        encoded = self._codec.encode(obs, self._before)
+        self._policy.limits.check(encoded)
+        observation = {key: encoded[key] for key in self._policy.expected}
+        task = self._task(obs)
+        seed = self._seed_of(obs)
+        self._present = observation
+        if self._actions:
+            return None
+        return Request(observation, task, tuple(self._unseen), self._memory, seed)
+
+    def finish(self, prediction: Prediction | None) -> list[Action]:
+        """See `positronic.offboard.models.model.ModelSession.finish`."""
+        if prediction is None:
+            actions = self._decode(self._actions[0][np.newaxis])
+            self._actions.popleft()
+            # A simulator may render the next picture into the same array.
+            self._unseen.append({key: value.copy() for key, value in self._present.items()})
+            self._before = self._present
+            return actions
+        self._policy.action_limits.check(prediction.actions)
+        if not self._policy.every_step:
+            actions = self._decode(prediction.actions)
+            self._before = self._present
+            return actions
+        now, later = prediction.actions[:1], prediction.actions[1:]
+        actions = self._decode(now)
+        self._before = self._present
+        self._memory = prediction.memory
+        self._actions.extend(later)
+        self._unseen.clear()
+        return actions
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _decode(self, actions: NDArray[np.float32]) -> list[Action]:
+        """Turn actions (T, A) into commands, the first of them due at once."""
+        commands = self._codec.decode_rows(actions)
+        return [{**command, "timestamp": i / self._fps} for i, command in enumerate(commands)]
+
+    def _task(self, obs: Mapping[str, Any]) -> str:
+        if not self._policy.takes_task:
+            return ""
+        task = obs.get("task")
+        if not isinstance(task, str):
+            got = "nothing" if task is None else type(task).__name__
+            raise CodecError(f"'task' is {got}, expected words: this policy is told what to do")
+        return task
+
+    def _seed_of(self, obs: Mapping[str, Any]) -> int:
+        seed = obs.get("seed", self._seed)
+        whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+        if not whole or not 0 <= seed < 2**63:
+            raise CodecError(f"'seed' is {seed!r:.40}, expected a whole number from 0 to 2**63 - 1")
+        return int(seed)
+
+
+def load_policy(
+    checkpoints_dir: str,
+    checkpoint: str | int | None = None,
+    codec: Codec | None = None,
+    *,
+    trust_checkpoint: bool = False,
+    **options: Any,
+) -> ServedPolicy:
+    """Load a checkpoint of a training run; of the newest ones, the first that is fit to act.
+
+    Args:
+        checkpoints_dir: Directory of the training run, or the checkpoints folder in it; local or
+            s3://bucket/key.
+        checkpoint: Step of the checkpoint; the newest if not given.
+        codec: Codec of the training; the checkpoint knows it.
+        trust_checkpoint: Let the checkpoint load what it names.
+        **options: Of `ServedPolicy`.
+
+    Raises:
+        CheckpointError: There is none, or it cannot be loaded.
+    """
+    directory = CheckpointDirectory(checkpoints_dir, trust_checkpoint=trust_checkpoint)
+    newest = directory.resolve(checkpoint)
+    older = directory.older(newest) if checkpoint is None else []
+    while True:
+        found = directory.checkpoint(newest)
+        contract = found.verify(None if codec is None else require_codec(codec, "codec"))
+        choose_threads(contract)
+        try:
+            found.require_finite()
+            policy = ServedPolicy(found, contract, **options)
+            policy.require_fit()
+            return policy
+        except UnfitModel as error:
+            if not older:
+                raise
+            print(f"passed over: {error}", file=sys.stderr, flush=True)
+            newest = older.pop(0)

@@ -1,0 +1,1 @@
+"""Inference strategies: how LeRobot's kinds of policies act for many independent sessions."""

@@ -1,0 +1,79 @@
+"""Policies that look back and draw their actions, several sessions in one batch."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lerobot.utils.constants import ACTION
+
+from getiaction.policies.lerobot.acting import with_own_memory
+from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBackend
+from positronic.vendors.lerobot.serving.strategies.base import Observation, Prediction, Request
+from positronic.vendors.lerobot.serving.strategies.memory import Memory
+from positronic.vendors.lerobot.serving.strategies.noise import RowNoise
+
+# Their ``predict_action_chunk`` reads the queues, and nothing else of the past. TD-MPC is not among
+# them: it draws once for a whole batch.
+MERGED = frozenset({"diffusion", "vqbet"})
+
+
+class BatchedStateful:
+    """Lays the observation queues of the sessions side by side and lets LeRobot predict from them.
+
+    A session's numbers are drawn from its own generator, so that alone it gets the bits that
+    ``select_action`` gives after ``torch.manual_seed``; in a batch, sums differ by rounding. Where
+    VQ-BeT draws a code that close to the border with another one, a batch may give that other one.
+    """
+
+    every_step = True
+
+    def __init__(self, eager: TorchBackend) -> None:
+        """Act as ``eager``'s policy does."""
+        self._eager = eager
+        self.n_actions = Memory.empty(eager.policy, None).actions.maxlen or 1
+
+    @torch.inference_mode()
+    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+        """See `Strategy.predict`; the network runs once."""
+        memories = [self._memory(request) for request in requests]
+        self._look(requests, memories)
+        merged = with_own_memory(self._eager.policy)
+        queues = [memory.twin._queues for memory in memories]
+        merged._queues = {
+            key: deque(torch.cat(moment) for moment in zip(*(q[key] for q in queues), strict=True))
+            for key in queues[0]
+        }
+        seen = dict.fromkeys(key for key in queues[0] if key != ACTION)
+        with RowNoise([memory.randomness for memory in memories]):
+            chunks = self._eager.post(merged.predict_action_chunk(seen)).cpu().numpy()
+        return [Prediction(c, memory) for c, memory in zip(chunks, memories, strict=True)]
+
+    def _memory(self, request: Request) -> Memory:
+        if request.memory is not None:
+            copied: Memory = request.memory.copy()
+            return copied
+        generator = torch.Generator(self._eager.device).manual_seed(request.seed)
+        return Memory.empty(self._eager.policy, generator)
+
+    def _look(self, requests: Sequence[Request], memories: Sequence[Memory]) -> None:
+        """Show each memory what its session saw; all of it is preprocessed at once."""
+        moments: list[tuple[Memory, Observation]] = [
+            (memory, observation)
+            for request, memory in zip(requests, memories, strict=True)
+            for observation in (*request.unseen, request.observation)
+        ]
+        batch = {
+            key: np.stack([observation[key] for _, observation in moments])
+            for key in requests[0].observation
+        }
+        prepared: dict[str, Any] = self._eager.pre(self._eager.observation(batch))
+        for row, (memory, _) in enumerate(moments):
+            memory.see(
+                {
+                    key: value[row : row + 1]
+                    for key, value in prepared.items()
+                    if isinstance(value, torch.Tensor) and value.ndim > 0
+                }
+            )
