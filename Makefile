@@ -21,7 +21,7 @@ help:
 	@echo "             TASK=stack_cubes|pick_place  OBS=state|images  EPISODES=N  STEPS=N"
 	@echo "             ROLLOUTS=N  DEVICE=auto|cpu|cuda  FRESH=1 (begin again)"
 	@echo "make test    the tests (10 to 15 minutes on two cores)"
-	@echo "make check   format, lint, strict types"
+	@echo "make check   format, lint, strict types, the rooms and their imports"
 	@echo "make e2e     slower checks: the demo in small, and every command of the README"
 	@echo "make docker-build, docker-demo, docker-test    the same in containers: docs/docker.md"
 	@echo "make format  put the code in order"
@@ -42,10 +42,11 @@ e2e: setup
 	@$(PY) -m pytest -m e2e -n 2
 
 check: setup
-	@.venv/bin/ruff format --check --quiet . || (echo "not in order; mend with: make format"; exit 1)
+	@.venv/bin/ruff format --check --quiet . || (echo "files need formatting; run: make format"; exit 1)
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@.venv/bin/mypy tests scripts benchmarks
+	@.venv/bin/lint-imports --no-cache --no-logo
 
 format: setup
 	@.venv/bin/ruff format --quiet .

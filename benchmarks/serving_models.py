@@ -19,7 +19,7 @@ class Kind:
     size: tuple[int, int]
     """Height and width of both cameras, in pixels."""
     preset: str
-    """Of positronic.vendors.lerobot.presets."""
+    """Of positronic.vendors.lerobot.training.presets."""
 
 
 # The demo's policy, and the one of the paper with LeRobot's defaults.

@@ -79,7 +79,7 @@ def test_select_action_plays_the_policys_sequence(
 
 def test_temporal_ensembling_is_the_policys(tmp_path: Path) -> None:
     policy = act(temporal_ensemble_coeff=0.3, n_action_steps=1)
-    model = InferenceModel(policy.export(tmp_path / "ensemble", "torch"), "torch")
+    model = InferenceModel(export(policy, tmp_path / "ensemble", "torch"), "torch")
     policy.reset()
     for step in range(9):  # more than the five actions of a chunk
         observation = observe(2, seed=step)

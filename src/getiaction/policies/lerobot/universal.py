@@ -229,12 +229,6 @@ class LeRobotPolicy(Wrapped):
         self.preprocessor.save_pretrained(directory)
         self.postprocessor.save_pretrained(directory)
 
-    def export(self, path: str | Path, backend: str = "onnx", **options: Any) -> Path:
-        """Write one graph that runs without LeRobot; see :func:`getiaction.export.export`."""
-        from getiaction.export import export
-
-        return export(self, path, backend, **options)
-
     def setup(self, stage: str) -> None:
         """Make the network, if it is not there yet, for the trainer's data or from its checkpoint.
 

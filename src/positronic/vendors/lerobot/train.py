@@ -15,8 +15,7 @@ import configuronic as cfn
 from foundation import storage
 from foundation.stopping import Stopped, StopSignals
 from positronic.codec import Contract
-from positronic.vendors.lerobot import presets
-from positronic.vendors.lerobot.training import config_file
+from positronic.vendors.lerobot.training import config_file, presets
 from positronic.vendors.lerobot.training.job import (
     TrainingJob,
     across_processes,

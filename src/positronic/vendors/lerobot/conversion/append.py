@@ -25,10 +25,10 @@ from positronic.vendors.lerobot.conversion.job import Job, Workplace, describe, 
 from positronic.vendors.lerobot.conversion.output import Output, state_of
 from positronic.vendors.lerobot.conversion.pipeline import check, chosen_of, keeping
 from positronic.vendors.lerobot.conversion.provenance import NAME, Provenance, Recording
-from positronic.vendors.lerobot.conversion.repair import counted
 from positronic.vendors.lerobot.conversion.report import Options, Report, report_of
-from positronic.vendors.lerobot.conversion.statistics import PixelCounts
-from positronic.vendors.lerobot.verification import layout
+from positronic.vendors.lerobot.dataset import layout
+from positronic.vendors.lerobot.dataset.statistics import PixelCounts
+from positronic.vendors.lerobot.verification.repair import counted
 
 
 def append_dataset(

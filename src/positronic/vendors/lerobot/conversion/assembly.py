@@ -22,8 +22,8 @@ from positronic.vendors.lerobot.conversion.encode_episode import EncodedEpisode,
 from positronic.vendors.lerobot.conversion.encoders import ENCODERS
 from positronic.vendors.lerobot.conversion.job import Workplace
 from positronic.vendors.lerobot.conversion.provenance import Provenance
-from positronic.vendors.lerobot.conversion.statistics import PixelCounts
 from positronic.vendors.lerobot.conversion.workers import encoding
+from positronic.vendors.lerobot.dataset.statistics import PixelCounts
 
 if TYPE_CHECKING:
     from positronic.vendors.lerobot.conversion.dataset_writer import LeRobotWriter

@@ -14,9 +14,9 @@ from typing import Any, Self
 import numpy as np
 
 from positronic.errors import DatasetError
-from positronic.vendors.lerobot.conversion import statistics, totals
 from positronic.vendors.lerobot.conversion.encode_episode import EncodedEpisode
 from positronic.vendors.lerobot.conversion.video import join
+from positronic.vendors.lerobot.dataset import statistics, totals
 
 MEBIBYTE = 2**20
 # LeRobot compares a frame's time with a row's as float32, to 1e-4 s. From 1024 s on float32 is

@@ -16,8 +16,8 @@ from foundation.documents import Document, Reader
 from getiaction.dataset_info import Count
 from positronic.dataset.recorded import UNNAMED
 from positronic.errors import DatasetError
-from positronic.vendors.lerobot.conversion.statistics import PixelCounts
 from positronic.vendors.lerobot.conversion.stored_episode import Pixels
+from positronic.vendors.lerobot.dataset.statistics import PixelCounts
 
 NAME = "meta/provenance.json"
 # A million episodes take 100 MB.

@@ -24,7 +24,7 @@ from getiaction.dataset_info import Count, as_statistics
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion import durable
 from positronic.vendors.lerobot.conversion.encode_episode import EncodedEpisode
-from positronic.vendors.lerobot.conversion.statistics import PixelCounts, Statistics
+from positronic.vendors.lerobot.dataset.statistics import PixelCounts, Statistics
 
 DOCUMENT, ARRAYS = "episode.json", "columns.npz"
 READER = Reader(error=DatasetError, mend="remove its directory and go on with --resume=True")

@@ -23,8 +23,7 @@ from positronic.cli.flags import Flags, parse_value
 from positronic.cli.help import did_you_mean, missing, parameters
 from positronic.codec import Codec
 from positronic.vendors.lerobot import codecs as our_codecs
-from positronic.vendors.lerobot import presets
-from positronic.vendors.lerobot.training import options
+from positronic.vendors.lerobot.training import options, presets
 from positronic.vendors.lerobot.training.options import Options
 
 FILE_NAME = "config.yaml"

@@ -8,7 +8,7 @@ from foundation.errors import UsageError
 from positronic.cli.help import did_you_mean
 from positronic.codec import Codec
 from positronic.vendors.lerobot.codecs import require_codec
-from positronic.vendors.lerobot.presets import PolicyPreset
+from positronic.vendors.lerobot.training.presets import PolicyPreset
 
 CHOICES = {
     "device": ("auto", "cpu", "cuda"),

@@ -12,8 +12,8 @@ from foundation.text import printable
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion.output import Output
 from positronic.vendors.lerobot.conversion.provenance import NAME, Provenance
-from positronic.vendors.lerobot.verification import layout
-from positronic.vendors.lerobot.verification.layout import Episode, Info
+from positronic.vendors.lerobot.dataset import layout
+from positronic.vendors.lerobot.dataset.layout import Episode, Info
 from positronic.vendors.lerobot.verification.metadata_checks import CONTRACT
 
 # What decides how a video looks and how fast it is read; the rest is in info.json.

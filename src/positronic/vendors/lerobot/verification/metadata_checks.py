@@ -16,9 +16,9 @@ from positronic.codec.contract import FILE_NAME
 from positronic.errors import ContractError, DatasetError
 from positronic.vendors.lerobot.conversion.provenance import NAME as PROVENANCE
 from positronic.vendors.lerobot.conversion.provenance import Provenance
-from positronic.vendors.lerobot.verification import layout
-from positronic.vendors.lerobot.verification.fault import REPAIR, Fault, listed
-from positronic.vendors.lerobot.verification.layout import Episode, Info
+from positronic.vendors.lerobot.dataset import layout
+from positronic.vendors.lerobot.dataset.fault import REPAIR, Fault, listed
+from positronic.vendors.lerobot.dataset.layout import Episode, Info
 
 CONTRACT = f"meta/{FILE_NAME}"
 # Where a file that nothing refers to is read all the same, or was left by an interrupted writer.

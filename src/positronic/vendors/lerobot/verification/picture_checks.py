@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from foundation.documents import inside
 from foundation.tables import open_table
 from getiaction.dataset_info import Statistics
-from positronic.vendors.lerobot.conversion import statistics
+from positronic.vendors.lerobot.dataset import statistics
+from positronic.vendors.lerobot.dataset.fault import Fault
+from positronic.vendors.lerobot.dataset.layout import Episode, one_line, size_of
 from positronic.vendors.lerobot.verification import statistics_checks
-from positronic.vendors.lerobot.verification.fault import Fault
-from positronic.vendors.lerobot.verification.layout import Episode, one_line, size_of
 
 # What Pillow raises on a damaged picture, and `picture` on one that would take all memory.
 UNDECODABLE: tuple[type[Exception], ...] = (ValueError, OSError, SyntaxError)

@@ -11,8 +11,8 @@ from foundation.documents import inside
 from foundation.progress import bar
 from foundation.tables import open_table
 from positronic.errors import DatasetError
-from positronic.vendors.lerobot.conversion.statistics import ImageStatistics
-from positronic.vendors.lerobot.verification.layout import Episode, Info, one_line, size_of
+from positronic.vendors.lerobot.dataset.layout import Episode, Info, one_line, size_of
+from positronic.vendors.lerobot.dataset.statistics import ImageStatistics
 from positronic.vendors.lerobot.verification.picture_checks import UNDECODABLE, picture
 from positronic.vendors.lerobot.verification.processes import processes
 from positronic.vendors.lerobot.verification.video_checks import broken, frames_of

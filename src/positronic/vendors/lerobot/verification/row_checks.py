@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from positronic.errors import DatasetError
-from positronic.vendors.lerobot.verification import statistics_checks
-from positronic.vendors.lerobot.verification.fault import Fault, first_of, listed
-from positronic.vendors.lerobot.verification.layout import (
+from positronic.vendors.lerobot.dataset.fault import Fault, first_of, listed
+from positronic.vendors.lerobot.dataset.layout import (
     COUNTERS,
     TEXT,
     Episode,
     array_of,
     read_table,
 )
+from positronic.vendors.lerobot.verification import statistics_checks
 
 TOLERANCE_S = 1e-4  # LeRobot's, of a row's time
 MANY = 100_000

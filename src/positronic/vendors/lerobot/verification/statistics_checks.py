@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from getiaction.dataset_info import Statistics
-from positronic.vendors.lerobot.conversion import statistics
-from positronic.vendors.lerobot.conversion.statistics import MOMENTS, PixelCounts
-from positronic.vendors.lerobot.verification.fault import first_of
-from positronic.vendors.lerobot.verification.layout import one_line
+from positronic.vendors.lerobot.dataset import statistics
+from positronic.vendors.lerobot.dataset.fault import first_of
+from positronic.vendors.lerobot.dataset.layout import one_line
+from positronic.vendors.lerobot.dataset.statistics import MOMENTS, PixelCounts
 
 EXACT = 1e-6  # of the largest value
 SUMMED_MEAN, SUMMED_STD = 1e-3, 0.02  # of the largest value

@@ -8,12 +8,12 @@ from typing import Any
 from foundation.text import printable
 from getiaction.dataset_info import Statistics
 from positronic.errors import DatasetError
-from positronic.vendors.lerobot.conversion import totals
 from positronic.vendors.lerobot.conversion.provenance import Provenance
-from positronic.vendors.lerobot.conversion.statistics import PixelCounts
-from positronic.vendors.lerobot.verification import layout, statistics_checks
-from positronic.vendors.lerobot.verification.fault import REPAIR, Fault
-from positronic.vendors.lerobot.verification.layout import COUNTERS, Episode, Info, size_of
+from positronic.vendors.lerobot.dataset import layout, totals
+from positronic.vendors.lerobot.dataset.fault import REPAIR, Fault
+from positronic.vendors.lerobot.dataset.layout import COUNTERS, Episode, Info, size_of
+from positronic.vendors.lerobot.dataset.statistics import PixelCounts
+from positronic.vendors.lerobot.verification import statistics_checks
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,17 @@ from foundation.progress import bar
 from getiaction.dataset_info import Statistics
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion.output import Output
-from positronic.vendors.lerobot.conversion.repair import repair_statistics
+from positronic.vendors.lerobot.dataset import layout
+from positronic.vendors.lerobot.dataset.fault import REPAIR, Fault
+from positronic.vendors.lerobot.dataset.layout import Episode, Info, is_depth
 from positronic.vendors.lerobot.verification import (
-    layout,
     metadata_checks,
     statistics_checks,
     totals_checks,
 )
-from positronic.vendors.lerobot.verification.fault import REPAIR, Fault
-from positronic.vendors.lerobot.verification.layout import Episode, Info, is_depth
 from positronic.vendors.lerobot.verification.picture_checks import PicturesCheck
 from positronic.vendors.lerobot.verification.processes import number_of, processes
+from positronic.vendors.lerobot.verification.repair import repair_statistics
 from positronic.vendors.lerobot.verification.row_checks import RowsCheck
 from positronic.vendors.lerobot.verification.video_checks import FramesCheck, PacketsCheck
 

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.documents import InvalidDocument, inside
-from positronic.vendors.lerobot.conversion import statistics
+from positronic.vendors.lerobot.dataset import statistics
+from positronic.vendors.lerobot.dataset.fault import Fault, first_of
+from positronic.vendors.lerobot.dataset.layout import Clip, Episode, one_line, size_of
 from positronic.vendors.lerobot.verification import statistics_checks
-from positronic.vendors.lerobot.verification.fault import Fault, first_of
-from positronic.vendors.lerobot.verification.layout import Clip, Episode, one_line, size_of
 from positronic.vendors.lerobot.verification.picture_checks import compared
 
 TOLERANCE_S = 1e-4

@@ -20,9 +20,9 @@ from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion import durable
 from positronic.vendors.lerobot.conversion.append import append_dataset
 from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
-from positronic.vendors.lerobot.conversion.repair import repair_statistics
 from positronic.vendors.lerobot.convert import COMMANDS
 from positronic.vendors.lerobot.verification.info import info
+from positronic.vendors.lerobot.verification.repair import repair_statistics
 from positronic.vendors.lerobot.verification.verify import verify, verify_dataset
 from tests.positronic.vendors.lerobot.conversion.kills import (
     contents,

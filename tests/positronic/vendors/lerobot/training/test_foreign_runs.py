@@ -52,7 +52,7 @@ NAMING = [
     "output_dir: '@@planted_by_a_config.name'",
     "dataset_root: ['@planted_by_a_config.name']",
     "eval_env: 'planted_by_a_config:Env/Name-v0'",
-    "policy: '@positronic.vendors.lerobot.presets.inspect.os.system'",
+    "policy: '@positronic.vendors.lerobot.training.presets.inspect.os.system'",
     "codec: '@positronic.vendors.lerobot.codecs.cfn.Config'",
 ]
 
@@ -73,7 +73,7 @@ def test_a_file_imports_nothing(
     "text",
     [
         "policy: .act_state",
-        "policy: '@positronic.vendors.lerobot.presets.act_state'",
+        "policy: '@positronic.vendors.lerobot.training.presets.act_state'",
         "codec: '@positronic.vendors.lerobot.codecs.eepose_state'",
         "output_dir: ./runs",
         "output_dir: ../runs",

@@ -21,7 +21,7 @@ from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion import dataset_writer
 from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
 from positronic.vendors.lerobot.conversion.video import Encoder, VideoWriter, join
-from positronic.vendors.lerobot.verification.layout import Clip, Episode
+from positronic.vendors.lerobot.dataset.layout import Clip, Episode
 from positronic.vendors.lerobot.verification.processes import processes
 from positronic.vendors.lerobot.verification.verify import verify, verify_dataset
 from positronic.vendors.lerobot.verification.video_checks import PacketsCheck

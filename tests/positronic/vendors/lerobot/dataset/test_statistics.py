@@ -1,6 +1,6 @@
 import numpy as np
 
-from positronic.vendors.lerobot.conversion.statistics import ImageStatistics, of_vectors
+from positronic.vendors.lerobot.dataset.statistics import ImageStatistics, of_vectors
 
 
 def test_image_statistics_are_those_of_every_pixel() -> None:

@@ -18,7 +18,7 @@ from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion import stored_episode
 from positronic.vendors.lerobot.conversion.append import append_dataset
 from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
-from positronic.vendors.lerobot.conversion.statistics import of_pixels, of_vectors, pooled
+from positronic.vendors.lerobot.dataset.statistics import of_pixels, of_vectors, pooled
 from tests.positronic.vendors.lerobot.conversion.kills import contents, files_in, killed
 from tests.positronic.vendors.lerobot.raw import FPS, record
 
@@ -152,7 +152,7 @@ def test_two_conversions_give_the_same_bytes(raw: LocalDataset, tmp_path: Path) 
 def test_many_rows_are_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.random.default_rng(0).normal(size=(1000, 7)).astype(np.float32)
     whole = of_vectors(rows)
-    monkeypatch.setattr("positronic.vendors.lerobot.conversion.statistics.AT_ONCE", 2500)
+    monkeypatch.setattr("positronic.vendors.lerobot.dataset.statistics.AT_ONCE", 2500)
     parts = of_vectors(rows)
     for name, value in whole.items():
         np.testing.assert_allclose(parts[name], value, rtol=1e-12)

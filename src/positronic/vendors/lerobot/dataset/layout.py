@@ -23,7 +23,7 @@ from getiaction.dataset_info import (
     parse_statistics,
 )
 from positronic.errors import DatasetError
-from positronic.vendors.lerobot.verification.fault import first_of
+from positronic.vendors.lerobot.dataset.fault import first_of
 
 READER = Reader(error=DatasetError, size=1 << 28, allow_nan=True)
 INFO = "meta/info.json"

@@ -20,9 +20,9 @@ from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion import durable
 from positronic.vendors.lerobot.conversion.append import append_dataset
 from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
-from positronic.vendors.lerobot.conversion.repair import repair_statistics
+from positronic.vendors.lerobot.dataset import layout
 from positronic.vendors.lerobot.training.preflight import dataset_contract
-from positronic.vendors.lerobot.verification import layout
+from positronic.vendors.lerobot.verification.repair import repair_statistics
 from positronic.vendors.lerobot.verification.verify import verify, verify_dataset
 from tests.positronic.vendors.lerobot.conversion.kills import files_in, killed, renames_to
 from tests.positronic.vendors.lerobot.raw import FPS, record

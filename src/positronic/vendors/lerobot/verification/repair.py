@@ -17,12 +17,13 @@ from foundation import storage
 from foundation.errors import StorageError
 from positronic.codec import Contract
 from positronic.codec.contract import FILE_NAME, versions
-from positronic.vendors.lerobot.conversion import durable, totals
+from positronic.vendors.lerobot.conversion import durable
 from positronic.vendors.lerobot.conversion.output import Output, state_of
 from positronic.vendors.lerobot.conversion.provenance import NAME, Provenance
-from positronic.vendors.lerobot.conversion.statistics import PixelCounts, Statistics
-from positronic.vendors.lerobot.verification import layout, pixels
-from positronic.vendors.lerobot.verification.layout import Episode, Info
+from positronic.vendors.lerobot.dataset import layout, totals
+from positronic.vendors.lerobot.dataset.layout import Episode, Info
+from positronic.vendors.lerobot.dataset.statistics import PixelCounts, Statistics
+from positronic.vendors.lerobot.verification import pixels
 from positronic.vendors.lerobot.verification.processes import number_of
 from positronic.vendors.lerobot.verification.statistics_checks import pooled_of
 from positronic.vendors.lerobot.verification.totals_checks import counts_in, pixels_of

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from foundation.text import printable
 from positronic.errors import DatasetError
-from positronic.vendors.lerobot.conversion import statistics
-from positronic.vendors.lerobot.conversion.statistics import PixelCounts, Statistics
-from positronic.vendors.lerobot.verification.layout import TEXT, array_of, read_table
+from positronic.vendors.lerobot.dataset import statistics
+from positronic.vendors.lerobot.dataset.layout import TEXT, array_of, read_table
+from positronic.vendors.lerobot.dataset.statistics import PixelCounts, Statistics
 
 
 def of_dataset(

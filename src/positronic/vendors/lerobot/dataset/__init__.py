@@ -1,0 +1,1 @@
+"""LeRobot dataset on disk: its layout, its statistics, and the totals of what is in it."""
