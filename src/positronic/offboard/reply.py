@@ -8,8 +8,7 @@ import numpy as np
 
 from foundation.text import printable
 from positronic.errors import SessionError
-from positronic.offboard.columns import unfold
-from positronic.offboard.wire import MAX_CONTAINER
+from positronic.offboard.wire import MAX_CONTAINER, unfold
 from positronic.policy.base import Action
 
 LONGEST = 1000

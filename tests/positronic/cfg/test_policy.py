@@ -5,8 +5,7 @@ import pytest
 
 from positronic import cli
 from positronic.cfg.policy import placeholder, remote
-from positronic.offboard.client import RemotePolicy
-from positronic.offboard.remote_session import SessionOptions
+from positronic.offboard.client import RemotePolicy, SessionOptions
 
 seen: list[Any] = []
 

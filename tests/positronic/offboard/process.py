@@ -24,10 +24,10 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 SCRIPT = """
 import json, sys
-from positronic.offboard.serving.ending import run_to_the_end
-from positronic.offboard.serving.listen import bind
+from positronic.offboard.serving.server import run_to_the_end
+from positronic.offboard.serving.server import bind
 from positronic.offboard.serving.logs import configure
-from positronic.offboard.serving.options import ServerOptions
+from positronic.offboard.serving.limits import ServerOptions
 from positronic.offboard.serving.server import serve_forever
 from positronic.offboard.models.store import ModelStore
 from tests.positronic.offboard.small_models import Source

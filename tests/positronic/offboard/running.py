@@ -15,9 +15,8 @@ from websockets.sync.client import ClientConnection, connect
 from positronic.offboard import wire
 from positronic.offboard.models.batching import Batching
 from positronic.offboard.models.store import ModelStore
-from positronic.offboard.serving.listen import bind
-from positronic.offboard.serving.options import ServerOptions
-from positronic.offboard.serving.server import Extra, serve_forever
+from positronic.offboard.serving.limits import ServerOptions
+from positronic.offboard.serving.server import Extra, bind, serve_forever
 from tests.positronic.offboard.small_models import NBYTES, Source
 from tests.waiting import until
 

@@ -14,8 +14,7 @@ from websockets.sync.server import ServerConnection, serve
 from foundation.errors import UsageError
 from positronic.errors import ServerGone, SessionError
 from positronic.offboard import link, wire
-from positronic.offboard.client import InferenceClient, RemotePolicy
-from positronic.offboard.remote_session import RemoteSession
+from positronic.offboard.client import InferenceClient, RemotePolicy, RemoteSession
 from positronic.offboard.session import SessionState
 from positronic.policy import ChunkPlayer, Policy, Session
 from tests.positronic.offboard.running import serving

@@ -6,7 +6,7 @@ import pytest
 
 from positronic.errors import SessionError
 from positronic.offboard import wire
-from positronic.offboard.columns import fold, unfold
+from positronic.offboard.wire import fold, unfold
 
 
 def action(i: int) -> dict[str, Any]:

@@ -6,20 +6,126 @@
     GET /api/v1/models /api/v1/status        GET /
 """
 
+import ipaddress
 import logging
-from collections.abc import Collection
+import re
+import socket
+from collections.abc import Callable, Collection
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
 from starlette.routing import WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from foundation.text import printable
 from positronic.offboard.serving import health, status_page
-from positronic.offboard.serving.answer import Reason
+from positronic.offboard.serving.channel import Reason
 from positronic.offboard.serving.connection import WebSocketChannel
-from positronic.offboard.serving.guard import Guard
 from positronic.offboard.serving.logs import log
+from positronic.offboard.serving.security import authorised, is_loopback
 from positronic.offboard.serving.service import Service
+
+# A name or an address, with or without a port, as in a Host header.
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?")
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://(.*)")
+
+
+class Guard:
+    """ASGI middleware: lets through who knows the token, and no page of another site."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        token: str | None,
+        open_paths: Collection[str],
+        on_refused: Callable[[str], None],
+        scheme: str = "Bearer",
+        host: str = "",
+    ) -> None:
+        """Guard ``app``.
+
+        Args:
+            app: The application.
+            token: What clients have to know; None lets everybody in.
+            open_paths: Need no token, since they tell nothing.
+            on_refused: Called with the address of a client that was turned away.
+            scheme: What the token follows in the ``Authorization`` header.
+            host: The name that the operator gave the server, beside addresses and ``localhost``.
+        """
+        self._app, self._token, self._open_paths = app, token, frozenset(open_paths)
+        self._on_refused, self._scheme = on_refused, scheme
+        self._names = frozenset(name.lower() for name in ("localhost", host, socket.gethostname()))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or WebSocket."""
+        refusal = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
+        if refusal is None:
+            await self._app(scope, receive, send)
+            return
+        host, port = scope.get("client") or ("unknown", 0)
+        self._on_refused(f"{host}:{port}")
+        # A WebSocket gets it as the answer to its handshake.
+        await refusal(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> PlainTextResponse | None:
+        """Say no, with what is wrong; None lets it through."""
+        headers = Headers(scope=scope)
+        host = headers.get("host")
+        if host is not None and _HOST.fullmatch(host) is None:
+            return PlainTextResponse(f"malformed Host header {printable(host, 80)!r}\n", 400)
+        if self._token is None and host is not None and not self._is_own(host, scope):
+            return PlainTextResponse(
+                f"this server is not {printable(host, 80)!r}: ask for localhost, an IP address or"
+                " the server's --host, or give it a token (AUTH_TOKEN)\n",
+                403,
+            )
+        is_websocket = scope["type"] == "websocket"
+        if is_websocket and _is_foreign(headers.get("origin"), host):
+            return PlainTextResponse("pages of other sites may not open sessions\n", 403)
+        if self._token is None or (not is_websocket and scope["path"] in self._open_paths):
+            return None
+        if authorised(headers.get("authorization"), self._token, self._scheme):
+            return None
+        return PlainTextResponse(
+            "a token is needed\n",
+            403 if is_websocket else 401,
+            headers={"WWW-Authenticate": self._scheme},
+        )
+
+    def _is_own(self, host: str, scope: Scope) -> bool:
+        """Whether ``host`` may mean this server, where a browser of this machine may ask for it.
+
+        The owner of a name can let it lead to 127.0.0.1, and so have their page, which somebody
+        looks at on this machine, take this server for their own.
+        """
+        address = (scope.get("server") or ("",))[0]
+        if not _is_address(address) or not is_loopback(address):
+            return True
+        name = host.rpartition(":")[0] if re.search(r":[0-9]+$", host) else host
+        return _is_address(name.strip("[]")) or name.lower() in self._names
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_foreign(origin: str | None, host: str | None) -> bool:
+    """Whether a browser opens the WebSocket for a page that this server did not serve.
+
+    Browsers let any page connect to any host, this machine included. Robots send no origin.
+    """
+    if origin is None:
+        return False
+    found = _ORIGIN.fullmatch(origin)
+    return found is None or host is None or found[1].lower() != host.lower()
+
 
 logger = logging.getLogger(__name__)
 

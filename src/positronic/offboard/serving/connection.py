@@ -9,9 +9,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from positronic.errors import SessionError
 from positronic.offboard import wire
-from positronic.offboard.columns import fold
-from positronic.offboard.serving.answer import Answer
-from positronic.offboard.serving.channel import REFUSED, ClientGone
+from positronic.offboard.serving.channel import REFUSED, Answer, ClientGone
+from positronic.offboard.wire import fold
 
 ENVELOPE = {"request_id", "observation"}
 # Clients may take so long to read why they were refused. Positronic 0.2.1 sets a time-out on its

@@ -10,8 +10,13 @@ from foundation.errors import FoundationError
 from foundation.text import printable
 from positronic.errors import Busy
 from positronic.offboard.models.store import Lease, ModelStore
-from positronic.offboard.serving.answer import Reason
-from positronic.offboard.serving.channel import INTERNAL_ERROR, REFUSED, TRY_AGAIN_LATER, Channel
+from positronic.offboard.serving.channel import (
+    INTERNAL_ERROR,
+    REFUSED,
+    TRY_AGAIN_LATER,
+    Channel,
+    Reason,
+)
 from positronic.offboard.serving.logs import log
 
 logger = logging.getLogger(__name__)

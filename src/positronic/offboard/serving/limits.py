@@ -1,9 +1,90 @@
 """Bounds that all connections of a server share: how many there are, and what they hold."""
 
+import os
 import resource
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
-from positronic.offboard.serving.options import ServerOptions
+from positronic.offboard.serving.channel import TooFast
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Limits of one server. A limit of 0 is none, where the field says so."""
+
+    max_sessions: int = 64
+    """Sessions at once, those that still wait for their checkpoint included."""
+    idle_timeout_s: float = 3600.0
+    """A session that asks for nothing for so long is closed; 0: never."""
+    request_timeout_s: float = 60.0
+    """A request that takes longer is answered with ``timeout``."""
+    max_message_bytes: int = 16 * MIB
+    """A larger frame ends its session."""
+    rate_limit: float = 200.0
+    """Requests per second of one session, and as many at once after a pause; 0: any number."""
+    drain_timeout_s: float = 30.0
+    """How long open sessions may go on after SIGTERM."""
+    token: str | None = None
+    """What clients have to know; None lets everybody in."""
+    send_timeout_s: float = 20.0
+    """A client that has not taken what was sent to it after so long is dropped."""
+    message_timeout_s: float = 20.0
+    """How long a message may take from its first byte to its last."""
+    ping_interval_s: float = 20.0
+    """Every session is pinged so often, so that one whose client has vanished is noticed."""
+    ping_timeout_s: float = 20.0
+    """How long a pong may take before the session is dropped."""
+    handshake_timeout_s: float = 10.0
+    """How long a connection may take to say what it wants, and to agree to its end."""
+
+
+# What a container may use, in version 2 of control groups and in version 1.
+CGROUP_FILES = ("memory.max", "memory/memory.limit_in_bytes")
+
+
+def memory_limit(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of memory that this process may use: of the machine, or of its control group."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in CGROUP_FILES:
+        try:
+            limits.append(int((cgroups / name).read_text()))
+        except (OSError, ValueError):
+            continue  # the other version, or "max"
+    return min(limits)
+
+
+class RateLimit:
+    """Lets ``rate`` requests a second through, and as many at once after a pause.
+
+    The generic cell rate algorithm: one number, the time at which all requests so far would be
+    due at an even pace.
+    """
+
+    def __init__(self, rate: float) -> None:
+        """Allow ``rate`` requests a second; 0 is any number."""
+        self._rate = rate
+        self._due = 0.0
+
+    def __call__(self) -> None:
+        """Count one request.
+
+        Raises:
+            TooFast: There were too many; this one does not count.
+        """
+        if not self._rate:
+            return
+        now = time.monotonic()
+        due = max(self._due, now) + 1 / self._rate
+        # A rate below 1/s lets one request through at once, not none.
+        wait = due - now - max(1.0, 1 / self._rate)
+        if wait > 1e-9:
+            raise TooFast(f"more than {self._rate:g} requests a second; ask less often", wait)
+        self._due = due
+
 
 # Beside the sessions: those of operators, and of clients that are turned away.
 OTHER_CONNECTIONS = 256

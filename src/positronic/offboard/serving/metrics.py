@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from positronic.offboard.models.store import ModelStore
-from positronic.offboard.serving.answer import Reason, Timing
+from positronic.offboard.serving.channel import Reason, Timing
 
 LATENCY_COLUMNS = ("at", "pre_ms", "queue_ms", "infer_ms", "post_ms", "batch_size")
 LATENCY_ROWS = 600

@@ -29,9 +29,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from positronic.errors import SessionError
 from positronic.offboard import wire
-from positronic.offboard.serving.answer import Answer
 from positronic.offboard.serving.app import guarded
-from positronic.offboard.serving.channel import INTERNAL_ERROR, ClientGone
+from positronic.offboard.serving.channel import INTERNAL_ERROR, Answer, ClientGone
 from positronic.offboard.serving.connection import FrameRequest, WebSocketChannel
 from positronic.offboard.serving.service import Service
 from positronic.policy.base import Action

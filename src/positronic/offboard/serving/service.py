@@ -10,19 +10,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from positronic.offboard.models.store import ModelStore
-from positronic.offboard.serving.answer import Reason
 from positronic.offboard.serving.channel import (
     GOING_AWAY,
     INTERNAL_ERROR,
     TRY_AGAIN_LATER,
     Channel,
     ClientGone,
+    Reason,
 )
 from positronic.offboard.serving.fair_pool import FairPool
 from positronic.offboard.serving.handshake import Refused, find_model, lease_model, local_stack
+from positronic.offboard.serving.limits import ServerOptions
 from positronic.offboard.serving.logs import log
 from positronic.offboard.serving.metrics import Metrics
-from positronic.offboard.serving.options import ServerOptions
 from positronic.offboard.serving.serving_session import ServingSession
 from positronic.offboard.session import SessionState
 

@@ -11,13 +11,11 @@ from foundation.text import printable
 from positronic.errors import SessionError
 from positronic.offboard.models.model import ModelSession
 from positronic.offboard.models.store import Lease
-from positronic.offboard.serving.answer import Answer, Malformed, Reason, Timing, failure
-from positronic.offboard.serving.channel import Request
+from positronic.offboard.serving.channel import Answer, Malformed, Reason, Request, Timing, failure
 from positronic.offboard.serving.fair_pool import Account, FairPool
+from positronic.offboard.serving.limits import RateLimit, ServerOptions
 from positronic.offboard.serving.logs import log
 from positronic.offboard.serving.metrics import Metrics
-from positronic.offboard.serving.options import ServerOptions
-from positronic.offboard.serving.rate_limit import RateLimit
 from positronic.offboard.session import SessionMachine, SessionState
 
 logger = logging.getLogger(__name__)

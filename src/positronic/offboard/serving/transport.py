@@ -20,11 +20,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from positronic.offboard.serving.answer import TooFast
-from positronic.offboard.serving.limits import Connections
+from positronic.offboard.serving.channel import TooFast
+from positronic.offboard.serving.limits import Connections, RateLimit, ServerOptions
 from positronic.offboard.serving.logs import log
-from positronic.offboard.serving.options import ServerOptions
-from positronic.offboard.serving.rate_limit import RateLimit
 
 logger = logging.getLogger(__name__)
 

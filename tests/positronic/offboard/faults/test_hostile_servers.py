@@ -23,9 +23,9 @@ from positronic.codec.contract import Contract
 from positronic.errors import SessionError
 from positronic.offboard import client as client_module
 from positronic.offboard import ready, reply, wire
-from positronic.offboard.columns import fold
 from positronic.offboard.link import mapping
 from positronic.offboard.request import RequestFilter, image_sizes
+from positronic.offboard.wire import fold
 from tests.mutations import mutations as json_mutations
 from tests.positronic.offboard.faults import mutations as frames
 from tests.positronic.offboard.faults.mutations import Honest
@@ -284,7 +284,7 @@ def test_a_server_that_says_wait_for_ever_does_not_outlast_the_time_out() -> Non
 
 
 def test_a_message_larger_than_any_answer_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("positronic.offboard.dialing.MAX_REPLY_BYTES", 100_000)
+    monkeypatch.setattr("positronic.offboard.link.MAX_REPLY_BYTES", 100_000)
 
     def script(connection: ServerConnection) -> None:
         say_ready(connection)

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from positronic.offboard import wire
-from positronic.offboard.columns import unfold
+from positronic.offboard.wire import unfold
 from positronic.vendors.lerobot import codecs
 from tests.positronic.offboard.faults.mutations import mutations
 from tests.positronic.offboard.faults.process import MIB, Command, command

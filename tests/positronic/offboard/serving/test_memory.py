@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from positronic.offboard.serving.memory import memory_limit
+from positronic.offboard.serving.limits import memory_limit
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
-from positronic.offboard.serving.answer import TooFast
-from positronic.offboard.serving.rate_limit import RateLimit
+from positronic.offboard.serving.channel import TooFast
+from positronic.offboard.serving.limits import RateLimit
 
 
 class Clock:

@@ -5,7 +5,6 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from foundation.errors import UsageError
-from positronic.offboard.serving.listen import resolve
 from positronic.offboard.serving.security import (
     authorised,
     is_insecure,
@@ -13,6 +12,7 @@ from positronic.offboard.serving.security import (
     read_token,
     require_token,
 )
+from positronic.offboard.serving.server import resolve
 from tests.positronic.offboard.running import ask, get, raw, ready, serving
 from tests.positronic.offboard.small_models import Source
 

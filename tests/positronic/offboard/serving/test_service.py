@@ -3,8 +3,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from positronic.offboard.models.store import ModelStore
-from positronic.offboard.serving.answer import Answer
-from positronic.offboard.serving.options import ServerOptions
+from positronic.offboard.serving.channel import Answer
+from positronic.offboard.serving.limits import ServerOptions
 from positronic.offboard.serving.service import Service
 from tests.positronic.offboard.loops import in_loop, settle
 from tests.positronic.offboard.small_models import Source

@@ -10,8 +10,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from positronic.offboard import wire
-from positronic.offboard.columns import unfold
 from positronic.offboard.models.batching import Batching
+from positronic.offboard.wire import unfold
 from tests.positronic.offboard.running import ask, get, held, raw, ready, receive, serving
 from tests.positronic.offboard.small_models import CountingSession, Source
 from tests.waiting import until

@@ -14,8 +14,7 @@ from websockets.frames import Frame, Opcode
 
 from positronic.offboard import wire
 from positronic.offboard.serving import transport
-from positronic.offboard.serving.limits import Connections, most_connections
-from positronic.offboard.serving.options import ServerOptions
+from positronic.offboard.serving.limits import Connections, ServerOptions, most_connections
 from positronic.offboard.serving.transport import frame_header
 from tests.positronic.offboard.running import ask, get, raw, ready, receive, serving
 from tests.positronic.offboard.small_models import Source

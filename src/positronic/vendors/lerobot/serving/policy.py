@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from positronic.codec import Codec, Contract, Limits
+from positronic.codec.limits import ActionLimits
 from positronic.errors import CodecError
 from positronic.offboard.models.model import UnfitModel
 from positronic.policy.base import Action
 from positronic.vendors.lerobot.codecs import require_codec
-from positronic.vendors.lerobot.serving.action_limits import ActionLimits
 from positronic.vendors.lerobot.serving.checkpoints import Checkpoint, CheckpointDirectory
 from positronic.vendors.lerobot.serving.choosing import choose_strategy
 from positronic.vendors.lerobot.serving.strategies.base import Observation, Prediction, Request

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from positronic.codec.limits import ActionLimits
 from positronic.errors import CodecError
-from positronic.vendors.lerobot.serving.action_limits import ActionLimits
 
 # Seven joints and a grip, of which one joint hardly moved.
 SEEN = {
