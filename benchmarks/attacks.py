@@ -1,4 +1,4 @@
-"""How long a robot waits for answers while somebody attacks the server, and how long without.
+"""Benchmark: latency of a robot's requests while somebody attacks the server, and without.
 
 python benchmarks/attacks.py [--seconds=4] [--only=TEXT] [--source=DIR]
 

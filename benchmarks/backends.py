@@ -1,4 +1,4 @@
-"""What a chunk of actions costs by each backend: LeRobot's policy in torch, and exports of it.
+"""Benchmark: time of an action chunk by each backend, LeRobot's policy in torch and its exports.
 
 All sides take turns, call by call, so that whatever else the machine does meets all alike; ratios
 are medians over the turns.

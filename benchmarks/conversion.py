@@ -1,4 +1,4 @@
-"""Conversion beside LeRobot's own writer, on the same raw episodes, in one run.
+"""Benchmark: conversion beside LeRobot's own writer, on the same raw episodes, in one run.
 
     python benchmarks/conversion.py [--rounds=3] [--only=sides,codecs,scale]
 

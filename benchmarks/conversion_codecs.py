@@ -1,4 +1,4 @@
-"""What the default encoder of conversion was chosen from.
+"""Benchmark: video encoders from which the default of conversion was chosen.
 
 Encoding is timed in one thread with `VideoWriter`, reading by LeRobot's own ``decode_video_frames``
 at random times, a call for each frame, as in training.

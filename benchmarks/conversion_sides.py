@@ -1,10 +1,10 @@
-"""The contenders of ``conversion.py``, each in a process of its own.
+"""Converters that ``conversion.py`` measures, each in a process of its own.
 
     python conversion_sides.py SIDE RAW VCODEC WORKERS
 
-It imports what it needs, says that it is ready, and converts the episodes in RAW to each directory
-that it is given on its standard input. Nothing heavy is imported at the top: worker processes
-import this module too.
+Each imports what it needs, says that it is ready, and converts the episodes in RAW to each
+directory that it is given on its standard input. Nothing heavy is imported at the top: worker
+processes import this module too.
 """
 
 import json

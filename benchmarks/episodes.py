@@ -1,4 +1,4 @@
-"""The raw episodes that the measurements of conversion start from."""
+"""Raw episodes for the benchmarks of conversion, recorded in the simulator."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Time the check for finite numbers takes when a checkpoint is saved, beside a training step.
+"""Benchmark: time of the check for finite numbers at a checkpoint, beside a training step.
 
 OMP_NUM_THREADS=1 python benchmarks/finite_check.py
 

@@ -1,4 +1,4 @@
-"""A LeRobot dataset whose frames are worth encoding: a patterned ground, a moving disc, noise."""
+"""Synthetic LeRobot dataset for benchmarks: a patterned ground, a moving disc, noise."""
 
 from pathlib import Path
 from typing import Any

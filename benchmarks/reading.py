@@ -1,4 +1,4 @@
-"""Random-access reading beside LeRobot's dataset in its DataLoader, in one run.
+"""Benchmark: random-access reading beside LeRobot's dataset in its DataLoader, in one run.
 
     python benchmarks/reading.py [--rounds=4]
 

@@ -1,4 +1,4 @@
-"""What one rule for the signs of quaternions is worth to a small policy.
+"""Benchmark: effect of quaternion sign alignment on the errors of a small policy.
 
 Rollouts of a policy that tilts the gripper are recorded in the simulator, by the recorder of
 ``positronic-inference``, and converted twice: with the signs of quaternions as they were recorded,

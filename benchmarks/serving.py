@@ -1,4 +1,4 @@
-"""The inference server: many robots at once, one robot alone, and a thousand sessions.
+"""Benchmark: inference server with many robots at once, one robot alone, a thousand sessions.
 
     python benchmarks/serving.py [--rounds=3] [--only=wire,alone,many,memory] [--policies=64,224]
 

@@ -1,4 +1,4 @@
-"""The policies that ``serving.py`` serves: ACT with random weights, as LeRobot saves a training."""
+"""Policies that ``serving.py`` serves: ACT with random weights, as LeRobot saves a training."""
 
 from dataclasses import dataclass
 from pathlib import Path

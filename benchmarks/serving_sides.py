@@ -1,4 +1,4 @@
-"""The processes of ``serving.py``: a server, the robots that ask it, and the bare policy.
+"""Processes of ``serving.py``: a server, the robots that ask it, and the bare policy.
 
 python serving_sides.py --side JSON
 """

@@ -1,4 +1,4 @@
-"""Seconds until each program has done something, with LeRobot imported whole and as it is needed.
+"""Benchmark: start-up time of each program, with LeRobot imported whole and as it is needed.
 
 python benchmarks/start_up.py [--repeats=5]
 

@@ -1,4 +1,4 @@
-"""The contenders of ``training_step.py``, each a whole training run in a process of its own.
+"""Training runs that ``training_step.py`` measures, each in a process of its own.
 
     python training_sides.py native|getiaction|physicalai JSON
 

@@ -1,4 +1,4 @@
-"""Training steps beside LeRobot's own loop, and the public ancestor's, in one run.
+"""Benchmark: training steps beside LeRobot's own loop, and the public ancestor's, in one run.
 
     python benchmarks/training_step.py [--rounds=6] [--ancestor=PYTHON]
 

@@ -1,4 +1,4 @@
-"""Training throughput beside ``lerobot-train``, from the videos to the weights, in one run.
+"""Benchmark: training throughput beside ``lerobot-train``, from the videos to the weights.
 
     python benchmarks/training_throughput.py [--rounds=4] [--amp]
 

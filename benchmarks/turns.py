@@ -1,4 +1,4 @@
-"""Processes that are measured in turns, so that whatever else the machine does meets all of them.
+"""Measurement of processes in turns, so that whatever else the machine does meets all of them.
 
 While one has its turn the others are stopped, worker processes included: nothing is fetched ahead
 in another's time.

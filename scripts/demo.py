@@ -1,4 +1,4 @@
-"""The whole main job with the real command lines, printed as it goes: from recording to report.
+"""Demo of the whole workflow with the real command lines: record, convert, train, serve, roll out.
 
 Each stage is one of the project's commands and leaves its output under ``demo/<task>-<obs>/``. A
 stage that is done is not done again: a second run ends at once, an interrupted one goes on.

@@ -1,4 +1,4 @@
-"""Make the README's picture from what the demo recorded: one rollout as a strip of instants."""
+"""Make the README's picture from the demo's recordings: one rollout as a strip of images."""
 
 import argparse
 from pathlib import Path

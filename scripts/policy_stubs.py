@@ -1,4 +1,4 @@
-"""Write the stub in which editors and type checkers find the policies' settings.
+"""Write the type stub by which editors and type checkers know the policies' settings.
 
 Run ``python scripts/policy_stubs.py`` when LeRobot's version changes; a test compares.
 """

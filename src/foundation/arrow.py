@@ -1,4 +1,4 @@
-"""Numbers between numpy and Arrow without pandas, which pyarrow's own conversions import.
+"""Conversion between numpy and Arrow arrays without pandas, which pyarrow's own methods import.
 
 That takes seconds: at once where a program begins with it, and while a robot moves where the first
 values of a recording are written.

@@ -1,4 +1,4 @@
-"""Documents that somebody else wrote, read once at the border into typed objects.
+"""Reader of untrusted JSON, YAML and TOML files: bounded, validated, parsed into typed objects.
 
 Contracts, manifests, metadata of datasets, configurations: whatever may come from another machine
 is read through here and nowhere else (``make check`` holds it). A document is bounded in bytes,

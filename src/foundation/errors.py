@@ -1,4 +1,4 @@
-"""Errors of storage and documents, and the base of all that these packages raise on purpose.
+"""Exception hierarchy: FoundationError, and the errors of usage, storage and documents.
 
 Every message is one line for a person: what was wrong, what was expected, how to mend it.
 

@@ -1,4 +1,4 @@
-"""Files in folders that others can write to: opened and replaced without following links."""
+"""Open, lock and replace files in shared directories without following symbolic links."""
 
 import errno
 import os

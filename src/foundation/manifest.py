@@ -1,7 +1,8 @@
-"""What a directory must hold to be whole: the size and digest of each of its files, in one of them.
+"""Directory manifest: size and SHA-256 of every file, by which a directory is proved complete.
 
-It is made under a name that no reader takes, gets its manifest last, and is renamed to its place.
-Whoever reads it later, on whatever machine, can prove that nothing is missing or has changed.
+The directory is made under a name that no reader takes, gets its manifest last, and is renamed to
+its place. Whoever reads it later, on whatever machine, can prove that nothing is missing or has
+changed.
 """
 
 import hashlib

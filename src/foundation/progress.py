@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then in a log."""
+"""Progress bar (``tqdm``) on a terminal, plain lines at intervals in a log."""
 
 import sys
 from collections.abc import Iterable, Iterator

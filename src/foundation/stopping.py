@@ -1,6 +1,6 @@
-"""Being told to end: at once, or when it suits.
+"""Signal handling: end the process at once, or defer the signal until the work allows it.
 
-By SIGTERM (``docker stop``), SIGINT (Ctrl-C), or SIGHUP (the terminal is closed, ssh has dropped).
+Signals are SIGTERM (``docker stop``), SIGINT (Ctrl-C), and SIGHUP (terminal closed, ssh dropped).
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Parquet tables that somebody else wrote, read only where it is known how much memory they take.
+"""Parquet reader for untrusted files: reads columns only if the memory they take is known.
 
 A parquet file of half a megabyte may hold gigabytes: values that repeat, long texts in a
 dictionary, pages that are packed a thousandfold. Nothing says how much but the headers of its

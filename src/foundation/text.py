@@ -1,4 +1,4 @@
-"""Text that somebody else wrote, made fit for a message, a log or a terminal."""
+"""Sanitise untrusted text for a message, a log or a terminal: one line, printable, not too long."""
 
 LONGEST = 200
 

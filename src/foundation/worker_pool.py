@@ -1,4 +1,4 @@
-"""Worker processes that end when they should, however often someone presses Ctrl-C.
+"""Process pool that leaves no worker behind, however often someone presses Ctrl-C.
 
 What is said of Ctrl-C here holds for SIGTERM and SIGHUP, too, where they interrupt this process.
 """

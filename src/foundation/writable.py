@@ -1,4 +1,4 @@
-"""Places that cannot be written to: found out before the work, and told in one line."""
+"""Check that a directory is writable before long work; explain in one line why it is not."""
 
 import errno
 import os

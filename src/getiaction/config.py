@@ -1,4 +1,4 @@
-"""Objects from plain configuration: YAML files, dicts, dataclasses and pydantic models.
+"""Instantiate objects from configuration: YAML files, dicts, dataclasses and pydantic models.
 
 ``{"class_path": ..., "init_args": {...}}`` names an object, as it does for LightningCLI; a value
 within that has the same form is made first. The list ``init_args["args"]`` is positional.

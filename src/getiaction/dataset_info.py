@@ -1,4 +1,4 @@
-"""``meta/`` of a LeRobot v3 dataset that somebody else wrote, validated before anything uses it.
+"""Metadata of an untrusted LeRobot v3 dataset, ``info.json`` and ``stats.json``, validated.
 
 LeRobot formats paths from ``info.json`` and trusts every number in it. What is read here has paths
 that stay inside the dataset, and numbers that are in range.

@@ -1,4 +1,4 @@
-"""Imports of LeRobot and Lightning that load no more than a program uses.
+"""Deferred imports of LeRobot and Lightning: a program loads no more than it uses.
 
 LeRobot's packages import everything that they offer, so that whoever asks for ACT waits for
 diffusers, Hugging Face datasets and twenty other policies as well; and several modules import

@@ -1,4 +1,4 @@
-"""What can be said about a LeRobot dataset on disk without importing LeRobot."""
+"""Locate a LeRobot dataset and read its ``meta/info.json`` without importing LeRobot."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Trainers by framework, and whole configurations that say by which to train.
+"""Trainers by framework, and whole configurations that choose one by ``trainer_type``.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Errors of robots' data, codecs, checkpoints and sessions, as one tree.
+"""Exception hierarchy of robots' data, codecs, checkpoints, simulation and sessions.
 
 Every message is one line for a person: what was wrong, what was expected, how to mend it.
 ``positronic.cli`` prints that line and exits non-zero; the traceback is shown only on request.

@@ -1,4 +1,4 @@
-"""Poses and rotations.
+"""Pose and rotation arithmetic: quaternions, rotation matrices, pose vectors.
 
 A quaternion is scalar first, ``[w, x, y, z]``, of unit length; a pose is float64 ``(7,)``:
 ``[x, y, z, qw, qx, qy, qz]`` in metres. Every function takes any leading axes. The *wire* form of

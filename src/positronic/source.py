@@ -1,4 +1,4 @@
-"""Which commit of this project runs; what is written down with all that it makes."""
+"""Git commit of the running project, written down with all that it makes."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""``positronic-storage``: look at S3, and move directories to it and from it."""
+"""``positronic-storage``: list, fetch, publish and remove files in S3."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

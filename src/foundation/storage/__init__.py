@@ -1,4 +1,4 @@
-"""One rule for paths: a local path, ``~``, or ``s3://bucket/key``.
+"""Storage API: one set of functions for local paths, ``~``, and ``s3://bucket/key``.
 
 ``s3://PROFILE@bucket/key`` names a profile of :mod:`foundation.storage.s3.profiles`; endpoint,
 region and credentials otherwise come from the usual ``AWS_...`` variables.

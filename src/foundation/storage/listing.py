@@ -1,4 +1,4 @@
-"""What is where, without reading it."""
+"""List files and directories, local or in S3, without reading their content."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where a command writes what shall be in S3: to the disk first, so that no failed upload costs it.
+"""Outbox: local directory for output that goes to S3, so that no failed upload costs it.
 
 What waits to be published lies below ``$XDG_DATA_HOME/positronic/outbox``, which no cleaning of
 caches removes. Once it is published its local copy goes; if that fails it stays, and is named.

@@ -1,4 +1,4 @@
-"""What a path means: which are in S3, which are local, and which are neither."""
+"""Path parsing: tell S3 addresses from local paths, join either, refuse all others."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Read what is in S3 as if it were local."""
+"""Read files and directories at a path, local or in S3, as local files."""
 
 from collections.abc import Callable
 from pathlib import Path

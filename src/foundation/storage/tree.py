@@ -1,4 +1,4 @@
-"""What lies below an address in S3, listed once; the files come as they are asked for.
+"""Tree of the files below an S3 address: listed once, each file fetched on demand.
 
 For datasets of which a program wants this file now and that one later: nothing is listed again,
 and each part of a tree is fetched by itself, so that processes work on several at once.

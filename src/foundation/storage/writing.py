@@ -1,4 +1,4 @@
-"""Write to S3 or to the disk, such that readers see all of it or nothing."""
+"""Write files and directories to S3 or the disk, such that readers see all of it or nothing."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Classes that a configuration names, and what may have been meant by a name that is none."""
+"""Resolve class names in a configuration, and suggest the nearest where there is no such class."""
 
 import importlib
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Lightning's command line over policies and data modules."""
+"""LightningCLI over policies and data modules: ``fit``, ``validate``, ``test`` and ``predict``."""
 
 import os
 import sys

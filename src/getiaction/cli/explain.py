@@ -1,4 +1,4 @@
-"""One line for people out of what jsonargparse has to say about a command line.
+"""Condense jsonargparse's error message about a command line into one line for people.
 
 jsonargparse answers with the usage and every alternative that it tried, over many lines. What
 matters in it is found here by its wording, and what it does not do, a suggestion, is added.

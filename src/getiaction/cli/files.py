@@ -1,4 +1,4 @@
-"""The configuration files that a command line names, read before anything heavy is imported."""
+"""Read the files that ``--config`` names, before anything heavy is imported."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``LeRobotPolicy`` in a configuration: its fields flat, checked as those of the named classes.
+"""Rewrite ``LeRobotPolicy`` in a configuration to the policy's own class, which checks its fields.
 
 ``LeRobotPolicy`` takes a policy's name and whatever fields that policy has, so a parser cannot know
 them. The class of that policy knows; a configuration is put in its terms while it is read.

@@ -1,4 +1,4 @@
-"""Data for Lightning: samples of LeRobot datasets, and rollouts in gyms."""
+"""Lightning data modules and datasets: samples of LeRobot datasets, and rollouts in gyms."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

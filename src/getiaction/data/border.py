@@ -1,4 +1,4 @@
-"""Border before LeRobot: checks of a foreign dataset's metadata before LeRobot opens it.
+"""Checks of an untrusted dataset's metadata and tables before LeRobot opens it.
 
 LeRobot builds paths from ``info.json`` and the table of episodes, and hands every table to a
 decoder that takes as much memory as it asks for. What is not there is left for LeRobot to miss.

@@ -1,6 +1,6 @@
-"""Which frames, in seconds from the present one, a sample of a policy spans.
+"""Delta timestamps: the frames, in seconds from the present one, that a policy's sample spans.
 
-The policy decides that, by LeRobot's rule. Lists that a person gives are compared with it: one that
+The policy decides them, by LeRobot's rule. Lists that a person gives are compared with it: one that
 fits the dataset's tolerance, but not the policy, would train on the wrong frames in silence.
 """
 

@@ -1,4 +1,4 @@
-"""Where the rows of an opened LeRobot dataset belong."""
+"""Episode indices, lengths and metadata of an opened LeRobot dataset, in the order of its rows."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Decoded frames kept in mapped files, for all processes and runs that read the same videos.
+"""Disk cache of decoded video frames, memory-mapped by all processes and runs that read them.
 
 An entry is a directory named by a digest of what it was made from: the content of the video files,
 the time of each row in them, and the decoder. It is written under another name and renamed when it

@@ -1,4 +1,4 @@
-"""Camera frames of a dataset by row: decoded when they are asked for, or held decoded."""
+"""Camera frames of a dataset by row: decoded on demand, or decoded once and held in memory."""
 
 import logging
 import os

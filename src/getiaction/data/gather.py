@@ -1,4 +1,4 @@
-"""A LeRobot dataset as arrays, from which whole batches are gathered by indexing.
+"""GatheredDataset: a LeRobot dataset as arrays, from which whole batches are gathered by indexing.
 
 ``LeRobotDataset`` builds one item in 2.5 to 12 ms, half of it spent on turning table rows into
 tensors one by one. Here the columns are arrays, a batch costs one indexing operation a key, and

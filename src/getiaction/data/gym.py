@@ -1,4 +1,4 @@
-"""Rollouts as a dataset, so that Lightning's validation and test loops ask for them."""
+"""GymDataset: rollouts as a dataset, so that Lightning's validation and test loops run them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""A Lightning data module over one LeRobot dataset, feeding what native training feeds."""
+"""LeRobotDataModule: one LeRobot dataset for Lightning, with the batches of native training."""
 
 from collections.abc import Callable
 from pathlib import Path, PurePath

@@ -1,4 +1,4 @@
-"""Loaders that go on where they were stopped, and that leave the global random numbers alone."""
+"""DataLoaders that resume where they were stopped, and leave the global random state alone."""
 
 import signal
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A Lightning data module: a dataset to train on, and what to validate and test on."""
+"""DataModule: Lightning data module with a training set, held-out episodes and gym rollouts."""
 
 from pathlib import Path
 from typing import Any, Literal

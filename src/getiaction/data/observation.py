@@ -1,4 +1,4 @@
-"""A batch with names instead of LeRobot's keys, for code that does not speak LeRobot."""
+"""Observation: a batch with named fields instead of LeRobot's keys."""
 
 import dataclasses
 from collections.abc import Callable, ItemsView, KeysView, Mapping, ValuesView

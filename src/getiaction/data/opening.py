@@ -1,4 +1,4 @@
-"""Opening LeRobot datasets so that what is wrong with one is said in one line.
+"""Open LeRobot datasets from disk or hub, with one-line errors for what is wrong with one.
 
 A local root is never completed from the hub behind one's back. A repo id is looked up where LeRobot
 keeps datasets, and on the hub only if the network may be used.

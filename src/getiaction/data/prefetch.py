@@ -1,4 +1,4 @@
-"""Batches made ahead by threads: decoding leaves Python's lock alone, and nothing has to start."""
+"""Prefetch batches in threads: decoding releases the GIL, and no worker process has to start."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""The order of training samples: LeRobot's, and able to go on in the middle of an epoch."""
+"""Resumable sampler: LeRobot's order of training samples, also from the middle of an epoch."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Where the samples of a data module come from: a dataset that was given, or one that is named."""
+"""Dataset sources of a data module: an opened LeRobotDataset, or one by its root or repo id."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable

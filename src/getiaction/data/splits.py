@@ -1,4 +1,4 @@
-"""Which episodes are trained on and which are held out."""
+"""Train/validation split by episodes: the last ones of each task are held out."""
 
 import heapq
 import math

@@ -1,4 +1,4 @@
-"""Video files that stay open between reads, and give the frames that LeRobot's functions give.
+"""Video readers (PyAV, torchcodec) that keep files open and give the same frames as LeRobot's.
 
 LeRobot's function for PyAV opens the file again for each sample, which takes longer than decoding.
 """

@@ -1,4 +1,4 @@
-"""Policies tried in environments: rollouts, their results, and what these are worth."""
+"""Policy evaluation in environments: rollouts, their results, success rates with intervals."""
 
 from getiaction.eval.environments import Environments
 from getiaction.eval.episode import Episode

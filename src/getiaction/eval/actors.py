@@ -1,4 +1,4 @@
-"""Whom to ask for actions: a policy's session for each episode, or one for all of them."""
+"""Policy sessions of a rollout: one for each episode, or one for the whole batch."""
 
 import copy
 from collections.abc import Iterator, Sequence

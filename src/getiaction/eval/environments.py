@@ -1,4 +1,4 @@
-"""Several environments of one gym side by side, in this process or in processes of their own."""
+"""Vector environment of one gym: several environments in this process, or in subprocesses."""
 
 import os
 from collections.abc import Callable, Sequence

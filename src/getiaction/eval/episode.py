@@ -1,4 +1,4 @@
-"""One episode: what is known of it while it is played, and what remains."""
+"""Episode results: rewards, success and observations, collected step by step and summed up."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rollouts: episodes of a policy in environments side by side, each as if it were alone."""
+"""Rollout loop: episodes of a policy in parallel environments, each as if it were alone."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager

@@ -1,4 +1,4 @@
-"""Evaluation with LeRobot's results: one rollout, or many with their averages."""
+"""Evaluate a policy: one rollout, or many with the averages of LeRobot's ``eval_policy``."""
 
 import math
 import secrets

@@ -1,4 +1,4 @@
-"""What a number of episodes says about a policy."""
+"""Success rate with its Wilson interval, and mean rewards and lengths, over episodes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

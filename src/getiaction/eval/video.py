@@ -1,4 +1,4 @@
-"""Videos of episodes."""
+"""Episode videos: H.264 files named after seed and outcome."""
 
 from collections.abc import Sequence
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Policies as files that run without LeRobot.
+"""Export of policies to ONNX, OpenVINO or ``torch.export`` files that run without LeRobot.
 
 :func:`export` writes a policy down as one graph, from the dataset's units to the dataset's units;
 :class:`InferenceModel` runs it with numpy and the one runtime that the export is for.

@@ -1,4 +1,4 @@
-"""Write a policy down for a runtime, whole and checked, or not at all."""
+"""Export a policy for a runtime: written whole, checked against the policy, or not at all."""
 
 import importlib
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""From a policy to one graph that begins and ends in the dataset's units."""
+"""Trace a policy, with its normalisation, as one graph from and to the dataset's units."""
 
 import copy
 import logging

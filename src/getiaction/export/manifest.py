@@ -1,4 +1,4 @@
-"""What lies in an export's directory, and whether it is still what was put there."""
+"""Manifest of an export: ``manifest.json`` with inputs, outputs, settings and file digests."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The three runtimes of an export. Each is imported when one of its exports is loaded."""
+"""Runtimes of an export: ONNX Runtime, OpenVINO and torch, each imported when it is needed."""
 
 import importlib
 import sys

@@ -1,4 +1,4 @@
-"""Environments that policies are tried in, with LeRobot's observations."""
+"""Gyms: environments for rollouts of policies, with LeRobot's observations."""
 
 from getiaction.gyms.aloha import AlohaGym
 from getiaction.gyms.base import Gym

@@ -1,4 +1,4 @@
-"""The simulated ALOHA, the environment of the datasets ``lerobot/aloha_sim_*``."""
+"""ALOHA in simulation, the environment of the datasets ``lerobot/aloha_sim_*``."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a gym is: a description from which environments are made, and how a policy sees them."""
+"""Gym base class: describes and makes an environment, converts its observations for a policy."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

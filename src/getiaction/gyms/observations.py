@@ -1,4 +1,4 @@
-"""What an environment shows, under the names that LeRobot's datasets give it.
+"""Conversion of environment observations to the keys of LeRobot's datasets.
 
 Light to import: environment processes come here, and torch is needed only where a policy is asked.
 """

@@ -1,4 +1,4 @@
-"""The wrapper through which an environment plays one episode and then stands still.
+"""Gymnasium wrapper that plays one episode and is not stepped past its end.
 
 Light to import: this is what environment processes load.
 """

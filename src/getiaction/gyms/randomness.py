@@ -1,4 +1,4 @@
-"""Random numbers that belong to one episode, whatever runs beside it.
+"""Random state per episode: Python's, NumPy's and torch's global generators, swapped in and out.
 
 Light to import: environment processes load it too, and torch counts only where something else has
 imported it.

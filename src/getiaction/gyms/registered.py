@@ -1,4 +1,4 @@
-"""Environments by their Gymnasium id."""
+"""GymnasiumGym: environments by their Gymnasium id."""
 
 import importlib
 import warnings

@@ -1,4 +1,4 @@
-"""Whatever people hand over as an environment, as a gym."""
+"""Resolve a gym, a Gymnasium id or an open environment to a gym."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Success as environments tell it: under several names, or not at all.
+"""Success flag in the ``info`` of a Gymnasium step: under one of several names, or not there.
 
 Light to import: this is what environment processes load.
 """

@@ -1,4 +1,4 @@
-"""What every policy here is: a Lightning module that acts."""
+"""Policy base class: a Lightning module that gives actions for observations."""
 
 from abc import ABC, abstractmethod
 from typing import Any

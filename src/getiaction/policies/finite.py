@@ -1,4 +1,4 @@
-"""Weights that are all finite numbers: checked in memory after a step, or in a file before use."""
+"""Check that weights are finite numbers: in memory after a step, or in a file before use."""
 
 import math
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Limits on what a foreign checkpoint may do, checked before anything of it is imported.
+"""Safety checks of an untrusted checkpoint, before anything that it names is imported.
 
 LeRobot builds a policy from what ``config.json`` and two processor files name, and would import
 any class that a processor step names. Here a step is one of LeRobot's, by its ``registry_name``;

@@ -1,4 +1,4 @@
-"""What every trainer is: something with ``fit`` that a configuration can name."""
+"""Trainer base class: something with ``fit`` that a configuration can name."""
 
 from abc import ABC, abstractmethod
 from typing import Any

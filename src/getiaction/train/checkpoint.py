@@ -1,4 +1,4 @@
-"""Checkpoints in LeRobot's layout, each appearing as a whole or not at all, and proving it."""
+"""Checkpoint callback in LeRobot's layout: each appears whole, with a manifest of digests."""
 
 import json
 import logging

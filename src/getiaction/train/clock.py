@@ -1,4 +1,4 @@
-"""How long training waits for a batch, takes it to the device, and does what is no training."""
+"""Step timing: data wait, host-to-device copy, callbacks."""
 
 import time
 from typing import Any

@@ -1,4 +1,4 @@
-"""Going on from a Lightning checkpoint with the same random numbers."""
+"""Exact resume from a Lightning checkpoint: restores the random state of every process."""
 
 import random
 from typing import Any

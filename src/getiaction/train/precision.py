@@ -1,4 +1,4 @@
-"""Which numbers a policy is trained in, by LeRobot's rule."""
+"""Training precision by LeRobot's rule, and the mixed-precision plugins for Lightning."""
 
 from typing import Any, Literal
 

@@ -1,4 +1,4 @@
-"""Checkpoints that may be published: of finite numbers only, or none at all."""
+"""Refuse to save a checkpoint with NaN or infinity in its weights or optimizer state."""
 
 from collections.abc import Iterable, Iterator
 

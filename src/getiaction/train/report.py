@@ -1,4 +1,4 @@
-"""How training goes and where its time goes, as one line now and then and a bar on a terminal."""
+"""Training report: loss, throughput and step timing as log lines, and a progress bar."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""Going on from a native checkpoint with the same batches and the same random numbers."""
+"""Resume training from a native checkpoint with the same batches and the same random numbers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""A Lightning Trainer with the settings under which LeRobot's results hold."""
+"""Lightning Trainer with the settings under which LeRobot's results hold."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Who starts and ends rollouts, by name for the command line: ``--driver.num_iterations=50``."""
+"""Rollout drivers by name for the command line: ``--driver.num_iterations=50``."""
 
 from dataclasses import dataclass
 

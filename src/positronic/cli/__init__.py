@@ -1,4 +1,4 @@
-"""The command line of every program here: configuronic's configs, with help and errors for people.
+"""Command-line runner for configuronic configs, with help and one-line errors for people.
 
 A command is a ``cfn.Config``; ``--a.b=value`` overrides an argument, however deep,
 ``--a=@module.name`` puts another config in its place and ``--a=.name`` one from the module of the

@@ -1,4 +1,4 @@
-"""From the words of a command line to the arguments of a config."""
+"""Parse command-line flags and apply them to the arguments of a config."""
 
 import inspect
 import os

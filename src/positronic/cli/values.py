@@ -1,4 +1,4 @@
-"""Values of flags that several commands take, as people type them."""
+"""Parsing of flag values that several commands take, such as lists of names."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""What a policy sees and does: observation encoder and action decoder as one object.
+"""Codec: observation encoder and action decoder of a policy as one object.
 
 A `Codec` reads raw signals (``robot_state.ee_pose``, ``image.wrist``, ...) and makes the features
 a policy is trained on; it decodes the policy's action into a command for the robot. The same

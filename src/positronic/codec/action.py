@@ -1,4 +1,4 @@
-"""What the policy does: an absolute end-effector pose and a grip."""
+"""Action codec: an absolute end-effector pose and a grip."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, override

@@ -1,4 +1,4 @@
-"""The codec object, its composition, and its description as JSON."""
+"""Codec base class, its composition by ``&`` and ``|``, and its description as JSON."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""The contract: one small JSON document that says what was trained, checked at every border."""
+"""Contract: the JSON document that states what was trained, checked wherever two sides meet."""
 
 import dataclasses
 import hashlib

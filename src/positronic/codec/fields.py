@@ -1,4 +1,4 @@
-"""Checks of what a codec is made with, whether Python code gave it or somebody's document."""
+"""Validation of a codec's fields, whether they come from Python code or from a document."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which numbers only another unit explains: refused before a policy answers nonsense to them."""
+"""Limits on encoded observations: refuse numbers that only a wrong unit explains."""
 
 from collections.abc import Mapping
 from typing import Any, Self

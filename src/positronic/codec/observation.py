@@ -1,4 +1,4 @@
-"""What the policy sees: vectors, images, and the poses of objects."""
+"""Observation codecs: numeric vectors, camera images, and object poses."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field

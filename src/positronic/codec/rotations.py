@@ -1,4 +1,4 @@
-"""One rule for the signs of quaternions, for all that a codec encodes.
+"""Quaternion sign alignment: one rule for all that a codec encodes.
 
 A quaternion and its negative are the same rotation and two different vectors. A network that is
 trained on both learns their mean, which is no rotation at all, and answers one observation in two

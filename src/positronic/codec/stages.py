@@ -1,4 +1,4 @@
-"""Rewritings for recordings that name or count things in another way."""
+"""Codec stages for recordings that name signals or count the grip in another way."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Reading numbers out of a row or out of columns, with errors that name the signal."""
+"""Read numeric signals from a row or from columns, with errors that name the signal."""
 
 import math
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What recordings of other versions call things and how they count, by what they say themselves.
+"""Signal names, grip convention and pose frame of recordings that other versions made.
 
 **Names.** Public Positronic recorded ``robot_commands.pose`` until June 2026 and
 ``robot_command.pose`` since. Where exactly one of the two is there, it answers to both names;

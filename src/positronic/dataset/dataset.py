@@ -1,4 +1,4 @@
-"""A dataset: episodes in order."""
+"""Dataset: episodes in order."""
 
 from abc import abstractmethod
 from bisect import bisect_right

@@ -1,4 +1,4 @@
-"""Frames of one video file by number, decoding as little as possible.
+"""Video decoder: frames of one file by number, decoding as little as possible.
 
 Going forward by at most ``SEEK_THRESHOLD`` frames it decodes on; going back or further ahead it
 seeks to the key frame before the wanted one. Frames on the way are decoded but not converted.

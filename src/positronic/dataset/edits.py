@@ -1,4 +1,4 @@
-"""What people said about recordings afterwards: the edit logs of public Positronic.
+"""Edit logs of public Positronic: later changes of static values, and dropped episodes.
 
 A recording is never changed. A file ``edits.jsonl`` beside it holds one JSON record a line, which
 names the episode by its uid::

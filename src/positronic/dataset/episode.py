@@ -1,4 +1,4 @@
-"""An episode: what one recording holds, signals and static values under their names."""
+"""Episode: the signals and static values of one recording, by name."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence

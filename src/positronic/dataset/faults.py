@@ -1,4 +1,4 @@
-"""Turn what a file library says about a broken file into one line that a person can act on."""
+"""Turn a file library's error about a broken file into one line that a person can act on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

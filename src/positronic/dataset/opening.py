@@ -1,4 +1,4 @@
-"""Every dataset under a path, on this machine or on S3, as one."""
+"""Open every dataset under a path, local or in S3, as one dataset."""
 
 import os
 from collections import deque

@@ -1,4 +1,4 @@
-"""One recorded episode: what its files are called and what is made of them, wherever they lie."""
+"""Recorded episode: its signals and metadata by file name, read lazily, local or in S3."""
 
 import hashlib
 from abc import abstractmethod

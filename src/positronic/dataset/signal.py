@@ -1,4 +1,4 @@
-"""A signal: one time series as a step function of time.
+"""Signal: one time series as a step function of time.
 
 A signal is a sequence of samples ``(value, timestamp)`` whose timestamps (integer nanoseconds)
 increase strictly. Between two samples it keeps the earlier value, so *the value at t* is the last

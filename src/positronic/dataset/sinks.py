@@ -1,4 +1,4 @@
-"""Where the samples of one signal go while it is recorded: a parquet file, or a video and index.
+"""Signal sinks of the recorder: a parquet file, or a video and its index.
 
 Nothing here leaves a readable file before ``close``; the episode is published only after that.
 """

@@ -1,4 +1,4 @@
-"""Choosing episodes: by static values, a share of them, training and validation parts.
+"""Select episodes: by static values, a random share, or a training and validation split.
 
 None of this reads a signal; choosing by static values reads those, the rest reads nothing.
 """

@@ -1,4 +1,4 @@
-"""When the samples of a signal were, by its parquet file.
+"""Timestamp column of a signal's parquet file, in each format of public Positronic.
 
 Public Positronic up to 0.2 wrote one column of timestamps, called ``timestamp`` or ``ts_ns``. Since
 0.3 there may be several, ``ts.<time line>`` int64 (ns): when a sample was made, received, and

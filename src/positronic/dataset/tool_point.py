@@ -1,4 +1,4 @@
-"""Of which point of the arm the poses of a recording are.
+"""End-effector frame of recorded poses, and their transform to the link ``end_effector``.
 
 Public Positronic up to 0.3 reported the pose of the link ``end_effector`` of the robot's model.
 Since 0.4 its recordings state a point for each pose signal, in the static ``ee_frames``: a link of

@@ -1,4 +1,4 @@
-"""Recording episodes, many recorders to one root.
+"""Episode writer: record episodes to a dataset directory, by many recorders at once.
 
 An episode is written into a hidden directory of its own, ``<root>/.staging-...``, which holds the
 ``.unfinished`` marker. When all its files are complete and on the disk, one rename gives it the

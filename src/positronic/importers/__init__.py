@@ -1,4 +1,4 @@
-"""Other people's recordings, turned into raw episodes: ``positronic-import``."""
+"""Importers of other projects' recordings as raw episodes: ``positronic-import``."""
 
 from typing import NoReturn
 

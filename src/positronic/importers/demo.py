@@ -1,4 +1,4 @@
-"""One demonstration of a robomimic HDF5 file, as raw signals.
+"""Read one demonstration of a robomimic HDF5 file as raw signals.
 
 Layout of the file (robomimic 0.1 to 0.3)::
 

@@ -1,4 +1,4 @@
-"""HDF5 that somebody else wrote: what it may lead to, and how much of it is read.
+"""HDF5 reader for untrusted files: no links to other files, bounded memory.
 
 An HDF5 file may hold links, raw data and virtual data of other files, which the library follows
 without a word; and a few bytes in it may declare, or unpack to, any amount of memory. All of these

@@ -1,4 +1,4 @@
-"""robosuite's conventions, and how they become ours.
+"""Conversion of robosuite's conventions: quaternions, finger positions, controller actions.
 
 robosuite writes quaternions scalar last, finger positions in metres and actions as increments for
 its operational-space controller. Each formula here was read in the public source of robosuite

@@ -1,4 +1,4 @@
-"""``positronic-import robomimic-sample``: a small file of real human demonstrations, fetched.
+"""``positronic-import robomimic-sample``: download a small file of real human demonstrations.
 
 The source distribution of ``robomimic`` 0.1.0 (MIT licence) carries one as a test asset: ten
 successful Panda *Lift* episodes, 531 steps at 20 Hz, two 84x84 cameras, 46 MB unpacked.

@@ -1,4 +1,4 @@
-"""``positronic-inference``: let a policy act, and see what comes of it."""
+"""``positronic-inference``: entry point of its commands, and ``sim``, which rolls out a policy."""
 
 from contextlib import nullcontext
 from typing import Any, NoReturn

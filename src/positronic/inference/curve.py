@@ -1,4 +1,4 @@
-"""Success over inference delay, as a chart and a table."""
+"""Success rate over inference delay, as an SVG chart and a table."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""A whole evaluation of one policy: open what it needs, play, write down what came of it."""
+"""Evaluation of one policy: open what it needs, run all rollouts, write the results."""
 
 import shlex
 import sys

@@ -1,4 +1,4 @@
-"""Flags that the commands of ``positronic-inference`` share, as people type them."""
+"""Command-line flags that the commands of ``positronic-inference`` share."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment of our choosing: never while a rollout is being written down."""
+"""Defer SIGINT, SIGTERM and SIGHUP to safe moments, never while a rollout is being saved."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""One rollout as a card of the report: its video and the curves of its signals."""
+"""Report card of one rollout: its video and the curves of its signals."""
 
 import base64
 from typing import Any

@@ -1,4 +1,4 @@
-"""Small line charts as SVG text: nothing to install, nothing to load, sharp at every size.
+"""Line charts as SVG text: nothing to install, nothing to load, sharp at every size.
 
 Colours are CSS classes (``t-measured``, ``t-red``, …), so one chart serves light and dark pages.
 """

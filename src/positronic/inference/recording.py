@@ -1,4 +1,4 @@
-"""Writes rollouts down as raw episodes, in the same layout as demonstrations have."""
+"""Record rollouts as raw episodes, in the same layout as demonstrations, and as films."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a report shows of one rollout: its images and the curves of its signals."""
+"""Replay of a recorded rollout for the report: its video and the curves of its signals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

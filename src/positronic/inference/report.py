@@ -1,4 +1,4 @@
-"""``report.html``: a whole run on one page that needs nothing else, neither files nor network."""
+"""``report.html``: the results of a whole run as one self-contained page."""
 
 import math
 from collections.abc import Mapping, Sequence

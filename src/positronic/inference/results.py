@@ -1,4 +1,4 @@
-"""What came out of a run, as plain values: one ``EpisodeResult`` per rollout, one ``RunResult``."""
+"""Results of a run as plain values: one ``EpisodeResult`` per rollout, one ``RunResult``."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""One rollout: observe, ask the policy, play its actions in simulated time, write it all down."""
+"""Rollout harness: observe, ask the policy, play its actions in simulated time, record all."""
 
 import hashlib
 import time

@@ -1,4 +1,4 @@
-"""Many rollouts and their reckoning: a line for each, a rate at the end, files to keep."""
+"""Run a batch of rollouts; print a line for each, write results.json and report.html."""
 
 import platform
 import re

@@ -1,4 +1,4 @@
-"""What decides how rollouts go, beside the policy and the seeds."""
+"""Rollout settings: environment, cameras, time limit, player and inference delays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

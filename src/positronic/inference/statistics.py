@@ -1,4 +1,4 @@
-"""What a handful of rollouts says about a policy: a rate, and how far it can be trusted."""
+"""Success rate with its Wilson interval, and the latency of inference calls."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Short H.264 videos: cameras side by side, at the speed at which it happened."""
+"""Rollout videos in H.264: cameras side by side, at the speed at which it happened."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Several rollouts at once, each in a process with an environment and a connection of its own."""
+"""Parallel rollouts in worker processes, each with its own environment and connection."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""Where a server is."""
+"""Server address: host, port, TLS and path prefix, parsed from a URL."""
 
 import http.client
 from dataclasses import dataclass

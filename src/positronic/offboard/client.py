@@ -1,4 +1,4 @@
-"""The client of an inference server: small, synchronous, no torch.
+"""Client of an inference server: small, synchronous, no torch.
 
 It talks to this project's server and to the public Positronic ones: what only ours sends
 (the contract, the numbers of requests) is used where it is there and not missed where it is not.

@@ -1,4 +1,4 @@
-"""One connection to a server, from the client's side: which is one session while it lasts."""
+"""WebSocket connection from the client's side, which carries one session while it lasts."""
 
 import http
 import random

@@ -1,4 +1,4 @@
-"""Documents of a server that a client reads: the ready message and the list of models.
+"""Client-side parsing of a server's ready message and of its list of models.
 
 Imported when the first of them comes: robots' programs start without it.
 """

@@ -1,4 +1,4 @@
-"""Replies of a server, checked before a robot or a terminal gets any of them."""
+"""Validation of a server's replies, before a robot or a terminal gets any of them."""
 
 import math
 from collections.abc import Mapping

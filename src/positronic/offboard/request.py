@@ -1,4 +1,4 @@
-"""What a client sends of an observation: what the server's codec reads, and no larger than that."""
+"""Request filter: sends only the signals and the image size that the server's codec reads."""
 
 from collections.abc import Mapping
 from typing import Any

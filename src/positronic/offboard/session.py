@@ -1,4 +1,4 @@
-"""The states of a session, the same seen from the server and from the client.
+"""Session state machine, the same on the server and on the client.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Bytes on the wire: msgpack maps with numpy arrays inside.
+"""Wire format: msgpack maps with numpy arrays inside.
 
 The encoding of arrays is that of openpi's ``msgpack_numpy``, which every public client speaks:
 an array is the map ``{b"__ndarray__": True, b"data": <C-order bytes>, b"dtype": "<f4",

@@ -1,4 +1,4 @@
-"""What a policy and a session are, and how chunks of actions are played in time."""
+"""Policy and session interfaces, and players of action chunks."""
 
 from positronic.policy.asynchronous_player import AsynchronousPlayer
 from positronic.policy.base import Action, Policy, Session

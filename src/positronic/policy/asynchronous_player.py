@@ -1,4 +1,4 @@
-"""Plays chunks of actions while the next one is inferred: the robot never stands still for it."""
+"""Asynchronous player: plays an action chunk while the next one is inferred in a thread."""
 
 import time
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a policy and a session are: two small protocols, whoever implements them and wherever."""
+"""Policy and session protocols: two small interfaces, implemented locally or by a server."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable

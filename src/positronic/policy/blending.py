@@ -1,4 +1,4 @@
-"""How far apart two actions are, and what lies between several of them."""
+"""Action blending: distance between two actions, interpolation, weighted mean."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import asin, sqrt

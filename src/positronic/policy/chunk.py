@@ -1,4 +1,4 @@
-"""A chunk of actions, placed in control time."""
+"""Action chunk, placed in control time."""
 
 from bisect import bisect_right
 from collections.abc import Sequence

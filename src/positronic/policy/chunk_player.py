@@ -1,4 +1,4 @@
-"""Plays chunks of actions in time, one after the other: asks, waits, plays, asks again."""
+"""Synchronous player: asks for an action chunk, waits, plays it, asks again."""
 
 import time
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""How a new chunk of actions joins those that are being played."""
+"""Plan of action chunks: joins a new one to the present ones, by cross-fade or ensembling."""
 
 from dataclasses import dataclass
 from math import exp

@@ -1,4 +1,4 @@
-"""What plays the actions of a policy in time, and what inference is charged in control time."""
+"""Player protocol for action chunks, and the inference delay charged in control time."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol

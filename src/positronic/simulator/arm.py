@@ -1,4 +1,4 @@
-"""The arm inside a running simulation: reading its state, giving it targets."""
+"""Arm in a running MuJoCo simulation: reads its state, sets its targets."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Demonstrations by the scripted expert, written down as raw episodes."""
+"""Record demonstrations of the scripted expert as raw episodes."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The Gymnasium environment: a Panda on a table, commanded at 15 Hz in task or joint space."""
+"""Gymnasium environment: a Panda on a table, commanded at 15 Hz in task or joint space."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal

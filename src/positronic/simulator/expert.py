@@ -1,4 +1,4 @@
-"""Scripted experts that solve the tasks, to be watched and imitated.
+"""Scripted experts that solve the tasks, to record demonstrations for imitation learning.
 
 An expert is a function of the present observation and nothing else: it keeps no phase, no timer
 and no plan. That is what makes it clonable by a policy that sees the same robot state and object

@@ -1,4 +1,4 @@
-"""Which OpenGL library MuJoCo renders with, chosen before ``mujoco`` is imported.
+"""OpenGL backend of MuJoCo (EGL or OSMesa), selected before ``mujoco`` is imported.
 
 MuJoCo reads ``MUJOCO_GL`` once, at import. Its own default needs a display; without one it fails
 deep inside OpenGL with a message that names neither the cause nor the package to install.

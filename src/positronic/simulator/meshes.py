@@ -1,4 +1,4 @@
-"""Reading the robot's mesh files and thinning them out.
+"""Read the robot's mesh files, and decimate them by vertex clustering.
 
 The Panda of the ``gym-hil`` wheel has 192,000 visual faces, which a software rasteriser draws
 several times slower than the picture needs. Vertex clustering (Rossignac and Borrel, 1993) keeps

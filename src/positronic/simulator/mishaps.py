@@ -1,4 +1,4 @@
-"""Mishaps: what goes wrong in a demonstration on purpose, so that it shows the way back.
+"""Mishaps: perturbations of a demonstration on purpose, so that it shows the recovery.
 
 The arm executes something else than the expert commands for a moment: it lets the cube slip,
 misses it, closes early, carries nothing, strays over the goal. What is recorded are the expert's

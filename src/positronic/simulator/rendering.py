@@ -1,4 +1,4 @@
-"""Camera pictures of a simulation, without a display."""
+"""Offscreen rendering of a simulation's cameras, without a display."""
 
 import atexit
 import weakref

@@ -1,4 +1,4 @@
-"""The robot: Franka Panda with a Robotiq 2F-85, from the model that the ``gym-hil`` wheel carries.
+"""Robot model: Franka Panda with a Robotiq 2F-85, from the files of the ``gym-hil`` wheel.
 
 Only the wheel's files are used; the package itself is never imported (it would pull a keyboard
 listener and a game controller library).

@@ -1,4 +1,4 @@
-"""The world: table, light, cameras, robot and a task's objects, as one compiled ``MjModel``."""
+"""Scene: table, light, cameras, robot and a task's objects, as one compiled ``MjModel``."""
 
 import hashlib
 import importlib.metadata

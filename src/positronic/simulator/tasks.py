@@ -1,4 +1,4 @@
-"""What there is to do on the table: objects, where they start, and when the task is done."""
+"""Tasks on the table: their objects, start states and success conditions."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""S3 as a place for data: verified transfers, atomic publications, a bounded local mirror.
+"""S3 storage: verified transfers, atomic publication of directories, a bounded local mirror.
 
 Importing it imports nothing heavy; the package for S3 is loaded with the first connection.
 """

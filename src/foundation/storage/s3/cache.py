@@ -1,4 +1,4 @@
-"""The local copies of what was fetched: bounded in size, the longest unused given up first.
+"""Local cache of files fetched from S3: bounded in size, least recently used versions go first.
 
 Below ``$XDG_CACHE_HOME/positronic/s3`` lies a directory for each address and endpoint, and in it
 one for each version of what was there; a file of a version never changes. A process that uses a

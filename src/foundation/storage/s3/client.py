@@ -1,4 +1,4 @@
-"""The connection to S3: one client for each profile and environment."""
+"""S3 client (boto3), one for each profile and environment."""
 
 import os
 import threading

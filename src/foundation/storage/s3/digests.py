@@ -1,4 +1,4 @@
-"""Digests of files, as S3 has them too."""
+"""File digests: SHA-256, MD5, and the ETag that S3 gives to an upload in parts."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Addresses in S3: ``s3://bucket/key``, or ``s3://PROFILE@bucket/key``."""
+"""S3 addresses: ``s3://bucket/key``, or ``s3://PROFILE@bucket/key``."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What a published directory holds: an object beside its files, by which readers see it whole.
+"""Manifest of a published directory: an object beside its files, by which readers see it whole.
 
 It is written first, saying that the rest is still to come, and last, with the name, size and
 SHA-256 of every file; with that last write readers see the new content. While a file's new content

@@ -1,4 +1,4 @@
-"""What lies in S3 as a local directory: what reads files, and reads them many times, needs one."""
+"""Local mirror of an S3 prefix or object, for code that reads files, and reads them many times."""
 
 import contextlib
 import json

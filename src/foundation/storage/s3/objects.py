@@ -1,4 +1,4 @@
-"""Single objects in S3: list, read, write, copy, remove. Every transfer is verified by digest."""
+"""S3 object operations: list, read, write, copy, remove. Every transfer is verified by digest."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""Many transfers at once; the first that fails ends them all."""
+"""Parallel transfers in threads; the first that fails cancels those not begun."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed

@@ -1,4 +1,4 @@
-"""Named places of buckets: which endpoint, which region, with or without credentials.
+"""S3 profiles: named endpoints with region and credentials, or without credentials.
 
 ``s3://NAME@bucket/key`` is read by the profile NAME. ``PUBLIC`` is built in; a file adds others and
 changes fields of those that are there::

@@ -1,4 +1,4 @@
-"""How far a transfer has come: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of an S3 transfer: a bar on a terminal, a line every ten seconds elsewhere."""
 
 import sys
 import threading

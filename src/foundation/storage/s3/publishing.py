@@ -1,4 +1,4 @@
-"""Publish a directory to S3: readers see the old whole or the new whole, and nothing between.
+"""Publish a directory to S3 atomically: readers see the old content or the new, never a mix.
 
 Where nothing was, a manifest that says "unfinished" comes first, then the files, then the manifest
 that names them all. Where something was, what differs is sent to other keys first; the manifest

@@ -1,4 +1,4 @@
-"""Remove from S3 what is asked for by name, and nothing else."""
+"""Remove files from S3 by name, and from the manifest of what was published."""
 
 from collections.abc import Iterable
 from dataclasses import replace

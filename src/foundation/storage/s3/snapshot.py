@@ -1,4 +1,4 @@
-"""What is at an address right now: by the manifest if it was published, else by listing it."""
+"""Snapshot of the files at an S3 address: by the manifest if published, else by listing it."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Files to S3 and back, verified by digest, and gone on with where the connection was cut."""
+"""Upload and download of S3 objects: verified by digest, resumed where the connection was cut."""
 
 import contextlib
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""How LeRobot's policies act: memories of their own, and plans from what was observed."""
+"""Inference of LeRobot's policies: copies with their own action queues, and action chunks."""
 
 import copy
 from collections import deque

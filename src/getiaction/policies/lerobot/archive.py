@@ -1,4 +1,4 @@
-"""A policy as plain data, for checkpoints that load with ``weights_only=True``."""
+"""Serialise a policy's configs and processors as data that loads with ``weights_only=True``."""
 
 import json
 import tempfile

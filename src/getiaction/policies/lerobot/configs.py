@@ -1,4 +1,4 @@
-"""LeRobot policy configs from a policy's name and plain fields."""
+"""Build LeRobot policy configs from a policy's name and plain fields."""
 
 import dataclasses
 import logging

@@ -1,4 +1,4 @@
-"""What a policy counts while it is trained and LeRobot keeps in no checkpoint.
+"""Training counters of a policy that LeRobot keeps in no checkpoint.
 
 VQ-BeT trains its codebook for so many steps before anything else, counts them in a plain attribute,
 and then stops that part from learning; loaded weights say that it is past the phase, not how far

@@ -1,4 +1,4 @@
-"""Losses of held-out samples that leave no trace in the policy that is being trained."""
+"""Validation loss without side effects on the policy that is being trained."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""A policy's network and processors: for a dataset, from features, or from what was saved."""
+"""Make a policy's network and processors: for a dataset, from features, or from a checkpoint."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence

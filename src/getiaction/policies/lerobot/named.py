@@ -1,4 +1,4 @@
-"""A class for each policy of LeRobot, with its settings in the signature.
+"""Policy classes, one for each policy of LeRobot, with its config fields in the signature.
 
 The signatures are LeRobot's config dataclasses: an editor completes them, LightningCLI takes them
 flat in ``init_args``, and both know when LeRobot changes. ``__init__.pyi`` holds the same for type

@@ -1,4 +1,4 @@
-"""Which policies LeRobot has, and what to say about one that it has not.
+"""Policy registry: LeRobot's policies by name, and error messages for unknown ones.
 
 LeRobot's policies, and its processors' steps, register when their modules are imported, as
 ``import lerobot.policies`` does with all of them. A program of ours imports those that it needs

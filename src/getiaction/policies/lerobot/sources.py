@@ -1,4 +1,4 @@
-"""Where a policy learns of its data, and where it is loaded from."""
+"""Find the dataset metadata for a policy, and the native checkpoint it is loaded from."""
 
 import logging
 from pathlib import Path

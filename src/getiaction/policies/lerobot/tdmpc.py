@@ -1,4 +1,4 @@
-"""TD-MPC acting with a camera of any name."""
+"""TD-MPC patch: select actions with a camera of any name."""
 
 from typing import Any
 

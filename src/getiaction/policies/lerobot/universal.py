@@ -1,4 +1,4 @@
-"""The one adapter between LeRobot's policies and Lightning."""
+"""LeRobotPolicy: the adapter from any LeRobot policy to a Lightning module."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A native LeRobot policy under Lightning: how it trains, and how it acts."""
+"""Lightning module around a native LeRobot policy: training steps, optimizer, actions."""
 
 import copy
 from collections.abc import Mapping

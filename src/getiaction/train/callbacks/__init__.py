@@ -1,4 +1,4 @@
-"""Callbacks: ending when told to, rollouts' settings, and which way a metric is better."""
+"""Lightning callbacks: stop on a signal, gym evaluation, model checkpoint, early stopping."""
 
 from getiaction.train.callbacks.evaluation import GymEvaluation
 from getiaction.train.callbacks.monitors import EarlyStopping, ModelCheckpoint

@@ -1,4 +1,4 @@
-"""Settings for the rollouts in validation and test, and a line about each."""
+"""Lightning callback with the settings of validation and test rollouts; logs a line about each."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""Callbacks that watch a metric, and which way a metric is better."""
+"""ModelCheckpoint and EarlyStopping that know by a metric's name which way it is better."""
 
 import difflib
 import logging

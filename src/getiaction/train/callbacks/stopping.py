@@ -1,4 +1,4 @@
-"""Training that ends when it is told to, and loses nothing."""
+"""Lightning callback that saves a checkpoint and ends training on SIGTERM or Ctrl-C."""
 
 import signal
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The public datasets, from their buckets, without an account.
+"""Public Positronic datasets (PhAIL, simulation) by name, read from S3 without an account.
 
 Nothing is fetched before it is read, and what was fetched stays in the cache. ``path`` may name a
 mirror or a copy on a disk, and the profile ``PUBLIC`` be pointed elsewhere in

@@ -1,4 +1,4 @@
-"""Parts of a dataset: what is trained on, and what is held out to check with.
+"""Dataset splits by name for the command line: training, validation, recorded masks.
 
 ``train`` and ``val`` share the episodes out at random by a seed. ``masked`` takes the decision of
 those who recorded: imported demonstrations bring masks (``mask.train``, ``mask.valid``) with them.

@@ -1,1 +1,1 @@
-"""Several policies on the same seeds, paired, with an exact test."""
+"""Paired comparison of policies on the same seeds, with an exact test."""

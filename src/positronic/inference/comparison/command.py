@@ -1,4 +1,4 @@
-"""``positronic-inference compare``: several policies on the same seeds, seed by seed."""
+"""``positronic-inference compare``: roll out policies on the same seeds and compare them."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext

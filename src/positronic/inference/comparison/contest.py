@@ -1,4 +1,4 @@
-"""Policies on the same seeds, pair by pair: which is better, and by how much."""
+"""Pairwise comparison of policies on the same seeds: verdict, p-value, ``comparison.json``."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What is compared: the results of one policy each, from a run just played or from its files."""
+"""Entrants of a comparison: results of one policy each, just played or from ``results.json``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""``comparison.html``: several policies on the same seeds, on one page that needs nothing else."""
+"""``comparison.html``: several policies on the same seeds, as one self-contained page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

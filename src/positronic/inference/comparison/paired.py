@@ -1,4 +1,4 @@
-"""Two policies on the same seeds: how many differ, whether that is chance, and how large it is."""
+"""Paired statistics of two policies: exact McNemar test, interval of the difference, Holm."""
 
 import math
 from collections.abc import Sequence

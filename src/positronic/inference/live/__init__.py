@@ -1,1 +1,1 @@
-"""A window with the camera images while a rollout goes on."""
+"""Live view: a window with the camera images of a running rollout."""

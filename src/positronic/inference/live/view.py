@@ -1,4 +1,4 @@
-"""The operator's view: hands camera images to a window in another process, and never waits for it.
+"""LiveView: sends camera images to a window in another process, and never waits for it.
 
 A window of its own process cannot stall, crash or otherwise touch the rollout, and needs OpenGL on
 a display while MuJoCo renders without one. Frames that it does not keep up with are dropped.

@@ -1,4 +1,4 @@
-"""The window of the live view: a program that reads frames on stdin and shows the latest.
+"""Window of the live view: a program that reads frames on stdin and shows the latest.
 
 It prints ``ready``, or why there can be no window, and ends when stdin does or the window is
 closed. GLFW and OpenGL come with MuJoCo; nothing else is needed.

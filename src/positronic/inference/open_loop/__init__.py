@@ -1,1 +1,1 @@
-"""Served actions beside recorded ones, on the observations of recorded episodes."""
+"""Open-loop evaluation: a policy's actions beside recorded ones, on recorded observations."""

@@ -1,4 +1,4 @@
-"""``positronic-inference open_loop``: what a policy would have done, beside what was done."""
+"""``positronic-inference open_loop``: compare a policy's actions with those that were recorded."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""``open_loop.html``: served actions beside recorded ones, on one page that needs nothing else."""
+"""``open_loop.html``: a policy's actions beside recorded ones, as one self-contained page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

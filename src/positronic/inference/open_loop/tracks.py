@@ -1,4 +1,4 @@
-"""Served actions beside recorded ones, on the observations of a recorded episode.
+"""Open-loop replay of a recorded episode: a policy's actions, recorded actions, their errors.
 
 Open loop: what the policy answers changes nothing about what it sees next. The chunks are asked
 for and played exactly as in a rollout, at the policy's frame rate and through ``ChunkPlayer``.

@@ -1,4 +1,4 @@
-"""HTML pages that need nothing else, neither files nor network.
+"""HTML templates for self-contained pages, which need neither other files nor the network.
 
 Templates escape whatever is put into them, since much of it was written by somebody else: names of
 policies and episodes, tasks, errors. Should text ever get out of its place, browsers are told to

@@ -1,1 +1,1 @@
-"""Loaded checkpoints: what the server needs of one, and how many sessions share them."""
+"""Model store of the server: loaded checkpoints that sessions share, with batched inference."""

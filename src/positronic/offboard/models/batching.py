@@ -1,4 +1,4 @@
-"""Answers requests of several sessions in one go, in batches that form by themselves.
+"""Dynamic batching: answers requests of several sessions in one call of the model.
 
 A batch starts as soon as every open session of the model waits for an answer, so that one session
 alone never waits for others; when it is full; or when the window is over. While one batch runs, the

@@ -1,4 +1,4 @@
-"""The use of loaded models: who uses which, since when, and what an operator sees of it."""
+"""Leases of loaded models: which sessions use which, and the status that an operator sees."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""What the server needs of a loaded checkpoint: answers to many sessions in one go.
+"""Model interface of the server: a loaded checkpoint that answers many sessions at once.
 
 A request goes through three steps, so that the server can batch the dear one and the cheap ones
 fail alone::

@@ -1,4 +1,4 @@
-"""Loaded models: each loaded once, however many sessions ask for it, and all within a bound.
+"""Model store: each model loaded once, shared by all its sessions, within a memory bound.
 
 What may be forgotten is what no session uses, least recently used first. The default stays, so that
 a session without a wish never waits.

@@ -1,4 +1,4 @@
-"""Takes up new checkpoints as training publishes them, without anyone noticing."""
+"""Watch for new checkpoints of a training run, and make the newest the server's default."""
 
 import asyncio
 import logging

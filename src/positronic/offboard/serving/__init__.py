@@ -1,1 +1,1 @@
-"""The server: sessions over connections, their limits, and what operators need."""
+"""Inference server: sessions over connections, their limits, and endpoints for operators."""

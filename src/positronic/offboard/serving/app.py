@@ -1,4 +1,4 @@
-"""The ASGI application: sessions, what operators ask, and the page for people.
+"""ASGI application: routes of the sessions, the endpoints for operators, and the status page.
 
 ::
 

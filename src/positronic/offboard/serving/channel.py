@@ -1,4 +1,4 @@
-"""What a session needs of the connection that it runs on, whatever that one speaks."""
+"""Channel interface: the connection that a session runs on, whatever its protocol."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The session protocol over one WebSocket: binary msgpack maps in both directions."""
+"""Session protocol over one WebSocket: binary msgpack maps in both directions."""
 
 import asyncio
 import contextlib

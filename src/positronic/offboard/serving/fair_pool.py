@@ -1,4 +1,4 @@
-"""Threads in which the steps of all sessions run, those first that have used least of them."""
+"""Fair thread pool: runs the steps of all sessions, those first that used the least CPU time."""
 
 import heapq
 import itertools

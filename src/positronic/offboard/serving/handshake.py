@@ -1,4 +1,4 @@
-"""From a connection to a session that is ready: which model, what to wait for, what is said."""
+"""Session handshake: find the model, wait until it is loaded, describe the server."""
 
 import asyncio
 import logging

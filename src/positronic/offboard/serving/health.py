@@ -1,4 +1,4 @@
-"""What operators and their machines ask: alive, ready, how much, and what is there."""
+"""HTTP endpoints for operators: liveness, readiness, Prometheus metrics, status, models."""
 
 import asyncio
 import datetime

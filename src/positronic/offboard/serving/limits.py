@@ -1,4 +1,4 @@
-"""Bounds that all connections of a server share: how many there are, and what they hold."""
+"""Connection limits of a server: their number, and the bytes of unfinished messages."""
 
 import os
 import resource

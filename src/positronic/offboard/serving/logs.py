@@ -1,4 +1,4 @@
-"""What the server writes down: one line for each event, for people or as JSON."""
+"""Server log: one line for each event, for people or as JSON."""
 
 import json
 import logging

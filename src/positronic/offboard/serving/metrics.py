@@ -1,4 +1,4 @@
-"""What a server has done, for Prometheus and for its status page."""
+"""Server metrics for Prometheus and for the status page."""
 
 import time
 from collections import Counter, deque

@@ -1,4 +1,4 @@
-"""openpi's protocol, on a port of its own: robots with openpi's client use what is served here.
+"""openpi's protocol on a port of its own, for robots with openpi's client.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Who may talk to the server: this machine alone, or those who know the token."""
+"""Access control of the server: the token, or this machine alone without one."""
 
 import hmac
 import ipaddress

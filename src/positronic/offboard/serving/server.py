@@ -1,4 +1,4 @@
-"""The inference server in a process: its port, its signals, its beginning and its end.
+"""Inference server process: its port, its signals, its start and its shutdown.
 
 It knows nothing of what a model is; :class:`~positronic.offboard.models.store.ModelSource` does.
 """

@@ -1,4 +1,4 @@
-"""The sessions of one server: who gets in, what they wait for, and how they end."""
+"""Session service: admits, runs, drains and ends the sessions of one server."""
 
 import asyncio
 import contextlib

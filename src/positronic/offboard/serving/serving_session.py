@@ -1,4 +1,4 @@
-"""One session on one model: an observation in, actions out, whatever carries them."""
+"""Serving session: one episode on one model, observations in, actions out, on any channel."""
 
 import asyncio
 import logging

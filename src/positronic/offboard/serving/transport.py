@@ -1,4 +1,4 @@
-"""Connections that hold no memory, no place and no time for clients that do not do their part.
+"""HTTP and WebSocket protocols for uvicorn, with deadlines and bounds for every client.
 
 uvicorn's own protocols wait for as long as a client likes: for a request, for the rest of a
 message, for a reply to be taken. They take in whatever comes, in one go. Here every wait has a

@@ -1,4 +1,4 @@
-"""The codecs by name, for the command line and for Python.
+"""Codecs by name, for the command line and for Python.
 
 ``--codec=@positronic.vendors.lerobot.codecs.eepose_absolute --codec.image_size=[64,64]``, or
 ``eepose_absolute(image_size=(64, 64))``. Outputs, shapes and units of ``eepose_absolute`` and

@@ -1,4 +1,4 @@
-"""``positronic-to-lerobot``: raw episodes to a LeRobot dataset, and what becomes of it."""
+"""``positronic-to-lerobot``: convert raw episodes to a LeRobot dataset, append, verify, info."""
 
 import sys
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The simulator as `getiaction` tries policies in it: seen and commanded through a codec.
+"""CodecGym: the simulator as a gym of `getiaction`, observed and commanded through a codec.
 
 For YAML and Python alike::
 

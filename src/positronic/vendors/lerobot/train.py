@@ -1,4 +1,4 @@
-"""``python -m positronic.vendors.lerobot.train``: from a converted dataset to checkpoints.
+"""``python -m positronic.vendors.lerobot.train``: train a policy on a converted dataset.
 
 Everything that can be refused is refused here, before torch is imported; the training itself is in
 :mod:`positronic.vendors.lerobot.training.run`.

@@ -1,4 +1,4 @@
-"""The page at ``/`` for people: plain files that ask ``/api/v1/status``, and nothing elsewhere."""
+"""Status page at ``/``: plain files that ask ``/api/v1/status``, and nothing elsewhere."""
 
 from importlib.resources import files
 

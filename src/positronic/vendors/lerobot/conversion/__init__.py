@@ -1,1 +1,1 @@
-"""Raw episodes to a LeRobot dataset: encoded one by one, durable, assembled, published."""
+"""Conversion of raw episodes to a LeRobot dataset: encode each, store, assemble, publish."""

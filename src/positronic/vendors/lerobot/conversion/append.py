@@ -1,4 +1,4 @@
-"""Adds episodes to a dataset that was converted before, which stays whole all the while.
+"""Append episodes to a converted LeRobot dataset, which stays whole all the while.
 
 The new dataset is prepared beside the old one: the old files are linked, not copied, new rows and
 videos go to new files, and LeRobot's own classes rewrite the metadata. Then the two directories

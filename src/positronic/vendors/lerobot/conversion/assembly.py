@@ -1,4 +1,4 @@
-"""What converting and appending have in common: encode episodes, assemble a dataset of them."""
+"""Assemble a LeRobot dataset of encoded episodes, for converting and appending alike."""
 
 import os
 import platform

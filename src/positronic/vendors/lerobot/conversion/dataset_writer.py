@@ -1,4 +1,4 @@
-"""Writes encoded episodes as a LeRobot v3.0 dataset (LeRobot 0.6.1).
+"""LeRobot v3.0 dataset writer for encoded episodes (LeRobot 0.6.1).
 
 The layout, schemas and metadata are LeRobot's own: its metadata class writes ``meta/``. What is
 done here is what its writer does slowly, wrongly or at a risk: rows go to parquet as whole columns,

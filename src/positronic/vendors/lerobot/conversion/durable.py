@@ -1,4 +1,4 @@
-"""Files and directories that outlive a kill or a power cut once they have their names."""
+"""Durable writes, renames and swaps of files and directories, which survive a power cut."""
 
 import ctypes
 import errno

@@ -1,4 +1,4 @@
-"""One raw episode through the codec: the work of one conversion worker.
+"""Encode one raw episode through the codec: the work of one conversion worker.
 
 Frames go from the decoder through the codec into the encoder one at a time, so the memory taken
 does not grow with the episode. Nothing here imports torch or LeRobot: a worker starts in a second.

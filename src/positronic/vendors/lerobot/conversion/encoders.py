@@ -1,4 +1,4 @@
-"""Encoder settings of a dataset's videos.
+"""Video encoder settings of a dataset: H.264 and AV1.
 
 They are written out twice, as PyAV takes them and as LeRobot records them, so that workers can
 encode while LeRobot is still being imported; a test holds the two together.

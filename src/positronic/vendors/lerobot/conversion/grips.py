@@ -1,4 +1,4 @@
-"""One convention for the grip of all episodes of a dataset, as far as their recordings state one.
+"""Grip convention check: refuse a dataset of which only some recordings state their convention.
 
 Whoever states how the grip counts is turned to what the codec says; whoever does not is taken as
 it is. The two together may count opposite ways, and nothing would show it.

@@ -1,4 +1,4 @@
-"""A conversion under way: what decides its result, and the directory that outlives a kill.
+"""Conversion job: all that decides its result, and the work directory by which it is resumed.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Where a conversion's result goes: a local directory, or ``s3://bucket/key``."""
+"""Output of a conversion: a local directory, or ``s3://bucket/key``."""
 
 import hashlib
 from pathlib import Path

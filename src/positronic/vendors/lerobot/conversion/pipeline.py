@@ -1,4 +1,4 @@
-"""A whole conversion: check, encode every episode, assemble, sign, give it its place."""
+"""Conversion pipeline: check, encode every episode, assemble, sign, put in place."""
 
 import time
 from collections.abc import Iterator

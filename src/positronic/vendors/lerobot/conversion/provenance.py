@@ -1,4 +1,4 @@
-"""``meta/provenance.json``: where a converted dataset came from, and what was counted of it.
+"""``meta/provenance.json``: recordings, settings and pixel counts of a converted dataset.
 
 It is read by later conversions to the same place, by `verify` and by `info`, and may have been
 written by an older version, by a newer one, or by somebody else.

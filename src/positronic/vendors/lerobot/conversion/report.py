@@ -1,4 +1,4 @@
-"""What a conversion is asked, and how it ended."""
+"""Options of a conversion, and the report of how it ended."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""From signals that tick at their own rates to rows at a fixed rate.
+"""Resample signals that tick at their own rates to rows at a fixed rate.
 
 Row ``i`` of an episode stands at ``start + floor(i * 1e9 / fps)`` ns, computed in whole numbers.
 The public converter steps by ``1e9 / fps`` truncated to nanoseconds (66 666 666 at 15 per second),

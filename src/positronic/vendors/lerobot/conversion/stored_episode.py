@@ -1,4 +1,4 @@
-"""An encoded episode as a directory, from which the dataset can be assembled at any time.
+"""Stored episode: an encoded episode as a directory, from which the dataset is assembled.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Videos of a LeRobot dataset: encoding an episode's camera, joining episodes into one file."""
+"""Video files of a LeRobot dataset: encode an episode's camera, join episodes into one file."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Encodes every episode of a dataset, in this process or in several; each is durable when done."""
+"""Encode every episode of a dataset, in this process or in several; each is durable when done."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""What can be wrong with a converted dataset, as one line each."""
+"""Fault of a converted dataset: file, episode and what is wrong, in one line."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What ``meta/`` of a LeRobot v3.0 dataset says, read without LeRobot and so in no time.
+"""Read ``meta/`` of a LeRobot v3.0 dataset without importing LeRobot.
 
 LeRobot's own metadata class takes seconds to import and raises whatever pandas does on a damaged
 file. What looks at a dataset to judge it needs each file's name with what is wrong in it.

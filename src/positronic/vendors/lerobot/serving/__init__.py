@@ -1,1 +1,1 @@
-"""What serves LeRobot checkpoints: their files, their policies, and what computes the actions."""
+"""Serving of LeRobot checkpoints: their files, policies, inference strategies and backends."""

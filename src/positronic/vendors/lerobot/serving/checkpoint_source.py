@@ -1,4 +1,4 @@
-"""The checkpoints of one run, as the server's store asks for them."""
+"""Checkpoint source: lists and loads the checkpoints of one run for the server's model store."""
 
 import contextlib
 import sys

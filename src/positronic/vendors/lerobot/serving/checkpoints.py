@@ -1,4 +1,4 @@
-"""Trained checkpoints, local or in S3, in LeRobot's layout, looked at before anything is imported.
+"""Checkpoints in LeRobot's layout, local or in S3, verified before anything heavy is imported.
 
 ``<run>/checkpoints/<step>/pretrained_model/`` holds ``config.json``, ``model.safetensors``, the
 two processor pipelines with their statistics, and ``contract.json``. What is missing or does not

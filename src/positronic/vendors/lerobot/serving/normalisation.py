@@ -1,4 +1,4 @@
-"""The statistics in a checkpoint by which LeRobot normalises, and whether they were changed."""
+"""Normalisation statistics of a checkpoint, and the check that they are those of its contract."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""How many threads a forward takes on a CPU; to be said before torch is imported and looks."""
+"""OpenMP threads of a forward pass on a CPU, to be set before torch is imported."""
 
 import os
 

@@ -1,1 +1,1 @@
-"""The training job: its settings, where its run lives, and what Lightning is told."""
+"""Training job: its settings, its run directory, its checkpoints and its Lightning trainer."""

@@ -1,4 +1,4 @@
-"""The settings of a run as they take effect, with what made it."""
+"""Effective settings of a training run, and the provenance that goes into its checkpoints."""
 
 import datetime
 import json

@@ -1,4 +1,4 @@
-"""Where a policy is tried while it trains."""
+"""Evaluation gym of a training run: the simulator through a codec, or a Gymnasium id."""
 
 from typing import Any
 

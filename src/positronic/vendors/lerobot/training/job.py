@@ -1,4 +1,4 @@
-"""What one training run is told; checked by the command, carried out by ``training``."""
+"""Training job: options of one run, checked by the command, carried out by ``training.run``."""
 
 import dataclasses
 import os

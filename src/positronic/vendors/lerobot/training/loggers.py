@@ -1,4 +1,4 @@
-"""Where the curves of a training run go: TensorBoard always, WandB as asked."""
+"""Lightning loggers of a training run: TensorBoard always, WandB as asked."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The flags of the training command: what they mean, and what they may be."""
+"""Command-line options of training: their meaning and the values they may have."""
 
 import dataclasses
 from dataclasses import dataclass, field

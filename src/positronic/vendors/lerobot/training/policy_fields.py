@@ -1,4 +1,4 @@
-"""LeRobot's policies and the fields of their configs, read from its source instead of imported.
+"""Config fields of LeRobot's policies, read from its source instead of imported.
 
 To import one of LeRobot's configs takes torch and seconds; a mistyped flag should be answered at
 once. Defaults and types that are no plain Python are left to LeRobot, which checks them later.

@@ -1,4 +1,4 @@
-"""Whether a dataset can be trained on under a codec: looked at before torch is imported."""
+"""Preflight check of a dataset and its codec for training, before torch is imported."""
 
 from pathlib import Path
 

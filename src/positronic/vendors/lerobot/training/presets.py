@@ -1,4 +1,4 @@
-"""Policies to train, by name: ``--policy=.act_state``, and a field: ``--policy.dim_model=256``.
+"""Policy presets by name: ``--policy=.act_state``, and a field: ``--policy.dim_model=256``.
 
 Each is plain data; LeRobot's config is made of it where the training runs. The fields are those
 of LeRobot's config, so that a mistyped one or a value of another type is refused at once.

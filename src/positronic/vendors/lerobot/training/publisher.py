@@ -1,4 +1,4 @@
-"""Publishes a run's checkpoints, curves and settings to S3 while it is being trained."""
+"""Publish a run's checkpoints, curves and settings to S3 while it is being trained."""
 
 import shutil
 import threading

@@ -1,4 +1,4 @@
-"""A training run in S3, and the local directory that it is written in first."""
+"""Run directory in S3, and the local directory in which a training run is written first."""
 
 import datetime
 import json

@@ -1,4 +1,4 @@
-"""The training run behind the command line; importing it imports torch, LeRobot and Lightning."""
+"""Training run behind the command line; importing it imports torch, LeRobot and Lightning."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""Where a training run lives on disk, and from which of its checkpoints it goes on."""
+"""Run directory of a training run on disk, and the checkpoint from which it is resumed."""
 
 import fcntl
 import os

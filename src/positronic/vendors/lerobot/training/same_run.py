@@ -1,4 +1,4 @@
-"""Whether a run that is to go on is still the same one."""
+"""Resume check: refuse to resume a run with other settings or other held-out episodes."""
 
 from collections.abc import Mapping
 from pathlib import Path

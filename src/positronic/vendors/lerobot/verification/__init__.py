@@ -1,1 +1,1 @@
-"""What is in a LeRobot dataset, and whether all of it is there."""
+"""Verification of LeRobot datasets: checks, repair of statistics, and a summary."""

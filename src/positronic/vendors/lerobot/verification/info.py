@@ -1,4 +1,4 @@
-"""``positronic-to-lerobot info``: what is in a LeRobot dataset, from ``meta/`` alone."""
+"""``positronic-to-lerobot info``: summary of a LeRobot dataset, from ``meta/`` alone."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

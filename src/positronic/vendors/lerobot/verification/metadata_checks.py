@@ -1,4 +1,4 @@
-"""Whether ``meta/`` of a LeRobot dataset agrees with itself and with the files that are there."""
+"""Metadata checks: ``meta/`` of a LeRobot dataset against itself and the files that are there."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Whether the pictures that a LeRobot dataset keeps in its tables can be read."""
+"""Picture checks: decode every image that a LeRobot dataset keeps in its tables."""
 
 import io
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The pixels of a dataset's cameras, counted from the frames that there are."""
+"""Pixel counts of a dataset's cameras, from its decoded frames."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

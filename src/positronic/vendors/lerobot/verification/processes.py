@@ -1,4 +1,4 @@
-"""Processes that share the reading of a dataset, or none where one is enough."""
+"""Worker processes that share the reading of a dataset, or none where one is enough."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator

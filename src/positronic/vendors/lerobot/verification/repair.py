@@ -1,4 +1,4 @@
-"""Statistics of datasets that other versions wrote, computed anew from their rows and frames.
+"""Repair of statistics that other versions wrote: recomputed from rows and frames.
 
 Until November 2026 ``meta/stats.json`` held the means of the episodes' quantiles for those of all
 rows. The quantiles of numbers follow from the tables to the last bit. Those of cameras are of the

@@ -1,4 +1,4 @@
-"""Whether a data file of a LeRobot dataset holds the rows that the episodes table promises."""
+"""Row checks: data files of a LeRobot dataset against its episodes table."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Whether recorded normalisation statistics are those of the data.
+"""Statistics checks: recorded normalisation statistics against those of the data.
 
 How close they have to be depends on who wrote them, and on what is left to compare them with:
 

@@ -1,4 +1,4 @@
-"""Whether the cameras of a LeRobot dataset can be read: packets, times, and every frame.
+"""Video checks: packets, timestamps and every frame of a LeRobot dataset's cameras.
 
 LeRobot takes frame ``k`` of an episode at ``from_timestamp + timestamp`` of its file, by its
 number at the file's rate (torchcodec) or by seeking (PyAV), and refuses it when the two times, as

@@ -1,4 +1,4 @@
-"""What ``auto`` chose, kept beside the exports, so that it measures once on each machine."""
+"""Backend choice of ``auto``, stored beside the exports, so that each machine measures once."""
 
 import hashlib
 import json

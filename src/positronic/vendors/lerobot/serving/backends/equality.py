@@ -1,4 +1,4 @@
-"""How far a backend's actions are from those of LeRobot's policy in float32."""
+"""Numerical error of a backend: largest difference from LeRobot's policy in float32."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

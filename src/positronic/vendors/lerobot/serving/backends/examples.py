@@ -1,4 +1,4 @@
-"""A few observations that a checkpoint carries, to compare other backends with its policy by."""
+"""Example observations in a checkpoint, by which other backends are compared with its policy."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Exports are made once for each checkpoint and kept beside it, known by what they were made of.
+"""Export cache: exports made once for each checkpoint, keyed by a digest of what they were made of.
 
 ``<step>/exports/onnx-<digest>/``; where that cannot be written, and for a checkpoint that was
 fetched from S3, whose local copy comes and goes, it is ``positronic/exports`` below

@@ -1,4 +1,4 @@
-"""A checkpoint's export in the runtime that it was made for, on the CPU."""
+"""Backend that runs a checkpoint's export (ONNX or OpenVINO) on the CPU."""
 
 from collections.abc import Mapping
 from typing import Any

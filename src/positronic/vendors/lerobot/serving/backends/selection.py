@@ -1,4 +1,4 @@
-"""Which backend a checkpoint gets: the one asked for, or the fastest that is equal."""
+"""Backend selection for a checkpoint: the one asked for, or the fastest that is equal."""
 
 import time
 import warnings

@@ -1,4 +1,4 @@
-"""LeRobot's own policy and processors; all other backends are measured against this one."""
+"""Torch backend: LeRobot's own policy and processors, the reference for all other backends."""
 
 import copy
 from collections.abc import Mapping, Sequence

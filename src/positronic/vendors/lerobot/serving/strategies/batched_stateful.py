@@ -1,4 +1,4 @@
-"""Policies that look back and draw their actions, several sessions in one batch."""
+"""Batched strategy for policies that look back and sample actions (Diffusion, VQ-BeT)."""
 
 from collections import deque
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""One observation in, a chunk of actions out, nothing remembered: ACT."""
+"""Chunk strategy for policies without memory, such as ACT: observation in, action chunk out."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What one session's policy remembers, copied before it is changed."""
+"""Memory of one session's policy, its queues and random numbers, copied before it is changed."""
 
 import copy
 from collections import deque

@@ -1,4 +1,4 @@
-"""Random numbers of a batch whose rows belong to different sessions."""
+"""Random numbers per row of a batch, from each session's own generator."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

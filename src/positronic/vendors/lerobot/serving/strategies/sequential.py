@@ -1,4 +1,4 @@
-"""Any policy of LeRobot, by its own ``select_action``, one session after the other."""
+"""Sequential strategy: any LeRobot policy by its ``select_action``, one session after the other."""
 
 import threading
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""ACT with temporal ensembling: a chunk at every step, averaged with those before."""
+"""Temporal ensembling strategy for ACT: a chunk at every step, averaged with those before."""
 
 import copy
 from collections.abc import Mapping, Sequence
