@@ -45,7 +45,7 @@ check: setup
 	@.venv/bin/ruff format --check --quiet . || (echo "files need formatting; run: make format"; exit 1)
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
-	@.venv/bin/mypy tests scripts benchmarks
+	@.venv/bin/mypy tests scripts benchmarks examples
 	@.venv/bin/lint-imports --no-cache --no-logo
 
 format: setup
