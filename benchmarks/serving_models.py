@@ -42,7 +42,8 @@ def save(kind: Kind, root: Path) -> Path:
     from lerobot.utils.feature_utils import dataset_to_policy_features
 
     from positronic.codec import Contract
-    from positronic.vendors.lerobot import codecs, presets
+    from positronic.vendors.lerobot import codecs
+    from positronic.vendors.lerobot.training import presets
 
     codec = codecs.eepose_absolute(image_size=kind.size)
     features = dataset_to_policy_features(codec.features)

@@ -5,7 +5,6 @@ from typing import Any
 import configuronic as cfn
 
 from foundation.errors import UsageError
-from positronic.codec import Codec
 
 
 @cfn.config()
@@ -65,7 +64,7 @@ def remote(
 def act_absolute(
     checkpoints_dir: str,
     checkpoint: str | int | None = None,
-    codec: Codec | None = None,
+    codec: Any = None,
     device: str = "auto",
     backend: str = "torch",
     precision: str = "float32",

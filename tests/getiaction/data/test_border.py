@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from foundation.documents import Reader
+from foundation.errors import FoundationError
 from getiaction.data.border import require_sound_metadata, require_sound_rows
 from getiaction.data.opening import read_metadata, with_statistics
 from getiaction.dataset_info import parse_info, parse_statistics
@@ -35,7 +36,7 @@ def test_it_is_refused(tmp_path: Path, damage: Callable[[Path], Any], told: str)
     damage(root)
     before = around(root)
     begun = time.process_time()
-    with pytest.raises(GetiactionError) as refusal:
+    with pytest.raises(FoundationError) as refusal:
         read_metadata("foreign", root)
     message = str(refusal.value)
     assert told in message
@@ -49,7 +50,7 @@ def test_rows_that_would_take_all_memory_are_refused(tmp_path: Path) -> None:
     root = write(tmp_path / "dataset")
     require_sound_rows(root)
     bomb(DATA)(root)
-    with pytest.raises(GetiactionError, match=r"file-000\.parquet"):
+    with pytest.raises(FoundationError, match=r"file-000\.parquet"):
         require_sound_rows(root)
 
 
@@ -74,7 +75,7 @@ def test_older_formats_are_told(tmp_path: Path) -> None:
         "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
     }
     text("meta/info.json", json.dumps(older))(root)
-    with pytest.raises(GetiactionError, match=r"of LeRobot's format v2\.1, expected v3\.0"):
+    with pytest.raises(FoundationError, match=r"of LeRobot's format v2\.1, expected v3\.0"):
         read_metadata("foreign", root)
 
 
@@ -91,7 +92,7 @@ class Meta:
 
 def test_statistics_by_which_all_would_be_nan_are_refused() -> None:
     assert with_statistics(Meta(1.0), use_imagenet_stats=False).stats["action"]
-    with pytest.raises(GetiactionError, match="statistics of action .* hold NaN or infinity"):
+    with pytest.raises(FoundationError, match="statistics of action .* hold NaN or infinity"):
         with_statistics(Meta(float("nan")), use_imagenet_stats=False)
 
 
@@ -101,7 +102,7 @@ def require_one_line(read: Callable[[bytes], object], document: Any, seed: int) 
     for content in mutations(document, 5000, seed):
         try:
             read(content)
-        except GetiactionError as error:
+        except FoundationError as error:
             messages.append(str(error))
     assert len(messages) > 500
     assert [message for message in messages if not message.isprintable()] == []

@@ -1,5 +1,6 @@
 """What was logged is read back from what each kind of logger wrote, without any network."""
 
+import contextlib
 import csv
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from tests.getiaction.train.small import Metrics, data, drift, policy, trainer
+from tests.waiting import until
 
 NAMES = ("train/loss", "val/loss", "val/gym/success", "val/gym/reward_mean")
 
@@ -70,20 +72,29 @@ def test_tensorboard(run: Run) -> None:
 
 
 def test_wandb(run: Run) -> None:
-    messages: Any = import_module("wandb.proto.wandb_internal_pb2")
     (path,) = (run.directory / "wandb").rglob("run-*.wandb")
-    store: Any = import_module("wandb.sdk.internal.datastore").DataStore()
-    store.open_for_scan(str(path))
+    # W&B's own process writes it, and has not finished when finish() returns.
+    until(lambda: any(r.WhichOneof("record_type") == "exit" for r in wandb_records(path)), "W&B")
     logged: dict[str, list[float]] = {name: [] for name in NAMES}
-    while (data := store.scan_data()) is not None:
-        record = messages.Record()
-        record.ParseFromString(data)
+    for record in wandb_records(path):
         for item in record.history.item:
             name = item.key or "/".join(item.nested_key)
             if name in logged:
                 logged[name].append(float(item.value_json))
-    store.close()
     check(run, logged)
+
+
+def wandb_records(path: Path) -> list[Any]:
+    """What is in W&B's file so far."""
+    messages: Any = import_module("wandb.proto.wandb_internal_pb2")
+    store: Any = import_module("wandb.sdk.internal.datastore").DataStore()
+    store.open_for_scan(str(path))
+    records = []
+    with contextlib.suppress(AssertionError):  # half a record at its end
+        while (data := store.scan_data()) is not None:
+            records.append(messages.Record.FromString(data))
+    store.close()
+    return records
 
 
 def test_mlflow(run: Run) -> None:

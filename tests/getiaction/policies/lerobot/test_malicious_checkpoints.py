@@ -14,6 +14,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer as LightningsTrainer
 
+from foundation.errors import FoundationError
 from getiaction.errors import GetiactionError
 from getiaction.policies.lerobot import ACT, LeRobotPolicy
 from getiaction.train import Trainer
@@ -180,7 +181,7 @@ def test_a_directory_ends_in_a_line_and_does_nothing(place: Path, harm: Harm) ->
     harm(place)
     before = tree(place)
     folder = place / "pretrained_model"
-    with pytest.raises(GetiactionError) as refused:
+    with pytest.raises(FoundationError) as refused:
         LeRobotPolicy.from_pretrained(folder)
     assert "\n" not in str(refused.value)
     checkpoint = Checkpoint(folder, "000010", "run")
@@ -257,7 +258,7 @@ def test_an_archive_ends_in_a_line_and_does_nothing(
     harm(checkpoint)
     torch.save(checkpoint, place / "policy.ckpt")
     around = tree(place)
-    with pytest.raises(GetiactionError) as refused:
+    with pytest.raises(FoundationError) as refused:
         LeRobotPolicy.from_pretrained(place / "policy.ckpt")
     assert "\n" not in str(refused.value)
     assert tree(place) == around
@@ -267,12 +268,12 @@ def test_an_archive_ends_in_a_line_and_does_nothing(
 def test_an_archive_that_is_a_pipe_is_not_waited_for(place: Path) -> None:
     (place / "policy.ckpt").unlink()
     os.mkfifo(place / "policy.ckpt")
-    with pytest.raises(GetiactionError, match="not a regular file"):
+    with pytest.raises(FoundationError, match="not a regular file"):
         ACT.load_from_checkpoint(place / "policy.ckpt")
 
 
 def test_nobody_asks_for_code_of_an_archive(place: Path) -> None:
-    with pytest.raises(GetiactionError, match="would run code"):
+    with pytest.raises(FoundationError, match="would run code"):
         ACT.load_from_checkpoint(place / "policy.ckpt", weights_only=False)
 
 
@@ -290,7 +291,7 @@ def test_a_trainer_reads_checkpoints_as_data(
 
     monkeypatch.setattr(LightningsTrainer, command, noted)
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    with pytest.raises(GetiactionError, match="enough"):
+    with pytest.raises(FoundationError, match="enough"):
         getattr(trainer, command)(ckpt_path="http://127.0.0.1:9/policy.ckpt", **given)
     assert asked == [read]
 
