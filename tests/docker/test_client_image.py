@@ -14,7 +14,7 @@ import importlib.util
 
 import numpy as np
 
-from positronic.errors import PositronicError
+from foundation.errors import FoundationError
 from positronic.offboard.client import InferenceClient
 
 print([name for name in ("torch", "lerobot", "mujoco") if importlib.util.find_spec(name)])
@@ -28,7 +28,7 @@ try:
     with client.new_session() as session:
         actions = session.infer(observation)
         print(len(actions), sorted(actions[0]))
-except PositronicError as error:
+except FoundationError as error:
     print(error)
 """
 

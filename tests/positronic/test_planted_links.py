@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from foundation.errors import FoundationError
 from foundation.storage import output_directory
 from foundation.storage.s3.cache import LOCK as IN_USE
 from foundation.storage.s3.cache import taking_turns, use
 from getiaction.data import frame_cache
-from positronic.errors import PositronicError
 from positronic.importers import sample
 from positronic.vendors.lerobot.conversion.job import Workplace
 from positronic.vendors.lerobot.serving.backends import export_cache
@@ -78,7 +78,7 @@ def test_the_outbox_refuses_it_too(
     (home / ".lock").unlink()
     (home / ".lock").symlink_to(victim)
     with (
-        pytest.raises(PositronicError, match=r"/\.lock: it is a symbolic link; expected"),
+        pytest.raises(FoundationError, match=r"/\.lock: it is a symbolic link; expected"),
         output_directory("s3://bucket/out"),
     ):
         raise AssertionError("it was entered through the link")

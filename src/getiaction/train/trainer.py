@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import fsspec
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch import Trainer as LightningsTrainer
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar, TQDMProgressBar
 
 from foundation.writable import describe, require_writable
 from getiaction.errors import GetiactionError
@@ -107,7 +108,7 @@ class Trainer(LightningsTrainer, BaseTrainer):
             num_sanity_val_steps=num_sanity_val_steps,
             use_distributed_sampler=use_distributed_sampler,
             benchmark=benchmark,
-            callbacks=_with_defaults(_listed(callbacks)),
+            callbacks=_with_defaults(_listed(callbacks), kwargs),
             **kwargs,
         )
         look_upwards(self.callbacks)
@@ -239,9 +240,20 @@ def _device_count(accelerator: Any, devices: Any) -> int:
     return max(torch.cuda.device_count(), 1) if on_gpu else 1
 
 
-def _with_defaults(callbacks: list[Callback]) -> list[Callback]:
-    given = {type(callback) for callback in callbacks}
-    return callbacks + [made() for made in (MonitorCheck, ExactResume) if made not in given]
+def _with_defaults(callbacks: list[Callback], settings: Mapping[str, Any]) -> list[Callback]:
+    # Lightning chooses rich's bar where that package happens to be installed, which writes no lines
+    # where nobody watches: the same run would tell another thing on another machine.
+    defaults: list[tuple[type[Callback], type[Callback], bool]] = [
+        (MonitorCheck, MonitorCheck, True),
+        (ExactResume, ExactResume, True),
+        (ProgressBar, TQDMProgressBar, settings.get("enable_progress_bar") is not False),
+        (ModelSummary, ModelSummary, settings.get("enable_model_summary") is not False),
+    ]
+    return callbacks + [
+        made()
+        for kind, made, is_wanted in defaults
+        if is_wanted and not any(isinstance(callback, kind) for callback in callbacks)
+    ]
 
 
 def _listed(given: Any) -> list[Any]:

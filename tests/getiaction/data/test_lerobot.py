@@ -9,6 +9,7 @@ import pytest
 import torch
 from lerobot.datasets import EpisodeAwareSampler, LeRobotDataset, dataset_metadata
 
+from foundation.errors import FoundationError
 from getiaction.data import GatheredDataset, LeRobotDataModule
 from getiaction.errors import GetiactionError
 from getiaction.policies.lerobot import policy_config
@@ -104,7 +105,7 @@ def test_missing_data_is_not_sought_elsewhere(state_root: Path, tmp_path: Path) 
 def test_a_corrupt_table(state_root: Path, tmp_path: Path) -> None:
     root = broken(state_root, tmp_path)
     next((root / "data").rglob("*.parquet")).write_bytes(b"PAR1 and then nothing of use PAR1")
-    with pytest.raises(GetiactionError, match="cannot be read"):
+    with pytest.raises(FoundationError, match="cannot be read"):
         LeRobotDataModule(root=root).prepare(CONFIG)
 
 

@@ -8,7 +8,12 @@ import pytest
 import torch
 from lerobot.optim.optimizers import SGDConfig
 from lightning.pytorch import Callback, LightningDataModule
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    ModelCheckpoint,
+    ModelSummary,
+    RichProgressBar,
+    TQDMProgressBar,
+)
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy
@@ -47,6 +52,18 @@ def test_it_is_lightnings_with_defaults_of_ours(tmp_path: Path) -> None:
     assert theirs.default_root_dir == "s3://bucket/runs/two"
     mine = ExactResume()
     assert Trainer(accelerator="cpu", max_epochs=1, callbacks=mine).callbacks.count(mine) == 1
+
+
+def test_the_bar_does_not_depend_on_what_else_is_installed(tmp_path: Path) -> None:
+    """With rich installed, which is the case here, Lightning would choose rich's."""
+    made = Trainer(default_root_dir=tmp_path)
+    assert type(made.progress_bar_callback) is TQDMProgressBar
+    assert [type(c) for c in made.callbacks if isinstance(c, ModelSummary)] == [ModelSummary]
+    own = Trainer(default_root_dir=tmp_path, callbacks=[RichProgressBar()])
+    assert type(own.progress_bar_callback) is RichProgressBar
+    none = Trainer(default_root_dir=tmp_path, enable_progress_bar=False, enable_model_summary=False)
+    assert none.progress_bar_callback is None
+    assert not [c for c in none.callbacks if isinstance(c, ModelSummary)]
 
 
 @pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_spawn"])

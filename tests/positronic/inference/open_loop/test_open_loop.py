@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from foundation import storage
-from foundation.errors import StorageError, UsageError
+from foundation.errors import FoundationError, StorageError, UsageError
 from positronic import geom
 from positronic.dataset import Dataset, DatasetWriter, Episode, LocalDataset
-from positronic.errors import DatasetError, EpisodeError, PositronicError, ServerGone, SessionError
+from positronic.errors import DatasetError, EpisodeError, ServerGone, SessionError
 from positronic.inference.open_loop.command import choose, mean_errors, open_loop
 from positronic.inference.open_loop.tracks import Track, compare, frame_rate
 
@@ -271,7 +271,7 @@ def test_a_server_that_goes_away_costs_no_finished_episode(tmp_path: Path) -> No
             return super().new_session(context)
 
     policy = Leaving(dataset)
-    with pytest.raises(PositronicError, match="went away"):
+    with pytest.raises(FoundationError, match="went away"):
         check(dataset, policy, tmp_path / "out")
     document = json.loads((tmp_path / "out" / "open_loop.json").read_text())
     assert document["error"] == "the server went away"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from foundation.errors import StorageError
+from foundation.errors import FoundationError, StorageError
 from positronic.dataset import LocalDataset
-from positronic.errors import DatasetError, PositronicError
+from positronic.errors import DatasetError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion import job, stored_episode
 from positronic.vendors.lerobot.conversion.append import append_dataset
@@ -51,7 +51,7 @@ def require_one_line(read: Callable[[bytes], object], document: Any) -> None:
     for content in mutations(document, 10_000):
         try:
             read(content)
-        except PositronicError as error:
+        except FoundationError as error:
             messages.append(str(error))
     assert len(messages) > 1000
     assert [message for message in messages if not message.isprintable()] == []

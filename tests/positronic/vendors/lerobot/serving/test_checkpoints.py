@@ -9,9 +9,10 @@ from lerobot.utils.constants import IMAGENET_STATS
 from safetensors.numpy import load_file, save_file
 
 from foundation import storage
+from foundation.errors import FoundationError
 from positronic.codec import Codec, Contract
 from positronic.codec.base import older_form
-from positronic.errors import CheckpointError, ContractError, PositronicError
+from positronic.errors import CheckpointError, ContractError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.serving.checkpoints import CheckpointDirectory
 from tests.positronic.vendors.lerobot.small_policy import FPS, make_run, statistics
@@ -137,7 +138,7 @@ def test_a_missing_file_is_named_without_the_path_of_the_machine(run: Path, name
 def test_a_damaged_file_is_named(run: Path, name: str, damage: str) -> None:
     file = run / "checkpoints/020000/pretrained_model" / name
     file.write_bytes(damage.encode(errors="surrogateescape"))
-    with pytest.raises(PositronicError, match=name):
+    with pytest.raises(FoundationError, match=name):
         CheckpointDirectory(run).checkpoint("020000").verify()
 
 

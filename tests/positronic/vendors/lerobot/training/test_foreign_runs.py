@@ -13,9 +13,9 @@ import pytest
 import yaml
 from safetensors.numpy import load_file, save_file
 
-from foundation.errors import UsageError
+from foundation.errors import FoundationError, UsageError
 from foundation.manifest import seal
-from positronic.errors import CheckpointError, PositronicError
+from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.train import train
 from positronic.vendors.lerobot.training import config_file, same_run
 from positronic.vendors.lerobot.training.remote_run import run_directory
@@ -149,7 +149,7 @@ def test_mutations_of_settings(count: int) -> None:
             found = config_file.READER.parse_yaml(content, dict[str, Any], "config.yaml")
             config_file.apply(train, found, "config.yaml")
             same_run.READER.validate(found, same_run.RunConfig, "config.yaml")
-        except PositronicError as error:
+        except FoundationError as error:
             said.append(str(error))
     assert len(said) > count // 2
     assert max(map(len, said)) < 1000

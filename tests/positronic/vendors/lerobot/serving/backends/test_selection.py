@@ -16,7 +16,7 @@ from foundation.errors import MissingDependency, UsageError
 from positronic.errors import CheckpointError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.serving.backends import examples
-from positronic.vendors.lerobot.serving.backends.base import require_options
+from positronic.vendors.lerobot.serving.backends.base import TOLERANCES, require_options
 from positronic.vendors.lerobot.serving.backends.equality import Reference
 from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBackend
 from positronic.vendors.lerobot.serving.checkpoints import Checkpoint, CheckpointDirectory
@@ -161,9 +161,7 @@ def test_an_export_whose_actions_differ_is_made_anew_or_passed_over(
 def test_actions_that_differ_are_refused_when_asked_for(
     exported: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(
-        sys.modules["positronic.vendors.lerobot.serving.backends"].TOLERANCES, "bf16", 1e-9
-    )
+    monkeypatch.setitem(TOLERANCES, "bf16", 1e-9)
     with pytest.raises(CheckpointError, match="with torch in bf16 differ from the policy's by 0"):
         choose(exported.checkpoint, exported.eager, backend="torch", precision="bf16")
 
