@@ -10,7 +10,7 @@ import pytest
 
 from positronic.errors import SessionError
 from positronic.offboard.client import InferenceClient, RemotePolicy
-from positronic.offboard.serving.server import bind
+from positronic.offboard.serving.process import bind
 from tests.interop.clients.positronic_0_2_1_server import HOME
 from tests.interop.conftest import CLIENTS, Public
 

@@ -24,8 +24,8 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 SCRIPT = """
 import json, sys
-from positronic.offboard.serving.server import run_to_the_end
-from positronic.offboard.serving.server import bind
+from positronic.offboard.serving.process import run_to_the_end
+from positronic.offboard.serving.process import bind
 from positronic.offboard.serving.logs import configure
 from positronic.offboard.serving.limits import ServerOptions
 from positronic.offboard.serving.server import serve_forever

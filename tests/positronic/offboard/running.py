@@ -16,7 +16,8 @@ from positronic.offboard import wire
 from positronic.offboard.models.batching import Batching
 from positronic.offboard.models.store import ModelStore
 from positronic.offboard.serving.limits import ServerOptions
-from positronic.offboard.serving.server import Extra, bind, serve_forever
+from positronic.offboard.serving.process import bind
+from positronic.offboard.serving.server import Extra, serve_forever
 from tests.positronic.offboard.small_models import NBYTES, Source
 from tests.waiting import until
 

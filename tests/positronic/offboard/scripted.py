@@ -11,7 +11,7 @@ from websockets.sync.server import ServerConnection, serve
 
 from positronic.offboard import wire
 from positronic.offboard.client import InferenceClient
-from positronic.offboard.serving.server import bind
+from positronic.offboard.serving.process import bind
 
 Refusal = tuple[int, str]
 Script = Callable[[ServerConnection], None]

@@ -5,15 +5,12 @@ It knows nothing of what a model is; :class:`~positronic.offboard.models.store.M
 
 import asyncio
 import contextlib
-import errno
 import logging
-import os
 import signal
 import socket
-import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,7 +18,6 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from foundation.stopping import TWICE_S, leave_lost_streams, stop_signals
-from positronic.errors import SessionError
 from positronic.offboard.models.model import Model
 from positronic.offboard.models.store import ModelStore
 from positronic.offboard.models.watch import watch
@@ -31,85 +27,6 @@ from positronic.offboard.serving.limits import Connections, ServerOptions
 from positronic.offboard.serving.logs import log
 from positronic.offboard.serving.service import Service
 from positronic.offboard.serving.transport import protocols
-
-
-def resolve(host: str) -> str:
-    """Return the address that `bind` would listen on, such as ``127.0.0.1``.
-
-    Raises:
-        SessionError: The host is unknown.
-    """
-    try:
-        return str(_resolve(host, 0)[1][0])
-    except (OSError, UnicodeError) as error:
-        raise SessionError(f"cannot listen on {host}: {error}; see --host") from error
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Listen on a TCP port; 0 takes a free one.
-
-    Raises:
-        SessionError: The port is in use, or the host is no address of this machine.
-    """
-    try:
-        family, address = _resolve(host, port)
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(128)
-        except BaseException:
-            listener.close()
-            raise
-        return listener
-    except (OSError, OverflowError, UnicodeError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            raise SessionError(
-                f"port {port} of {host} is in use; stop what runs there, or choose another one"
-                " with --port (0 takes a free one)"
-            ) from error
-        raise SessionError(
-            f"cannot listen on {host}:{port}: {error}; see --host and --port"
-        ) from error
-
-
-def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
-    if not 0 <= int(port) < 1 << 16:
-        raise OSError(errno.EINVAL, "ports are 0 to 65535")  # beyond, others are taken for them
-    found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, _, _, _, address = found[0]
-    return family, address
-
-
-PATIENCE_S = 0.3
-
-
-def run_to_the_end(server: Coroutine[Any, Any, None]) -> None:
-    """Run a server; when it has ended, so does the process, with status 0 if it cannot return.
-
-    A thread that imports torch, predicts or waits for a bucket cannot be interrupted. The end of
-    the event loop, and of the interpreter, would wait for it, or crash.
-    """
-
-    async def main() -> None:
-        await server
-        if _still_busy():
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
-
-    asyncio.run(main())
-
-
-def _still_busy() -> bool:
-    until = time.monotonic() + PATIENCE_S
-    own = threading.current_thread()
-    others = [thread for thread in threading.enumerate() if thread is not own]
-    threads = [thread for thread in others if not thread.daemon]
-    for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
-    return any(thread.is_alive() for thread in threads)
-
 
 logger = logging.getLogger(__name__)
 

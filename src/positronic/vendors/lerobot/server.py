@@ -16,8 +16,8 @@ from positronic.offboard.models.batching import Batching
 from positronic.offboard.models.model import Model
 from positronic.offboard.serving.limits import MIB, ServerOptions, memory_limit
 from positronic.offboard.serving.logs import configure
+from positronic.offboard.serving.process import bind, resolve, run_to_the_end
 from positronic.offboard.serving.security import is_insecure, read_token, require_token
-from positronic.offboard.serving.server import bind, resolve, run_to_the_end
 from positronic.vendors.lerobot.codecs import require_codec
 from positronic.vendors.lerobot.serving.backends.base import require_options
 from positronic.vendors.lerobot.serving.checkpoint_source import CheckpointSource

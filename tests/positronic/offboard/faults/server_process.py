@@ -27,7 +27,8 @@ from positronic.offboard.models.batching import Batching
 from positronic.offboard.models.store import ModelStore
 from positronic.offboard.serving.limits import ServerOptions
 from positronic.offboard.serving.logs import configure
-from positronic.offboard.serving.server import bind, serve_forever
+from positronic.offboard.serving.process import bind
+from positronic.offboard.serving.server import serve_forever
 from positronic.policy import Action
 from tests.positronic.offboard.small_models import NBYTES, CountingPolicy, CountingSession, Source
 

@@ -14,7 +14,7 @@ from positronic.errors import CheckpointError, SessionError
 from positronic.geom import normalize_quat
 from positronic.offboard import wire
 from positronic.offboard.serving.openpi import action_array, make_openpi_app
-from positronic.offboard.serving.server import bind
+from positronic.offboard.serving.process import bind
 from positronic.offboard.serving.service import DRAINING
 from positronic.policy import Action
 from tests.positronic.offboard.running import get, raw, ready, serving

@@ -5,6 +5,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from foundation.errors import UsageError
+from positronic.offboard.serving.process import resolve
 from positronic.offboard.serving.security import (
     authorised,
     is_insecure,
@@ -12,7 +13,6 @@ from positronic.offboard.serving.security import (
     read_token,
     require_token,
 )
-from positronic.offboard.serving.server import resolve
 from tests.positronic.offboard.running import ask, get, raw, ready, serving
 from tests.positronic.offboard.small_models import Source
 

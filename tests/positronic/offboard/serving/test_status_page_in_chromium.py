@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from positronic.offboard.serving.server import bind
+from positronic.offboard.serving.process import bind
 from positronic.offboard.serving.service import Service
 from tests.chromium import needs_chromium
 from tests.positronic.offboard.running import ask, get, raw, ready, serving

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from positronic import cli
 from positronic.offboard.client import InferenceClient
-from positronic.offboard.serving.server import bind
+from positronic.offboard.serving.process import bind
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.server import serve
 from positronic.vendors.lerobot.serving.policy import load_policy

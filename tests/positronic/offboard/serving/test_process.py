@@ -3,7 +3,7 @@ import contextlib
 import pytest
 
 from positronic.errors import SessionError
-from positronic.offboard.serving.server import bind, resolve
+from positronic.offboard.serving.process import bind, resolve
 
 
 def test_a_port_in_use_is_named() -> None:
