@@ -26,8 +26,6 @@ SMALL_TRAINER: Mapping[str, Any] = {
     "limit_train_batches": 2,
     "limit_val_batches": 1,
     "limit_test_batches": 1,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
     "log_every_n_steps": 1,
 }
 ONE_NATIVE_STEP = 'steps=1, batch_size=4, num_workers=0, device="cpu"'
