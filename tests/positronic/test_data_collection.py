@@ -12,7 +12,8 @@ import numpy as np
 import psutil
 import pytest
 
-from positronic import cli, data_collection, storage
+from foundation import storage
+from positronic import cli, data_collection
 from positronic.dataset import LocalDataset
 from positronic.errors import SimulationError
 from positronic.simulator.demonstrations import SIM_STATE, Scenario
