@@ -25,7 +25,7 @@ STEP, NEAR = 0.1, 0.05
 class Reach(gymnasium.Env[Observation, NDArray[Any]]):
     """A point in a square that moves by up to 0.1 a step."""
 
-    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 10}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 10}  # noqa: RUF012 - declared so by gymnasium
 
     def __init__(self) -> None:
         # Two of the names that LeRobot knows: a policy sees them as `observation.state` and

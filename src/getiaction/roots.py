@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from foundation.documents import Reader
+from foundation.errors import NotFound
 from foundation.writable import describe
 from getiaction.dataset_info import DatasetInfo, parse_info
 from getiaction.errors import GetiactionError
@@ -18,12 +19,12 @@ def local_root(root: str | Path) -> Path:
         root: A directory, ``~`` allowed, or ``s3://bucket/prefix``.
 
     Raises:
-        GetiactionError: it is an address of another kind, or cannot be fetched.
+        GetiactionError: it is an address of another kind, or no dataset is there.
+        StorageError: it cannot be fetched.
     """
     text = str(root)
     # Path("s3://bucket") has lost a slash.
     if text.startswith("s3:/"):
-        from foundation.errors import NotFound
         from foundation.storage.s3 import fetch
 
         url = "s3://" + text.removeprefix("s3:").strip("/")

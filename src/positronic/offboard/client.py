@@ -28,6 +28,11 @@ from positronic.offboard.request import RequestFilter
 from positronic.offboard.session import SessionState
 from positronic.policy.base import Action
 
+TOKEN_VARIABLE = "AUTH_TOKEN"
+DEFAULT_HOST, DEFAULT_PORT = "localhost", 8000
+# Of a list of models; and how long it may take to come, since a bucket may have to be asked.
+MAX_LIST_BYTES, LIST_TIMEOUT_S = 4 << 20, 60.0
+# Between two questions to a busy server.
 LONGEST_PAUSE_S = 1.0
 
 
@@ -171,12 +176,6 @@ def _try_again(reply: Mapping[Any, Any]) -> bool:
     """Whether the same request may succeed a little later."""
     code = reply.get("code")
     return isinstance(code, str) and code in ("busy", "rate")
-
-
-TOKEN_VARIABLE = "AUTH_TOKEN"
-DEFAULT_HOST, DEFAULT_PORT = "localhost", 8000
-# Of a list of models; and how long it may take to come, since a bucket may have to be asked.
-MAX_LIST_BYTES, LIST_TIMEOUT_S = 4 << 20, 60.0
 
 
 def print_status(message: str) -> None:

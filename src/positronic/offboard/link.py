@@ -22,6 +22,11 @@ from positronic.offboard.session import SessionMachine, SessionState
 
 StatusCallback = Callable[[str], None]
 
+# A reply is some hundred actions; a ready message may hold statistics.
+MAX_REPLY_BYTES = 64 << 20
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+_MEND_TOKEN = "set AUTH_TOKEN, or give --policy.token=..."
+
 
 class Link:
     """Sends observations and waits for their replies, one at a time."""
@@ -203,12 +208,6 @@ class Link:
 def mapping(value: Any) -> dict[Any, Any]:
     """Return what may be a map as one; whatever else a server sends in its place is nothing."""
     return dict(value) if isinstance(value, Mapping) else {}
-
-
-# A reply is some hundred actions; a ready message may hold statistics.
-MAX_REPLY_BYTES = 64 << 20
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-_MEND_TOKEN = "set AUTH_TOKEN, or give --policy.token=..."
 
 
 class Unavailable(SessionError):

@@ -36,11 +36,11 @@ class ModelSource(Protocol):
     def nbytes(self, model_id: str) -> int:
         """Estimate, before it is loaded, how many bytes the model will hold.
 
-        PositronicError for one that is gone: nothing is evicted for it.
+        FoundationError for one that is gone: nothing is evicted for it.
         """
 
     def load(self, model_id: str, say: Callable[[str], None]) -> Model:
-        """Load one and warm it up; PositronicError says why it cannot be used.
+        """Load one and warm it up; FoundationError says why it cannot be used.
 
         What it says meanwhile is shown to those who wait, the last sentence at a time.
         """

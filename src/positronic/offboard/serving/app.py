@@ -28,6 +28,8 @@ from positronic.offboard.serving.logs import log
 from positronic.offboard.serving.security import authorised, is_loopback
 from positronic.offboard.serving.service import Service
 
+logger = logging.getLogger(__name__)
+
 # A name or an address, with or without a port, as in a Host header.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?")
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://(.*)")
@@ -125,9 +127,6 @@ def _is_foreign(origin: str | None, host: str | None) -> bool:
         return False
     found = _ORIGIN.fullmatch(origin)
     return found is None or host is None or found[1].lower() != host.lower()
-
-
-logger = logging.getLogger(__name__)
 
 
 def make_app(service: Service) -> Starlette:

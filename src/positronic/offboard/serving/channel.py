@@ -1,4 +1,4 @@
-"""Channel interface: the connection that a session runs on, whatever its protocol."""
+"""Channel interface and answers: what a session hands to its connection, whatever its protocol."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -19,6 +19,10 @@ from positronic.offboard.serving.metrics import LATENCY_COLUMNS
 from positronic.offboard.serving.service import Service
 from positronic.offboard.serving.serving_session import ServingSession
 
+logger = logging.getLogger(__name__)
+
+OPEN_PATHS = ("/livez", "/readyz")
+
 Document = dict[str, Any]
 
 
@@ -76,11 +80,6 @@ def _session(session: ServingSession, now: float) -> Document:
         "errors": session.errors,
         "task": session.task,
     }
-
-
-logger = logging.getLogger(__name__)
-
-OPEN_PATHS = ("/livez", "/readyz")
 
 
 def routes(service: Service) -> list[Route]:

@@ -1,4 +1,4 @@
-"""Connection limits of a server: their number, and the bytes of unfinished messages."""
+"""Limits of a server: its options, memory, rate of requests, connections and unfinished bytes."""
 
 import os
 import resource

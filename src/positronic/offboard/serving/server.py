@@ -62,7 +62,7 @@ async def serve_forever(
         extras: Other applications on the same sessions, each with where it listens.
 
     Raises:
-        PositronicError: The default model cannot be loaded.
+        FoundationError: The default model cannot be loaded.
     """
     # Not asyncio's own, for which the end of the loop would wait: a bucket may not answer.
     listing = ThreadPoolExecutor(4, "listing")

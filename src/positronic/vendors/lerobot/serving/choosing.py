@@ -13,53 +13,6 @@ if TYPE_CHECKING:
     from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBackend
 
 
-def choose_strategy(
-    checkpoint: Checkpoint,
-    contract: Contract,
-    eager: "TorchBackend",
-    *,
-    backend: str,
-    precision: str,
-    compile: bool,
-    say: Callable[[str], None],
-) -> tuple[Strategy, Backend]:
-    """Choose how a loaded policy acts, and what computes it; see `choose_backend`.
-
-    Raises:
-        UsageError: The policy has no such backend.
-    """
-    # Late: these import torch and LeRobot, which takes seconds.
-    from positronic.vendors.lerobot.serving.strategies.batched_stateful import (
-        MERGED,
-        BatchedStateful,
-    )
-    from positronic.vendors.lerobot.serving.strategies.chunks import Chunks
-    from positronic.vendors.lerobot.serving.strategies.sequential import Sequential
-    from positronic.vendors.lerobot.serving.strategies.temporal_ensemble import TemporalEnsemble
-
-    config = eager.policy.config
-    if config.type == "act" and not checkpoint.takes_task:
-        chosen = choose_backend(
-            checkpoint,
-            contract,
-            eager,
-            backend=backend,
-            precision=precision,
-            compile=compile,
-            say=say,
-        )
-        if config.temporal_ensemble_coeff is not None:
-            return TemporalEnsemble(eager, chosen), chosen
-        return Chunks(chosen, config.n_action_steps), chosen
-    if backend not in ("auto", "torch") or precision != "float32" or compile:
-        raise UsageError(
-            f"checkpoint {checkpoint.label} ({config.type}) is served by torch in float32 only;"
-            " leave --backend, --precision and --compile away"
-        )
-    merges = config.type in MERGED and not checkpoint.takes_task
-    return (BatchedStateful if merges else Sequential)(eager), eager
-
-
 def choose_backend(
     checkpoint: Checkpoint,
     contract: Contract,
@@ -88,6 +41,14 @@ def choose_backend(
         CheckpointError: It cannot be exported, or its actions are not equal.
     """
     require_options(backend, precision, compile)
+    kind = eager.policy.config.type
+    if kind != "act" or checkpoint.takes_task:
+        if backend not in ("auto", "torch") or precision != "float32" or compile:
+            raise UsageError(
+                f"checkpoint {checkpoint.label} ({kind}) is served by torch in float32 only;"
+                " leave --backend, --precision and --compile away"
+            )
+        return eager
     if (backend, precision, compile) == ("torch", "float32", False):
         return eager
     from positronic.vendors.lerobot.serving.backends.selection import Selection
@@ -100,3 +61,24 @@ def choose_backend(
     if reason := selection.why_not_exported():
         raise UsageError(f"--backend={backend}: {reason}; use --backend=torch")
     return selection.exported(backend)
+
+
+def choose_strategy(checkpoint: Checkpoint, eager: "TorchBackend", backend: Backend) -> Strategy:
+    """Choose how a loaded policy acts, with what `choose_backend` chose."""
+    # Late: these import torch and LeRobot, which takes seconds.
+    from positronic.vendors.lerobot.serving.strategies.batched_stateful import (
+        MERGED,
+        BatchedStateful,
+    )
+    from positronic.vendors.lerobot.serving.strategies.chunks import Chunks
+    from positronic.vendors.lerobot.serving.strategies.sequential import Sequential
+    from positronic.vendors.lerobot.serving.strategies.temporal_ensemble import TemporalEnsemble
+
+    config = eager.policy.config
+    if checkpoint.takes_task or config.type not in {"act", *MERGED}:
+        return Sequential(eager)
+    if config.type in MERGED:
+        return BatchedStateful(eager)
+    if config.temporal_ensemble_coeff is not None:
+        return TemporalEnsemble(eager, backend)
+    return Chunks(backend, config.n_action_steps)

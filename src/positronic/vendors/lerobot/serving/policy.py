@@ -23,7 +23,7 @@ from positronic.offboard.models.model import UnfitModel
 from positronic.policy.base import Action
 from positronic.vendors.lerobot.codecs import require_codec
 from positronic.vendors.lerobot.serving.checkpoints import Checkpoint, CheckpointDirectory
-from positronic.vendors.lerobot.serving.choosing import choose_strategy
+from positronic.vendors.lerobot.serving.choosing import choose_backend, choose_strategy
 from positronic.vendors.lerobot.serving.strategies.base import Observation, Prediction, Request
 from positronic.vendors.lerobot.serving.threads import choose_threads
 
@@ -82,7 +82,7 @@ class ServedPolicy:
         self._seeds = itertools.count()
         eager = TorchBackend(checkpoint, device)
         self.takes_task = checkpoint.takes_task
-        self._strategy, self._backend = choose_strategy(
+        self._backend = choose_backend(
             checkpoint,
             contract,
             eager,
@@ -91,6 +91,7 @@ class ServedPolicy:
             compile=compile,
             say=say,
         )
+        self._strategy = choose_strategy(checkpoint, eager, self._backend)
         config = eager.policy.config
         self.every_step = self._strategy.every_step
         self.n_obs_steps: int = config.n_obs_steps
