@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,16 +116,22 @@ def test_nohup_means_what_it_says() -> None:
         signal.signal(signal.SIGHUP, former)
 
 
-def test_every_signal_interrupts_as_ctrl_c_does() -> None:
+def own(signum: int, frame: object) -> None:
+    """A handler that somebody has chosen."""
+
+
+@pytest.mark.parametrize("chosen", [signal.SIG_IGN, own])  # nohup's, or another one
+def test_every_signal_interrupts_as_ctrl_c_does(chosen: Any) -> None:
     former = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGHUP)}
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+        signal.signal(signal.SIGHUP, chosen)
         interrupt_at_every_signal()
         with pytest.raises(KeyboardInterrupt) as interrupted:
             os.kill(os.getpid(), signal.SIGTERM)
         assert interrupted.value.args == (signal.SIGTERM,)
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) is chosen
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         for signum, handler in former.items():
             signal.signal(signum, handler)

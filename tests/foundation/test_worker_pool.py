@@ -17,7 +17,11 @@ try:
     with worker_pool(1, os.getpid) as pool:
         pool.submit(os.getpid).result()
         work = 'echo begun; sleep 1; touch "$0"'
-        pool.submit(subprocess.run, ["sh", "-c", work, sys.argv[1]]).result()
+        begun = pool.submit(subprocess.run, ["sh", "-c", work, sys.argv[1]])
+        try:
+            begun.result()
+        finally:
+            print("waiting", flush=True)
 except KeyboardInterrupt as error:
     print("interrupted by", *map(int, error.args or [2]))
 """
@@ -33,7 +37,11 @@ def test_a_signal_waits_for_what_workers_have_begun(tmp_path: Path, signum: sign
         try:
             assert line_of(program.stdout, "the work to begin") == "begun\n"
             # A terminal tells all processes; `kill` and `docker stop` only the first.
-            (os.kill if signum == signal.SIGTERM else os.killpg)(program.pid, signum)
+            send = os.kill if signum == signal.SIGTERM else os.killpg
+            send(program.pid, signum)
+            # Impatient people send another one, which must not end the waiting.
+            assert line_of(program.stdout, "the signal to arrive") == "waiting\n"
+            send(program.pid, signum)
             rest, _ = program.communicate(timeout=60)
         finally:
             program.kill()
