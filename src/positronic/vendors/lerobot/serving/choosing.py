@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from foundation.errors import UsageError
+from getiaction.export.manifest import EXPORTABLE
 from positronic.codec import Contract
 from positronic.vendors.lerobot.serving.backends.base import Backend, require_options
 from positronic.vendors.lerobot.serving.checkpoints import Checkpoint
@@ -42,7 +43,7 @@ def choose_backend(
     """
     require_options(backend, precision, compile)
     kind = eager.policy.config.type
-    if kind != "act" or checkpoint.takes_task:
+    if kind not in EXPORTABLE or checkpoint.takes_task:
         if backend not in ("auto", "torch") or precision != "float32" or compile:
             raise UsageError(
                 f"checkpoint {checkpoint.label} ({kind}) is served by torch in float32 only;"

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from foundation.errors import FoundationError, MissingDependency, UsageError
-from getiaction.export.manifest import EXPORTABLE
 from getiaction.export.writers import NEEDS
 from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.serving.backends.base import TOLERANCES, Backend
@@ -33,7 +32,7 @@ type Batch = Mapping[str, NDArray[Any]]
 
 
 class Selection:
-    """The backends that one checkpoint can have, each compared with its policy before it is given.
+    """The backends that one ACT checkpoint can have, each compared with its policy first.
 
     Args:
         checkpoint: Where it is.
@@ -66,9 +65,6 @@ class Selection:
 
     def why_not_exported(self) -> str | None:
         """Why only torch can compute this policy; None if that is not so."""
-        config = self._eager.policy.config
-        if config.type not in EXPORTABLE:
-            return f"{config.type} cannot be exported; only {', '.join(EXPORTABLE)} can"
         if self._eager.device != "cpu":
             return f"exports run on the CPU here, and the policy is on {self._eager.device}"
         return None
@@ -81,10 +77,9 @@ class Selection:
             UsageError: It cannot be compiled.
         """
         chosen = self._eager.at(self._precision)
-        one_pass = self._eager.policy.config.type in EXPORTABLE
         if compiled:
             self._compile(chosen)
-        if compiled or (self._precision != "float32" and one_pass):
+        if compiled or self._precision != "float32":
             self._require_equal(chosen)
         return chosen
 

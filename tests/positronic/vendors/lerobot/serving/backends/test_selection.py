@@ -190,11 +190,11 @@ def test_on_an_accelerator_torch_stays(exported: Exported) -> None:
         choose(exported.checkpoint, there, backend="onnx")
 
 
-def test_what_cannot_be_exported_is_refused_by_name(exported: Exported) -> None:
+def test_what_cannot_be_exported_is_served_by_torch_alone(exported: Exported) -> None:
     other = copy.copy(exported.eager)
     other.policy = copy.copy(other.policy)
     other.policy.config = Diffusion(other.policy.config)
-    with pytest.raises(UsageError, match="--backend=onnx: diffusion cannot be exported; only act"):
+    with pytest.raises(UsageError, match=r"\(diffusion\) is served by torch in float32 only"):
         choose(exported.checkpoint, other, backend="onnx")
     assert choose(exported.checkpoint, other, backend="auto") == (other, [])
 
