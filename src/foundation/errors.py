@@ -43,11 +43,3 @@ class Forbidden(StorageError):
 
 class PreconditionFailed(StorageError):
     """Somebody else has changed it since it was read."""
-
-
-def missing_package(package: str, extra: str) -> str:
-    """Return what to do where ``package``, which ``extra`` of the distribution brings, is not."""
-    return (
-        f"this needs the package {package!r}, which is not installed; install the extra that brings"
-        f" it: positronic-lightning[{extra}], in a checkout by `make` or `uv run --extra {extra}`"
-    )

@@ -1,4 +1,7 @@
-"""Sanitise untrusted text for a message, a log or a terminal: one line, printable, not too long."""
+"""Text of messages: untrusted text made printable, and the nearest of the names there are."""
+
+import difflib
+from collections.abc import Iterable
 
 LONGEST = 200
 
@@ -15,3 +18,10 @@ def printable(text: object, limit: int = LONGEST) -> str:
     line = " ".join(start.split())
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     return shown if len(whole) <= limit and len(shown) <= limit else f"{shown[: limit - 3]}..."
+
+
+def did_you_mean(word: str, offered: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` with the nearest of the names offered, or nothing."""
+    names = {name.lower(): name for name in offered}
+    near = difflib.get_close_matches(word.lower(), names, n=1)
+    return f" (did you mean {names[near[0]]!r}?)" if near else ""

@@ -9,7 +9,6 @@
 """
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from lerobot.datasets import EpisodeAwareSampler
 from lerobot.utils.constants import LAST_CHECKPOINT_LINK
 from lightning.pytorch import seed_everything
 
+from foundation.text import did_you_mean
 from foundation.writable import require_writable
 from getiaction.config import CLASS_PATH, as_dict, instantiate_obj
 from getiaction.data import LeRobotDataModule
@@ -75,8 +75,7 @@ class LeRobotTrainer(BaseTrainer):
         allowed = {f.name for f in dataclasses.fields(TrainPipelineConfig) if f.init}
         for name in options:
             if name not in allowed - {"dataset", "policy"}:
-                near = difflib.get_close_matches(name, allowed, n=1)
-                meant = f"; did you mean {near[0]!r}?" if near else ""
+                meant = did_you_mean(name, allowed)
                 raise GetiactionError(f"lerobot-train has no option {name!r}{meant}")
         given = {"steps": steps, "batch_size": batch_size}
         self.options = options | {name: n for name, n in given.items() if n is not None}

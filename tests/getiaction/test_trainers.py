@@ -122,7 +122,7 @@ GOOD = {"trainer_type": "lerobot", "model": {}, "data": {"repo_id": "a/b"}}
         ),
         (
             {**GOOD, "trainer": {"class_path": "LeRobotTrainer", "init_args": {"bach_size": 1}}},
-            "^lerobot-train has no option 'bach_size'; did you mean 'batch_size'",
+            "^lerobot-train has no option 'bach_size' .did you mean 'batch_size'",
         ),
         (
             {**GOOD, "trainer": {"max_epochs": 1, "steps": 2}},

@@ -4,19 +4,17 @@ Only what a mistyped command needs is here, so that it is told at once; training
 :mod:`getiaction.cli.command`, whose imports take seconds.
 """
 
-import difflib
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from foundation.errors import FoundationError, UsageError, missing_package
-from foundation.writable import describe
+from foundation.console import EXIT_ERROR, EXIT_USAGE, exit_status
+from foundation.errors import UsageError
+from foundation.text import did_you_mean
 from getiaction import deferred_imports
 
-EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 TRACEBACK_VARIABLE = "GETIACTION_TRACEBACK"
 PROG = "getiaction"
 COMMANDS = {
@@ -54,33 +52,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The arguments; ``sys.argv[1:]`` unless given.
     """
+    if argv is None:
+        deferred_imports.install()
+    return exit_status(
+        PROG,
+        lambda: _stoppable(list(sys.argv[1:] if argv is None else argv)),
+        traceback_variable=TRACEBACK_VARIABLE,
+        understand=_misconfiguration,
+    )
+
+
+def _stoppable(argv: list[str]) -> int:
+    """Run the command line; what Lightning makes of signals is made undone."""
     try:
-        if argv is None:
-            deferred_imports.install()
-        return _run(list(sys.argv[1:] if argv is None else argv))
-    except KeyboardInterrupt:
-        return _interrupted()
+        return _run(argv)
     except SystemExit as stop:
         # Lightning makes an exit status of 1 of Ctrl-C.
-        if any(isinstance(cause, KeyboardInterrupt) for cause in _causes(stop)):
-            return _interrupted()
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise stop.__context__ from None
         if type(stop).__name__ == "SIGTERMException":  # Lightning's, which has no code
             print(f"{PROG}: SIGTERM: ended; --ckpt_path goes on from a checkpoint", file=sys.stderr)
             return 128 + signal.SIGTERM
         return stop.code if isinstance(stop.code, int) else EXIT_ERROR if stop.code else 0
-    except BrokenPipeError:
-        # The reader has gone (`| head`): nobody is left to tell, so die as other programs do.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lives until the process ends
-        return 128 + signal.SIGPIPE
-    except Exception as error:  # the last place where a traceback can be kept from people
-        known = _known(error)
-        if known is None or os.environ.get(TRACEBACK_VARIABLE):
-            traceback.print_exc()
-        if known is None:
-            print(f"{PROG}: this is a bug; please report the lines above", file=sys.stderr)
-            return EXIT_ERROR
-        print(f"{PROG}: error: {one_line(_told(known))}", file=sys.stderr)
-        return EXIT_USAGE if isinstance(known, UsageError) else EXIT_ERROR
 
 
 def _run(argv: list[str]) -> int:
@@ -93,7 +86,8 @@ def _run(argv: list[str]) -> int:
         return 0
     if not first.startswith("-") and first not in COMMANDS:
         raise UsageError(
-            f"there is no command {first!r} ({', '.join(COMMANDS)}){did_you_mean(first, COMMANDS)}"
+            f"there is no command {first!r}{did_you_mean(first, COMMANDS)}; the commands are: "
+            f"{', '.join(COMMANDS)}"
         )
     from getiaction.cli.files import native_config, read_configs
 
@@ -110,55 +104,11 @@ def _run(argv: list[str]) -> int:
     return 0
 
 
-def did_you_mean(word: str, offered: Sequence[str] | dict[str, str]) -> str:
-    """Return ``"; did you mean ...?"`` with the nearest of ``offered``, or nothing."""
-    near = difflib.get_close_matches(word, list(offered), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
 def one_line(text: str) -> str:
     """Return ``text`` without its line breaks."""
     return " ".join(text.split())
 
 
-def _interrupted() -> int:
-    print(f"{PROG}: interrupted", file=sys.stderr)
-    return EXIT_INTERRUPTED
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """``error``, and what it was raised on top of; jsonargparse wraps what a class raises."""
-    found: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None:
-        found.append(following)
-        following = following.__cause__ or following.__context__
-    return found
-
-
-def _known(error: Exception) -> BaseException | None:
-    """The error meant for people, of it and what it was raised on top of."""
-    if _missing(error):
-        return error
-    return next((cause for cause in _causes(error) if _is_meant_for_people(cause)), None)
-
-
-def _told(error: BaseException) -> str:
-    if isinstance(error, OSError):
-        return describe(error)
-    package = _missing(error)
-    return missing_package(package, "train") if package else str(error)
-
-
-def _missing(error: BaseException) -> str:
-    """The package that is not installed, if that is what is wrong; not a module of our own."""
-    name = error.name if isinstance(error, ModuleNotFoundError) else None
-    package = (name or "").partition(".")[0]
-    return "" if package == __package__.partition(".")[0] else package
-
-
-def _is_meant_for_people(error: BaseException) -> bool:
-    if isinstance(error, FoundationError | OSError):
-        return True
+def _misconfiguration(error: BaseException) -> str | None:
     # Lightning's own, by name: importing it takes seconds.
-    return type(error).__name__ == "MisconfigurationException"
+    return str(error) if type(error).__name__ == "MisconfigurationException" else None

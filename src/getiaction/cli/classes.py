@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from foundation.errors import UsageError
-from getiaction.cli import did_you_mean
+from foundation.text import did_you_mean
 
 # Where bare names are looked for first; Lightning has callbacks of the same names as ours.
 PLACES = (

@@ -12,7 +12,8 @@ import shtab
 from jsonargparse import ArgumentParser
 
 from foundation.errors import UsageError
-from getiaction.cli import COMMANDS, PROG, did_you_mean
+from foundation.text import did_you_mean
+from getiaction.cli import COMMANDS, PROG
 from getiaction.cli.classes import descendants
 from getiaction.data import LeRobotDataModule
 from getiaction.policies.lerobot import LeRobotPolicy

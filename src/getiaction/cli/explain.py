@@ -9,7 +9,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from getiaction.cli import PROG, did_you_mean, one_line
+from foundation.text import did_you_mean
+from getiaction.cli import PROG, one_line
 from getiaction.cli.classes import descendants, imported, no_class
 from getiaction.policies.lerobot import LeRobotPolicy
 from getiaction.policies.lerobot.named import policy_classes

@@ -11,8 +11,8 @@ import configuronic as cfn
 from fire.parser import DefaultParseValue
 
 from foundation.errors import UsageError
-from foundation.text import printable
-from positronic.cli.help import did_you_mean, parameters
+from foundation.text import did_you_mean, printable
+from positronic.cli.help import parameters
 
 SIMPLE = (bool, int, float, str)
 # As LeRobot's commands and YAML spell them, in any case for true and false.
@@ -101,8 +101,8 @@ def _owner(config: cfn.Config, name: str) -> cfn.Config | None:
         accepted = parameters(node)
         open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
         if part not in accepted and part not in node.kwargs and not open_ended:
-            prefix = "".join(f"{p}." for p in parts[:depth])
-            hint = did_you_mean(part, accepted, prefix=f"--{prefix}")
+            before = "".join(f"{p}." for p in parts[:depth])
+            hint = did_you_mean(f"--{before}{part}", [f"--{before}{other}" for other in accepted])
             raise UsageError(f"there is no flag --{name}{hint} (see --help)")
         if depth == len(parts) - 1:
             return node

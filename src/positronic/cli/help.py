@@ -1,9 +1,8 @@
 """Help texts, made from signatures, docstrings and the present values of a config."""
 
-import difflib
 import inspect
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import configuronic as cfn
@@ -14,12 +13,6 @@ WIDTH = 100
 def parameters(config: cfn.Config) -> Mapping[str, inspect.Parameter]:
     """The parameters of a config's target by name."""
     return inspect.signature(config.target).parameters
-
-
-def did_you_mean(word: str, offered: Iterable[str], prefix: str = "") -> str:
-    """`` (did you mean 'x'?)`` for the nearest of the words offered, or nothing."""
-    near = difflib.get_close_matches(word, list(offered), n=1, cutoff=0.6)
-    return f" (did you mean {prefix}{near[0]}?)" if near else ""
 
 
 def of_program(commands: Mapping[str, cfn.Config], prog: str) -> str:

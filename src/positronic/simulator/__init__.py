@@ -4,12 +4,12 @@ Importing this package registers ``positronic/StackCubes-v0`` and ``positronic/P
 MuJoCo itself is imported when an environment is made.
 """
 
-import difflib
 from typing import Any
 
 import gymnasium
 
 from foundation.errors import UsageError
+from foundation.text import did_you_mean
 
 EPISODE_STEPS = 300  # 20 s at 15 Hz
 
@@ -38,9 +38,10 @@ def env_id(name: str) -> str:
     if name in ENVIRONMENTS:
         return ENVIRONMENTS[name]
     known = [*ENVIRONMENTS, *ENVIRONMENTS.values()]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UsageError(f"unknown environment {name!r}{hint} (there are {', '.join(ENVIRONMENTS)})")
+    raise UsageError(
+        f"unknown environment {name!r}{did_you_mean(name, known)}; there are"
+        f" {', '.join(ENVIRONMENTS)}"
+    )
 
 
 def make(name: str, **kwargs: Any) -> gymnasium.Env[dict[str, Any], Any]:

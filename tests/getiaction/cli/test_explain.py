@@ -26,31 +26,31 @@ def complaint(capsys: pytest.CaptureFixture[str], *words: str, status: int = EXI
     [
         (
             ["--model.init_args.dim_modle", "3"],
-            "model: ACT has no option 'dim_modle'; did you mean 'dim_model'?",
+            "model: ACT has no option 'dim_modle' (did you mean 'dim_model'?)",
         ),
         (
             ["--model.dim_modle=3"],
-            "model: ACT has no option 'dim_modle'; did you mean 'dim_model'?",
+            "model: ACT has no option 'dim_modle' (did you mean 'dim_model'?)",
         ),
         (["--model.dim_model=x"], "model.dim_model: 'x' is no int"),
-        (["--model=ACTT"], "model: there is no class 'ACTT'; did you mean 'ACT'?"),
+        (["--model=ACTT"], "model: there is no class 'ACTT' (did you mean 'ACT'?)"),
         (
             ["--data=getiaction.data.LeRobotDataModul"],
-            "data: there is no class 'getiaction.data.LeRobotDataModul'; "
-            "did you mean 'LeRobotDataModule'?",
+            "data: there is no class 'getiaction.data.LeRobotDataModul' "
+            "(did you mean 'LeRobotDataModule'?)",
         ),
         (
             ["--trainer.max_epoch=3"],
-            "there is no option '--trainer.max_epoch'; did you mean '--trainer.max_epochs'?",
+            "there is no option '--trainer.max_epoch' (did you mean '--trainer.max_epochs'?)",
         ),
         (["--trainer.max_epochs=x"], "trainer.max_epochs: 'x' is none of: int, null"),
         (
             ["--trainer.logger=CSVLoger"],
-            "trainer.logger: there is no class 'CSVLoger'; did you mean 'CSVLogger'?",
+            "trainer.logger: there is no class 'CSVLoger' (did you mean 'CSVLogger'?)",
         ),
         (
             ["--trainer.callbacks+=GymEvaluation", "--trainer.callbacks.max_step=3"],
-            "trainer.callbacks: GymEvaluation has no option 'max_step'; did you mean 'max_steps'?",
+            "trainer.callbacks: GymEvaluation has no option 'max_step' (did you mean 'max_steps'?)",
         ),
         (["stray"], "unexpected 'stray'; expected --name value"),
         (
@@ -74,11 +74,11 @@ POLICY = "getiaction.policies.lerobot.LeRobotPolicy"
     [
         (
             {"model": {"class_path": "ACT", "init_args": {"dim_modle": 3}}},
-            "model: ACT has no option 'dim_modle'; did you mean 'dim_model'?",
+            "model: ACT has no option 'dim_modle' (did you mean 'dim_model'?)",
         ),
         (
             {"model": {"class_path": "getiaction.policies.lerobot.ACTT"}},
-            "there is no class 'getiaction.policies.lerobot.ACTT'; did you mean 'ACT'?",
+            "there is no class 'getiaction.policies.lerobot.ACTT' (did you mean 'ACT'?)",
         ),
         (
             {"model": {"class_path": "nowhere.ACT"}},
@@ -95,7 +95,7 @@ POLICY = "getiaction.policies.lerobot.LeRobotPolicy"
                     "init_args": {"policy_name": "diffusion", "config_kwargs": {"down_dim": [3]}},
                 }
             },
-            "model: Diffusion has no option 'down_dim'; did you mean 'down_dims'?",
+            "model: Diffusion has no option 'down_dim' (did you mean 'down_dims'?)",
         ),
         (
             {
@@ -112,7 +112,7 @@ POLICY = "getiaction.policies.lerobot.LeRobotPolicy"
         ),
         (
             {"data": {"class_path": "LeRobotDataModule", "init_args": {"batchsize": 3}}},
-            "data: LeRobotDataModule has no option 'batchsize'; did you mean 'batch_size'?",
+            "data: LeRobotDataModule has no option 'batchsize' (did you mean 'batch_size'?)",
         ),
         (
             {
@@ -123,11 +123,11 @@ POLICY = "getiaction.policies.lerobot.LeRobotPolicy"
                     },
                 }
             },
-            "data.val_gyms: PushTGym has no option 'obs_tipe'; did you mean 'obs_type'?",
+            "data.val_gyms: PushTGym has no option 'obs_tipe' (did you mean 'obs_type'?)",
         ),
         (
             {"trainr": {"max_epochs": 3}},
-            "there is no option 'trainr.max_epochs'; did you mean 'trainer.max_epochs'?",
+            "there is no option 'trainr.max_epochs' (did you mean 'trainer.max_epochs'?)",
         ),
         ({"trainer": "soon"}, "trainer: 'soon' is neither a mapping nor a file with one"),
     ],

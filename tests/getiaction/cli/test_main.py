@@ -1,5 +1,6 @@
 """What is answered before anything heavy is imported."""
 
+import signal
 import subprocess
 import sys
 import tomllib
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from getiaction.cli import COMMANDS, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, main
+from getiaction.cli import COMMANDS, EXIT_ERROR, EXIT_USAGE, main
 
 ROOT = Path(__file__).parents[3]
 
@@ -62,8 +63,8 @@ def test_a_package_that_is_not_installed_names_its_extra() -> None:
 def test_a_mistyped_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fitt"]) == EXIT_USAGE
     assert capsys.readouterr().err == (
-        "getiaction: error: there is no command 'fitt' (fit, validate, test, predict); "
-        "did you mean 'fit'?\n"
+        "getiaction: error: there is no command 'fitt' (did you mean 'fit'?); the commands are: "
+        "fit, validate, test, predict\n"
     )
 
 
@@ -117,7 +118,7 @@ def test_ctrl_c(
     run: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("getiaction.cli._run", run)
-    assert main(["fit"]) == EXIT_INTERRUPTED
+    assert main(["fit"]) == 128 + signal.SIGINT
     assert capsys.readouterr().err == "getiaction: interrupted\n"
 
 

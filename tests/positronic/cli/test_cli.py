@@ -103,17 +103,17 @@ def test_flags_reach_the_command(words: list[str], expected: tuple[object, ...])
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["rol"], "there is no command 'rol' (did you mean roll?)"),
+        (["rol"], "there is no command 'rol' (did you mean 'roll'?)"),
         (["roll"], "still needed: --output_dir=..."),
         (["roll", "a", "b"], "'b' is not a flag"),
-        (["roll", "a", "--sed=1"], "there is no flag --sed (did you mean --seed?)"),
+        (["roll", "a", "--sed=1"], "there is no flag --sed (did you mean '--seed'?)"),
         (["roll", "a", "--driver.num=1"], "there is no flag --driver.num"),
         (["roll", "a", "--seed=abc"], "--seed=abc: expected int"),
         (["roll", "a", "--seed=True"], "--seed=True: expected int"),
         (["roll", "a", "--seed.x=1"], "seed is a plain value"),
         (
             ["roll", "a", "--driver=.tmied"],
-            "has no 'tmied' (did you mean timed?); it offers: timed",
+            "has no 'tmied' (did you mean 'timed'?); it offers: timed",
         ),
         (["roll", "a", "--driver=@no.such"], "no such module: no.such"),
     ],

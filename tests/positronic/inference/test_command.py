@@ -192,7 +192,7 @@ def test_without_a_directory_nothing_is_kept(
         ([HOLD, "--seed=-1"], "--seed is -1; expected 0 or more"),
         ([HOLD, "--inference_delay=-0.1"], "expected seconds such as 0.2"),
         ([HOLD, "--inference_delay=[0,0]"], "expected seconds such as 0.2"),
-        ([HOLD, "--player=.asynchronus"], "did you mean asynchronous"),
+        ([HOLD, "--player=.asynchronus"], "did you mean 'asynchronous'"),
         ([HOLD, "--video=True"], "give --output_dir=DIR or --video=DIR"),
         ([HOLD, "--video=films", "--cameras=none"], "there are no --cameras"),
         ([HOLD, "--num_envs=2", "--driver.show_gui=True"], "leave out --num_envs"),

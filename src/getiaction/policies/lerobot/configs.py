@@ -9,8 +9,9 @@ import draccus
 from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.optim.optimizers import MultiAdamConfig
 
+from foundation.text import did_you_mean
 from getiaction.errors import GetiactionError
-from getiaction.policies.lerobot.registry import config_class, missing_dependency, nearest
+from getiaction.policies.lerobot.registry import config_class, missing_dependency
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def policy_config(policy_name: str, fields: Mapping[str, Any] | None = None) -> 
     for name in given:
         if name not in allowed:
             raise GetiactionError(
-                f"policy {policy_name!r} has no field {name!r}{nearest(name, allowed)}"
+                f"policy {policy_name!r} has no field {name!r}{did_you_mean(name, allowed)}"
             )
     _fit_steps_to_chunk(found, given)
     try:

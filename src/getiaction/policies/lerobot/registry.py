@@ -5,12 +5,11 @@ LeRobot's policies, and its processors' steps, register when their modules are i
 (:mod:`getiaction.deferred_imports`), by their names here.
 """
 
-import difflib
 import importlib.metadata
 import importlib.util
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.processor import ProcessorStepRegistry
 from lerobot.utils.import_utils import register_third_party_plugins
 
+from foundation.text import did_you_mean
 from getiaction.errors import GetiactionError
 from getiaction.policies.safety import POSTPROCESSOR, PREPROCESSOR, read_processor
 
@@ -56,7 +56,7 @@ def config_class(policy_name: str) -> type[PreTrainedConfig]:
     # Looking for plugins reads the metadata of every installed package.
     if policy_name not in known and policy_name not in list_available_policies():
         former = _FORMER.get(policy_name)
-        why = nearest(policy_name, known) if former is None else f": {policy_name!r} {former}"
+        why = did_you_mean(policy_name, known) if former is None else f": {policy_name!r} {former}"
         version = importlib.metadata.version("lerobot")
         raise GetiactionError(
             f"there is no policy {policy_name!r} in LeRobot {version}{why}; "
@@ -88,12 +88,6 @@ def _registering() -> Iterator[Callable[[], object]]:
         yield partial(getattr, lerobot.processor, name)
     for module in pkgutil.iter_modules(lerobot.policies.__path__):
         yield partial(_import_own, module.name, "processor")
-
-
-def nearest(word: str, offered: Iterable[str]) -> str:
-    """Return " (did you mean '...'?)", or nothing where no name is near."""
-    near = difflib.get_close_matches(word.lower(), list(offered), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def missing_dependency(policy_name: str, error: ImportError) -> GetiactionError:

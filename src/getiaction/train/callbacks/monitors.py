@@ -1,6 +1,5 @@
 """ModelCheckpoint and EarlyStopping that know by a metric's name which way it is better."""
 
-import difflib
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch import callbacks as lightnings
 
+from foundation.text import did_you_mean
 from getiaction.errors import GetiactionError
 from getiaction.policies.rollouts import METRICS, gyms_of
 
@@ -159,6 +159,5 @@ def _require(callback: str, metric: str, loaders: list[Any]) -> None:
     if len(names) > 1:
         offered += [f"val/gym/{gym}/{name}" for gym in names for name in METRICS]
     if metric not in offered:
-        near = difflib.get_close_matches(metric, offered, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(offered)}"
+        meant = did_you_mean(metric, offered) or f"; there are: {', '.join(offered)}"
         raise GetiactionError(f"{callback} watches {metric!r}, which nothing logs{meant}")

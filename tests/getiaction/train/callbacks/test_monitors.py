@@ -131,7 +131,7 @@ def test_a_metric_that_says_nothing_needs_a_mode() -> None:
         (
             ModelCheckpoint(monitor="val/gym/succes", mode="max"),
             drift(),
-            "which nothing logs; did you mean 'val/gym/success'",
+            "which nothing logs .did you mean 'val/gym/success'",
         ),
         (
             ModelCheckpoint(monitor="val/gym/b/success"),

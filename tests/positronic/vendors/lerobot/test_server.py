@@ -266,7 +266,7 @@ def refused(capsys: pytest.CaptureFixture[str], *flags: str, status: int = 1) ->
         ("--precision=int8", "--precision=int8 is unknown; choose one of"),
         ("--host=0.0.0.0", "--host=0.0.0.0 lets other machines connect without a token; make one"),
         ("--host=::", "--host=:: lets other machines connect without a token"),
-        ("--max_session=1", "there is no flag --max_session (did you mean --max_sessions?)"),
+        ("--max_session=1", "there is no flag --max_session (did you mean '--max_sessions'?)"),
     ],
 )
 def test_flags_that_make_no_sense_are_refused_at_once(

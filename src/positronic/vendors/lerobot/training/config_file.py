@@ -17,10 +17,10 @@ import yaml
 from foundation import storage
 from foundation.documents import Reader
 from foundation.errors import FoundationError, UsageError
-from foundation.text import printable
+from foundation.text import did_you_mean, printable
 from positronic import codec as codecs
 from positronic.cli.flags import Flags, parse_value
-from positronic.cli.help import did_you_mean, missing, parameters
+from positronic.cli.help import missing, parameters
 from positronic.codec import Codec
 from positronic.vendors.lerobot import codecs as our_codecs
 from positronic.vendors.lerobot.training import options, presets

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from foundation.errors import UsageError
-from positronic.cli.help import did_you_mean
+from foundation.text import did_you_mean
 from positronic.codec import Codec
 from positronic.vendors.lerobot.codecs import require_codec
 from positronic.vendors.lerobot.training.presets import PolicyPreset

@@ -13,8 +13,7 @@ from typing import Any
 import configuronic as cfn
 
 from foundation.errors import UsageError
-from foundation.text import printable
-from positronic.cli.help import did_you_mean
+from foundation.text import did_you_mean, printable
 from positronic.vendors.lerobot.training import policy_fields
 
 __all__ = ["PolicyPreset", "act", "act_64px", "act_state", "registered"]

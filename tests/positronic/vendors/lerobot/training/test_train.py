@@ -162,7 +162,7 @@ def test_mistyped_policy_field(
     dataset_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = refused(capsys, 2, *flags(dataset_root, tmp_path, "--policy.dim_modle=4"))
-    assert "did you mean --policy.dim_model?" in error
+    assert "did you mean '--policy.dim_model'?" in error
     assert not (tmp_path / "run").exists()
 
 

@@ -65,8 +65,8 @@ def test_what_is_printed_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--policy=difusion"], "did you mean diffusion?"),
-        (["--policy=diffusion", "--policy.horizn=8"], "did you mean --policy.horizon?"),
+        (["--policy=difusion"], "did you mean 'diffusion'?"),
+        (["--policy=diffusion", "--policy.horizn=8"], "did you mean '--policy.horizon'?"),
         (["--policy.horizon=8"], "there is no flag --policy.horizon"),
         (["--policy.dropout=much", "--policy=act"], "--policy.dropout=much: expected float"),
         (["--policy.use_vae=3"], "--policy.use_vae=3: expected bool"),
@@ -94,14 +94,14 @@ def test_refusals(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("stepz: 4", "there is no setting 'stepz' (did you mean steps?)"),
+        ("stepz: 4", "there is no setting 'stepz' (did you mean 'steps'?)"),
         ("resume: true", "there is no setting 'resume'"),
         ("steps: many", "--steps=many: expected int"),
         ("seed: true", "--seed=True: expected int"),
-        ("policy: {type: act, kl_wait: 3}", "has no field 'kl_wait' (did you mean kl_weight?)"),
+        ("policy: {type: act, kl_wait: 3}", "has no field 'kl_wait' (did you mean 'kl_weight'?)"),
         ("policy: {type: act, kl_weight: [3]}", "--policy.kl_weight=[3]: expected float"),
         ("policy: {kl_weight: 3}", "policy has no type"),
-        ("policy: acct", "did you mean act?"),
+        ("policy: acct", "did you mean 'act'?"),
         ("policy: 7", "policy is 7; expected LeRobot's name of it"),
         ("codec: {name: x, spec: {kind: nonsense}}", "nonsense"),
         ("- steps", "expected a valid dictionary, found a list"),

@@ -1,0 +1,107 @@
+"""Command-line shell: turns what ends a program into an exit status and one line for a person."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+
+from foundation.errors import FoundationError, UsageError
+from foundation.text import printable
+from foundation.writable import describe
+
+EXIT_ERROR, EXIT_USAGE = 1, 2
+# Of an error: the longest are lists of flags.
+LONGEST_ERROR = 4000
+# Import packages of this distribution: one that is missing is a bug, not an extra to install.
+OWN = ("foundation", "getiaction", "positronic")
+# Which extra of the distribution brings a package; whatever else is missing comes with training.
+EXTRAS = {
+    **dict.fromkeys(("av", "h5py", "jinja2", "markupsafe", "pyarrow"), "data"),
+    **dict.fromkeys(("gymnasium", "mujoco"), "sim"),
+    **dict.fromkeys(("prometheus_client", "starlette", "uvicorn"), "server"),
+}
+
+type Understand = Callable[[BaseException], str | None]
+
+
+def exit_status(
+    prog: str,
+    work: Callable[[], int],
+    *,
+    traceback_variable: str,
+    understand: Understand = lambda error: None,
+) -> int:
+    """Run a program and return its exit status; an error is told on stderr.
+
+    Args:
+        prog: The program's name as typed, for the messages.
+        work: The program; returns its status.
+        traceback_variable: Environment variable that asks for the traceback of an error that is
+            understood. Of any other error, a bug, it is always printed.
+        understand: Returns the message of an error that another library means for people; None for
+            any other.
+
+    Returns:
+        What ``work`` returns, 1 after an error that is understood or a bug, 2 after a
+        :class:`UsageError`, 128 and the signal's number after a signal or a broken pipe.
+    """
+    try:
+        return work()
+    except KeyboardInterrupt as error:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        # Python's own handler does not say which it was.
+        number = next((each for each in error.args if isinstance(each, int)), signal.SIGINT)
+        return 128 + number
+    except BrokenPipeError:
+        # The reader has gone (`| head`): nobody is left to tell, so die as other programs do.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lives until the process ends
+        return 128 + signal.SIGPIPE
+    except Exception as error:  # the last place where a traceback can be kept from people
+        known, message = next(_understood(error, understand), (None, ""))
+        if known is None or os.environ.get(traceback_variable):
+            _print_traceback(error)
+        if known is None:
+            print(f"{prog}: this is a bug; please report the lines above", file=sys.stderr)
+            return EXIT_ERROR
+        # Whatever quotes a file, a server or a bucket comes through here, on its way to a terminal.
+        line = printable(message, LONGEST_ERROR).strip() or type(known).__name__
+        print(f"{prog}: error: {line}", file=sys.stderr)
+        return EXIT_USAGE if isinstance(known, UsageError) else EXIT_ERROR
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, and what it was raised from; an error met while handling it is another."""
+    following: BaseException | None = error
+    while following is not None:
+        yield following
+        following = following.__cause__
+
+
+def _understood(error: Exception, understand: Understand) -> Iterator[tuple[BaseException, str]]:
+    """Yield those meant for people, outermost first; libraries wrap what they call raises."""
+    for cause in causes(error):
+        if isinstance(cause, FoundationError):
+            yield cause, str(cause)
+        elif isinstance(cause, OSError):
+            yield cause, describe(cause)
+        elif isinstance(cause, ModuleNotFoundError) and cause.name:
+            package = cause.name.partition(".")[0]
+            if package not in OWN:
+                yield cause, missing_package(package)
+        elif (message := understand(cause)) is not None:
+            yield cause, message
+
+
+def missing_package(package: str) -> str:
+    """Return what to do where ``package`` is not installed."""
+    extra = EXTRAS.get(package, "train")
+    return (
+        f"this needs the package {package!r}, which is not installed; install the extra that brings"
+        f" it: positronic-lightning[{extra}], in a checkout by `make` or `uv run --extra {extra}`"
+    )
+
+
+def _print_traceback(error: Exception) -> None:
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
