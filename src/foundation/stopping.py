@@ -10,12 +10,15 @@ import stat
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# `docker compose run` without a terminal hands a Ctrl-C on twice, within milliseconds.
-TWICE_S = 0.5
+# `docker compose run` without a terminal hands a Ctrl-C on twice, within milliseconds; terminals,
+# `timeout` and impatient people send several in a row.
+ECHO_S = 1.0
 # How long a program that reads a pipe may take to end by the same Ctrl-C.
 READER_S = 0.2
 
@@ -53,11 +56,11 @@ def interrupt_at_every_signal() -> None:
 
 
 def leave_lost_streams(wait_s: float = 0.0) -> None:
-    """Lead standard streams that nobody reads any more nowhere.
+    """Redirect stdout and stderr to the null device once their reader has gone.
 
     The terminal may be gone; or Ctrl-C ended the ``tee`` that they go to as well, which takes it a
-    moment, for which up to ``wait_s`` seconds are waited. Otherwise the next line would end, by an
-    error, what is to come to its end.
+    moment, for which up to ``wait_s`` seconds are waited. Otherwise the next line would raise an
+    error in the middle of an orderly end.
     """
     until = time.monotonic() + wait_s
     for descriptor in (1, 2):
@@ -66,25 +69,43 @@ def leave_lost_streams(wait_s: float = 0.0) -> None:
         except OSError:
             continue  # closed by whoever started this
         watched = select.poll()
-        watched.register(descriptor, 0)  # what is told without being asked: an error, a hang-up
+        watched.register(descriptor, 0)  # errors and hang-ups are always reported
         if watched.poll(max(0.0, until - time.monotonic()) * 1000 if is_pipe else 0):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, descriptor)
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, descriptor)
+            os.close(null)
 
 
-class StopSignals:
-    """What SIGTERM, SIGINT and SIGHUP do in a context, in the main thread of a process.
+def ignore_terminal() -> None:
+    """Ignore the signals that a terminal sends to every process, in one whose parent decides."""
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
 
-    They raise :class:`Stopped` at once, or, while ``deferred`` is set, are noted down in
-    ``received`` for whoever does the work to look at. A second Ctrl-C then ends the process on the
-    spot, unless it comes within ``TWICE_S`` seconds; another signal changes nothing.
-    """
+
+class Received:
+    """The first stop signal received; tells a second request from an echo of the first."""
 
     def __init__(self) -> None:
-        self.deferred = False
-        self.received: signal.Signals | None = None
-        self._received_at = 0.0
+        self.first: signal.Signals | None = None
+        self._at = 0.0
+
+    def repeats(self, signum: int) -> bool:
+        """Record a signal, and return whether it asks again, more urgently than the first.
+
+        An echo does not: the same signal within ``ECHO_S`` seconds. Nor does SIGHUP, of which a
+        closed terminal sends several.
+        """
+        if self.first is None:
+            self.first, self._at = signal.Signals(signum), time.monotonic()
+            return False
+        echo = signum == self.first and time.monotonic() - self._at < ECHO_S
+        return signum != signal.SIGHUP and not echo
+
+
+class _Handlers:
+    """Context in which the stop signals have a handler of this object, in the main thread."""
+
+    def __init__(self) -> None:
         self._former: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -102,22 +123,80 @@ class StopSignals:
             _handle(signum, self._on_signal)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self.received is None:
+        raise NotImplementedError
+
+
+class StopSignals(_Handlers):
+    """Stop signals in a context: raise :class:`Stopped` at once, or are recorded while deferred.
+
+    While ``deferred`` is set, whoever does the work looks at ``received``. A second Ctrl-C then
+    ends the process on the spot, unless it is the first one's echo; another signal changes nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deferred = False
+        self._received = Received()
+
+    @property
+    def received(self) -> signal.Signals | None:
+        """The first signal since the last :meth:`forget`."""
+        return self._received.first
+
+    def forget(self) -> None:
+        """Begin anew, as if no signal had been received."""
+        self._received = Received()
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        is_first = self.received is None
+        if is_first:
             leave_lost_streams(READER_S if signum == signal.SIGINT else 0.0)
+        repeats = self._received.repeats(signum)
         if not self.deferred:
-            self.received = signal.Signals(signum)
             raise Stopped(signum)
-        if self.received is None:
-            self.received, self._received_at = signal.Signals(signum), now
+        if is_first:
             again = ", again to end at once" if signum == signal.SIGINT else ""
-            _say(f"{self.received.name}: ending after this step{again}")
-        elif signum == signal.SIGINT and not (
-            signum == self.received and now - self._received_at < TWICE_S
-        ):
+            _say(f"{signal.Signals(signum).name}: ending after this step{again}")
+        elif repeats and signum == signal.SIGINT:
             # Whatever is being written meanwhile survives a SIGKILL, so it survives this as well.
             _say("SIGINT again: ending at once")
             os._exit(128 + signum)
+
+
+class DeferredInterrupts(_Handlers):
+    """Stop signals in a context: set a flag, which :meth:`check` turns into KeyboardInterrupt.
+
+    Inside ``with allowed():`` they interrupt at once, as they must where a reply is waited for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pending: int | None = None
+        self._allowed = False
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt, with its number, if a signal came since the last look."""
+        if self.pending is not None:
+            number, self.pending = self.pending, None
+            raise KeyboardInterrupt(number)
+
+    @contextmanager
+    def allowed(self) -> Iterator[None]:
+        """Let a signal interrupt the body at once."""
+        self._allowed = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._allowed = False
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        leave_lost_streams(READER_S if signum == signal.SIGINT else 0.0)
+        if self._allowed:
+            self._allowed = False
+            raise KeyboardInterrupt(signum)
+        if self.pending is None:
+            self.pending = signum
 
 
 def _handle(signum: signal.Signals, handler: Any) -> None:

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -15,10 +14,7 @@ from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
-from foundation.stopping import SIGNALS, interrupt, leave_lost_streams
-
-# Terminals, `timeout` and impatient people send SIGINT several times in a row.
-SAME_INTERRUPT_S = 1.0
+from foundation.stopping import SIGNALS, Received, ignore_terminal, interrupt, leave_lost_streams
 
 
 @contextmanager
@@ -27,10 +23,9 @@ def worker_pool(
 ) -> Iterator[ProcessPoolExecutor]:
     """Give a pool of spawned processes; on leaving, wait for what they have begun.
 
-    The first signal raises KeyboardInterrupt, as ever. Later ones must not interrupt the waiting,
-    or the executor would leave its processes behind and the program would hang when it exits; after
-    ``SAME_INTERRUPT_S`` seconds they kill the workers instead, unless it is a SIGHUP, of which a
-    closed terminal sends several.
+    The first signal raises KeyboardInterrupt, as ever. A later one must not interrupt the waiting,
+    or the executor would leave its processes behind and the program would hang when it exits; it
+    kills the workers instead, if it :meth:`~foundation.stopping.Received.repeats` the first.
     """
     # Spawned, not forked: the parent may hold the threads of torch or of a renderer.
     pool = _Pool(
@@ -90,8 +85,7 @@ class _Pool(ProcessPoolExecutor):
 def _start(initializer: Callable[..., None], *initargs: Any) -> None:
     # Those of a terminal reach the whole group; the parent decides, the workers finish what they
     # have begun. SIGTERM stays: by it the executor ends the others when one has died.
-    for signum in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)
+    ignore_terminal()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     initializer(*initargs)  # may take signals itself
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -116,18 +110,18 @@ def _one_interrupt(pool: _Pool) -> Iterator[None]:
     if not before or threading.current_thread() is not threading.main_thread():
         yield
         return
-    first: float | None = None
+    received = Received()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal first
-        if first is None:
-            first = time.monotonic()
+        is_first = received.first is None
+        repeats = received.repeats(number)
+        if is_first:
             if pool.is_beginning:  # another thread has taken it, though this one does not now
                 leave_lost_streams()
                 pool.interrupted_by = number
                 return
             interrupt(number, frame)
-        if number != signal.SIGHUP and time.monotonic() - first > SAME_INTERRUPT_S:
+        if repeats:
             for child in multiprocessing.active_children():
                 child.kill()
 

@@ -47,8 +47,9 @@ def test_a_program_that_ends_well_has_its_own_status(capsys: pytest.CaptureFixtu
         (
             raising(ModuleNotFoundError("No module", name="gymnasium.envs")),
             EXIT_ERROR,
-            "this needs the package 'gymnasium', which is not installed; install the extra"
-            " that brings it: positronic-lightning[sim], in a checkout by `make` or `uv run --extra sim`",
+            "this needs the package 'gymnasium', which is not installed; install the extra that"
+            " brings it: positronic-lightning[sim], in a checkout by `make` or `uv run"
+            " --extra sim`",
         ),
     ],
 )

@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from foundation.stopping import Stopped, StopSignals, interrupt_at_every_signal
+from foundation.stopping import (
+    ECHO_S,
+    Received,
+    Stopped,
+    StopSignals,
+    interrupt_at_every_signal,
+)
 from tests.terminal import terminal
 from tests.waiting import join, line_of
 
@@ -76,7 +82,7 @@ def test_a_ctrl_c_that_arrives_twice_is_one() -> None:
     )
     assert (once.returncode, once.stdout) == (0, "SIGINT\nstill here\n")
     assert once.stderr == "\nSIGINT: ending after this step, again to end at once\n"
-    later = program.replace("print(signals", "import time; time.sleep(0.6); print(signals")
+    later = program.replace("print(signals", "import time; time.sleep(1.1); print(signals")
     again = subprocess.run(
         [sys.executable, "-c", later], capture_output=True, text=True, timeout=120
     )
@@ -157,3 +163,18 @@ def test_another_thread_leaves_them_alone() -> None:
     thread.start()
     join([thread], "the other thread")
     assert seen == [former]
+
+
+def test_only_a_second_request_repeats_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("foundation.stopping.time.monotonic", lambda: now)
+    received = Received()
+    assert not received.repeats(signal.SIGINT)
+    assert received.first is signal.SIGINT
+    assert not received.repeats(signal.SIGINT)
+    assert not received.repeats(signal.SIGHUP)
+    assert received.repeats(signal.SIGTERM)
+    now += ECHO_S
+    assert received.repeats(signal.SIGINT)
+    assert not received.repeats(signal.SIGHUP)
+    assert received.first is signal.SIGINT

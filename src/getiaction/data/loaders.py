@@ -1,6 +1,5 @@
 """DataLoaders that resume where they were stopped, and leave the global random state alone."""
 
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
+from foundation.stopping import ignore_terminal
 from getiaction.data.frames import THREADS
 from getiaction.data.gather import Batch, GatheredDataset, collate_for
 from getiaction.data.prefetch import prefetched
@@ -215,5 +215,4 @@ def _options(dataset: Dataset[Any], workers: int) -> dict[str, Any]:
 
 def _leave_terminal_alone(worker: int) -> None:
     """Its signals go to all processes; what they mean is for the first one to say."""
-    for signum in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)
+    ignore_terminal()

@@ -4,13 +4,13 @@ Light to import: this is what environment processes load.
 """
 
 import os
-import signal
 import traceback
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from foundation.stopping import ignore_terminal
 from getiaction.gyms.base import Gym, told_task
 from getiaction.gyms.randomness import EpisodeRandomness
 from getiaction.gyms.success import told_success
@@ -87,6 +87,5 @@ def open_environment(gym: Gym, render: bool, owner: int) -> OneEpisode:
     """Make one environment of a vector; ``owner`` is the process that asks for it."""
     if os.getpid() != owner:
         # The signals of a terminal reach every process; the owner closes the others.
-        for signum in (signal.SIGINT, signal.SIGHUP):
-            signal.signal(signum, signal.SIG_IGN)
+        ignore_terminal()
     return OneEpisode(gym.make(render=True) if render else gym.make())

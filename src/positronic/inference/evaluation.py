@@ -11,9 +11,9 @@ from typing import Any
 
 from foundation import storage
 from foundation.errors import StorageError, UsageError
+from foundation.stopping import DeferredInterrupts
 from positronic.dataset import LocalDataset
 from positronic.errors import DatasetError, EpisodeError
-from positronic.inference.interrupts import Interrupts
 from positronic.inference.live.view import open_live_view
 from positronic.inference.results import RunResult
 from positronic.inference.rollout import Harness
@@ -102,7 +102,7 @@ class Evaluation:
             world = setting.open_env()
             stack.callback(world.close)
             result = self._result(world.unwrapped)
-            interrupts = stack.enter_context(Interrupts())
+            interrupts = stack.enter_context(DeferredInterrupts())
             plan = setting.plan(self.seed, self.num_iterations)
             rollouts: Iterator[Played]
             if self.num_envs > 1:

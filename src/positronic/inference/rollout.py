@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.stopping import DeferredInterrupts
 from positronic.errors import ContractError, ServerGone, SessionError
-from positronic.inference.interrupts import Interrupts
 from positronic.inference.recording import Tape, policy_statics
 from positronic.inference.results import EpisodeResult, jump_summary
 from positronic.inference.setting import Rollout, Setting
@@ -42,7 +42,7 @@ class Harness:
     writer: "DatasetWriter | None" = None
     films: FilmDirectory | None = None
     watch: Callable[[Observation, str], None] | None = None
-    interrupts: Interrupts = field(default_factory=Interrupts)
+    interrupts: DeferredInterrupts = field(default_factory=DeferredInterrupts)
     publish: bool = True
 
     def __post_init__(self) -> None:

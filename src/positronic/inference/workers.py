@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foundation.errors import FoundationError, UsageError
+from foundation.stopping import DeferredInterrupts
 from foundation.worker_pool import environment, worker_pool
 from positronic.errors import SimulationError
-from positronic.inference.interrupts import Interrupts
 from positronic.inference.results import EpisodeResult
 from positronic.inference.rollout import Harness
 from positronic.inference.run import Played
@@ -56,7 +56,7 @@ def require_sendable(policy: Policy) -> None:
 
 
 def play_at_once(
-    job: Job, plan: Sequence[Rollout], num_envs: int, interrupts: Interrupts
+    job: Job, plan: Sequence[Rollout], num_envs: int, interrupts: DeferredInterrupts
 ) -> Iterator[Played]:
     """Play rollouts in ``num_envs`` processes and yield them as they end.
 
@@ -91,7 +91,7 @@ class _Crew:
         self._playing: dict[Future[Played], tuple[ProcessPoolExecutor, Rollout]] = {}
         self._trouble: BaseException | None = None
 
-    def play(self, interrupts: Interrupts) -> Iterator[Played]:
+    def play(self, interrupts: DeferredInterrupts) -> Iterator[Played]:
         for pool in self._pids:
             self._next(pool)
         while self._playing:
@@ -177,7 +177,7 @@ def _lost(rollout: Rollout) -> Played:
 
 _job: Job | None = None
 _harness: Harness | None = None
-_interrupts = Interrupts()
+_interrupts = DeferredInterrupts()
 
 
 def _open(job: Job) -> None:

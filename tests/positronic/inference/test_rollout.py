@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from foundation.stopping import DeferredInterrupts
 from positronic.dataset import DatasetWriter, DiskEpisode, LocalDataset
 from positronic.errors import ContractError, ServerGone, SessionError
 from positronic.geom import pose_from_wire
-from positronic.inference.interrupts import Interrupts
 from positronic.inference.rollout import Harness
 from positronic.inference.setting import Rollout, Setting
 from positronic.policy import Action
@@ -153,7 +153,7 @@ def test_an_interrupt_leaves_the_part_that_was_played(
         raise AssertionError("the signal did not interrupt the inference")
 
     before = signal.getsignal(number)
-    with Interrupts() as interrupts:
+    with DeferredInterrupts() as interrupts:
         harness = Harness(
             env,
             Troubled(interrupt),
@@ -170,7 +170,7 @@ def test_an_interrupt_leaves_the_part_that_was_played(
 
 
 def test_an_interrupt_while_writing_waits_until_it_is_safe(env: Any) -> None:
-    with Interrupts() as interrupts:
+    with DeferredInterrupts() as interrupts:
         os.kill(os.getpid(), signal.SIGINT)
         harness = Harness(env, HoldPolicy(), limit(20.0), interrupts=interrupts)
         with pytest.raises(KeyboardInterrupt):

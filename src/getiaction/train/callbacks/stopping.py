@@ -38,7 +38,7 @@ class StopOnSignal(Callback):
 
         Its own answer to SIGTERM is to end without a checkpoint.
         """
-        self.signals.received = None
+        self.signals.forget()
         self.signals.deferred = False
         self.signals.install()
 

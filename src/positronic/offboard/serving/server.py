@@ -6,10 +6,8 @@ It knows nothing of what a model is; :class:`~positronic.offboard.models.store.M
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,7 +15,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from foundation.stopping import TWICE_S, leave_lost_streams, stop_signals
+from foundation.stopping import Received, leave_lost_streams, stop_signals
 from positronic.offboard.models.model import Model
 from positronic.offboard.models.store import ModelStore
 from positronic.offboard.models.watch import watch
@@ -168,18 +166,15 @@ def _config(app: ASGIApp, options: ServerOptions, shared: Connections) -> uvicor
 
 @contextlib.contextmanager
 def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
-    """Yield two events: the first signal to stop, and the second, if it is not the first's echo."""
+    """Yield two events: the first signal to stop, and a second one that repeats it."""
     first, second = asyncio.Event(), asyncio.Event()
-    echo: tuple[int, float] | None = None
+    received = Received()
 
-    def received(number: int) -> None:
-        nonlocal echo
+    def on_signal(number: int) -> None:
         leave_lost_streams()
-        if echo is None:
-            echo = (number, time.monotonic() + TWICE_S)
-            first.set()
-        elif number != signal.SIGHUP and (number != echo[0] or time.monotonic() > echo[1]):
+        if received.repeats(number):
             second.set()
+        first.set()
 
     if threading.current_thread() is not threading.main_thread():
         yield first, second
@@ -187,7 +182,7 @@ def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
     loop = asyncio.get_running_loop()
     numbers = stop_signals()
     for number in numbers:
-        loop.add_signal_handler(number, received, number)
+        loop.add_signal_handler(number, on_signal, number)
     try:
         yield first, second
     finally:

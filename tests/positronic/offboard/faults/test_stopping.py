@@ -9,7 +9,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from foundation.stopping import TWICE_S
+from foundation.stopping import ECHO_S
 from positronic.offboard import wire
 from tests.positronic.offboard.faults.process import ServerProcess, server_process
 from tests.positronic.offboard.faults.sockets import binary, open_session
@@ -116,7 +116,7 @@ def test_a_second_sigterm_ends_the_drain(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGTERM)
         refused(server)
         assert ask(session, grip=1)["result"]
-        time.sleep(TWICE_S)
+        time.sleep(ECHO_S)
         server.process.send_signal(signal.SIGTERM)
         assert closing(session)[0] in (1001, 1012)
         server.assert_ends()

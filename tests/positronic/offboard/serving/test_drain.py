@@ -5,7 +5,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from foundation.stopping import TWICE_S
+from foundation.stopping import ECHO_S
 from positronic.offboard import wire
 from tests.positronic.offboard.process import process
 from tests.positronic.offboard.running import ask, get, raw, ready, receive, until_draining
@@ -69,7 +69,7 @@ def test_a_second_signal_ends_it_at_once(second: signal.Signals) -> None:
             session.send(wire.pack({"grip": 0, "sleep": 30}))
             server.signal()
             until_draining(server.port)
-            time.sleep(TWICE_S)
+            time.sleep(ECHO_S)
             server.signal(second)
             assert closing(session) == (1001, SHUTTING_DOWN)
         assert server.end()[0] == 0
@@ -96,7 +96,7 @@ def test_a_closed_terminal_drains_it_however_often_it_says_so() -> None:
             ready(session)
             server.signal(signal.SIGHUP)
             until_draining(server.port)
-            time.sleep(TWICE_S)
+            time.sleep(ECHO_S)
             server.signal(signal.SIGHUP)
             assert ask(session, grip=0, sleep=0.3)["result"]
         assert server.end()[0] == 0
