@@ -1,6 +1,7 @@
-"""Open, lock and replace files in shared directories without following symbolic links."""
+"""Open, lock, replace and hash files; in shared directories without following symbolic links."""
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -51,6 +52,12 @@ def replace_text(path: Path, text: str) -> None:
         staged.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -5,7 +5,6 @@ its place. Whoever reads it later, on whatever machine, can prove that nothing i
 changed.
 """
 
-import hashlib
 import json
 import shutil
 import stat
@@ -15,7 +14,7 @@ from typing import Annotated, Any, TypedDict
 from pydantic import Field
 
 from foundation.documents import Document, InvalidDocument, Reader, RelativeName, inside
-from foundation.files import sync
+from foundation.files import sha256_of, sync
 
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished-"
@@ -80,7 +79,7 @@ def _fault(directory: Path, name: str, size: int, digest: str) -> str | None:
             return f"{name} is no regular file"
         if found.st_size != size:
             return f"{name} has {found.st_size} bytes instead of {size}"
-        if _digest(path) != digest:
+        if sha256_of(path) != digest:
             return f"{name} does not have the digest that it was saved with"
     except FileNotFoundError:
         return f"{name} is missing"
@@ -99,9 +98,4 @@ def _files(directory: Path) -> dict[str, Path]:
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    return {"size": path.stat().st_size, "sha256": _digest(path)}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size": path.stat().st_size, "sha256": sha256_of(path)}

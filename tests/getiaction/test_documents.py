@@ -21,7 +21,8 @@ from lerobot.utils.feature_utils import dataset_to_policy_features
 from lightning.pytorch.loggers import WandbLogger
 
 import getiaction.policies.lerobot
-from getiaction.cli import EXIT_ERROR, main
+from foundation.console import EXIT_ERROR
+from getiaction.cli import main
 from getiaction.data import DataModule, LeRobotDataModule
 from getiaction.gyms import PushTGym
 from getiaction.policies.lerobot import (

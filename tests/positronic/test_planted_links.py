@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from foundation.cache import exclusive
 from foundation.errors import FoundationError
 from foundation.storage import output_directory
 from foundation.storage.s3.cache import LOCK as IN_USE
-from foundation.storage.s3.cache import taking_turns, use
-from getiaction.data import frame_cache
+from foundation.storage.s3.cache import fetching, pin
 from positronic.importers import sample
 from positronic.vendors.lerobot.conversion.job import Workplace
 from positronic.vendors.lerobot.serving.backends import export_cache
@@ -33,13 +33,13 @@ def _within(manager: Any) -> None:
 PLACES: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "exports": (".lock", lambda place: _within(export_cache._locked(place))),
     "run": (LOCK, _run_directory),
-    "fetching": (".lock", lambda place: _within(taking_turns(place))),
-    "version in use": (IN_USE, use),
+    "fetching": (".lock", lambda place: _within(fetching(place))),
+    "version in use": (IN_USE, pin),
     "conversion": (
         "lock",
         lambda place: _within(Workplace(place, str(place.parent / "out")).locked()),
     ),
-    "decoded frames": ("abc.lock", lambda place: _within(frame_cache._alone(place / "abc"))),
+    "decoded frames": ("abc.lock", lambda place: _within(exclusive(place / "abc.lock"))),
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from foundation.storage.paths import remote, translated
-from foundation.storage.s3.cache import let_go
+from foundation.storage.s3.cache import unpin
 from foundation.storage.s3.location import Location
 from foundation.storage.s3.mirror import Mirror
 from foundation.storage.s3.snapshot import File, Snapshot, take_snapshot
@@ -77,5 +77,5 @@ class Tree:
             _held[mirror.version] = None
             _held.move_to_end(mirror.version)
             while len(_held) > HELD:
-                let_go(_held.popitem(last=False)[0])
+                unpin(_held.popitem(last=False)[0])
         return directory

@@ -14,8 +14,6 @@ import math
 import os
 import shutil
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,8 +22,9 @@ import av
 import numpy as np
 from pydantic import Field
 
+from foundation.cache import cache_root, evict, exclusive
 from foundation.documents import InvalidDocument, Reader, inside
-from foundation.files import open_lock, sync
+from foundation.files import sync
 from getiaction.data.frames import Frames, Pixels, Rows, VideoFrames, decode_into
 from getiaction.errors import GetiactionError
 
@@ -98,8 +97,7 @@ def kept_on_disk(frames: VideoFrames, limits: CacheLimits) -> MappedFrames:
     home = limits.directory or default_directory()
     entry = home / digest_of(frames)
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        with _alone(entry):
+        with exclusive(entry.with_suffix(LOCK), _tell_of_waiting):
             found = _opened(entry, frames)
             if found is None:
                 _make(entry, frames, limits)
@@ -114,8 +112,8 @@ def kept_on_disk(frames: VideoFrames, limits: CacheLimits) -> MappedFrames:
 
 
 def default_directory() -> Path:
-    """Where decoded frames are kept unless told: below ``$XDG_CACHE_HOME``, or ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "getiaction/frames"
+    """The default directory of decoded frames, below :func:`~foundation.cache.cache_root`."""
+    return cache_root() / "getiaction" / "frames"
 
 
 def digest_of(frames: VideoFrames) -> str:
@@ -138,16 +136,8 @@ def _decoder(backend: str) -> str:
     return f"PyAV {av.__version__} {av.library_versions}"
 
 
-@contextmanager
-def _alone(entry: Path) -> Iterator[None]:
-    """Wait until no other process makes or opens the entry."""
-    with open_lock(entry.with_suffix(LOCK)) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("waiting for another process that decodes the same frames")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _tell_of_waiting() -> None:
+    logger.info("waiting for another process that decodes the same frames")
 
 
 def _opened(entry: Path, frames: VideoFrames) -> MappedFrames | None:
@@ -189,7 +179,7 @@ def _make(entry: Path, frames: VideoFrames, limits: CacheLimits) -> None:
     shutil.rmtree(entry, ignore_errors=True)
     partial = entry.with_suffix(PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-    _make_room(entry.parent, size, limits.disk)
+    _evict_until_fits(entry.parent, size, limits.disk)
     partial.mkdir()
     try:
         targets = {key: _allocated(inside(partial, key), shape) for key, shape in shapes.items()}
@@ -211,17 +201,17 @@ def _allocated(path: Path, shape: tuple[int, ...]) -> Any:
     return np.memmap(path, np.uint8, "r+", shape=shape)
 
 
-def _make_room(home: Path, size: int, most: int) -> None:
-    """Remove entries that are not in use, oldest first, until ``size`` more bytes fit."""
+def _evict_until_fits(home: Path, size: int, most: int) -> None:
+    """Evict entries that are not in use, oldest first, until ``size`` more bytes fit."""
     entries = sorted(home.glob(f"*/{ENTRY}"), key=lambda path: path.stat().st_mtime)
     orphans = [path for path in home.glob(f"*{PARTIAL}") if path.is_dir()]
     kept = {path.parent: _bytes_below(path.parent) for path in entries}
     for orphan in orphans:
-        _remove(orphan, orphan.with_suffix(LOCK))
+        evict(orphan, orphan.with_suffix(LOCK))
     for entry in list(kept):
         if _room(home, kept, most) >= size:
             return
-        if _remove(entry, entry / ENTRY):
+        if evict(entry, entry / ENTRY):
             del kept[entry]
     room = _room(home, kept, most)
     if room < size:
@@ -238,14 +228,3 @@ def _room(home: Path, kept: dict[Path, int], most: int) -> int:
 
 def _bytes_below(directory: Path) -> int:
     return sum(path.stat().st_size for path in directory.iterdir())
-
-
-def _remove(directory: Path, lock: Path) -> bool:
-    """Remove ``directory`` unless a process holds ``lock``."""
-    try:
-        with lock.open() as held:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(directory)
-    except (BlockingIOError, FileNotFoundError):
-        return False
-    return True

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from foundation.files import sha256_of
 from getiaction.errors import GetiactionError
 from getiaction.export.check import compare
 from getiaction.export.graph import Traced, action_spread, exportable
-from getiaction.export.manifest import FILES, MANIFEST, OUTPUT, Manifest, Spec, sha256
+from getiaction.export.manifest import FILES, MANIFEST, OUTPUT, Manifest, Spec
 from getiaction.export.writers import NEEDS, require_all, save
 from getiaction.policies.lerobot import LeRobotPolicy
 
@@ -120,7 +121,7 @@ def _write(
         fps=fps,
         check=None,
         versions=_versions(backend),
-        files={name: sha256(directory / name) for name in FILES[backend]},
+        files={name: sha256_of(directory / name) for name in FILES[backend]},
         source=source,
     )
     manifest.write(directory)

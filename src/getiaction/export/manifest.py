@@ -1,6 +1,5 @@
 """Manifest of an export: ``manifest.json`` with inputs, outputs, settings and file digests."""
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from foundation.documents import Document, Reader, RelativeName
+from foundation.files import sha256_of
 from getiaction.errors import GetiactionError
 
 FORMAT_VERSION = 1
@@ -187,18 +187,12 @@ class Manifest:
             file = directory / name
             if not file.is_file():
                 raise GetiactionError(f"{file} is missing; copy the whole export, or export again")
-            found, expected = sha256(file), self.files.get(name)
+            found, expected = sha256_of(file), self.files.get(name)
             if found != expected:
                 raise GetiactionError(
                     f"{file} is not what was exported: its sha256 is {found[:12]}…, expected "
                     f"{str(expected)[:12]}…; copy it again, or export again"
                 )
-
-
-def sha256(file: Path) -> str:
-    """Return the digest of ``file`` in hexadecimal digits."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class _Spec(Document):

@@ -7,6 +7,7 @@ import configuronic as cfn
 
 from foundation import storage
 from foundation.errors import MissingDependency, StorageError, UsageError
+from foundation.files import sha256_of
 from foundation.text import printable
 from positronic.errors import DatasetError, EpisodeError
 
@@ -98,7 +99,7 @@ def _import(
             raise UsageError(
                 f"there is no default sentence for {setup.env_name}; give --task='Do this.'"
             )
-        digest = _digest(path)
+        digest = sha256_of(path)
         statics = {
             "task": task if task is not None else TASKS[setup.env_name],
             "source.file": path.name,
@@ -189,13 +190,6 @@ def _present(root: Path, digest: str) -> set[str]:
         for values in static
         if values.get("source.sha256") == digest and "robomimic.demo" in values
     }
-
-
-def _digest(path: Path) -> str:
-    import hashlib
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _number(name: str) -> tuple[int, str]:

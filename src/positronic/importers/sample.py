@@ -4,7 +4,6 @@ The source distribution of ``robomimic`` 0.1.0 (MIT licence) carries one as a te
 successful Panda *Lift* episodes, 531 steps at 20 Hz, two 84x84 cameras, 46 MB unpacked.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -17,8 +16,9 @@ from pathlib import Path
 
 import configuronic as cfn
 
+from foundation.cache import cache_root, exclusive
 from foundation.errors import StorageError
-from foundation.files import open_lock
+from foundation.files import sha256_of
 
 REQUIREMENT = "robomimic==0.1.0"
 MEMBER = "robomimic-0.1.0/tests/assets/test.hdf5"
@@ -34,8 +34,7 @@ def robomimic_sample() -> None:
 
 def cache_dir() -> Path:
     """Where the sample is kept: ``~/.cache/positronic/robomimic``."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "positronic" / "robomimic"
+    return cache_root() / "positronic" / "robomimic"
 
 
 def fetch() -> Path:
@@ -47,9 +46,7 @@ def fetch() -> Path:
     target = cache_dir() / "robomimic-0.1.0-test.hdf5"
     if _is_whole(target):
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with open_lock(target.parent / ".lock") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusive(target.parent / ".lock"):
         if not _is_whole(target):
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
                 unpacked = _unpack(_download(Path(scratch)), Path(scratch))
@@ -59,8 +56,7 @@ def fetch() -> Path:
 
 def _is_whole(target: Path) -> bool:
     try:
-        with target.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == SHA256
+        return sha256_of(target) == SHA256
     except FileNotFoundError:
         return False
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from foundation.cache import cache_root
 from positronic.simulator import meshes, robot, tasks
 
 logger = logging.getLogger(__name__)
@@ -67,8 +68,7 @@ def cache_path(task: tasks.Task) -> Path:
     for module in (meshes, robot, tasks):
         digest.update(Path(str(module.__file__)).read_bytes())
     digest.update(Path(__file__).read_bytes())
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "positronic" / f"{task.name}-{digest.hexdigest()[:16]}.mjb"
+    return cache_root() / "positronic" / f"{task.name}-{digest.hexdigest()[:16]}.mjb"
 
 
 def build(task: tasks.Task) -> Any:

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from getiaction.cli import EXIT_USAGE, main
+from foundation.console import EXIT_USAGE
+from getiaction.cli import main
 from tests.getiaction.cli.conftest import CONFIGS
 
 # What bash does when Tab is pressed at the end of the words.

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from getiaction.cli import EXIT_ERROR, EXIT_USAGE, main
+from foundation.console import EXIT_ERROR, EXIT_USAGE
+from getiaction.cli import main
 from tests.getiaction.cli.conftest import CONFIGS
 
 ACT = f"--config={CONFIGS / 'lerobot_act.yaml'}"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from getiaction.cli import COMMANDS, EXIT_ERROR, EXIT_USAGE, main
+from foundation.console import EXIT_ERROR, EXIT_USAGE
+from getiaction.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[3]
 

@@ -10,7 +10,8 @@ import torch
 import yaml
 from lightning.pytorch import Callback
 
-from getiaction.cli import EXIT_ERROR, main
+from foundation.console import EXIT_ERROR
+from getiaction.cli import main
 from tests.getiaction.cli.conftest import CONFIGS, Enter
 from tests.getiaction.hub import ANY, PUSHT
 

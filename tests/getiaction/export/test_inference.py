@@ -15,10 +15,11 @@ import pytest
 import torch
 from lerobot.policies.act.modeling_act import ACTTemporalEnsembler
 
+from foundation.files import sha256_of
 from getiaction.errors import GetiactionError
 from getiaction.export import InferenceModel
 from getiaction.export.inference import ensemble
-from getiaction.export.manifest import Manifest, sha256
+from getiaction.export.manifest import Manifest
 from tests.getiaction.export.policies import CAMERAS, observe
 
 # What a robot's computer would run.
@@ -125,7 +126,7 @@ def test_what_torch_would_run_is_loaded_only_when_asked_for(
         for name, content in files.items():
             archive.writestr(name, payload if name.endswith(".pt") else content)
     manifest = Manifest.read(copy)
-    digest = sha256(copy / "model.pt2")
+    digest = sha256_of(copy / "model.pt2")
     replace(manifest, files={"model.pt2": digest}).write(copy)
     with pytest.raises(GetiactionError, match="give backend='torch' if you trust whoever made it"):
         InferenceModel(copy)

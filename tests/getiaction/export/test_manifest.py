@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from foundation.files import sha256_of
 from getiaction.errors import GetiactionError
-from getiaction.export.manifest import FORMAT_VERSION, Check, Manifest, Spec, sha256
+from getiaction.export.manifest import FORMAT_VERSION, Check, Manifest, Spec
 from tests.mutations import mutations
 
 MANIFEST = Manifest(
@@ -96,7 +97,7 @@ def test_verify_names_what_differs(tmp_path: Path) -> None:
     file.write_bytes(b"weights")
     with pytest.raises(GetiactionError, match="expected 000000000000…"):
         MANIFEST.verify(tmp_path)
-    replace(MANIFEST, files={"model.onnx": sha256(file)}).verify(tmp_path)
+    replace(MANIFEST, files={"model.onnx": sha256_of(file)}).verify(tmp_path)
 
 
 def test_uint8_image_is_scaled_as_the_policy_scales_it() -> None:

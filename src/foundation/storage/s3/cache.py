@@ -2,7 +2,7 @@
 
 Below ``$XDG_CACHE_HOME/positronic/s3`` lies a directory for each address and endpoint, and in it
 one for each version of what was there; a file of a version never changes. A process that uses a
-version holds a lock on it, and only versions that nobody holds are given up.
+version holds a lock on it, and only versions that nobody holds are evicted.
 """
 
 import fcntl
@@ -11,11 +11,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
+from foundation import cache
+from foundation.cache import cache_root, exclusive, is_open
 from foundation.errors import StorageError
 from foundation.files import open_lock
 from foundation.storage.s3.client import endpoint
@@ -35,9 +36,8 @@ _in_use: dict[Path, IO[bytes]] = {}
 
 
 def cache_home() -> Path:
-    """``positronic/s3`` below ``$XDG_CACHE_HOME``, which is ``~/.cache`` unless set."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home.expanduser().absolute() / "positronic" / "s3"
+    """``positronic/s3`` below :func:`~foundation.cache.cache_root`."""
+    return cache_root() / "positronic" / "s3"
 
 
 def cache_size() -> int:
@@ -53,29 +53,25 @@ def cache_size() -> int:
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 
-def place_of(location: Location) -> Path:
-    """Where the versions of what lies at an address are kept."""
+def directory_of(location: Location) -> Path:
+    """The directory in which the versions of what lies at an address are kept."""
     where = f"{endpoint(location.profile)} {location.bucket}/{location.key}"
     return cache_home() / hashlib.sha256(where.encode()).hexdigest()[:32]
 
 
-@contextmanager
-def taking_turns(place: Path) -> Iterator[None]:
-    """Let one process at a time fetch what belongs to an address."""
-    place.mkdir(parents=True, exist_ok=True)
-    with open_lock(place / ".lock") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def fetching(directory: Path) -> AbstractContextManager[None]:
+    """Let one process at a time fetch into the directory of an address."""
+    return exclusive(directory / ".lock")
 
 
-def use(version: Path) -> None:
-    """Keep a version from being given up for as long as this process lives."""
+def pin(version: Path) -> None:
+    """Pin a version against eviction until :func:`unpin`, or until this process ends."""
     while True:
         version.mkdir(parents=True, exist_ok=True)
         held = _in_use.get(version) or open_lock(version / LOCK)
         fcntl.flock(held, fcntl.LOCK_SH)
-        # It may have been given up between the two.
-        if _is_open(held, version / LOCK):
+        # It may have been evicted between the two.
+        if is_open(held, version / LOCK):
             os.utime(version / LOCK)
             _in_use[version] = held
             return
@@ -83,21 +79,21 @@ def use(version: Path) -> None:
         _in_use.pop(version, None)
 
 
-def let_go(version: Path) -> None:
-    """Let a version be given up again, although this process lives on."""
+def unpin(version: Path) -> None:
+    """Let a version be evicted again, although this process lives on."""
     held = _in_use.pop(version, None)
     if held is not None:
         held.close()
 
 
-def make_room(wanted: int, what: str) -> None:
-    """Give up what was unused for longest until ``wanted`` more bytes fit.
+def evict_until_fits(wanted: int, what: str) -> None:
+    """Evict what was unused for longest until ``wanted`` more bytes fit.
 
     Raises:
         StorageError: they do not fit, even then.
     """
     if not _fits(wanted):
-        _give_up_until_it_fits(wanted, what)
+        _evict_oldest(wanted, what)
     free = shutil.disk_usage(cache_home()).free
     if wanted > free:
         raise StorageError(
@@ -115,11 +111,11 @@ def _fits(wanted: int) -> bool:
     return True
 
 
-def _give_up_until_it_fits(wanted: int, what: str) -> None:
+def _evict_oldest(wanted: int, what: str) -> None:
     versions = sorted(_versions(), key=_last_use)
     held, limit = _size(versions), cache_size()
     while held + wanted > limit and versions:
-        if _give_up(versions.pop(0)):
+        if _evict(versions.pop(0)):
             versions = [version for version in versions if version.is_dir()]
             held = _size(_versions())
     if held + wanted > limit:
@@ -130,45 +126,36 @@ def _give_up_until_it_fits(wanted: int, what: str) -> None:
     _counted[cache_home()] = (time.monotonic(), held + wanted)
 
 
-def give_up_others(version: Path) -> None:
-    """Give up the older versions beside this one that nobody uses."""
+def evict_others(version: Path) -> None:
+    """Evict the older versions beside this one that nobody uses."""
     for other in _versions_in(version.parent):
         if other != version:
-            _give_up(other)
+            _evict(other)
 
 
-def _give_up(version: Path) -> bool:
-    """Remove a version unless a living process uses it."""
-    try:
-        with open_lock(version / LOCK, make=False) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _is_open(lock, version / LOCK):
-                return False
-            shutil.rmtree(version)
-    except (BlockingIOError, FileNotFoundError):
-        return False
-    return True
+def _evict(version: Path) -> bool:
+    return cache.evict(version, version / LOCK)
 
 
 def _last_use(version: Path) -> float:
     try:
         return (version / LOCK).stat().st_mtime
     except FileNotFoundError:
-        return 0.0  # another process has just given it up
+        return 0.0  # another process has just evicted it
 
 
 def _versions() -> list[Path]:
     home = cache_home()
-    places = [place for place in home.iterdir() if _is_own(place)] if home.is_dir() else []
-    return [version for place in places for version in _versions_in(place)]
+    directories = [found for found in home.iterdir() if _is_own(found)] if home.is_dir() else []
+    return [version for directory in directories for version in _versions_in(directory)]
 
 
-def _versions_in(place: Path) -> list[Path]:
-    return [lock.parent for lock in place.glob(f"*/{LOCK}") if _is_own(lock.parent)]
+def _versions_in(directory: Path) -> list[Path]:
+    return [lock.parent for lock in directory.glob(f"*/{LOCK}") if _is_own(lock.parent)]
 
 
 def _is_own(directory: Path) -> bool:
-    """Whether it is a directory of the cache: what a link leads to is not given up."""
+    """Whether it is a directory of the cache: what a link leads to is not evicted."""
     return directory.is_dir() and not directory.is_symlink()
 
 
@@ -184,13 +171,6 @@ def _size(versions: list[Path]) -> int:
                     continue
                 sizes[found.st_ino] = found.st_size
     return sum(sizes.values())
-
-
-def _is_open(file: IO[bytes], path: Path) -> bool:
-    try:
-        return os.fstat(file.fileno()).st_ino == path.stat().st_ino
-    except FileNotFoundError:
-        return False
 
 
 def _gib(size: int) -> str:

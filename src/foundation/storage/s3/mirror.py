@@ -13,7 +13,14 @@ from pydantic import RootModel
 from foundation.documents import Document, InvalidDocument, Reader, inside
 from foundation.errors import NotFound, PreconditionFailed, StorageError
 from foundation.files import open_to_append
-from foundation.storage.s3.cache import LOCK, give_up_others, make_room, place_of, taking_turns, use
+from foundation.storage.s3.cache import (
+    LOCK,
+    directory_of,
+    evict_others,
+    evict_until_fits,
+    fetching,
+    pin,
+)
 from foundation.storage.s3.location import Location, clash
 from foundation.storage.s3.parallel import in_parallel
 from foundation.storage.s3.progress import progress
@@ -123,7 +130,7 @@ class Mirror:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self.place = place_of(snapshot.location)
+        self.place = directory_of(snapshot.location)
         self.version = self.place / snapshot.version
         # Ends in the name that people gave, which some tools show or use.
         name = snapshot.location.key.rpartition("/")[2] or snapshot.location.bucket
@@ -149,8 +156,8 @@ class Mirror:
                 f"{self.snapshot.location} has both {both[0]} and {both[1]}, which no directory "
                 "holds; remove one of them, or fetch them by themselves"
             )
-        with taking_turns(self.place):
-            use(self.version)
+        with fetching(self.place):
+            pin(self.version)
             self.directory.mkdir(exist_ok=True)
             self.kept = _read_index(self.version)
             taken: list[str] = []
@@ -160,7 +167,7 @@ class Mirror:
                 missing = [name for name in missing if name not in self.kept]
             if missing:
                 self._download(missing)
-            give_up_others(self.version)
+            evict_others(self.version)
             for name in taken:  # giving up the other link to a file is a change of it
                 self._keep(name)
         return self.directory
@@ -182,7 +189,7 @@ class Mirror:
     def _download(self, names: list[str]) -> None:
         files = self.snapshot.files
         total = sum(files[name].size for name in names)
-        make_room(total, str(self.snapshot.location))
+        evict_until_fits(total, str(self.snapshot.location))
         what = f"fetching {self.snapshot.location}"
         with progress(what, len(names), total) as advance:
             in_parallel(lambda name: self._download_one(name, advance), names)

@@ -8,7 +8,7 @@ import pytest
 
 from foundation.errors import NotFound, StorageError
 from foundation.storage.s3 import fetch, fetch_file
-from foundation.storage.s3.cache import let_go
+from foundation.storage.s3.cache import unpin
 from foundation.storage.s3.mirror import INDEX
 from tests.foundation.storage.s3.files import URL, child, held, put
 from tests.s3 import Faulty
@@ -187,7 +187,7 @@ def test_what_versions_share_is_not_read_again(
     put(s3, "a", b"first")
     old = fetch(URL)
     put(s3, "b", b"second")
-    let_go(old.parent)  # so that the other link to the file is removed
+    unpin(old.parent)  # so that the other link to the file is removed
     new = fetch(URL)
     assert not old.exists()
     read: list[Path] = []

@@ -4,9 +4,10 @@ import hashlib
 from pathlib import Path
 
 from foundation import storage
+from foundation.cache import cache_root
 from foundation.errors import StorageError
 from foundation.storage.s3 import Location
-from foundation.storage.s3.cache import cache_home, place_of
+from foundation.storage.s3.cache import directory_of
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion import durable, provenance
 from positronic.vendors.lerobot.conversion.job import Workplace
@@ -43,8 +44,8 @@ class Output:
     def workplace(self) -> Workplace:
         """The directory in which a dataset for this place is prepared."""
         if self.is_remote:
-            name = place_of(Location.parse(self.uri)).name
-            return Workplace(cache_home().parent / "conversions" / name, self.uri)
+            name = directory_of(Location.parse(self.uri)).name
+            return Workplace(cache_root() / "positronic" / "conversions" / name, self.uri)
         place = Path(self.uri)
         return Workplace(place.parent / f".{place.name}.partial", self.uri)
 

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from foundation import storage
+from foundation.cache import cache_root
 from foundation.errors import NotFound, PreconditionFailed, StorageError
 from foundation.manifest import MANIFEST, remove_unfinished
 from foundation.storage.paths import remote
-from foundation.storage.s3.cache import cache_home, place_of
+from foundation.storage.s3.cache import directory_of
 from foundation.storage.s3.retry import ChecksumMismatch
 from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.training.config_file import FILE_NAME as CONFIG
@@ -54,7 +55,9 @@ class RemoteRunDirectory(RunDirectory):
     def __init__(self, place: str) -> None:
         location = remote(place)
         name = location.key.rpartition("/")[2]
-        super().__init__(place, cache_home().parent / "runs" / place_of(location).name / name)
+        super().__init__(
+            place, cache_root() / "positronic" / "runs" / directory_of(location).name / name
+        )
         self._publisher = Publisher(place, self.path)
 
     def begin(self) -> None:

@@ -5,7 +5,6 @@ fetched from S3, whose local copy comes and goes, it is ``positronic/exports`` b
 ``$XDG_CACHE_HOME``, of which the last few used are kept.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -17,11 +16,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundation.files import open_lock
-from foundation.storage.s3.cache import cache_home
+from foundation.cache import cache_root, exclusive
+from foundation.files import sha256_of
 from foundation.text import printable
 from getiaction.export.inference import InferenceModel
-from getiaction.export.manifest import FILES, FORMAT_VERSION, Manifest, sha256
+from getiaction.export.manifest import FILES, FORMAT_VERSION, Manifest
 from getiaction.policies.safety import CONFIG
 from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.serving.backends.exported import ExportedBackend
@@ -52,7 +51,7 @@ class ExportCache:
         self._checkpoint, self._threads, self._say = checkpoint, threads, say
         self._told: set[str] = set()
         self.digest = _digest(checkpoint.path)
-        common = cache_home().parent
+        common = cache_root() / "positronic"
         ours = common / "exports" / self.digest
         beside = checkpoint.path.parent / "exports"
         self.places = [ours] if checkpoint.path.is_relative_to(common) else [beside, ours]
@@ -115,7 +114,7 @@ class ExportCache:
         write(self._traced, directory, backend, source=self._source(backend))
         for path in (directory, *directory.rglob("*")):
             path.chmod(path.stat().st_mode & ~_OTHERS)
-        _give_up_oldest(place)
+        _evict_oldest(place)
         return self._loaded(directory, precision)
 
     def _load(self, place: Path, backend: str, precision: str) -> ExportedBackend | None:
@@ -166,7 +165,7 @@ class ExportCache:
 
 def _digest(path: Path) -> str:
     names = [CONFIG, WEIGHTS, *sorted(file.name for file in path.glob("policy_*processor*"))]
-    lines = "".join(f"{name} {sha256(path / name)}\n" for name in names)
+    lines = "".join(f"{name} {sha256_of(path / name)}\n" for name in names)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
@@ -185,14 +184,13 @@ def _locked(place: Path) -> Iterator[None]:
     if not place.exists():
         place.mkdir(parents=True, exist_ok=True)
         place.chmod(place.stat().st_mode & ~_OTHERS)
-    with open_lock(place / ".lock") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with exclusive(place / ".lock"):
         yield
 
 
-def _give_up_oldest(place: Path) -> None:
+def _evict_oldest(place: Path) -> None:
     """Of what is kept apart from its checkpoints, nothing else would ever be removed."""
-    if not place.is_relative_to(cache_home().parent):
+    if not place.is_relative_to(cache_root() / "positronic"):
         return
     kept = sorted(place.parent.iterdir(), key=lambda path: path.stat().st_mtime)
     for old in kept[:-KEPT]:

@@ -17,7 +17,7 @@ from positronic.vendors.lerobot.serving.backends.choice import Choice
 from positronic.vendors.lerobot.serving.backends.export_cache import (
     KEPT,
     ExportCache,
-    _give_up_oldest,
+    _evict_oldest,
 )
 from positronic.vendors.lerobot.serving.checkpoints import Checkpoint, CheckpointDirectory
 from positronic.vendors.lerobot.serving.choosing import choose_backend
@@ -125,7 +125,7 @@ def test_of_those_kept_apart_the_longest_unused_go(cache_home: Path) -> None:
     for age in range(KEPT + 3):
         (home / f"{age:02d}").mkdir(parents=True)
         os.utime(home / f"{age:02d}", (1000 - age, 1000 - age))
-    _give_up_oldest(home / "00")
+    _evict_oldest(home / "00")
     assert sorted(path.name for path in home.iterdir()) == [f"{age:02d}" for age in range(KEPT)]
 
 
@@ -209,7 +209,7 @@ def test_a_backdoored_export_is_not_served(
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from getiaction.export.manifest import sha256
+    from foundation.files import sha256_of
 
     directory = exports(copied)["onnx"]
     model = onnx.load(directory / "model.onnx")
@@ -231,7 +231,7 @@ def test_a_backdoored_export_is_not_served(
     )
     onnx.save(model, directory / "model.onnx")
     manifest = json.loads((directory / "manifest.json").read_text())
-    manifest["files"] = {name: sha256(directory / name) for name in manifest["files"]}
+    manifest["files"] = {name: sha256_of(directory / name) for name in manifest["files"]}
     (directory / "manifest.json").write_text(json.dumps(manifest))
     assert cache_of(copied).open("onnx", "float32") is not None
 
