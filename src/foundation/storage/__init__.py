@@ -1,6 +1,6 @@
 """Storage API: one set of functions for local paths, ``~``, and ``s3://bucket/key``.
 
-``s3://PROFILE@bucket/key`` names a profile of :mod:`foundation.storage.s3.profiles`; endpoint,
+``s3://PROFILE@bucket/key`` names a profile of :mod:`foundation.storage.s3.client`; endpoint,
 region and credentials otherwise come from the usual ``AWS_...`` variables.
 Every function raises ``StorageError`` when it fails.
 """

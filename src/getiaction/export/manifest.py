@@ -20,6 +20,12 @@ FILES = {
     "openvino": ("model.xml", "model.bin"),
     "torch": ("model.pt2",),
 }
+# What each backend is made with; besides its runtime, which the check needs.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+    "torch": (),
+}
 OUTPUT = "action"
 
 # Policies whose chunk is one pass through a network, without noise: LeRobot's names of them.

@@ -18,7 +18,7 @@ from foundation.documents import Document, Reader
 from foundation.errors import FoundationError
 from foundation.text import printable
 from getiaction.errors import GetiactionError
-from getiaction.policies.lerobot.counters import unpack_counters
+from getiaction.policies.lerobot.quirks import unpack_counters
 from getiaction.train.checkpoint import GRAD_SCALER
 
 MEND = "go on from another checkpoint of the run"

@@ -21,10 +21,10 @@ from typing import Any
 from foundation.errors import UsageError
 from foundation.text import printable
 from positronic.errors import Busy, ServerGone, SessionError
-from positronic.offboard import reply as replies
+from positronic.offboard import messages
 from positronic.offboard.address import Address
 from positronic.offboard.link import Dialer, StatusCallback, mapping
-from positronic.offboard.request import RequestFilter
+from positronic.offboard.messages import RequestFilter
 from positronic.offboard.session import SessionState
 from positronic.policy.base import Action
 
@@ -116,8 +116,8 @@ class RemoteSession:
         self.timing = mapping(reply.get("timing"))
         if "error" in reply:
             kind = Busy if _try_again(reply) else SessionError
-            raise kind(f"the server could not infer: {replies.error(reply['error'])}")
-        return replies.actions(reply)
+            raise kind(f"the server could not infer: {messages.error(reply['error'])}")
+        return messages.actions(reply)
 
     def close(self) -> None:
         """End the session; from another thread, an inference under way as well."""

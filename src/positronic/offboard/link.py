@@ -15,8 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from foundation.text import printable
 from positronic.errors import Busy, ServerGone, SessionError
-from positronic.offboard import reply as replies
-from positronic.offboard import wire
+from positronic.offboard import messages, wire
 from positronic.offboard.address import Address
 from positronic.offboard.session import SessionMachine, SessionState
 
@@ -26,6 +25,17 @@ StatusCallback = Callable[[str], None]
 MAX_REPLY_BYTES = 64 << 20
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 _MEND_TOKEN = "set AUTH_TOKEN, or give --policy.token=..."
+
+
+# Servers send a status frame every 5 to 10 s while they load.
+STATUS_TIMEOUT_S = 30.0
+# For the close frame after a refusal, which says whether it is worth trying again.
+REFUSAL_S = 1.0
+TOO_BIG, TRY_AGAIN_LATER = 1009, 1013
+# In one wait; at one every 5 s that is most of a day.
+MAX_STATUSES = 10_000
+# Protocol error, unsupported or invalid data, policy violation, message too big.
+_OUR_FAULT = frozenset({1002, 1003, 1007, 1008, TOO_BIG})
 
 
 class Link:
@@ -133,7 +143,7 @@ class Link:
             reply = self._receive(left)
             if reply.keys() >= {"status", "message"}:
                 # Some public servers say so while a request waits its turn.
-                self._on_status(replies.error(reply["message"]))
+                self._on_status(messages.error(reply["message"]))
                 continue
             if number is None:
                 return reply
@@ -158,12 +168,12 @@ class Link:
                 self.meta = ready.meta(mapping(frame.get("meta")), self._url)
                 return
             if status == "error" or "error" in frame:
-                message = f"{self._url} refused: {replies.error(frame.get('error'))}"
+                message = f"{self._url} refused: {messages.error(frame.get('error'))}"
                 raise (Busy if self._is_busy() else SessionError)(message)
             if status is None:
                 raise SessionError(f"{self._url} does not speak the session protocol")
             self.machine.to(SessionState.LOADING)
-            self._on_status(replies.error(frame.get("message") or status))
+            self._on_status(messages.error(frame.get("message") or status))
         raise SessionError(f"{self._url} says again and again that it gets ready")
 
     def _greeting(self) -> dict[Any, Any]:
@@ -312,14 +322,3 @@ class Dialer:
             raise SessionError(str(self.nobody(error))) from error
         except (OSError, websockets.exceptions.InvalidHandshake) as error:
             raise self.nobody(error) from error
-
-
-# Servers send a status frame every 5 to 10 s while they load.
-STATUS_TIMEOUT_S = 30.0
-# For the close frame after a refusal, which says whether it is worth trying again.
-REFUSAL_S = 1.0
-TOO_BIG, TRY_AGAIN_LATER = 1009, 1013
-# In one wait; at one every 5 s that is most of a day.
-MAX_STATUSES = 10_000
-# Protocol error, unsupported or invalid data, policy violation, message too big.
-_OUR_FAULT = frozenset({1002, 1003, 1007, 1008, TOO_BIG})

@@ -3,20 +3,84 @@
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from math import ceil, inf
-from typing import Any
+from dataclasses import dataclass
+from math import ceil, exp, inf
+from typing import Any, Protocol
 
 import numpy as np
 
 from foundation.errors import UsageError
 from positronic.policy.base import Action, Session
-from positronic.policy.blending import jump
+from positronic.policy.blending import between, jump, mean
 from positronic.policy.chunk import Chunk, frame_rate
 from positronic.policy.chunk_player import require_later
-from positronic.policy.plan import Ensemble, Plan, joined
 from positronic.policy.player import TOLERANCE_S, Delay, Jump, no_delay
 
 RECENT = 10
+
+
+class Plan(Protocol):
+    """What to do at each control time, as far as is known."""
+
+    def at(self, t: float) -> Action:
+        """Return the action in force at ``t``; the last one stays in force afterwards."""
+
+    def over(self, t: float) -> bool:
+        """Whether nothing is planned for ``t`` any more."""
+
+
+@dataclass(frozen=True)
+class CrossFade:
+    """Goes over from one plan to a chunk within ``seconds``, beginning on the old plan."""
+
+    old: Plan
+    new: Chunk
+    since: float
+    seconds: float
+
+    def at(self, t: float) -> Action:
+        """Return what lies between the two; see `positronic.policy.blending.between`."""
+        share = (t - self.since) / self.seconds
+        if share >= 1:
+            return self.new.at(t)
+        return between(self.old.at(t), self.new.at(t), max(0.0, share))
+
+    def over(self, t: float) -> bool:
+        """Whether the new chunk is used up."""
+        return self.new.over(t)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Temporal ensembling: the mean of what all chunks say of the same control time.
+
+    The i-th oldest of them has weight ``exp(-coeff * i)``: algorithm 2 of Zhao et al., "Learning
+    Fine-Grained Bimanual Manipulation with Low-Cost Hardware" (2023).
+    """
+
+    chunks: tuple[Chunk, ...]
+    coeff: float
+
+    def at(self, t: float) -> Action:
+        """Return the mean of those that are not used up; see `positronic.policy.blending.mean`."""
+        present = [chunk for chunk in self.chunks if not chunk.over(t)] or [self.chunks[-1]]
+        weights = [exp(-self.coeff * i) for i in range(len(present))]
+        return mean([chunk.at(t) for chunk in present], weights)
+
+    def over(self, t: float) -> bool:
+        """Whether all chunks are used up."""
+        return all(chunk.over(t) for chunk in self.chunks)
+
+
+def joined(old: Plan, new: Chunk, t: float, cross_fade_s: float) -> Plan:
+    """Play ``new`` from ``t`` on, after a cross-fade of so many seconds, if any."""
+    if not cross_fade_s:
+        return new
+    if isinstance(old, CrossFade) and t >= old.since + old.seconds:
+        old = old.new
+    return CrossFade(old, new, t, cross_fade_s)
+
+
 """So many of the last answers say how long the next one may take."""
 
 

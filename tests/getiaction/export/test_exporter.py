@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from getiaction.errors import GetiactionError
-from getiaction.export import InferenceModel, check, export
+from getiaction.export import InferenceModel, export
+from getiaction.export.exporter import TOLERANCE
 from getiaction.export.manifest import FILES, Manifest
 from getiaction.policies.lerobot import LeRobotPolicy
 from tests.getiaction.export.policies import ACTIONS, CAMERAS, act, as_tensors, observe
@@ -26,7 +27,7 @@ def close(found: NDArray[np.float32], expected: torch.Tensor) -> bool:
     """Within a tenth of the stated tolerance."""
     scale = max(1.0, float(expected.abs().max()))
     return found.shape == expected.shape and bool(
-        np.abs(found - expected.numpy()).max() < 0.1 * check.TOLERANCE * scale
+        np.abs(found - expected.numpy()).max() < 0.1 * TOLERANCE * scale
     )
 
 

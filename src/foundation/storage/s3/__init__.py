@@ -7,8 +7,7 @@ from foundation.storage.s3.location import SCHEME, Location
 from foundation.storage.s3.manifest import read_manifest
 from foundation.storage.s3.mirror import fetch, fetch_file
 from foundation.storage.s3.objects import list_children
-from foundation.storage.s3.publishing import publish
-from foundation.storage.s3.removal import remove
+from foundation.storage.s3.publishing import publish, remove
 from foundation.storage.s3.snapshot import take_snapshot
 
 __all__ = [

@@ -1,21 +1,89 @@
-"""S3 client (boto3), one for each profile and environment."""
+"""S3 clients (boto3), one for each profile: endpoint, region and credentials by name."""
 
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
+from foundation.documents import Document, Reader
 from foundation.errors import StorageError
-from foundation.storage.s3.profiles import Profile, load_profile
 
+_READER = Reader(
+    error=StorageError,
+    mend="it may have sections [NAME] with endpoint, region and aws_profile, which are text, and "
+    "anonymous, which is true or false",
+    size=1 << 18,
+    values=10_000,
+)
 CONNECT_TIMEOUT_S = 5.0
 # Of silence, not of the whole transfer.
 READ_TIMEOUT_S = 10.0
 # Files that are moved at once.
 PARALLEL = 8
-
-_clients: dict[Profile, Any] = {}
 _circumstances: Any = None  # in which they were made
 _lock = threading.Lock()
+
+
+class Profile(Document, extra="forbid"):
+    """What is not said here, the usual ``AWS_...`` variables and files say.
+
+    Attributes:
+        endpoint: The service's address, ``https://host:port``.
+        region: The region's name.
+        anonymous: Whether to ask without credentials.
+        aws_profile: The section of AWS's own files that has the credentials.
+    """
+
+    endpoint: str | None = None
+    region: str | None = None
+    anonymous: bool = False
+    aws_profile: str | None = None
+
+
+BUILT_IN = {
+    "PUBLIC": Profile(
+        endpoint="https://storage.eu-north1.nebius.cloud", region="eu-north1", anonymous=True
+    )
+}
+
+
+def profiles_file() -> Path:
+    """``profiles.toml`` below ``$XDG_CONFIG_HOME``, which is ``~/.config`` unless set."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return home / "positronic" / "profiles.toml"
+
+
+def load_profile(name: str | None) -> Profile:
+    """Return the profile of that name; None is what the environment says.
+
+    Raises:
+        StorageError: it is not known, or the file cannot be read.
+    """
+    if name is None:
+        return Profile(anonymous=_true(os.environ.get("AWS_NO_SIGN_REQUEST", "")))
+    path = profiles_file()
+    sections = _sections(path)
+    if name not in sections and name not in BUILT_IN:
+        known = ", ".join(sorted({*sections, *BUILT_IN}))
+        raise StorageError(f"there is no profile {name!r}; known are {known}; {path} adds more")
+    said = sections.get(name, Profile()).model_dump(exclude_unset=True)
+    return BUILT_IN.get(name, Profile()).model_copy(update=said)
+
+
+def _sections(path: Path) -> dict[str, Profile]:
+    try:
+        return _READER.load_toml(path, dict[str, Profile])
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error}") from error
+
+
+def _true(text: str) -> bool:
+    return text.strip().lower() in ("1", "true", "yes", "on")
+
+
+_clients: dict[Profile, Any] = {}
 
 
 def client(profile: str | None) -> Any:

@@ -22,10 +22,9 @@ from foundation.storage.s3.cache import (
     pin,
 )
 from foundation.storage.s3.location import Location, clash
-from foundation.storage.s3.parallel import in_parallel
 from foundation.storage.s3.progress import progress
 from foundation.storage.s3.snapshot import Snapshot, snapshot_of_object, take_snapshot
-from foundation.storage.s3.transfer import is_known, receive
+from foundation.storage.s3.transfer import in_parallel, is_known, receive
 
 INDEX = ".index.jsonl"
 UNFINISHED = ".unfinished"

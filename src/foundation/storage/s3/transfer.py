@@ -1,14 +1,15 @@
 """Upload and download of S3 objects: verified by digest, resumed where the connection was cut."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from foundation.errors import NotFound, PreconditionFailed
 from foundation.files import open_to_append
-from foundation.storage.s3.client import client
+from foundation.storage.s3.client import PARALLEL, client
 from foundation.storage.s3.digests import Digest, Part, etag_of, is_md5, sha256_of
 from foundation.storage.s3.location import Location
 from foundation.storage.s3.objects import (
@@ -26,6 +27,22 @@ from foundation.storage.s3.retry import ChecksumMismatch, patiently
 
 # What has not been read in full when the connection is cut is lost.
 BLOCK = 128 * 2**10
+
+
+def in_parallel[T](action: Callable[[T], Any], items: Iterable[T]) -> None:
+    """Call ``action`` on every item, some at a time.
+
+    Raises:
+        Exception: the first that any of them raised; what had not begun by then is left.
+    """
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        parts = [pool.submit(action, item) for item in items]
+        try:
+            for part in as_completed(parts):
+                part.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def send(

@@ -139,7 +139,7 @@ def load_native(path: Path, *, trusted: bool = False) -> tuple[PreTrainedConfig,
 
 def _ready(network: Any) -> Any:
     if network.config.type == "tdmpc":
-        from getiaction.policies.lerobot.tdmpc import accept_any_camera
+        from getiaction.policies.lerobot.quirks import accept_any_camera
 
         accept_any_camera(network)
     return network

@@ -17,13 +17,13 @@ from getiaction.policies.lerobot.configs import (
     split_features,
     with_learning_rate,
 )
-from getiaction.policies.lerobot.counters import pack_counters, unpack_counters
 from getiaction.policies.lerobot.making import (
     load_native,
     make_for_dataset,
     make_for_features,
     make_without_weights,
 )
+from getiaction.policies.lerobot.quirks import pack_counters, unpack_counters
 from getiaction.policies.lerobot.sources import metadata_for, metadata_of, native_checkpoint
 from getiaction.policies.lerobot.wrapped import Wrapped
 

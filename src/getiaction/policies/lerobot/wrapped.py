@@ -15,9 +15,8 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from foundation.text import printable
 from getiaction.errors import GetiactionError
 from getiaction.policies.base import Batch, Policy
-from getiaction.policies.lerobot.acting import plan, with_own_memory
-from getiaction.policies.lerobot.held_out import without_trace
 from getiaction.policies.lerobot.making import Made, needed_observations
+from getiaction.policies.lerobot.quirks import plan, with_own_memory, without_trace
 
 
 class Wrapped(Policy):

@@ -16,8 +16,7 @@ from starlette.routing import Route
 from foundation.errors import FoundationError
 from positronic.offboard.models.store import ModelStatus
 from positronic.offboard.serving.metrics import LATENCY_COLUMNS
-from positronic.offboard.serving.service import Service
-from positronic.offboard.serving.serving_session import ServingSession
+from positronic.offboard.serving.service import Service, ServingSession
 
 logger = logging.getLogger(__name__)
 

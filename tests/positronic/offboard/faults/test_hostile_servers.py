@@ -22,9 +22,9 @@ from positronic.codec import Image, Parallel
 from positronic.codec.contract import Contract
 from positronic.errors import SessionError
 from positronic.offboard import client as client_module
-from positronic.offboard import ready, reply, wire
+from positronic.offboard import messages, ready, wire
 from positronic.offboard.link import mapping
-from positronic.offboard.request import RequestFilter, image_sizes
+from positronic.offboard.messages import RequestFilter, image_sizes
 from positronic.offboard.wire import fold
 from tests.mutations import mutations as json_mutations
 from tests.positronic.offboard.faults import mutations as frames
@@ -119,8 +119,8 @@ def take(frame: bytes) -> list[Any]:
         meta = ready.meta(mapping(message["meta"]), "ws://there")
         RequestFilter(meta.get("contract"))({"image.wrist": np.zeros((8, 8, 3), np.uint8)})
     if "error" in message:
-        raise SessionError(reply.error(message["error"]))
-    return reply.actions(message) if {"result", "chunk"} & message.keys() else []
+        raise SessionError(messages.error(message["error"]))
+    return messages.actions(message) if {"result", "chunk"} & message.keys() else []
 
 
 def test_ten_thousand_damaged_messages_of_a_server_are_errors_of_the_session() -> None:
@@ -192,7 +192,7 @@ def test_no_robot_gets_what_is_no_command(changed: dict[Any, Any], columns: bool
     folded = fold(result) if columns else None
     chunk = {"chunk": {"count": len(result), "columns": folded}}
     with pytest.raises(SessionError, match=r"malformed reply|not finite"):
-        reply.actions(chunk if folded is not None else {"result": result})
+        messages.actions(chunk if folded is not None else {"result": result})
 
 
 def hostile(connection: ServerConnection) -> None:
@@ -303,7 +303,7 @@ def test_a_few_bytes_do_not_become_gigabytes_of_actions() -> None:
     columns = {str(number): ["same", 1] for number in range(4000)}
     assert len(wire.pack(columns)) < 60_000
     with pytest.raises(SessionError, match="4096 actions of so many columns are too many"):
-        reply.actions({"chunk": {"count": 4096, "columns": columns}})
+        messages.actions({"chunk": {"count": 4096, "columns": columns}})
 
 
 def test_arrays_of_objects_are_never_made() -> None:

@@ -71,9 +71,8 @@ def choose_strategy(checkpoint: Checkpoint, eager: "TorchBackend", backend: Back
         MERGED,
         BatchedStateful,
     )
-    from positronic.vendors.lerobot.serving.strategies.chunks import Chunks
+    from positronic.vendors.lerobot.serving.strategies.chunks import Chunks, TemporalEnsemble
     from positronic.vendors.lerobot.serving.strategies.sequential import Sequential
-    from positronic.vendors.lerobot.serving.strategies.temporal_ensemble import TemporalEnsemble
 
     config = eager.policy.config
     if checkpoint.takes_task or config.type not in {"act", *MERGED}:

@@ -24,15 +24,39 @@ from getiaction.data.frame_cache import CacheLimits
 from getiaction.policies.lerobot import LeRobotPolicy, policy_config
 from getiaction.train import NativeCheckpoint, NativeResume, StepReport, Trainer, precision_of
 from getiaction.train.callbacks import GymEvaluation, StopOnSignal
+from positronic import simulator
 from positronic.codec import Contract
 from positronic.vendors.lerobot.serving.backends import examples
 from positronic.vendors.lerobot.training.effective import keep, provenance, settings, sign
-from positronic.vendors.lerobot.training.evaluation import gym
 from positronic.vendors.lerobot.training.job import TrainingJob, in_first_process, machines
 from positronic.vendors.lerobot.training.loggers import finish, loggers
 from positronic.vendors.lerobot.training.same_run import require_same_run
 
 GIB = 1 << 30
+
+
+def gym(name: str, contract: Contract | None) -> Any:
+    """Return what `getiaction`'s data module rolls out in.
+
+    Args:
+        name: One of our environments, seen through the dataset's codec and at its rate; or another
+            package's Gymnasium id, whose observations are the dataset's features already.
+        contract: The dataset's.
+
+    Raises:
+        UsageError: there is no such environment, or no contract to see ours through.
+    """
+    if "/" in name and not name.startswith("positronic/"):
+        return name
+    name = simulator.env_id(name)
+    if contract is None:
+        raise UsageError(
+            f"--eval_env={name} needs a dataset with a contract, as `positronic-to-lerobot "
+            "convert` writes it, or its --codec"
+        )
+    from positronic.vendors.lerobot.gym import CodecGym
+
+    return CodecGym(name, contract.make_codec(), control_fps=round(contract.fps))
 
 
 def run(job: TrainingJob, signals: StopSignals) -> int:

@@ -100,7 +100,7 @@ def _alone_and_together(rows: Observations) -> list[Observations]:
 
 def _made_up(checkpoint: Checkpoint) -> list[Observations]:
     # Lightning comes with it, which takes seconds to import.
-    from getiaction.export.check import observations
+    from getiaction.export.exporter import observations
     from getiaction.export.graph import Graph, inputs_of
     from getiaction.policies.lerobot import LeRobotPolicy
 

@@ -9,12 +9,15 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from foundation.cache import cache_root, exclusive
 from foundation.files import sha256_of
@@ -23,11 +26,12 @@ from getiaction.export.inference import InferenceModel
 from getiaction.export.manifest import FILES, FORMAT_VERSION, Manifest
 from getiaction.policies.safety import CONFIG
 from positronic.errors import CheckpointError
-from positronic.vendors.lerobot.serving.backends.exported import ExportedBackend
+from positronic.vendors.lerobot.serving.backends.base import TOLERANCES
 from positronic.vendors.lerobot.serving.checkpoints import WEIGHTS, Checkpoint
 
 if TYPE_CHECKING:
     from getiaction.export.graph import Traced
+
 
 KEPT = 16
 # The rights by which others could put something else in an export's place.
@@ -36,6 +40,31 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _ALL = ("positronic-lightning", "torch", "lerobot", "onnx", "onnxscript")
 MAKERS = {"onnx": _ALL, "openvino": (*_ALL, "openvino")}
 TITLES = {"onnx": "ONNX", "openvino": "OpenVINO"}
+
+
+class ExportedBackend:
+    """See `Backend`.
+
+    Args:
+        model: The export, loaded; its graph takes uint8 images.
+        precision: That it was loaded for.
+        nbytes: Of the graph and its weights.
+    """
+
+    def __init__(self, model: InferenceModel, precision: str, nbytes: int) -> None:
+        self.name = model.manifest.backend
+        self.precision, self.tolerance = precision, TOLERANCES[precision]
+        self.nbytes = nbytes
+        self._model = model
+
+    def predict_chunk(self, batch: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """See `Backend`."""
+        keys = [spec.key for spec in self._model.manifest.inputs]
+        return self._model.predict_action_chunk({key: _channels_first(batch[key]) for key in keys})
+
+
+def _channels_first(array: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(array.transpose(0, 3, 1, 2)) if array.ndim == 4 else array
 
 
 class ExportCache:

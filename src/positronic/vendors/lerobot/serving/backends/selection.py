@@ -1,34 +1,103 @@
 """Backend selection for a checkpoint: the one asked for, or the fastest that is equal."""
 
+import hashlib
+import json
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
+from foundation.documents import Document, InvalidDocument, Reader, plain
 from foundation.errors import FoundationError, MissingDependency, UsageError
-from getiaction.export.writers import NEEDS
+from foundation.files import replace_text
+from getiaction.export.manifest import NEEDS
 from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.serving.backends.base import TOLERANCES, Backend
-from positronic.vendors.lerobot.serving.backends.choice import Choice, processor
 from positronic.vendors.lerobot.serving.backends.equality import Reference
-from positronic.vendors.lerobot.serving.backends.export_cache import TITLES, ExportCache
-from positronic.vendors.lerobot.serving.backends.exported import ExportedBackend
+from positronic.vendors.lerobot.serving.backends.export_cache import (
+    TITLES,
+    ExportCache,
+    ExportedBackend,
+)
 from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBackend
 from positronic.vendors.lerobot.serving.checkpoints import Checkpoint
+
+_READER = Reader(size=1 << 20, depth=8, values=10_000)
+
 
 EXPORTED = {"float32": ("openvino", "onnx"), "bf16": ("openvino",)}
 # A pass that takes less has nothing to gain from an export.
 FAST_S = 0.005
 # How long each batch size is measured, in seconds, and how often at least and at most.
 MEASURED_S, ROUNDS = 1.0, (3, 15)
-
 type Batch = Mapping[str, NDArray[Any]]
+
+
+class _Kept(Document):
+    backend: str
+    milliseconds: dict[str, Annotated[list[float], Field(max_length=10)]]
+    conditions: list[Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The backend that was fastest.
+
+    Args:
+        backend: Its name.
+        milliseconds: By backend, what a batch of 1 and one of 8 took.
+    """
+
+    backend: str
+    milliseconds: dict[str, list[float]]
+
+    @classmethod
+    def load(cls, places: Sequence[Path], conditions: Sequence[Any]) -> Self | None:
+        """Read what was chosen under the same conditions; None if nothing was."""
+        for place in places:
+            try:
+                kept = _READER.load_json(place / _name(conditions), _Kept)
+            except (OSError, InvalidDocument):
+                continue
+            if kept.conditions == plain(list(conditions)):
+                return cls(kept.backend, kept.milliseconds)
+        return None
+
+    def save(self, places: Sequence[Path], conditions: Sequence[Any]) -> None:
+        """Write it to the first of ``places`` that can be written; else it is measured again."""
+        document = {**asdict(self), "conditions": list(conditions)}
+        for place in places:
+            file = place / _name(conditions)
+            try:
+                place.mkdir(parents=True, exist_ok=True)
+                replace_text(file, json.dumps(document, indent=2) + "\n")
+                return
+            except OSError:
+                continue
+
+
+def processor() -> str:
+    """The CPU's name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return "unknown"
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "unknown"
+
+
+def _name(conditions: Sequence[Any]) -> str:
+    digest = hashlib.sha256(json.dumps(list(conditions)).encode()).hexdigest()
+    return f"choice-{digest[:12]}.json"
 
 
 class Selection:

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from lerobot.utils.constants import ACTION
 
-from getiaction.policies.lerobot.acting import with_own_memory
+from getiaction.policies.lerobot.quirks import with_own_memory
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from getiaction.gyms.randomness import EpisodeRandomness
-from getiaction.policies.lerobot.tdmpc import accept_any_camera
+from getiaction.policies.lerobot.quirks import accept_any_camera
 from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBackend
 from positronic.vendors.lerobot.serving.strategies.base import Observation, Prediction, Request
 from positronic.vendors.lerobot.serving.strategies.memory import Memory

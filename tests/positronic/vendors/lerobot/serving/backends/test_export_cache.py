@@ -13,12 +13,12 @@ import pytest
 
 from foundation.manifest import faults, seal
 from positronic.errors import CheckpointError
-from positronic.vendors.lerobot.serving.backends.choice import Choice
 from positronic.vendors.lerobot.serving.backends.export_cache import (
     KEPT,
     ExportCache,
     _evict_oldest,
 )
+from positronic.vendors.lerobot.serving.backends.selection import Choice
 from positronic.vendors.lerobot.serving.checkpoints import Checkpoint, CheckpointDirectory
 from positronic.vendors.lerobot.serving.choosing import choose_backend
 from tests.mutations import mutations

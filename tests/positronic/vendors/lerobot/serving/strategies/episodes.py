@@ -33,7 +33,7 @@ def native_actions(
     from lerobot.policies.factory import get_policy_class, make_pre_post_processors
     from lerobot.policies.utils import prepare_observation_for_inference
 
-    from getiaction.policies.lerobot.tdmpc import accept_any_camera
+    from getiaction.policies.lerobot.quirks import accept_any_camera
 
     config = PreTrainedConfig.from_pretrained(run / STEP)
     policy: Any = get_policy_class(config.type).from_pretrained(run / STEP, config=config)

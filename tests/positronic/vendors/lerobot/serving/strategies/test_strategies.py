@@ -15,7 +15,7 @@ from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBacke
 from positronic.vendors.lerobot.serving.checkpoints import CheckpointDirectory
 from positronic.vendors.lerobot.serving.policy import BATCH_TOLERANCE, ServedPolicy
 from positronic.vendors.lerobot.serving.strategies.base import Request
-from positronic.vendors.lerobot.serving.strategies.temporal_ensemble import TemporalEnsemble
+from positronic.vendors.lerobot.serving.strategies.chunks import TemporalEnsemble
 from tests.positronic.vendors.lerobot.serving.strategies.episodes import (
     Episode,
     load,

@@ -6,7 +6,7 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.factory import get_policy_class
 
 from getiaction.policies.lerobot import policy_config
-from getiaction.policies.lerobot.held_out import without_trace
+from getiaction.policies.lerobot.quirks import without_trace
 from tests.getiaction.train.runs import POLICIES
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from foundation.errors import StorageError
 from foundation.storage.s3 import client, fetch
-from foundation.storage.s3.profiles import _READER, Profile, load_profile, profiles_file
+from foundation.storage.s3.client import _READER, Profile, load_profile, profiles_file
 from tests.foundation.storage.s3.files import held
 from tests.mutations import text_mutations
 from tests.s3 import Faulty

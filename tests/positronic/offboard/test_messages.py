@@ -5,7 +5,7 @@ import pytest
 
 from positronic.codec import Codec, Contract, FlipGrip, Image
 from positronic.offboard import wire
-from positronic.offboard.request import RequestFilter, image_sizes
+from positronic.offboard.messages import RequestFilter, image_sizes
 from positronic.vendors.lerobot import codecs
 
 
