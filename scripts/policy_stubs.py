@@ -25,11 +25,15 @@ from typing import Any
 from getiaction.policies.lerobot.configs import policy_config as policy_config
 from getiaction.policies.lerobot.universal import LeRobotPolicy as LeRobotPolicy
 
+__all__ = [{names}]
+
 LeRobotPolicyAdapter = LeRobotPolicy
 
 def is_available() -> bool: ...
 def list_available_policies() -> list[str]: ...
 '''
+HAND_MADE = ("LeRobotPolicy", "LeRobotPolicyAdapter")
+FUNCTIONS = ("is_available", "list_available_policies", "policy_config")
 QUALIFIED = r"\b(lerobot(?:\.\w+)*)\.([A-Z]\w+)"
 LONG = 60
 LITERALS = (bool, int, float, str, type(None))
@@ -43,7 +47,10 @@ def stub() -> str:
     for module, name in re.findall(QUALIFIED, body):
         types.setdefault(module, set()).add(name)
     imports = "\n".join(_import(module, sorted(types[module])) for module in sorted(types))
-    return HEADER.format(imports=imports) + "\n" + re.sub(QUALIFIED, r"\2", body)
+    offered = sorted([*classes, *HAND_MADE], key=lambda name: (not name.isupper(), name))
+    names = "".join(f'\n    "{name}",' for name in [*offered, *FUNCTIONS])
+    header = HEADER.format(imports=imports, names=f"{names}\n")
+    return header + "\n" + re.sub(QUALIFIED, r"\2", body)
 
 
 def _import(module: str, names: list[str]) -> str:

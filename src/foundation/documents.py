@@ -24,6 +24,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, Validat
 from foundation.errors import FoundationError
 from foundation.text import printable
 
+__all__ = [
+    "Document",
+    "InvalidDocument",
+    "Reader",
+    "RelativeName",
+    "inside",
+    "plain",
+    "relative_name",
+]
+
 _NO_NAMES = frozenset({"", ".", ".."})
 _CONTAINERS = (dict, list, tuple, set, Mapping)
 

@@ -11,6 +11,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "Array",
+    "align_quat",
+    "align_quats",
+    "matrix_to_quat",
+    "normalize_quat",
+    "pose_from_wire",
+    "pose_inverse",
+    "pose_mul",
+    "pose_to_wire",
+    "quat_conj",
+    "quat_dot",
+    "quat_from_yaw",
+    "quat_mul",
+    "quat_to_matrix",
+    "yaw",
+]
+
 Array = NDArray[np.float64]
 
 

@@ -16,6 +16,8 @@ from foundation.errors import FoundationError, UsageError, missing_package
 from foundation.writable import describe
 from getiaction import deferred_imports
 
+__all__ = ["main"]
+
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 TRACEBACK_VARIABLE = "GETIACTION_TRACEBACK"
 PROG = "getiaction"

@@ -8,6 +8,8 @@ from torch import Tensor
 from getiaction.config import FromConfig
 from getiaction.policies.rollouts import Evaluated
 
+__all__ = ["Batch", "Policy"]
+
 type Batch = dict[str, Any]
 
 

@@ -24,6 +24,8 @@ from getiaction import deferred_imports
 from positronic.cli import help as helptext
 from positronic.cli.flags import Flags, apply_flags, parse_flags
 
+__all__ = ["run", "status"]
+
 TRACEBACK_VARIABLE = "POSITRONIC_TRACEBACK"
 # Which extra of the distribution brings a package; whatever else is missing comes with training.
 EXTRAS = {

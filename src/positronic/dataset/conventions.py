@@ -33,6 +33,8 @@ from positronic.dataset.signal import Signal
 from positronic.dataset.transforms import map_values
 from positronic.errors import EpisodeError
 
+__all__ = ["OPEN_0", "OPEN_1", "Convention", "Declared", "adapted", "grip_convention"]
+
 CONVENTION = "grip_convention"
 GRIPS = ("grip", "target_grip")
 MUJOCO = "simulation.mujoco_model_path"

@@ -23,6 +23,17 @@ from positronic.dataset.dataset import Dataset
 from positronic.dataset.episode import Episode, EpisodeView
 from positronic.dataset.signal import Indices, Signal, Times
 
+__all__ = [
+    "DerivedDataset",
+    "DerivedEpisode",
+    "Transform",
+    "concatenate",
+    "map_images",
+    "map_values",
+    "rename",
+    "select",
+]
+
 Transform = Callable[[Episode], Mapping[str, Any]]
 
 

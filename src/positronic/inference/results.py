@@ -11,6 +11,8 @@ from typing import Any
 from positronic.inference.statistics import Latency, Rate
 from positronic.policy import Jump
 
+__all__ = ["EpisodeResult", "RunResult"]
+
 FORMAT = 2
 # Why a rollout ended. The first three are the policy's doing and count; the others are not.
 FINISHED = ("success", "timeout", "terminated")

@@ -28,6 +28,8 @@ from positronic.offboard.request import RequestFilter
 from positronic.offboard.session import SessionState
 from positronic.policy.base import Action
 
+__all__ = ["InferenceClient", "RemotePolicy", "RemoteSession", "SessionOptions", "print_status"]
+
 TOKEN_VARIABLE = "AUTH_TOKEN"
 DEFAULT_HOST, DEFAULT_PORT = "localhost", 8000
 # Of a list of models; and how long it may take to come, since a bucket may have to be asked.

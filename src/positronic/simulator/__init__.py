@@ -11,6 +11,8 @@ import gymnasium
 
 from foundation.errors import UsageError
 
+__all__ = ["ENVIRONMENTS", "EPISODE_STEPS", "env_id", "make"]
+
 EPISODE_STEPS = 300  # 20 s at 15 Hz
 
 ENVIRONMENTS = {

@@ -19,6 +19,33 @@ from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from getiaction.policies.lerobot.configs import policy_config as policy_config
 from getiaction.policies.lerobot.universal import LeRobotPolicy as LeRobotPolicy
 
+__all__ = [
+    "ACT",
+    "EO1",
+    "PI0",
+    "PI05",
+    "TDMPC",
+    "VLAJEPA",
+    "XVLA",
+    "Diffusion",
+    "Evo1",
+    "FastWAM",
+    "GaussianActor",
+    "Groot",
+    "LeRobotPolicy",
+    "LeRobotPolicyAdapter",
+    "LingBotVA",
+    "MolmoAct2",
+    "MultiTaskDiT",
+    "PI0Fast",
+    "SmolVLA",
+    "VQBeT",
+    "WallX",
+    "is_available",
+    "list_available_policies",
+    "policy_config",
+]
+
 LeRobotPolicyAdapter = LeRobotPolicy
 
 def is_available() -> bool: ...
