@@ -28,9 +28,11 @@ from getiaction.policies.lerobot.universal import LeRobotPolicy as LeRobotPolicy
 __all__ = [{names}]
 
 LeRobotPolicyAdapter = LeRobotPolicy
+"""Another name of :class:`LeRobotPolicy`."""
 
 def is_available() -> bool: ...
-def list_available_policies() -> list[str]: ...
+def list_available_policies() -> list[str]:
+    """Return the name of every policy of LeRobot and its plugins; none where it is missing."""
 '''
 HAND_MADE = ("LeRobotPolicy", "LeRobotPolicyAdapter")
 FUNCTIONS = ("is_available", "list_available_policies", "policy_config")
@@ -66,7 +68,9 @@ def _is_native(made: type[LeRobotPolicy]) -> bool:
 
 
 def _class(name: str, made: type[LeRobotPolicy]) -> str:
-    lines = [f"class {name}(LeRobotPolicy):", "    def __init__(", "        self,", "        *,"]
+    doc = f"LeRobot's policy ``{made.POLICY_NAME}``; takes the fields of ``{name}Config``."
+    lines = [f"class {name}(LeRobotPolicy):", f'    """{doc}"""', ""]
+    lines += ["    def __init__(", "        self,", "        *,"]
     for parameter in inspect.signature(made).parameters.values():
         hint = inspect.formatannotation(parameter.annotation)
         hint = hint.replace("typing.", "").replace("pathlib.", "")

@@ -71,6 +71,7 @@ def _has_a_long_part(parts: list[str]) -> bool:
 
 
 RelativeName = Annotated[str, AfterValidator(relative_name)]
+"""Type of a document's field that names a file: see :func:`relative_name`."""
 
 
 def inside(directory: str | Path, name: str) -> Path:

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+"""Array of float64, whatever its shape."""
 
 
 def normalize_quat(quat: Any) -> Array:

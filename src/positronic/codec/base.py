@@ -13,7 +13,10 @@ from positronic.codec.fields import LONGEST_NAME, listed, shown, tuple_of
 from positronic.errors import CodecError
 
 Row = Mapping[str, Any]
+"""Values by name: the raw signals of one observation, or of an episode as columns."""
+
 Features = dict[str, dict[str, Any]]
+"""LeRobot feature dicts: ``dtype``, ``shape`` and ``names`` of each feature by its name."""
 
 _KINDS: dict[str, type["Codec | Stage"]] = {}
 _SPECS = Reader(

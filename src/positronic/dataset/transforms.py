@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 Transform = Callable[[Episode], Mapping[str, Any]]
+"""Function from an episode to the signals and static values of the derived one, by name."""
 
 
 class DerivedEpisode(EpisodeView):

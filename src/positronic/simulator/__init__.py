@@ -13,12 +13,14 @@ from foundation.errors import UsageError
 
 __all__ = ["ENVIRONMENTS", "EPISODE_STEPS", "env_id", "make"]
 
-EPISODE_STEPS = 300  # 20 s at 15 Hz
+EPISODE_STEPS = 300
+"""Steps after which an episode is truncated: 20 s at 15 Hz."""
 
 ENVIRONMENTS = {
     "stack_cubes": "positronic/StackCubes-v0",
     "pick_place": "positronic/PickPlace-v0",
 }
+"""Gymnasium ids of the environments by their short names."""
 
 for _task, _env_id in ENVIRONMENTS.items():
     gymnasium.register(

@@ -9,6 +9,7 @@ from foundation.errors import StorageError
 from foundation.text import printable
 
 SCHEME = "s3://"
+"""What an address in S3 begins with."""
 
 
 @dataclass(frozen=True)
