@@ -12,6 +12,7 @@ import ast
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ LITERAL = re.compile(r"^::$|(?<=:):$", re.MULTILINE)
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Take every page from its place, and make those of the reference."""
-    for file in files.documentation_pages() + files.media_files():
+    for file in [*files.documentation_pages(), *files.media_files()]:
         if file.src_dir == config.docs_dir:
             files.remove(file)
             files.append(_file(f"{Path(config.docs_dir).name}/{file.src_uri}", config))
@@ -87,20 +88,30 @@ def _file(path: str, config: MkDocsConfig) -> File:
 
 
 class PlainDocstrings(griffe.Extension):
-    """Turns what docstrings have of Sphinx's markup into Markdown, names into links."""
+    """Turns what docstrings have of Sphinx's markup into Markdown, and names into links."""
 
-    def on_instance(self, *, node: Any, obj: griffe.Object, **_: Any) -> None:
-        """Change one docstring, before it is parsed."""
-        if obj.docstring is None:
-            return
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Change the docstrings of a package before they are parsed; all names are known now."""
+        for found in _inside(pkg):
+            if found.docstring is not None:
+                text = LITERAL.sub("", found.docstring.value)
+                found.docstring.value = ROLE.sub(partial(_link, found), text)
+            if isinstance(found, griffe.Class):
+                # There is no page about them.
+                found.bases = [base for base in found.bases if not str(base).startswith("_")]
 
-        def link(found: re.Match[str]) -> str:
-            name = found["name"]
-            shown = name.rpartition(".")[2] if found["short"] else name
-            with suppress(griffe.NameResolutionError):
-                name = obj.resolve(name)
-            # Not every name is public; such a link is only text.
-            return f'<autoref optional identifier="{name}"><code>{shown}</code></autoref>'
 
-        text = LITERAL.sub("", obj.docstring.value)
-        obj.docstring.value = ROLE.sub(link, text)
+def _inside(parent: griffe.Object) -> Iterator[griffe.Object]:
+    yield parent
+    for member in parent.members.values():
+        if isinstance(member, griffe.Object):
+            yield from _inside(member)
+
+
+def _link(parent: griffe.Object, role: re.Match[str]) -> str:
+    name = role["name"]
+    shown = name.rpartition(".")[2] if role["short"] else name
+    with suppress(griffe.NameResolutionError):
+        name = parent.resolve(name)
+    # Not every name is public; such a link is only text.
+    return f'<autoref optional identifier="{name}"><code>{shown}</code></autoref>'
