@@ -63,8 +63,14 @@ def pages(nav: Any) -> Iterator[str]:
 
 def reference(module: str) -> str:
     """Return the page that shows the public names of a module."""
-    members = "".join(f"\n        - {name}" for name in public_names(module))
-    return f"::: {module}\n    options:\n      members:{members}\n"
+    folder = ROOT / "src" / module.replace(".", "/")
+    names = public_names(module)
+    # By the name that such a module has in common with a function, Griffe finds the module.
+    hidden = [name for name in names if (folder / f"{name}.py").is_file()]
+    members = "".join(f"\n        - {name}" for name in names if name not in hidden)
+    page = f"::: {module}\n    options:\n      members:{members}\n"
+    options = "    options:\n      heading_level: 2\n      show_root_full_path: false\n"
+    return page + "".join(f"\n::: {module}.{name}.{name}\n{options}" for name in hidden)
 
 
 def public_names(module: str) -> list[str]:

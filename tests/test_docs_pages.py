@@ -109,7 +109,9 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
     for module, names in offered.items():
         if names:
             ids = Page(site / f"api/{module}.html").ids
-            assert {name for name in names if f"{module}.{name}" not in ids} == set(), module
+            # One function is called as its module is.
+            missing = {n for n in names if not {f"{module}.{n}", f"{module}.{n}.{n}"} & ids}
+            assert missing == set(), module
 
 
 def test_every_page_of_the_reference_explains_each_name(site: Path) -> None:
