@@ -58,7 +58,7 @@ class _Described:
 
 
 class Codec(_Described):
-    """Raw signals to policy features, and policy actions to robot commands.
+    """Observation encoder and action decoder: raw signals to features, actions to commands.
 
     A part that encodes only observations leaves the action half as it is here, and the other way
     round; ``&`` joins the halves. Every subclass is a frozen dataclass.
@@ -160,7 +160,7 @@ class Codec(_Described):
 
 
 class Stage(_Described):
-    """A rewriting of raw signals before a codec, and of its commands after it.
+    """Rewrites raw signals before a codec, and its commands after it.
 
     Both methods work on one row and on columns alike, so they must be elementwise.
     """

@@ -50,7 +50,7 @@ class SessionOptions:
 
 
 class RemoteSession:
-    """A session on a server.
+    """Session on a server: one episode, over one WebSocket connection at a time.
 
     Where the connection is lost, it goes on with a new one on the same checkpoint if the policy
     remembers nothing between observations, and if the server is one that says so: then nobody can

@@ -14,7 +14,7 @@ SCHEME = "s3://"
 
 @dataclass(frozen=True)
 class Location:
-    """An object or a prefix.
+    """Address of an object or a prefix in S3.
 
     Attributes:
         profile: The named profile that says where the bucket is; None for the environment's.

@@ -46,7 +46,7 @@ class Check(Protocol):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an examination found.
+    """Result of an examination.
 
     Attributes:
         faults: what is wrong, files of ``meta/`` first.
