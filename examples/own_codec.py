@@ -18,8 +18,7 @@ import configuronic as cfn
 import numpy as np
 from numpy.typing import NDArray
 
-from positronic.codec import AbsolutePose, Codec, Image, Parallel, Vector
-from positronic.codec.base import Features, Row
+from positronic.codec import AbsolutePose, Codec, Features, Image, Parallel, Row, Vector
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from positronic.errors import CheckpointError, CodecError
 from positronic.geom import pose_to_wire
-from positronic.offboard.models.store import ModelStore
+from positronic.offboard.models import ModelStore
 from positronic.offboard.serving.process import bind, run_to_the_end
 from positronic.offboard.serving.server import serve_forever
 from positronic.policy import Action

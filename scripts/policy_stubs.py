@@ -25,11 +25,17 @@ from typing import Any
 from getiaction.policies.lerobot.configs import policy_config as policy_config
 from getiaction.policies.lerobot.universal import LeRobotPolicy as LeRobotPolicy
 
+__all__ = [{names}]
+
 LeRobotPolicyAdapter = LeRobotPolicy
+"""Another name of :class:`LeRobotPolicy`."""
 
 def is_available() -> bool: ...
-def list_available_policies() -> list[str]: ...
+def list_available_policies() -> list[str]:
+    """Return the name of every policy of LeRobot and its plugins; none where it is missing."""
 '''
+HAND_MADE = ("LeRobotPolicy", "LeRobotPolicyAdapter")
+FUNCTIONS = ("is_available", "list_available_policies", "policy_config")
 QUALIFIED = r"\b(lerobot(?:\.\w+)*)\.([A-Z]\w+)"
 LONG = 60
 LITERALS = (bool, int, float, str, type(None))
@@ -43,7 +49,10 @@ def stub() -> str:
     for module, name in re.findall(QUALIFIED, body):
         types.setdefault(module, set()).add(name)
     imports = "\n".join(_import(module, sorted(types[module])) for module in sorted(types))
-    return HEADER.format(imports=imports) + "\n" + re.sub(QUALIFIED, r"\2", body)
+    offered = sorted([*classes, *HAND_MADE], key=lambda name: (not name.isupper(), name))
+    names = "".join(f'\n    "{name}",' for name in [*offered, *FUNCTIONS])
+    header = HEADER.format(imports=imports, names=f"{names}\n")
+    return header + "\n" + re.sub(QUALIFIED, r"\2", body)
 
 
 def _import(module: str, names: list[str]) -> str:
@@ -59,7 +68,9 @@ def _is_native(made: type[LeRobotPolicy]) -> bool:
 
 
 def _class(name: str, made: type[LeRobotPolicy]) -> str:
-    lines = [f"class {name}(LeRobotPolicy):", "    def __init__(", "        self,", "        *,"]
+    doc = f"LeRobot's policy ``{made.POLICY_NAME}``; takes the fields of ``{name}Config``."
+    lines = [f"class {name}(LeRobotPolicy):", f'    """{doc}"""', ""]
+    lines += ["    def __init__(", "        self,", "        *,"]
     for parameter in inspect.signature(made).parameters.values():
         hint = inspect.formatannotation(parameter.annotation)
         hint = hint.replace("typing.", "").replace("pathlib.", "")

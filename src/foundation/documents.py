@@ -24,6 +24,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, Validat
 from foundation.errors import FoundationError
 from foundation.text import printable
 
+__all__ = [
+    "Document",
+    "InvalidDocument",
+    "Reader",
+    "RelativeName",
+    "inside",
+    "plain",
+    "relative_name",
+]
+
 _NO_NAMES = frozenset({"", ".", ".."})
 _CONTAINERS = (dict, list, tuple, set, Mapping)
 
@@ -61,6 +71,7 @@ def _has_a_long_part(parts: list[str]) -> bool:
 
 
 RelativeName = Annotated[str, AfterValidator(relative_name)]
+"""Type of a document's field that names a file: see :func:`relative_name`."""
 
 
 def inside(directory: str | Path, name: str) -> Path:

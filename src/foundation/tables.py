@@ -20,6 +20,8 @@ from typing import Any, BinaryIO, NamedTuple
 from foundation.documents import InvalidDocument
 from foundation.text import printable
 
+__all__ = ["Table", "open_table"]
+
 # What columns may take in memory: always SMALLEST, else RATIO times the file, up to LARGEST (or
 # twice the file, where it is that large). Ten hours of a vector of 32 numbers at 1 kHz are 9 GiB
 # and, if not one of them ever changes, still 140 MB of times in the file; ordinary recordings take

@@ -13,6 +13,8 @@ from typing import Any, Self, cast
 from foundation.documents import Reader
 from getiaction.errors import GetiactionError
 
+__all__ = ["FromConfig", "instantiate_obj"]
+
 CLASS_PATH = "class_path"
 INIT_ARGS = "init_args"
 

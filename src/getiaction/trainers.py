@@ -33,6 +33,7 @@ from getiaction.train.base import BaseTrainer
 from getiaction.train.trainer import Trainer
 
 LightningTrainer = Trainer
+"""Another name of :class:`getiaction.train.Trainer`."""
 
 __all__ = ["BaseTrainer", "LeRobotTrainer", "LightningTrainer", "run_config"]
 

@@ -11,7 +11,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "Array",
+    "align_quat",
+    "align_quats",
+    "matrix_to_quat",
+    "normalize_quat",
+    "pose_from_wire",
+    "pose_inverse",
+    "pose_mul",
+    "pose_to_wire",
+    "quat_conj",
+    "quat_dot",
+    "quat_from_yaw",
+    "quat_mul",
+    "quat_to_matrix",
+    "yaw",
+]
+
 Array = NDArray[np.float64]
+"""Array of float64, whatever its shape."""
 
 
 def normalize_quat(quat: Any) -> Array:
@@ -95,12 +114,12 @@ def quat_mul(a: Any, b: Any) -> Array:
 
 
 def quat_conj(quat: Any) -> Array:
-    """The inverse rotation of a unit quaternion."""
+    """Inverse rotations of unit quaternions ``(..., 4)``."""
     return np.asarray(np.asarray(quat, dtype=np.float64) * np.array([1.0, -1.0, -1.0, -1.0]))
 
 
 def pose_mul(a: Any, b: Any) -> Array:
-    """Pose ``b``, which is measured from ``a``, measured from where ``a`` is; unit quaternions."""
+    """Compose poses ``(..., 7)``: ``b``, seen from ``a``, as seen from where ``a`` is seen."""
     p, q = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     turn, step = p[..., 3:], np.insert(q[..., :3], 0, 0.0, axis=-1)
     turned = quat_mul(quat_mul(turn, step), quat_conj(turn))[..., 1:]
@@ -108,7 +127,7 @@ def pose_mul(a: Any, b: Any) -> Array:
 
 
 def pose_inverse(pose: Any) -> Array:
-    """What ``a`` is measured from ``b``, where ``pose`` is what ``b`` is measured from ``a``."""
+    """Invert a pose ``(..., 7)``: of ``b`` as seen from ``a``, give ``a`` as seen from ``b``."""
     p = np.asarray(pose, dtype=np.float64)
     turn = quat_conj(p[..., 3:])
     back = np.insert(-p[..., :3], 0, 0.0, axis=-1)
@@ -123,7 +142,7 @@ def yaw(quat: Any) -> Array:
 
 
 def quat_from_yaw(angle: Any) -> Array:
-    """Rotation by ``angle`` radians about the vertical axis."""
+    """Quaternions ``(..., 4)`` of rotations by ``angle`` radians about the vertical axis."""
     half = np.asarray(angle, dtype=np.float64) / 2
     zero = np.zeros_like(half)
     return np.stack([np.cos(half), zero, zero, np.sin(half)], axis=-1)

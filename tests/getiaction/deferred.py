@@ -77,7 +77,7 @@ def main(what: str, *paths: str) -> None:
         return
     from lerobot.configs import PreTrainedConfig
 
-    from getiaction.policies.lerobot import acting, making  # noqa: F401 - what a server needs
+    from getiaction.policies.lerobot import making, quirks  # noqa: F401 - what a server needs
 
     light, dataset, directory = map(Path, paths)
     making.load_native(light)

@@ -15,6 +15,8 @@ from foundation.errors import UsageError
 from foundation.text import did_you_mean
 from getiaction import deferred_imports
 
+__all__ = ["main"]
+
 TRACEBACK_VARIABLE = "GETIACTION_TRACEBACK"
 PROG = "getiaction"
 COMMANDS = {

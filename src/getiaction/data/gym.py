@@ -15,7 +15,7 @@ class RolloutBatch(NamedTuple):
     A named tuple, because Lightning's mixed precision rebuilds every dataclass in a batch and
     refuses the frozen ones.
 
-    Args:
+    Attributes:
         gym: The :class:`getiaction.gyms.Gym`.
         seeds: What each episode's environment is reset with.
         name: How several gyms are told apart in metrics; empty where there is one.

@@ -1,0 +1,3 @@
+"""Policies under Lightning; :mod:`getiaction.policies.lerobot` offers those of LeRobot."""
+
+__all__: list[str] = []

@@ -8,7 +8,10 @@ from torch import Tensor
 from getiaction.config import FromConfig
 from getiaction.policies.rollouts import Evaluated
 
+__all__ = ["Batch", "Policy"]
+
 type Batch = dict[str, Any]
+"""Observations or training samples by LeRobot's keys, with a batch dimension."""
 
 
 class Policy(Evaluated, FromConfig, ABC):

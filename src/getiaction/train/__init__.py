@@ -7,6 +7,7 @@ from getiaction.train.resume import NativeResume
 from getiaction.train.trainer import Trainer
 
 LightningTrainer = Trainer
+"""Another name of :class:`Trainer`, beside ``LeRobotTrainer``."""
 
 __all__ = [
     "LightningTrainer",

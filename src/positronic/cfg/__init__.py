@@ -1,0 +1,3 @@
+"""Named configurations for the command line, ``@positronic.cfg.MODULE.NAME`` or ``.NAME``."""
+
+__all__: list[str] = []

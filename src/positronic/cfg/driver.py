@@ -6,6 +6,8 @@ import configuronic as cfn
 
 from foundation.errors import UsageError
 
+__all__ = ["Timed", "timed"]
+
 
 @dataclass(frozen=True)
 class Timed:

@@ -6,6 +6,8 @@ import configuronic as cfn
 
 from positronic.policy import AsynchronousPlayer, ChunkPlayer, MakePlayer
 
+__all__ = ["asynchronous", "synchronous"]
+
 
 @cfn.config()
 def synchronous(action_fps: float | None = None) -> MakePlayer:

@@ -6,6 +6,8 @@ import configuronic as cfn
 
 from foundation.errors import UsageError
 
+__all__ = ["act_absolute", "placeholder", "remote"]
+
 
 @cfn.config()
 def placeholder() -> Any:

@@ -21,6 +21,8 @@ from getiaction import deferred_imports
 from positronic.cli import help as helptext
 from positronic.cli.flags import Flags, apply_flags, parse_flags
 
+__all__ = ["run", "status"]
+
 TRACEBACK_VARIABLE = "POSITRONIC_TRACEBACK"
 
 type Commands = cfn.Config | dict[str, cfn.Config]

@@ -10,25 +10,30 @@ Codecs compose: ``a & b`` reads side by side and merges the features, ``stage | 
 """
 
 from positronic.codec.action import AbsolutePose
-from positronic.codec.base import Codec, Parallel, Sequential, Stage, from_spec
+from positronic.codec.base import Codec, Features, Parallel, Row, Sequential, Stage, from_spec
 from positronic.codec.contract import Contract, stats_digest
 from positronic.codec.limits import Limits
 from positronic.codec.observation import Image, ObjectPoses, Vector
 from positronic.codec.stages import FlipGrip, Rename
+from positronic.codec.vectors import read, require_rotations
 
 __all__ = [
     "AbsolutePose",
     "Codec",
     "Contract",
+    "Features",
     "FlipGrip",
     "Image",
     "Limits",
     "ObjectPoses",
     "Parallel",
     "Rename",
+    "Row",
     "Sequential",
     "Stage",
     "Vector",
     "from_spec",
+    "read",
+    "require_rotations",
     "stats_digest",
 ]

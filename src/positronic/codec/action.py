@@ -15,7 +15,7 @@ from positronic.errors import CodecError
 
 @dataclass(frozen=True)
 class AbsolutePose(Codec):
-    """Action float32 ``(8,)``: target pose ``[x y z qw qx qy qz]`` in metres, then target grip.
+    """Codec of actions: target pose ``[x y z qw qx qy qz]`` in metres and grip, float32 ``(8,)``.
 
     Decoded, the quaternion is normalised and the pose goes out as ``cartesian_pos``: position and
     row-major rotation matrix, float64 ``(12,)``. Grip is 1 when open, 0 when closed.

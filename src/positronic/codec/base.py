@@ -13,7 +13,10 @@ from positronic.codec.fields import LONGEST_NAME, listed, shown, tuple_of
 from positronic.errors import CodecError
 
 Row = Mapping[str, Any]
+"""Values by name: the raw signals of one observation, or of an episode as columns."""
+
 Features = dict[str, dict[str, Any]]
+"""LeRobot feature dicts: ``dtype``, ``shape`` and ``names`` of each feature by its name."""
 
 _KINDS: dict[str, type["Codec | Stage"]] = {}
 _SPECS = Reader(
@@ -55,7 +58,7 @@ class _Described:
 
 
 class Codec(_Described):
-    """Raw signals to policy features, and policy actions to robot commands.
+    """Observation encoder and action decoder: raw signals to features, actions to commands.
 
     A part that encodes only observations leaves the action half as it is here, and the other way
     round; ``&`` joins the halves. Every subclass is a frozen dataclass.
@@ -157,7 +160,7 @@ class Codec(_Described):
 
 
 class Stage(_Described):
-    """A rewriting of raw signals before a codec, and of its commands after it.
+    """Rewrites raw signals before a codec, and its commands after it.
 
     Both methods work on one row and on columns alike, so they must be elementwise.
     """

@@ -58,7 +58,7 @@ SMALLEST = 0.1
 
 
 class Limits:
-    """The largest magnitude of each element that is let through.
+    """Bounds of observations and actions: the largest magnitude of each element let through.
 
     It is `MARGIN` times the largest one that training saw anywhere in the same signal (the three
     axes of a position share a unit, as seven joints do), and `SMALLEST` counts as seen. So a

@@ -29,7 +29,7 @@ MOST_OBJECTS = 1000
 
 @dataclass(frozen=True)
 class Vector(Codec):
-    """Numeric signals joined into one float32 vector.
+    """Codec of a vector: numeric signals joined, float32 ``(n,)``.
 
     ``signals`` are pairs of name and number of elements, in the order they are joined. Seven
     elements whose name ends in ``pose`` are a position and a unit quaternion, wxyz, which
@@ -110,7 +110,7 @@ def _is_pose(name: str, size: int) -> bool:
 
 @dataclass(frozen=True)
 class Image(Codec):
-    """One camera, resized with its aspect kept and padded with black.
+    """Codec of one camera: uint8 ``(height, width, 3)``, its aspect kept, padded with black.
 
     ``size`` is ``(height, width)``.
     """
@@ -184,7 +184,7 @@ class Image(Codec):
 
 @dataclass(frozen=True)
 class ObjectPoses(Codec):
-    """Position, and sine and cosine of four times the yaw, of each object: 5 numbers an object.
+    """Codec of objects: position, sine and cosine of four times the yaw; float32 ``(5 n,)``.
 
     A cube looks the same every 90 degrees, so four times its heading is all there is to know, and
     sine and cosine have no jump. They are computed as the fourth power of the heading on the

@@ -12,7 +12,7 @@ from positronic.codec.fields import name_of, pairs_of, tuple_of
 
 @dataclass(frozen=True)
 class Rename(Stage):
-    """Signals under other names: ``names`` are pairs of wanted and recorded name.
+    """Stage that renames signals: ``names`` are pairs of wanted and recorded name.
 
     Later public recordings call the arm's command ``robot_command.pose``:
     ``Rename((("robot_commands.pose", "robot_command.pose"),)) | eepose_absolute()``.
@@ -38,7 +38,7 @@ class Rename(Stage):
 
 @dataclass(frozen=True)
 class FlipGrip(Stage):
-    """A grip that counts the other way, 0 open and 1 closed, as public data since July 2026 does.
+    """Stage for a grip that is 0 open and 1 closed, as in public data since July 2026.
 
     The policy still learns 1 as open; the robot's side of the wire gets its own convention back.
     """

@@ -33,18 +33,25 @@ from positronic.dataset.signal import Signal
 from positronic.dataset.transforms import map_values
 from positronic.errors import EpisodeError
 
+__all__ = ["OPEN_0", "OPEN_1", "Convention", "Declared", "adapted", "grip_convention"]
+
 CONVENTION = "grip_convention"
 GRIPS = ("grip", "target_grip")
 MUJOCO = "simulation.mujoco_model_path"
 RENAMED = ("robot_commands.", "robot_command.")  # until June 2026, and since
 
 Convention = Mapping[str, float]
+"""What a grip counts when the gripper is ``open`` and when it is ``closed``."""
+
 FLIPPED_NS = (
     1_783_468_800 * 10**9
 )  # 8 July 2026, UTC: no recording is older that counts the new way
 
 OPEN_1: Convention = {"open": 1.0, "closed": 0.0}
+"""The grip is 1 when open, as this project records it."""
+
 OPEN_0: Convention = {"open": 0.0, "closed": 1.0}
+"""The grip is 0 when open."""
 
 _RELEASE = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})\.([0-9]{1,6})")
 _READER = Reader(

@@ -13,6 +13,8 @@ from foundation.errors import UsageError
 from positronic.dataset.dataset import Dataset
 from positronic.errors import DatasetError, EpisodeError
 
+__all__ = ["share_of", "split", "where"]
+
 SHOWN = 8  # values named in an error; with more, a line is no longer read
 
 

@@ -23,7 +23,19 @@ from positronic.dataset.dataset import Dataset
 from positronic.dataset.episode import Episode, EpisodeView
 from positronic.dataset.signal import Indices, Signal, Times
 
+__all__ = [
+    "DerivedDataset",
+    "DerivedEpisode",
+    "Transform",
+    "concatenate",
+    "map_images",
+    "map_values",
+    "rename",
+    "select",
+]
+
 Transform = Callable[[Episode], Mapping[str, Any]]
+"""Function from an episode to the signals and static values of the derived one, by name."""
 
 
 class DerivedEpisode(EpisodeView):

@@ -11,6 +11,8 @@ from typing import Any
 from positronic.inference.statistics import Latency, Rate
 from positronic.policy import Jump
 
+__all__ = ["EpisodeResult", "RunResult"]
+
 FORMAT = 2
 # Why a rollout ended. The first three are the policy's doing and count; the others are not.
 FINISHED = ("success", "timeout", "terminated")
@@ -19,7 +21,7 @@ UNFINISHED = ("server_gone", "interrupted", "error")
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """One rollout.
+    """Result of one rollout.
 
     ``steps`` counts the commands that were executed, ``total_reward`` sums the rewards of the
     environment, ``inference_steps`` are the steps at which the policy was asked for new actions,
@@ -91,7 +93,7 @@ class EpisodeResult:
 
 @dataclass
 class RunResult:
-    """All rollouts of one command, and where they came from.
+    """Results of all rollouts of one command, and where they came from.
 
     ``policy`` is the metadata that the policy gave (for a served one: the server's ready message),
     ``started`` an ISO 8601 time with offset, ``versions`` maps distributions to their versions,

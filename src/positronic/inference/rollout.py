@@ -18,6 +18,8 @@ from positronic.inference.setting import Rollout, Setting
 from positronic.inference.video import FilmDirectory
 from positronic.policy import Action, Player, Policy, Session
 
+__all__ = ["Harness"]
+
 if TYPE_CHECKING:
     import gymnasium
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from positronic import simulator
 from positronic.policy import ChunkPlayer, Delay, MakePlayer, fixed, measured, no_delay
 
+__all__ = ["Rollout", "Setting"]
+
 if TYPE_CHECKING:
     import gymnasium
 

@@ -7,6 +7,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+__all__ = ["Interval", "Latency", "Rate", "wilson_interval"]
+
 
 @dataclass(frozen=True)
 class Interval:

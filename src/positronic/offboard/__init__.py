@@ -3,3 +3,5 @@
 Import what is needed from :mod:`positronic.offboard.client` (light) or
 :mod:`positronic.offboard.serving.server` (Starlette).
 """
+
+__all__: list[str] = []

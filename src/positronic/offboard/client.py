@@ -28,6 +28,8 @@ from positronic.offboard.messages import RequestFilter
 from positronic.offboard.session import SessionState
 from positronic.policy.base import Action
 
+__all__ = ["InferenceClient", "RemotePolicy", "RemoteSession", "SessionOptions", "print_status"]
+
 TOKEN_VARIABLE = "AUTH_TOKEN"
 DEFAULT_HOST, DEFAULT_PORT = "localhost", 8000
 # Of a list of models; and how long it may take to come, since a bucket may have to be asked.
@@ -48,7 +50,7 @@ class SessionOptions:
 
 
 class RemoteSession:
-    """A session on a server.
+    """Session on a server: one episode, over one WebSocket connection at a time.
 
     Where the connection is lost, it goes on with a new one on the same checkpoint if the policy
     remembers nothing between observations, and if the server is one that says so: then nobody can

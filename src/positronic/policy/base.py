@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 Action = dict[str, Any]
+"""One command for the robot by name: ``robot_command``, ``target_grip``."""
 
 
 @runtime_checkable

@@ -11,12 +11,16 @@ import gymnasium
 from foundation.errors import UsageError
 from foundation.text import did_you_mean
 
-EPISODE_STEPS = 300  # 20 s at 15 Hz
+__all__ = ["ENVIRONMENTS", "EPISODE_STEPS", "env_id", "make"]
+
+EPISODE_STEPS = 300
+"""Steps after which an episode is truncated: 20 s at 15 Hz."""
 
 ENVIRONMENTS = {
     "stack_cubes": "positronic/StackCubes-v0",
     "pick_place": "positronic/PickPlace-v0",
 }
+"""Gymnasium ids of the environments by their short names."""
 
 for _task, _env_id in ENVIRONMENTS.items():
     gymnasium.register(

@@ -15,6 +15,8 @@ from positronic.simulator import ENVIRONMENTS, gl, scene, tasks
 from positronic.simulator.arm import Arm
 from positronic.simulator.rendering import Cameras
 
+__all__ = ["PandaEnv"]
+
 Array = NDArray[np.float64]
 Observation = dict[str, Any]
 ControlMode = Literal["cartesian_pos", "joint_pos"]

@@ -21,6 +21,8 @@ from positronic.simulator.arm import HOME_QUAT
 from positronic.simulator.robot import SERVO_LAG_S
 from positronic.simulator.tasks import CUBE_M, TRAY_FLOOR_M
 
+__all__ = ["Expert", "Goal", "make_expert"]
+
 Array = NDArray[np.float64]
 
 DEFAULT_SPEED_M_S = 0.25

@@ -9,11 +9,12 @@ from foundation.errors import StorageError
 from foundation.text import printable
 
 SCHEME = "s3://"
+"""What an address in S3 begins with."""
 
 
 @dataclass(frozen=True)
 class Location:
-    """An object or a prefix.
+    """Address of an object or a prefix in S3.
 
     Attributes:
         profile: The named profile that says where the bucket is; None for the environment's.

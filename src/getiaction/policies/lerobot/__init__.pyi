@@ -19,12 +19,43 @@ from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from getiaction.policies.lerobot.configs import policy_config as policy_config
 from getiaction.policies.lerobot.universal import LeRobotPolicy as LeRobotPolicy
 
+__all__ = [
+    "ACT",
+    "EO1",
+    "PI0",
+    "PI05",
+    "TDMPC",
+    "VLAJEPA",
+    "XVLA",
+    "Diffusion",
+    "Evo1",
+    "FastWAM",
+    "GaussianActor",
+    "Groot",
+    "LeRobotPolicy",
+    "LeRobotPolicyAdapter",
+    "LingBotVA",
+    "MolmoAct2",
+    "MultiTaskDiT",
+    "PI0Fast",
+    "SmolVLA",
+    "VQBeT",
+    "WallX",
+    "is_available",
+    "list_available_policies",
+    "policy_config",
+]
+
 LeRobotPolicyAdapter = LeRobotPolicy
+"""Another name of :class:`LeRobotPolicy`."""
 
 def is_available() -> bool: ...
-def list_available_policies() -> list[str]: ...
+def list_available_policies() -> list[str]:
+    """Return the name of every policy of LeRobot and its plugins; none where it is missing."""
 
 class ACT(LeRobotPolicy):
+    """LeRobot's policy ``act``; takes the fields of ``ACTConfig``."""
+
     def __init__(
         self,
         *,
@@ -69,6 +100,8 @@ class ACT(LeRobotPolicy):
     ) -> None: ...
 
 class Diffusion(LeRobotPolicy):
+    """LeRobot's policy ``diffusion``; takes the fields of ``DiffusionConfig``."""
+
     def __init__(
         self,
         *,
@@ -127,6 +160,8 @@ class Diffusion(LeRobotPolicy):
     ) -> None: ...
 
 class EO1(LeRobotPolicy):
+    """LeRobot's policy ``eo1``; takes the fields of ``EO1Config``."""
+
     def __init__(
         self,
         *,
@@ -181,6 +216,8 @@ class EO1(LeRobotPolicy):
     ) -> None: ...
 
 class Evo1(LeRobotPolicy):
+    """LeRobot's policy ``evo1``; takes the fields of ``Evo1Config``."""
+
     def __init__(
         self,
         *,
@@ -249,6 +286,8 @@ class Evo1(LeRobotPolicy):
     ) -> None: ...
 
 class FastWAM(LeRobotPolicy):
+    """LeRobot's policy ``fastwam``; takes the fields of ``FastWAMConfig``."""
+
     def __init__(
         self,
         *,
@@ -306,6 +345,8 @@ class FastWAM(LeRobotPolicy):
     ) -> None: ...
 
 class GaussianActor(LeRobotPolicy):
+    """LeRobot's policy ``gaussian_actor``; takes the fields of ``GaussianActorConfig``."""
+
     def __init__(
         self,
         *,
@@ -347,6 +388,8 @@ class GaussianActor(LeRobotPolicy):
     ) -> None: ...
 
 class Groot(LeRobotPolicy):
+    """LeRobot's policy ``groot``; takes the fields of ``GrootConfig``."""
+
     def __init__(
         self,
         *,
@@ -411,6 +454,8 @@ class Groot(LeRobotPolicy):
     ) -> None: ...
 
 class LingBotVA(LeRobotPolicy):
+    """LeRobot's policy ``lingbot_va``; takes the fields of ``LingBotVAConfig``."""
+
     def __init__(
         self,
         *,
@@ -474,6 +519,8 @@ class LingBotVA(LeRobotPolicy):
     ) -> None: ...
 
 class MolmoAct2(LeRobotPolicy):
+    """LeRobot's policy ``molmoact2``; takes the fields of ``MolmoAct2Config``."""
+
     def __init__(
         self,
         *,
@@ -556,6 +603,8 @@ class MolmoAct2(LeRobotPolicy):
     ) -> None: ...
 
 class MultiTaskDiT(LeRobotPolicy):
+    """LeRobot's policy ``multi_task_dit``; takes the fields of ``MultiTaskDiTConfig``."""
+
     def __init__(
         self,
         *,
@@ -624,6 +673,8 @@ class MultiTaskDiT(LeRobotPolicy):
     ) -> None: ...
 
 class PI0(LeRobotPolicy):
+    """LeRobot's policy ``pi0``; takes the fields of ``PI0Config``."""
+
     def __init__(
         self,
         *,
@@ -680,6 +731,8 @@ class PI0(LeRobotPolicy):
     ) -> None: ...
 
 class PI05(LeRobotPolicy):
+    """LeRobot's policy ``pi05``; takes the fields of ``PI05Config``."""
+
     def __init__(
         self,
         *,
@@ -736,6 +789,8 @@ class PI05(LeRobotPolicy):
     ) -> None: ...
 
 class PI0Fast(LeRobotPolicy):
+    """LeRobot's policy ``pi0_fast``; takes the fields of ``PI0FastConfig``."""
+
     def __init__(
         self,
         *,
@@ -791,6 +846,8 @@ class PI0Fast(LeRobotPolicy):
     ) -> None: ...
 
 class SmolVLA(LeRobotPolicy):
+    """LeRobot's policy ``smolvla``; takes the fields of ``SmolVLAConfig``."""
+
     def __init__(
         self,
         *,
@@ -850,6 +907,8 @@ class SmolVLA(LeRobotPolicy):
     ) -> None: ...
 
 class TDMPC(LeRobotPolicy):
+    """LeRobot's policy ``tdmpc``; takes the fields of ``TDMPCConfig``."""
+
     def __init__(
         self,
         *,
@@ -901,6 +960,8 @@ class TDMPC(LeRobotPolicy):
     ) -> None: ...
 
 class VLAJEPA(LeRobotPolicy):
+    """LeRobot's policy ``vla_jepa``; takes the fields of ``VLAJEPAConfig``."""
+
     def __init__(
         self,
         *,
@@ -974,6 +1035,8 @@ class VLAJEPA(LeRobotPolicy):
     ) -> None: ...
 
 class VQBeT(LeRobotPolicy):
+    """LeRobot's policy ``vqbet``; takes the fields of ``VQBeTConfig``."""
+
     def __init__(
         self,
         *,
@@ -1027,6 +1090,8 @@ class VQBeT(LeRobotPolicy):
     ) -> None: ...
 
 class WallX(LeRobotPolicy):
+    """LeRobot's policy ``wall_x``; takes the fields of ``WallXConfig``."""
+
     def __init__(
         self,
         *,
@@ -1066,6 +1131,8 @@ class WallX(LeRobotPolicy):
     ) -> None: ...
 
 class XVLA(LeRobotPolicy):
+    """LeRobot's policy ``xvla``; takes the fields of ``XVLAConfig``."""
+
     def __init__(
         self,
         *,

@@ -14,6 +14,8 @@ import configuronic as cfn
 
 from foundation.errors import UsageError
 
+__all__ = ["concat", "filtered", "local", "share"]
+
 
 @cfn.config()
 def local(path: str, grip_open: float | None = None) -> Any:

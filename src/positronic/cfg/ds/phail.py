@@ -11,6 +11,8 @@ import configuronic as cfn
 
 from positronic.cfg.ds import declared, opened
 
+__all__ = ["phail", "sim_pick_place", "sim_stack_cubes"]
+
 BUCKET = "s3://PUBLIC@positronic-public/datasets"
 
 

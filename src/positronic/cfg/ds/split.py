@@ -13,6 +13,8 @@ from foundation.text import printable
 from positronic.cfg.ds import local, opened
 from positronic.errors import DatasetError
 
+__all__ = ["masked", "train", "val"]
+
 PREFIX = "mask."
 
 

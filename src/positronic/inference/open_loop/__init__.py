@@ -1,1 +1,3 @@
 """Open-loop evaluation: a policy's actions beside recorded ones, on recorded observations."""
+
+__all__: list[str] = []

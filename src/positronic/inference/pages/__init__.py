@@ -15,6 +15,9 @@ from markupsafe import Markup
 
 from positronic.inference.results import flatten
 
+# Only reports and comparisons are made of them.
+__all__: list[str] = []
+
 WORDS = {
     "success": "success",
     "timeout": "not solved in time",

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from positronic.offboard.serving.channel import TooFast
 
+__all__ = ["ServerOptions"]
+
 MIB = 1024 * 1024
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from positronic.errors import SessionError
 
+__all__ = ["bind", "resolve", "run_to_the_end"]
+
 PATIENCE_S = 0.3
 
 

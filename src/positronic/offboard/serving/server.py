@@ -26,6 +26,8 @@ from positronic.offboard.serving.logs import log
 from positronic.offboard.serving.service import Service
 from positronic.offboard.serving.transport import protocols
 
+__all__ = ["serve_forever"]
+
 logger = logging.getLogger(__name__)
 
 SHUTDOWN_S = 5

@@ -24,6 +24,8 @@ from positronic.codec.contract import FILE_NAME
 from positronic.simulator.scene import CAMERAS
 from positronic.vendors.lerobot import codecs
 
+__all__ = ["CodecEnv", "CodecGym", "resolve"]
+
 # Where a contract lies: in a converted dataset, in a checkpoint, in a run's newest checkpoint.
 _CONTRACTS = ("", "meta", "pretrained_model", "checkpoints/last/pretrained_model")
 

@@ -6,6 +6,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+# Only the server serves it.
+__all__: list[str] = []
+
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 _NAMES = ("index.html", "status.css", "status.js", "chart.js")
 _HEADERS = {

@@ -10,7 +10,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Options:
-    """What may be left open.
+    """Settings of a conversion that have a default.
 
     Attributes:
         task: what the robot was to do, instead of what each episode says.
@@ -40,7 +40,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Report:
-    """How a conversion ended.
+    """Result of a conversion.
 
     Attributes:
         output_dir: the dataset, a path or a URL.

@@ -27,6 +27,8 @@ from positronic.vendors.lerobot.serving.choosing import choose_backend, choose_s
 from positronic.vendors.lerobot.serving.strategies.base import Observation, Prediction, Request
 from positronic.vendors.lerobot.serving.threads import choose_threads
 
+__all__ = ["ServedPolicy", "load_policy"]
+
 # Largest difference between an action that was predicted in a batch and the same one predicted
 # alone, in parts of each action dimension's scale: the sums of a matrix product are in another
 # order, which changes float32 by 1e-6, and a diffusion policy goes on from there a hundred times.

@@ -29,6 +29,8 @@ from positronic.vendors.lerobot.verification.repair import repair_statistics
 from positronic.vendors.lerobot.verification.row_checks import RowsCheck
 from positronic.vendors.lerobot.verification.video_checks import FramesCheck, PacketsCheck
 
+__all__ = ["Verdict", "verify_dataset"]
+
 FOREIGN = (
     "it has no contract, so positronic-to-lerobot did not write it: statistics are compared"
     " only as closely as LeRobot computes them"
@@ -44,7 +46,7 @@ class Check(Protocol):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an examination found.
+    """Result of an examination.
 
     Attributes:
         faults: what is wrong, files of ``meta/`` first.
