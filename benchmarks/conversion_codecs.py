@@ -21,8 +21,8 @@ NOISE = 4.0  # standard deviation of what a camera adds, of 255
 
 def encoders() -> dict[str, Any]:
     """The encoders of the table by name; the first is LeRobot's default."""
+    from foundation.video import Encoder
     from positronic.vendors.lerobot.conversion.encoders import ENCODERS
-    from positronic.vendors.lerobot.conversion.video import Encoder
 
     def x264(preset: str, crf: int, g: int) -> Encoder:
         settings = {"preset": preset, "crf": str(crf), "g": str(g), "bf": "0", "threads": "1"}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from episodes import CAMERAS, FPS, SIZE
 
 if TYPE_CHECKING:
-    from positronic.vendors.lerobot.conversion.video import Encoder
+    from foundation.video import Encoder
 
 Convert = Callable[[Path], None]
 

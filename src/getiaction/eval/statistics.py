@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from foundation.statistics import wilson_interval
+
 if TYPE_CHECKING:
     from getiaction.eval.episode import Episode
 
-CONFIDENCE = 0.95
 NOT_MEASURED = "success not measured"
 
 
@@ -39,20 +40,6 @@ def aggregate(episodes: "Sequence[Episode]") -> dict[str, Any]:
         "success_rate_low": low,
         "success_rate_high": high,
     }
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of a success probability; (0, 1) without trials.
-
-    Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
-    Journal of the American Statistical Association 22 (1927).
-    """
-    if trials == 0:
-        return 0.0, 1.0
-    from scipy.stats import binomtest
-
-    interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,14 +1,16 @@
 """Episode videos: H.264 files named after seed and outcome."""
 
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.video import Encoder, VideoFile, even
+
+ENCODER = Encoder("libx264", "yuv420p", {"crf": "23", "preset": "veryfast", "threads": "1"})
 OUTCOMES = {True: "success", False: "failure", None: "not_measured"}
 
 
@@ -73,42 +75,29 @@ class _EpisodeVideo:
     def __init__(self, directory: Path, seed: int, fps: float) -> None:
         self._directory = directory
         self._seed = seed
-        self._rate = Fraction(fps).limit_denominator(1001)
+        self._fps = fps
         self._staged = directory / f".seed_{seed}.mp4"
-        self._container: Any = None
-        self._stream: Any = None
+        self._file: VideoFile | None = None
 
     def add(self, picture: NDArray[np.uint8]) -> None:
         """Write one frame, uint8 (H, W, 3)."""
-        import av
-
-        height, width = picture.shape[:2]
-        if self._container is None:
+        if self._file is None:
             self._directory.mkdir(parents=True, exist_ok=True)
-            self._container = av.open(str(self._staged), "w", format="mp4")
-            options = {"crf": "23", "preset": "veryfast"}
-            self._stream = self._container.add_stream("libx264", rate=self._rate, options=options)
-            # Chroma is stored for every second pixel, so both sides have to be even.
-            self._stream.height, self._stream.width = height + height % 2, width + width % 2
-            self._stream.pix_fmt = "yuv420p"
-            self._stream.codec_context.thread_count = 1
-        padding = ((0, height % 2), (0, width % 2), (0, 0))
-        frame = np.ascontiguousarray(np.pad(picture, padding, mode="edge"))
-        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            self._file = VideoFile(self._staged, self._fps, ENCODER)
+        self._file.add(even(picture))
 
     def finish(self, success: bool | None) -> Path | None:
         """Close the file and give it its name; return it, or None if there were no frames."""
-        if self._container is None:
+        if self._file is None:
             return None
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
-        self._container = None
+        self._file.close()
+        self._file = None
         outcome = OUTCOMES[success]
         return self._staged.replace(self._directory / f"seed_{self._seed}_{outcome}.mp4")
 
     def discard(self) -> None:
         """Leave nothing of an unfinished video behind."""
-        if self._container is not None:
-            self._container.close()
-            self._container = None
+        if self._file is not None:
+            self._file.discard()
+            self._file = None
             self._staged.unlink(missing_ok=True)

@@ -252,7 +252,7 @@ def jump_summary(jumps: Sequence[Jump]) -> dict[str, Any]:
 
 
 def _bounds(rate: Rate) -> list[float] | None:
-    return None if rate.interval is None else [rate.interval.low, rate.interval.high]
+    return None if rate.interval is None else list(rate.interval)
 
 
 def _at_delay(delay: float, episodes: Sequence[EpisodeResult]) -> dict[str, Any]:

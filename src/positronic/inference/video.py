@@ -4,14 +4,19 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.video import Encoder, VideoFile
+
 GAP = 4  # pixels between two cameras
+# A short GOP makes dragging the playhead smooth; one thread leaves the rest alone.
+ENCODER = Encoder(
+    "libx264", "yuv420p", {"crf": "25", "preset": "veryfast", "g": "15", "threads": "1"}
+)
 
 
 def side_by_side(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -29,48 +34,7 @@ def side_by_side(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return canvas
 
 
-class Film:
-    """An MP4 in the making, of the kind that browsers play (H.264, yuv420p)."""
-
-    def __init__(self, target: Path | BinaryIO, fps: float, *, crf: int = 25) -> None:
-        """Write to ``target``, a file or a seekable stream."""
-        import av
-
-        self._av = av
-        self._container = av.open(
-            str(target) if isinstance(target, Path) else target, "w", format="mp4"
-        )
-        rate = Fraction(fps).limit_denominator(1001)
-        # A short GOP makes dragging the playhead smooth; one thread leaves the rest alone.
-        options = {"crf": str(crf), "preset": "veryfast", "g": "15"}
-        self._stream = self._container.add_stream("libx264", rate=rate, options=options)
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.thread_count = 1
-        self.frames = 0
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in pixels, those of the first frame."""
-        return self._stream.width, self._stream.height
-
-    def add(self, frame: NDArray[np.uint8]) -> None:
-        """Append a uint8 HWC frame; all have the same even size."""
-        if not self.frames:
-            self._stream.height, self._stream.width = frame.shape[:2]
-        self.frames += 1
-        picture = self._av.VideoFrame.from_ndarray(frame, format="rgb24")
-        self._container.mux(self._stream.encode(picture))
-
-    def close(self) -> None:
-        """Finish the file."""
-        if self.frames:
-            self._container.mux(self._stream.encode(None))
-        self._container.close()
-
-
-def encode_mp4(
-    frames: Iterable[NDArray[np.uint8]], fps: float, *, crf: int = 25
-) -> tuple[bytes, tuple[int, int]]:
+def encode_mp4(frames: Iterable[NDArray[np.uint8]], fps: float) -> tuple[bytes, tuple[int, int]]:
     """Encode uint8 HWC frames of one even size as an MP4.
 
     Returns the file and its (width, height).
@@ -79,14 +43,11 @@ def encode_mp4(
         ValueError: there are no frames.
     """
     buffer = io.BytesIO()
-    film = Film(buffer, fps, crf=crf)
-    try:
+    with VideoFile(buffer, fps, ENCODER) as film:
         for frame in frames:
             film.add(frame)
         if not film.frames:
             raise ValueError("no frames to encode")
-    finally:
-        film.close()
     return buffer.getvalue(), film.size
 
 
@@ -116,7 +77,7 @@ class RolloutFilm:
         """Film into a hidden file, whose directory is made if need be."""
         staged.parent.mkdir(parents=True, exist_ok=True)
         self._staged = staged
-        self._film = Film(staged, fps)
+        self._film = VideoFile(staged, fps, ENCODER)
 
     def add(self, obs: Mapping[str, Any]) -> None:
         """Append the camera images of an observation."""
@@ -131,7 +92,7 @@ class RolloutFilm:
 
     def abort(self) -> None:
         """Throw the film away."""
-        self._film.close()
+        self._film.discard()
         self._staged.unlink(missing_ok=True)
         with suppress(OSError):
             self._staged.parent.rmdir()  # if it was made for this film

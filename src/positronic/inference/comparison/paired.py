@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from positronic.inference.statistics import Interval, wilson_interval
+from foundation.statistics import wilson_interval
 
 SIGNIFICANT = 0.05
 
@@ -105,6 +105,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _arms(successes: int, trials: int) -> tuple[float, float]:
     """How far the Wilson interval reaches below and above the rate."""
-    interval: Interval = wilson_interval(successes, trials)
+    interval = wilson_interval(successes, trials)
     rate = successes / trials
     return rate - interval.low, interval.high - rate

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.text import printable
+from foundation.video import Encoder
 from positronic.codec import Codec
 from positronic.dataset import Episode
 from positronic.dataset.conventions import GRIPS, Convention, adapted, grip_convention
 from positronic.errors import EpisodeError
 from positronic.vendors.lerobot.conversion.resample import sample
-from positronic.vendors.lerobot.conversion.video import Encoder, VideoWriter
+from positronic.vendors.lerobot.conversion.video import VideoWriter
 from positronic.vendors.lerobot.dataset import statistics
 
 # The static value of rollouts and demonstrations that says how they ended.

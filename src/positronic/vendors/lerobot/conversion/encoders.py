@@ -6,7 +6,7 @@ encode while LeRobot is still being imported; a test holds the two together.
 
 from typing import Any
 
-from positronic.vendors.lerobot.conversion.video import Encoder
+from foundation.video import Encoder
 
 # AV1 is LeRobot's default as it stands. For H.264: a key frame every second picture as well,
 # because training reads at random. ultrafast at crf 25 loses less than that AV1, is encoded in a

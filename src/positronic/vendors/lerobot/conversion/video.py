@@ -3,76 +3,30 @@
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, override
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.video import Encoder, VideoFile
 from positronic.errors import DatasetError
 
 
-@dataclass(frozen=True)
-class Encoder:
-    """A video encoder and its options, as PyAV takes them."""
-
-    vcodec: str
-    pix_fmt: str
-    options: dict[str, str]
-
-
-class VideoWriter:
-    """Encodes images uint8 ``(H, W, 3)`` into one mp4 at a fixed rate; none can be dropped."""
+class VideoWriter(VideoFile):
+    """The video of an episode's camera, by any of the dataset's encoders."""
 
     def __init__(self, path: Path, fps: int, encoder: Encoder) -> None:
-        import av
-
         os.environ.setdefault("SVT_LOG", "1")  # errors only; by default it prints its settings
-        self.path = path
-        self.frames = 0
-        self._fps = fps
-        self._tick = Fraction(1, fps)
-        self._encoder = encoder
-        self._container = av.open(str(path), "w")
-        self._stream: Any = None
+        super().__init__(path, fps, encoder)
 
-    def add(self, image: NDArray[np.uint8]) -> None:
-        """Encode the next frame; all have the size of the first."""
-        import av
-
-        if self._stream is None:
-            self._stream = self._container.add_stream(
-                self._encoder.vcodec, self._fps, options=self._encoder.options
-            )
-            self._stream.pix_fmt = self._encoder.pix_fmt
-            self._stream.height, self._stream.width = image.shape[:2]
-            self._stream.time_base = self._tick
-        # The encoder converts the pixels before it returns, so the array itself can be lent.
-        frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24")
-        frame.pts, frame.time_base = self.frames, self._tick
+    @override
+    def add(self, picture: NDArray[np.uint8]) -> None:
         urgent = os.sched_getscheduler(0) == os.SCHED_FIFO
-        self._container.mux(self._stream.encode(frame))
-        if self.frames == 0 and not urgent:
+        super().add(picture)
+        if self.frames == 1 and not urgent:
             end_real_time()
-        self.frames += 1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None and self._stream is not None:
-                self._container.mux(self._stream.encode(None))
-        finally:
-            self._container.close()
 
 
 def end_real_time() -> None:

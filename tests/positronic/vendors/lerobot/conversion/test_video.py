@@ -6,8 +6,9 @@ import av
 import numpy as np
 import pytest
 
+from foundation.video import Encoder
 from positronic.vendors.lerobot.conversion.encoders import ENCODERS
-from positronic.vendors.lerobot.conversion.video import Encoder, VideoWriter, end_real_time, join
+from positronic.vendors.lerobot.conversion.video import VideoWriter, end_real_time, join
 from tests.positronic.vendors.lerobot.raw import picture
 
 

@@ -10,8 +10,9 @@ import av
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from foundation.video import Encoder
 from positronic.codec import Contract
-from positronic.vendors.lerobot.conversion.video import Encoder, VideoWriter, join
+from positronic.vendors.lerobot.conversion.video import VideoWriter, join
 from tests.positronic.vendors.lerobot.raw import FPS, picture
 
 DATA = "data/chunk-000/file-000.parquet"

@@ -14,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from foundation.video import Encoder
 from positronic import cli
 from positronic.dataset import LocalDataset
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion import dataset_writer
 from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
-from positronic.vendors.lerobot.conversion.video import Encoder, VideoWriter, join
+from positronic.vendors.lerobot.conversion.video import VideoWriter, join
 from positronic.vendors.lerobot.dataset.layout import Clip, Episode
 from positronic.vendors.lerobot.verification.processes import processes
 from positronic.vendors.lerobot.verification.verify import verify, verify_dataset
