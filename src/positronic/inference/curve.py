@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from positronic.inference.pages import render
+from positronic.inference.pages.rendering import render
 from positronic.inference.plots import nice_ticks
 from positronic.inference.results import RunResult, jump_summary, rate_of
 from positronic.inference.statistics import Rate

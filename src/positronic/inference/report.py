@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from positronic.inference.curve import delay_section
-from positronic.inference.pages import WORDS, render
+from positronic.inference.pages.rendering import WORDS, render
 from positronic.inference.panels import episode_card
 from positronic.inference.replay import Replay
 from positronic.inference.results import EpisodeResult, RunResult, flatten, jump_summary

@@ -5,7 +5,7 @@ from typing import Any
 
 from positronic.inference.comparison.contest import Contest, seeds_of
 from positronic.inference.comparison.entrants import Entrant
-from positronic.inference.pages import render
+from positronic.inference.pages.rendering import render
 
 
 def render_page(

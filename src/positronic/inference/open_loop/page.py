@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from positronic.inference.open_loop.tracks import UNITS, Comparison
-from positronic.inference.pages import render
+from positronic.inference.pages.rendering import render
 from positronic.inference.plots import Line, line_chart
 
 SHOWN = 12
