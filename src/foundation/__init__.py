@@ -7,6 +7,7 @@ Its errors are offered here, all else by its modules: :mod:`foundation.storage`,
 from foundation.errors import (
     Forbidden,
     FoundationError,
+    IntegrityError,
     MissingDependency,
     NotFound,
     PreconditionFailed,
@@ -17,6 +18,7 @@ from foundation.errors import (
 __all__ = [
     "Forbidden",
     "FoundationError",
+    "IntegrityError",
     "MissingDependency",
     "NotFound",
     "PreconditionFailed",

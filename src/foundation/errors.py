@@ -11,7 +11,8 @@ Every message is one line for a person: what was wrong, what was expected, how t
     ├── StorageError             a path or an object that cannot be read or written
     │   ├── NotFound             nothing is there
     │   ├── Forbidden            the credentials do not allow it
-    │   └── PreconditionFailed   somebody else has changed it meanwhile
+    │   ├── PreconditionFailed   somebody else has changed it meanwhile
+    │   └── IntegrityError       what is stored is not what was written
     ├── GetiactionError          a configuration, dataset or policy (getiaction.errors)
     └── PositronicError          everything of robots (positronic.errors)
 """
@@ -43,3 +44,7 @@ class Forbidden(StorageError):
 
 class PreconditionFailed(StorageError):
     """Somebody else has changed it since it was read."""
+
+
+class IntegrityError(StorageError):
+    """What is stored is damaged or incomplete: it does not have the digest it was written with."""

@@ -11,7 +11,7 @@ from stat import S_ISREG
 from pydantic import RootModel
 
 from foundation.documents import Document, InvalidDocument, Reader, inside
-from foundation.errors import NotFound, PreconditionFailed, StorageError
+from foundation.errors import IntegrityError, NotFound, PreconditionFailed, StorageError
 from foundation.files import open_to_append
 from foundation.storage.s3.cache import (
     LOCK,
@@ -77,7 +77,7 @@ def fetch_file(url: str) -> Path:
 
 
 def _until_it_stays(once: Callable[[], Path], location: Location) -> Path:
-    """Begin anew when it is replaced while it is fetched; complain when it just does not fit."""
+    """Retry if the remote changes while it is fetched; raise if one version fails twice."""
     seen: list[str] = []
     for _ in range(ROUNDS):
         try:
@@ -87,7 +87,7 @@ def _until_it_stays(once: Callable[[], Path], location: Location) -> Path:
                 raise
             now = _state(location)
             if seen and seen[-1] == now:
-                raise StorageError(f"{error}; publish it again") from error
+                raise IntegrityError(f"{error}; publish it again") from error
             seen.append(now)
             last = error
     raise StorageError(f"{location} changes faster than it can be fetched ({last})")

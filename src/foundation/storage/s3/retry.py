@@ -4,7 +4,7 @@ import random
 import time
 from collections.abc import Callable
 
-from foundation.errors import Forbidden, NotFound, PreconditionFailed, StorageError
+from foundation.errors import Forbidden, IntegrityError, NotFound, PreconditionFailed, StorageError
 from foundation.text import printable
 
 ATTEMPTS = 5
@@ -29,6 +29,7 @@ def patiently[T](action: Callable[[], T], failed: str, reached: Callable[[], int
     Raises:
         NotFound: what it asks for does not exist.
         PreconditionFailed: a condition on the object's state does not hold.
+        IntegrityError: what arrives does not have its digest, in ``ATTEMPTS`` attempts.
         StorageError: it may not be done, or could not be, in ``ATTEMPTS`` attempts.
     """
     from botocore.exceptions import BotoCoreError, ClientError
@@ -45,7 +46,8 @@ def patiently[T](action: Callable[[], T], failed: str, reached: Callable[[], int
             furthest = max(furthest, reached())
             if attempt >= ATTEMPTS:
                 line = f"{failed}, tried {ATTEMPTS} times: {first_line(error)}"
-                raise StorageError(line) from error
+                damaged = isinstance(error, ChecksumMismatch)
+                raise (IntegrityError if damaged else StorageError)(line) from error
             time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1) * (1 + random.random()))
 
 

@@ -12,11 +12,16 @@ from pathlib import Path
 
 from foundation import storage
 from foundation.cache import cache_root
-from foundation.errors import FoundationError, NotFound, PreconditionFailed, StorageError
+from foundation.errors import (
+    FoundationError,
+    IntegrityError,
+    NotFound,
+    PreconditionFailed,
+    StorageError,
+)
 from foundation.manifest import MANIFEST, UNFINISHED, remove_unfinished
 from foundation.storage.paths import remote
 from foundation.storage.s3.cache import directory_of
-from foundation.storage.s3.retry import ChecksumMismatch
 from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.training.config_file import FILE_NAME as CONFIG
 from positronic.vendors.lerobot.training.run_directory import (
@@ -265,10 +270,8 @@ class RemoteRunDirectory(RunDirectory):
             if fault is None and (local / MANIFEST).read_bytes() == sealed:
                 return local
             fetched = storage.fetch(uri, required=MANIFEST)
-        except StorageError as error:
-            if _is_damage(error):
-                raise CheckpointError(str(error)) from error
-            raise
+        except (IntegrityError, NotFound, PreconditionFailed) as error:
+            raise CheckpointError(str(error)) from error
         if fault := fault_of(fetched):
             raise CheckpointError(fault)
         return fetched
@@ -327,12 +330,3 @@ def _claim() -> bytes:
         "host": socket.gethostname(),
     }
     return f"{json.dumps(document)}\n".encode()
-
-
-def _is_damage(error: BaseException | None) -> bool:
-    """Whether what is there is at fault, not the way there."""
-    while error is not None:
-        if isinstance(error, ChecksumMismatch | NotFound | PreconditionFailed):
-            return True
-        error = error.__cause__
-    return False
