@@ -35,7 +35,8 @@ def screen(caller: Caller, options: str = "") -> Iterator[str]:
     """The caller's display, which nobody sees."""
     if shutil.which("Xvfb") is None:
         pytest.skip("Xvfb is not installed (apt-get install xvfb)")
-    command = caller.words(f"exec Xvfb -displayfd 1 -screen 0 800x600x24 {options}")
+    # Without -noreset it begins anew whenever its last client leaves, and refuses the next meanwhile.
+    command = caller.words(f"exec Xvfb -noreset -displayfd 1 -screen 0 800x600x24 {options}")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
         try:
             assert server.stdout is not None
@@ -66,11 +67,11 @@ def wildcard_cookie(path: Path) -> Path:
 def roll_out_in_sight(caller: Caller, display: str, log: Path, options: str = "") -> None:
     """Roll out with a window, and look at the screen meanwhile."""
     assert colours(display) < 10
-    process = caller.start(ROLL_OUT % (options, 20), log, DISPLAY=display)
     seen = 0
-    while process.poll() is None:
-        seen = max(seen, colours(display))
-        time.sleep(0.1)
+    with caller.start(ROLL_OUT % (options, 20), log, DISPLAY=display) as process:
+        while process.poll() is None:
+            seen = max(seen, colours(display))
+            time.sleep(0.1)
     assert process.returncode == 0, log.read_text()
     assert "no camera window" not in log.read_text()
     assert seen > 500
