@@ -35,7 +35,7 @@ def screen(caller: Caller, options: str = "") -> Iterator[str]:
     """The caller's display, which nobody sees."""
     if shutil.which("Xvfb") is None:
         pytest.skip("Xvfb is not installed (apt-get install xvfb)")
-    # Without -noreset it begins anew whenever its last client leaves, and refuses the next meanwhile.
+    # Without -noreset it starts anew when its last client leaves, and refuses the next meanwhile.
     command = caller.words(f"exec Xvfb -noreset -displayfd 1 -screen 0 800x600x24 {options}")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
         try:
