@@ -1,4 +1,4 @@
-"""Plan of action chunks: joins a new one to the present ones, by cross-fade or ensembling."""
+"""Plan of action chunks: joins a new chunk to current ones by cross-fade or ensembling."""
 
 from dataclasses import dataclass
 from math import exp
@@ -10,18 +10,18 @@ from positronic.policy.chunk import Chunk
 
 
 class Plan(Protocol):
-    """What to do at each control time, as far as is known."""
+    """Actions by control time, made from one or more chunks."""
 
     def at(self, t: float) -> Action:
         """Return the action in force at ``t``; the last one stays in force afterwards."""
 
     def over(self, t: float) -> bool:
-        """Whether nothing is planned for ``t`` any more."""
+        """Return whether the plan has ended at ``t``."""
 
 
 @dataclass(frozen=True)
 class CrossFade:
-    """Goes over from one plan to a chunk within ``seconds``, beginning on the old plan."""
+    """Interpolates from a plan to a chunk within ``seconds``, starting from the old plan."""
 
     old: Plan
     new: Chunk
@@ -29,20 +29,20 @@ class CrossFade:
     seconds: float
 
     def at(self, t: float) -> Action:
-        """Return what lies between the two; see `positronic.policy.blending.between`."""
+        """Return the interpolated action; see `positronic.policy.blending.between`."""
         share = (t - self.since) / self.seconds
         if share >= 1:
             return self.new.at(t)
         return between(self.old.at(t), self.new.at(t), max(0.0, share))
 
     def over(self, t: float) -> bool:
-        """Whether the new chunk is used up."""
+        """Return whether the new chunk is used up."""
         return self.new.over(t)
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Temporal ensembling: the mean of what all chunks say of the same control time.
+    """Temporal ensembling: the mean of the actions of all chunks for the same control time.
 
     The i-th oldest of them has weight ``exp(-coeff * i)``: algorithm 2 of Zhao et al., "Learning
     Fine-Grained Bimanual Manipulation with Low-Cost Hardware" (2023).
@@ -52,18 +52,18 @@ class Ensemble:
     coeff: float
 
     def at(self, t: float) -> Action:
-        """Return the mean of those that are not used up; see `positronic.policy.blending.mean`."""
+        """Return the mean over chunks not used up; see `positronic.policy.blending.mean`."""
         present = [chunk for chunk in self.chunks if not chunk.over(t)] or [self.chunks[-1]]
         weights = [exp(-self.coeff * i) for i in range(len(present))]
         return mean([chunk.at(t) for chunk in present], weights)
 
     def over(self, t: float) -> bool:
-        """Whether all chunks are used up."""
+        """Return whether all chunks are used up."""
         return all(chunk.over(t) for chunk in self.chunks)
 
 
 def joined(old: Plan, new: Chunk, t: float, cross_fade_s: float) -> Plan:
-    """Play ``new`` from ``t`` on, after a cross-fade of so many seconds, if any."""
+    """Plan that plays ``new`` from ``t``, with a cross-fade of ``cross_fade_s`` seconds."""
     if not cross_fade_s:
         return new
     if isinstance(old, CrossFade) and t >= old.since + old.seconds:

@@ -31,7 +31,7 @@ def env_id(name: str) -> str:
     """Return the Gymnasium id of a short name (``stack_cubes``) or of an id.
 
     Raises:
-        UsageError: there is no such environment; the message names the nearest.
+        UsageError: unknown environment; the message suggests the closest name.
     """
     if name in ENVIRONMENTS.values():
         return name
@@ -40,7 +40,7 @@ def env_id(name: str) -> str:
     known = [*ENVIRONMENTS, *ENVIRONMENTS.values()]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UsageError(f"unknown environment {name!r}{hint} (there are {', '.join(ENVIRONMENTS)})")
+    raise UsageError(f"unknown environment {name!r}{hint} (known: {', '.join(ENVIRONMENTS)})")
 
 
 def make(name: str, **kwargs: Any) -> gymnasium.Env[dict[str, Any], Any]:
@@ -48,10 +48,10 @@ def make(name: str, **kwargs: Any) -> gymnasium.Env[dict[str, Any], Any]:
 
     Args:
         name: ``stack_cubes``, ``pick_place``, or their Gymnasium ids.
-        kwargs: Passed on to ``positronic.simulator.env.PandaEnv`` and ``gymnasium.make``.
+        kwargs: Passed to ``positronic.simulator.env.PandaEnv`` and ``gymnasium.make``.
 
     Raises:
-        UsageError: there is no such environment.
+        UsageError: unknown environment.
     """
     kwargs.setdefault("disable_env_checker", True)
     return gymnasium.make(env_id(name), **kwargs)
