@@ -11,12 +11,12 @@ from foundation.stopping import READER_S, leave_lost_streams, stop_signals
 
 
 class Interrupts:
-    """While active, signals to end set a flag, which :meth:`check` turns into an exception.
+    """While active, stop signals set a flag, which :meth:`check` turns into an exception.
 
-    They are Ctrl-C, SIGTERM, and the SIGHUP of a closed terminal.
+    These are SIGINT (Ctrl-C), SIGTERM, and SIGHUP (terminal closed).
 
-    Inside ``with allowed():`` they interrupt at once, as they must where a reply is waited for.
-    Outside the main thread, where Python delivers no signals, it does nothing.
+    Inside ``with allowed():`` they interrupt at once, for blocking waits. Outside the main thread,
+    where Python does not deliver signals, it has no effect.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Interrupts:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        """Take the signals over."""
+        """Install the signal handlers."""
         if threading.current_thread() is threading.main_thread():
             self._previous = {s: signal.signal(s, self._on_signal) for s in stop_signals()}
         return self
@@ -36,12 +36,12 @@ class Interrupts:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give the signals back to whoever had them."""
+        """Restore the previous signal handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt, with its number, if a signal came since the last look."""
+        """Raise KeyboardInterrupt with the signal's number if one arrived since the last check."""
         if self.pending is not None:
             number, self.pending = self.pending, None
             raise KeyboardInterrupt(number)

@@ -23,8 +23,8 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
     """Return the Wilson score interval (no continuity correction) of a success probability.
 
     Unlike the normal approximation it stays inside [0, 1] and keeps its coverage for few trials
-    and for rates near 0 or 1, which is where robot evaluations live. No trials say nothing: the
-    interval is then [0, 1].
+    and for rates near 0 or 1, which are common in robot evaluations. Without trials the interval
+    is [0, 1].
 
     Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
     Journal of the American Statistical Association 22 (1927).
@@ -45,7 +45,7 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
     scale = 1.0 + z * z / trials
     centre = (rate + z * z / (2 * trials)) / scale
     half = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials)) / scale
-    # At 0 and at `trials` successes one end is 0 or 1 exactly; rounding would miss it by 1e-17.
+    # At 0 and at `trials` successes one end is exactly 0 or 1; rounding would be off by 1e-17.
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == trials else centre + half
     return Interval(low, high)
@@ -60,12 +60,12 @@ class Rate:
 
     @property
     def value(self) -> float | None:
-        """The observed rate, or None when nothing was finished."""
+        """The observed rate, or None without trials."""
         return self.successes / self.trials if self.trials else None
 
     @property
     def interval(self) -> Interval | None:
-        """The 95 % Wilson interval, or None when nothing was finished."""
+        """The 95 % Wilson interval, or None without trials."""
         return wilson_interval(self.successes, self.trials) if self.trials else None
 
     def __str__(self) -> str:
@@ -79,7 +79,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Latency:
-    """Durations of inference calls in milliseconds; every figure is None when there were none."""
+    """Statistics of inference calls in milliseconds; None without calls."""
 
     count: int
     mean: float | None
