@@ -1,4 +1,4 @@
-"""Codec stages for recordings that name signals or count the grip in another way."""
+"""Codec stages for recordings with other signal names or another grip convention."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from positronic.codec.fields import name_of, pairs_of, tuple_of
 
 @dataclass(frozen=True)
 class Rename(Stage):
-    """Signals under other names: ``names`` are pairs of wanted and recorded name.
+    """Renames signals: ``names`` are pairs of the codec's and the recorded name.
 
     Later public recordings call the arm's command ``robot_command.pose``:
     ``Rename((("robot_commands.pose", "robot_command.pose"),)) | eepose_absolute()``.
@@ -38,9 +38,9 @@ class Rename(Stage):
 
 @dataclass(frozen=True)
 class FlipGrip(Stage):
-    """A grip that counts the other way, 0 open and 1 closed, as public data since July 2026 does.
+    """Inverts a grip that is 0 when open and 1 when closed, as in public data since July 2026.
 
-    The policy still learns 1 as open; the robot's side of the wire gets its own convention back.
+    The policy still learns 1 as open; commands are converted back to the robot's convention.
     """
 
     kind: ClassVar[str] = "flip_grip"
@@ -52,7 +52,7 @@ class FlipGrip(Stage):
 
     @override
     def encode(self, row: Row) -> Row:
-        return {**row, **{name: _flipped(row[name]) for name in self.signals if name in row}}
+        return {**row, **{name: _inverted(row[name]) for name in self.signals if name in row}}
 
     @override
     def decode(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -63,8 +63,8 @@ class FlipGrip(Stage):
         return {**meta, "grip": {"open": 0.0, "closed": 1.0}}
 
 
-def _flipped(value: Any) -> Any:
-    """The grip counted the other way; what is no grip stays, for the codec to refuse it."""
+def _inverted(value: Any) -> Any:
+    """The inverted grip; other values are left for the codec to reject."""
     if not isinstance(value, np.ndarray | np.number | int | float | list | tuple):
         return value
     if isinstance(value, list | tuple) and not all(isinstance(x, int | float) for x in value[:2]):
