@@ -14,7 +14,7 @@ from foundation.storage.s3.cache import LOCK as IN_USE
 from foundation.storage.s3.cache import taking_turns, use
 from getiaction.data import frame_cache
 from positronic.importers import sample
-from positronic.vendors.lerobot.conversion.job import Workplace
+from positronic.vendors.lerobot.conversion.job import WorkDirectory
 from positronic.vendors.lerobot.serving.backends import export_cache
 from positronic.vendors.lerobot.training.run_directory import LOCK, RunDirectory
 
@@ -37,9 +37,9 @@ PLACES: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "version in use": (IN_USE, use),
     "conversion": (
         "lock",
-        lambda place: _within(Workplace(place, str(place.parent / "out")).locked()),
+        lambda place: _within(WorkDirectory(place, str(place.parent / "out")).locked()),
     ),
-    "decoded frames": ("abc.lock", lambda place: _within(frame_cache._alone(place / "abc"))),
+    "decoded frames": ("abc.lock", lambda place: _within(frame_cache._locked(place / "abc"))),
 }
 
 

@@ -1,4 +1,4 @@
-"""Video files of a LeRobot dataset: encode an episode's camera, join episodes into one file."""
+"""Video files of a LeRobot dataset: encode a camera's frames, concatenate episodes."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ from positronic.errors import DatasetError
 
 @dataclass(frozen=True)
 class Encoder:
-    """A video encoder and its options, as PyAV takes them."""
+    """A video encoder and its options for PyAV."""
 
     vcodec: str
     pix_fmt: str
@@ -25,7 +25,7 @@ class Encoder:
 
 
 class VideoWriter:
-    """Encodes images uint8 ``(H, W, 3)`` into one mp4 at a fixed rate; none can be dropped."""
+    """Encodes images uint8 ``(H, W, 3)`` to one mp4 at a fixed rate, without dropping any."""
 
     def __init__(self, path: Path, fps: int, encoder: Encoder) -> None:
         import av
@@ -40,7 +40,7 @@ class VideoWriter:
         self._stream: Any = None
 
     def add(self, image: NDArray[np.uint8]) -> None:
-        """Encode the next frame; all have the size of the first."""
+        """Encode the next frame; all have the same size."""
         import av
 
         if self._stream is None:
@@ -50,7 +50,7 @@ class VideoWriter:
             self._stream.pix_fmt = self._encoder.pix_fmt
             self._stream.height, self._stream.width = image.shape[:2]
             self._stream.time_base = self._tick
-        # The encoder converts the pixels before it returns, so the array itself can be lent.
+        # Without a copy: the encoder converts the pixels before it returns.
         frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24")
         frame.pts, frame.time_base = self.frames, self._tick
         urgent = os.sched_getscheduler(0) == os.SCHED_FIFO
@@ -76,10 +76,10 @@ class VideoWriter:
 
 
 def end_real_time() -> None:
-    """Take back what SVT-AV1 does to a process of root's when it opens an encoder.
+    """Undo the real-time scheduling that SVT-AV1 sets when root opens an encoder.
 
-    It makes the calling thread real-time, above everything else on the machine, and all threads
-    and processes that it starts from then on.
+    It would apply to the calling thread, and be inherited by threads and processes started later,
+    which would starve everything else on the machine.
     """
     for thread in map(int, os.listdir("/proc/self/task")):
         with contextlib.suppress(ProcessLookupError):  # it may have ended since it was listed
@@ -88,18 +88,18 @@ def end_real_time() -> None:
 
 
 def join(parts: Sequence[Path], output: Path, fps: int) -> int:
-    """Put the videos ``parts`` one after the other into ``output`` without encoding; count frames.
+    """Concatenate the videos ``parts`` to ``output`` without re-encoding; return the frame count.
 
-    Every packet is stamped with its frame's number, so that frame ``k`` stands at ``k / fps``
-    exactly. FFmpeg's concat demuxer rounds each part's duration to microseconds, and after some
-    hundred episodes frames would be further off than LeRobot tolerates.
+    Every packet's timestamp is its frame's number, so that frame ``k`` is at exactly ``k / fps``.
+    FFmpeg's concat demuxer rounds each part's duration to microseconds, so that after some hundred
+    episodes frames would be off by more than LeRobot tolerates.
 
     Raises:
-        DatasetError: the file does not hold as many frames as the parts.
+        DatasetError: the file does not have as many frames as the parts.
     """
     import av
 
-    av.logging.set_libav_level(av.logging.WARNING)  # it reports every file that it finishes
+    av.logging.set_libav_level(av.logging.WARNING)  # by default it logs every finished file
     output.parent.mkdir(parents=True, exist_ok=True)
     base, tick = 0, Fraction(1, fps)
     with av.open(str(output), "w", options={"movflags": "faststart"}) as joined:
@@ -116,7 +116,7 @@ def join(parts: Sequence[Path], output: Path, fps: int) -> int:
                         continue
                     packet.pts = base + round(packet.pts / ticks)
                     packet.dts = base + round(packet.dts / ticks)
-                    packet.duration = 1  # a wrong last one falsifies the rate in the header
+                    packet.duration = 1  # otherwise the last one changes the rate in the header
                     packet.time_base = tick
                     packet.stream = stream
                     joined.mux(packet)
@@ -125,5 +125,5 @@ def join(parts: Sequence[Path], output: Path, fps: int) -> int:
     with av.open(str(output)) as check:
         written = int(check.streams.video[0].frames)
     if written != base:
-        raise DatasetError(f"{output.name} holds {written} frames, expected {base}; convert again")
+        raise DatasetError(f"{output.name} has {written} frames, expected {base}; convert again")
     return base
