@@ -1,4 +1,4 @@
-"""Episode videos: H.264 files named after seed and outcome."""
+"""Episode videos: H.264 files named by seed and outcome."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -12,33 +12,33 @@ from numpy.typing import NDArray
 OUTCOMES = {True: "success", False: "failure", None: "not_measured"}
 
 
-class Film:
-    """The videos of episodes that are played at the same time.
+class EpisodeVideos:
+    """Videos of episodes that are played in parallel.
 
-    A context manager: what is not finished when it is left is removed.
+    A context manager: unfinished videos are removed at exit.
 
     Args:
-        directory: Where to write; it is made if need be.
-        seeds: Seeds of the first episodes, those that are filmed.
-        fps: Frames a second.
+        directory: Directory to write to; created if missing.
+        seeds: Seeds of the recorded episodes, which are the first ones.
+        fps: Frames per second.
     """
 
     def __init__(self, directory: Path, seeds: Sequence[int], fps: float) -> None:
         self._videos = [_EpisodeVideo(directory, seed, fps) for seed in seeds]
 
     @property
-    def rolling(self) -> bool:
-        """Whether anything is filmed."""
+    def active(self) -> bool:
+        """Whether any episode is recorded."""
         return bool(self._videos)
 
-    def add(self, pictures: Sequence[NDArray[np.uint8] | None]) -> None:
-        """Add a frame, uint8 (H, W, 3), to each video; None to one that is over."""
-        for video, picture in zip(self._videos, pictures, strict=False):
-            if picture is not None:
-                video.add(picture)
+    def add(self, images: Sequence[NDArray[np.uint8] | None]) -> None:
+        """Add a frame, uint8 (H, W, 3), to each video; None for episodes that are over."""
+        for video, image in zip(self._videos, images, strict=False):
+            if image is not None:
+                video.add(image)
 
     def finish(self, successes: Sequence[bool | None]) -> list[Path | None]:
-        """Name the files by their outcomes; return None for an episode that was not filmed.
+        """Rename the files by outcome; return None for an episode that was not recorded.
 
         A success of None is named ``not_measured``.
         """
@@ -60,14 +60,14 @@ class Film:
 
 
 class _EpisodeVideo:
-    """A video that is written while its episode is played: H.264, ``seed_<seed>_<outcome>.mp4``.
+    """Video written while its episode is played: H.264, ``seed_<seed>_<outcome>.mp4``.
 
-    Until it is finished the file has another, hidden name; nothing half-written is left behind.
+    Until it is finished the file has a hidden name; unfinished files are removed.
 
     Args:
-        directory: Where to write; it is made if need be.
+        directory: Directory to write to; created if missing.
         seed: The episode's seed.
-        fps: Frames a second.
+        fps: Frames per second.
     """
 
     def __init__(self, directory: Path, seed: int, fps: float) -> None:
@@ -78,26 +78,26 @@ class _EpisodeVideo:
         self._container: Any = None
         self._stream: Any = None
 
-    def add(self, picture: NDArray[np.uint8]) -> None:
+    def add(self, image: NDArray[np.uint8]) -> None:
         """Write one frame, uint8 (H, W, 3)."""
         import av
 
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         if self._container is None:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._container = av.open(str(self._staged), "w", format="mp4")
             options = {"crf": "23", "preset": "veryfast"}
             self._stream = self._container.add_stream("libx264", rate=self._rate, options=options)
-            # Chroma is stored for every second pixel, so both sides have to be even.
+            # 4:2:0 chroma subsampling requires even sizes.
             self._stream.height, self._stream.width = height + height % 2, width + width % 2
             self._stream.pix_fmt = "yuv420p"
             self._stream.codec_context.thread_count = 1
         padding = ((0, height % 2), (0, width % 2), (0, 0))
-        frame = np.ascontiguousarray(np.pad(picture, padding, mode="edge"))
+        frame = np.ascontiguousarray(np.pad(image, padding, mode="edge"))
         self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
 
     def finish(self, success: bool | None) -> Path | None:
-        """Close the file and give it its name; return it, or None if there were no frames."""
+        """Close and rename the file; return its path, or None without frames."""
         if self._container is None:
             return None
         self._container.mux(self._stream.encode(None))
@@ -107,7 +107,7 @@ class _EpisodeVideo:
         return self._staged.replace(self._directory / f"seed_{self._seed}_{outcome}.mp4")
 
     def discard(self) -> None:
-        """Leave nothing of an unfinished video behind."""
+        """Remove an unfinished video."""
         if self._container is not None:
             self._container.close()
             self._container = None
