@@ -1,6 +1,6 @@
 """``getiaction fit|validate|test|predict``: Lightning's command line over one YAML file.
 
-Only what a mistyped command needs is here, so that it is told at once; training itself is in
+This module imports little, so that a mistyped command is reported at once; training is in
 :mod:`getiaction.cli.command`, whose imports take seconds.
 """
 
@@ -34,7 +34,7 @@ commands:
 {"".join(f"  {name:<10} {text}{os.linesep}" for name, text in COMMANDS.items())}
   {PROG} COMMAND --help                    every option of a command
   {PROG} COMMAND --model.help ACT          the options of a policy, here ACT
-  {PROG} COMMAND --config X --print_config what would be run, every default written out
+  {PROG} COMMAND --config X --print_config the effective configuration, with all defaults
   {PROG} --print_completion bash           a completion script; or zsh, fish, tcsh, powershell
   {PROG} --version
 
@@ -48,11 +48,10 @@ example:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status.
 
-    0, 1 after an error that the program understands, 2 after a command line that makes no sense,
-    130 after Ctrl-C and 143 after SIGTERM.
+    0, 1 after an error, 2 after an invalid command line, 130 after Ctrl-C and 143 after SIGTERM.
 
     Args:
-        argv: The arguments; ``sys.argv[1:]`` unless given.
+        argv: The arguments; by default ``sys.argv[1:]``.
     """
     try:
         if argv is None:
@@ -61,25 +60,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _interrupted()
     except SystemExit as stop:
-        # Lightning makes an exit status of 1 of Ctrl-C.
+        # Lightning converts Ctrl-C to exit status 1.
         if any(isinstance(cause, KeyboardInterrupt) for cause in _causes(stop)):
             return _interrupted()
-        if type(stop).__name__ == "SIGTERMException":  # Lightning's, which has no code
-            print(f"{PROG}: SIGTERM: ended; --ckpt_path goes on from a checkpoint", file=sys.stderr)
+        if type(stop).__name__ == "SIGTERMException":  # Lightning's, without an exit code
+            print(f"{PROG}: SIGTERM: ended; --ckpt_path resumes from a checkpoint", file=sys.stderr)
             return 128 + signal.SIGTERM
         return stop.code if isinstance(stop.code, int) else EXIT_ERROR if stop.code else 0
     except BrokenPipeError:
-        # The reader has gone (`| head`): nobody is left to tell, so die as other programs do.
+        # The reader of the pipe has gone (`| head`): exit as other programs do.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lives until the process ends
         return 128 + signal.SIGPIPE
-    except Exception as error:  # the last place where a traceback can be kept from people
+    except Exception as error:  # top level: print a message instead of a traceback
         known = _known(error)
         if known is None or os.environ.get(TRACEBACK_VARIABLE):
             traceback.print_exc()
         if known is None:
             print(f"{PROG}: this is a bug; please report the lines above", file=sys.stderr)
             return EXIT_ERROR
-        print(f"{PROG}: error: {one_line(_told(known))}", file=sys.stderr)
+        print(f"{PROG}: error: {one_line(_message(known))}", file=sys.stderr)
         return EXIT_USAGE if isinstance(known, UsageError) else EXIT_ERROR
 
 
@@ -111,7 +110,7 @@ def _run(argv: list[str]) -> int:
 
 
 def did_you_mean(word: str, offered: Sequence[str] | dict[str, str]) -> str:
-    """Return ``"; did you mean ...?"`` with the nearest of ``offered``, or nothing."""
+    """Return ``"; did you mean ...?"`` with the closest of ``offered``, or an empty string."""
     near = difflib.get_close_matches(word, list(offered), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
@@ -127,7 +126,7 @@ def _interrupted() -> int:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """``error``, and what it was raised on top of; jsonargparse wraps what a class raises."""
+    """``error`` and its causes; jsonargparse wraps exceptions of the classes it creates."""
     found: list[BaseException] = []
     following: BaseException | None = error
     while following is not None:
@@ -137,13 +136,13 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def _known(error: Exception) -> BaseException | None:
-    """The error meant for people, of it and what it was raised on top of."""
+    """The error with a message for the user, among the error and its causes."""
     if _missing(error):
         return error
-    return next((cause for cause in _causes(error) if _is_meant_for_people(cause)), None)
+    return next((cause for cause in _causes(error) if _is_user_error(cause)), None)
 
 
-def _told(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     if isinstance(error, OSError):
         return describe(error)
     package = _missing(error)
@@ -151,14 +150,14 @@ def _told(error: BaseException) -> str:
 
 
 def _missing(error: BaseException) -> str:
-    """The package that is not installed, if that is what is wrong; not a module of our own."""
+    """The package that is not installed, if that is the error; not one of our own modules."""
     name = error.name if isinstance(error, ModuleNotFoundError) else None
     package = (name or "").partition(".")[0]
     return "" if package == __package__.partition(".")[0] else package
 
 
-def _is_meant_for_people(error: BaseException) -> bool:
+def _is_user_error(error: BaseException) -> bool:
     if isinstance(error, FoundationError | OSError):
         return True
-    # Lightning's own, by name: importing it takes seconds.
+    # Lightning's class, compared by name as its import takes seconds.
     return type(error).__name__ == "MisconfigurationException"
