@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from positronic.simulator.demonstrations import Attempt, Recorder, Scenario
 
 PROG = "positronic-data-collection"
-# A scene in which the expert fails this often is broken, not unlucky.
+# A lower success rate means a broken scene or wrong settings, not bad luck.
 MIN_SUCCESS_RATE = 0.25
 MIN_ATTEMPTS = 20
 
 
 @dataclass
 class Tally:
-    """What a recording run came to."""
+    """Counts of a recording run."""
 
     episodes: int = 0
     failures: int = 0
@@ -49,12 +49,12 @@ def record(
 ) -> Tally:
     """Record ``episodes`` successful demonstrations of ``scenario`` into ``output_dir``.
 
-    Seeds are tried upwards from ``seed`` in worker processes and published in their order, so the
-    dataset does not depend on the number of workers. What is published before an error or Ctrl-C
-    stays; what was still under way is removed.
+    Seeds are run upwards from ``seed`` in worker processes and published in their order, so the
+    dataset does not depend on the number of workers. After an error or Ctrl-C, published episodes
+    are kept and unfinished ones removed.
 
     Raises:
-        SimulationError: the expert fails nearly always, or a worker process died.
+        SimulationError: the expert's success rate is below 25 %, or a worker process died.
     """
     from foundation.progress import bar
     from positronic.dataset import DatasetWriter
@@ -106,22 +106,22 @@ def scripted(
         output_dir: Directory of the raw dataset, local or s3://bucket/key; must be new or empty,
             unless append is set.
         env: Environment: stack_cubes or pick_place.
-        episodes: How many successful episodes to record.
-        workers: Worker processes; 0 takes one per CPU.
-        seed: First seed; the seeds after it follow, and failed ones are passed over.
-        cameras: Image signals to record, or none for a quick recording without pictures.
-        image_size: Height and width of the pictures; one number makes them square.
-        noise: How far the arm strays from its commands, in metres (standard deviation).
-        mishaps: Share of attempts, 0 to 1, in which something goes wrong on purpose (a cube slips,
-            is missed, is let go too early, or the arm goes on without it), so that the
-            demonstrations show recoveries.
-        speed: How fast the expert moves the gripper, in m/s.
+        episodes: Number of successful episodes to record.
+        workers: Number of worker processes; 0: one per CPU.
+        seed: First seed; the following seeds are used in order, failed ones are skipped.
+        cameras: Image signals to record, or none for a quick recording without images.
+        image_size: Height and width of the images; one number for square images.
+        noise: Standard deviation in metres of the drift added to commanded positions.
+        mishaps: Share of attempts, 0 to 1, with a deliberate mishap (a cube slips, is missed, is
+            released too early, or the arm moves on without it), so that the demonstrations show
+            recoveries.
+        speed: Speed of the gripper in m/s.
         keep_failures: Record failed attempts too, with eval.success false.
-        append: Add to a dataset that is already there, with seeds that it does not have yet.
+        append: Add to an existing dataset, with seeds after those that it has.
     """
     count = _checked_counts(episodes, workers, seed)
     if speed <= 0:
-        raise UsageError(f"--speed is {speed}; expected metres a second, more than 0")
+        raise UsageError(f"--speed is {speed}; expected more than 0 m/s")
     if not 0 <= mishaps <= 1:
         raise UsageError(f"--mishaps is {mishaps}; expected a share, 0 to 1")
     options = {
@@ -135,8 +135,8 @@ def scripted(
         from positronic import simulator
         from positronic.simulator.demonstrations import Scenario
 
-        # Says what is wrong with the arguments or the machine before any worker starts, and leaves
-        # the compiled scene in the cache for all of them.
+        # Reports invalid arguments and missing libraries before any worker starts, and puts the
+        # compiled scene into the cache for all of them.
         simulator.make(env, **options).close()
         started = time.monotonic()
         tally = record(
@@ -164,23 +164,23 @@ def main() -> NoReturn:
 def _attempts(
     scenario: "Scenario", root: Path, seed: int, workers: int, keep_failures: bool
 ) -> Generator["Attempt"]:
-    """Yield attempts in the order of their seeds, without end; clean up when closed."""
+    """Yield attempts in the order of their seeds, endlessly; clean up when closed."""
     pending: deque[Future[Attempt]] = deque()
     try:
         with worker_pool(workers, _open_worker, scenario, root) as pool:
             while True:
-                # Enough ahead that no worker waits for the slowest, not so much as to waste work.
+                # Two per worker: none waits for the slowest, and little work is wasted at the end.
                 while len(pending) < 2 * workers:
                     pending.append(pool.submit(_work, seed, keep_failures))
                     seed += 1
-                # An attempt stays pending while the caller has it, or an interruption would lose
-                # it.
+                # Removed from pending only after the caller is done with it, so that its staged
+                # episode is removed on an interruption.
                 yield pending[0].result()
                 pending.popleft()
     except BrokenProcessPool as error:
         raise SimulationError(
-            "a recording process died (out of memory?); what was published stays; "
-            "go on with --append=True and fewer --workers"
+            "a recording process died (out of memory?); published episodes are kept; "
+            "continue with --append=True and fewer --workers"
         ) from error
     finally:
         for future in pending:
@@ -214,12 +214,12 @@ def _check_rate(tally: Tally) -> None:
     if attempts >= MIN_ATTEMPTS and tally.episodes < MIN_SUCCESS_RATE * attempts:
         raise SimulationError(
             f"the expert succeeded in {tally.episodes} of {attempts} attempts; "
-            "give less --noise or another --speed"
+            "use less --noise or another --speed"
         )
 
 
 def _first_seed(root: Path, seed: int, append: bool) -> int:
-    """Return where to start; refuse a directory with anything in it, unless appending."""
+    """Return the first seed; DatasetError for a non-empty directory, unless appending."""
     if not root.is_dir() or not any(root.iterdir()):
         return seed
     if not append:
@@ -231,7 +231,7 @@ def _first_seed(root: Path, seed: int, append: bool) -> int:
 
     try:
         static = described(LocalDataset(root)).values()
-    except DatasetError:  # nothing complete in it yet, as after an interrupted start
+    except DatasetError:  # no finished episode yet, e.g. after an interrupted run
         return seed
     recorded = [values.get("simulation.seed") for values in static if values is not None]
     return max([seed, *(number + 1 for number in recorded if isinstance(number, int))])

@@ -1,9 +1,9 @@
 """Pose and rotation arithmetic: quaternions, rotation matrices, pose vectors.
 
 A quaternion is scalar first, ``[w, x, y, z]``, of unit length; a pose is float64 ``(7,)``:
-``[x, y, z, qw, qx, qy, qz]`` in metres. Every function takes any leading axes. The *wire* form of
-a pose is float64 ``(12,)``: position, then the rotation matrix row by row, which is what the
-session protocol carries (it has no sign ambiguity).
+``[x, y, z, qw, qx, qy, qz]``, position in metres. Functions accept any leading axes. The *wire*
+form of a pose, used by the session protocol, is float64 ``(12,)``: position, then the row-major
+rotation matrix, which has no sign ambiguity.
 """
 
 from typing import Any
@@ -34,20 +34,20 @@ Array = NDArray[np.float64]
 
 
 def normalize_quat(quat: Any) -> Array:
-    """Scale to unit length, ``(..., 4)``; ValueError where the length is below 1e-9."""
+    """Scale to unit length, ``(..., 4)``; ValueError if a length is below 1e-9."""
     q = np.asarray(quat, dtype=np.float64)
     norm = np.linalg.norm(q, axis=-1, keepdims=True)
     if np.any(norm < 1e-9):
-        raise ValueError("a quaternion of length 0 has no direction")
+        raise ValueError("cannot normalise a quaternion of length 0")
     return np.asarray(q / norm)
 
 
 def align_quat(quat: Any, reference: Any) -> Array:
     """Choose of ``q`` and ``-q`` (the same rotation) the one in the hemisphere of ``reference``.
 
-    A network sees numbers, not rotations: a sign that jumps between frames is a jump to it. Both
-    quaternions of a rotation give the same bits: half a turn from the reference, where neither is
-    nearer, it is the one whose first number that is not zero is positive, and no zero is negative.
+    To a network a sign flip between frames is a jump. ``q`` and ``-q`` give the same bits: half a
+    turn from the reference, where the dot product is 0, the first nonzero component is made
+    positive; negative zeros become positive.
     """
     q = np.asarray(quat, dtype=np.float64)
     dot = quat_dot(q, reference)[..., np.newaxis]
@@ -57,11 +57,11 @@ def align_quat(quat: Any, reference: Any) -> Array:
 
 
 def align_quats(quats: Any, reference: Any) -> Array:
-    """Align quaternions ``(T, 4)``, one after the other in time, so that no sign ever jumps.
+    """Align consecutive quaternions ``(T, 4)``, so that the sign never flips over time.
 
-    The first is aligned with ``reference``, each later one with the one before it, which counts
-    in float32: whoever kept only that goes on with the same bits. Where it is half a turn from
-    the one before it, it is aligned with ``reference`` again.
+    The first is aligned with ``reference``, each later one with its predecessor rounded to float32,
+    so that a caller which stored only float32 continues with the same bits. One that is half a turn
+    from its predecessor is aligned with ``reference`` again.
     """
     q = np.asarray(quats, dtype=np.float64)
     anchors = align_quat(q, reference)
@@ -76,14 +76,14 @@ def align_quats(quats: Any, reference: Any) -> Array:
 def quat_dot(a: Any, b: Any) -> Array:
     """Cosine of half the angle between rotations ``(..., 4)``; negative in opposite hemispheres."""
     p, q = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    # In this order always: the same bits for one row as for a thousand.
+    # Summed in a fixed order: the same bits for one row as for a thousand.
     terms = p * q
     return np.asarray(terms[..., 0] + terms[..., 1] + terms[..., 2] + terms[..., 3])
 
 
 def quat_to_matrix(quat: Any) -> Array:
     """Rotation matrices ``(..., 3, 3)`` of quaternions ``(..., 4)``."""
-    from scipy.spatial.transform import Rotation  # late: it takes longer to load than all else
+    from scipy.spatial.transform import Rotation  # imported late: slow to load
 
     q = np.asarray(quat, dtype=np.float64)
     flat = Rotation.from_quat(q.reshape(-1, 4), scalar_first=True).as_matrix()
@@ -92,7 +92,7 @@ def quat_to_matrix(quat: Any) -> Array:
 
 def matrix_to_quat(matrix: Any) -> Array:
     """Quaternions ``(..., 4)`` with ``w >= 0`` of rotation matrices ``(..., 3, 3)``."""
-    from scipy.spatial.transform import Rotation  # late, as above
+    from scipy.spatial.transform import Rotation  # imported late: slow to load
 
     m = np.asarray(matrix, dtype=np.float64)
     rotation = Rotation.from_matrix(m.reshape(-1, 3, 3))
@@ -119,7 +119,7 @@ def quat_conj(quat: Any) -> Array:
 
 
 def pose_mul(a: Any, b: Any) -> Array:
-    """Compose poses ``(..., 7)``: ``b``, seen from ``a``, as seen from where ``a`` is seen."""
+    """Compose poses ``(..., 7)``: ``b``, given in frame ``a``, in the parent frame of ``a``."""
     p, q = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     turn, step = p[..., 3:], np.insert(q[..., :3], 0, 0.0, axis=-1)
     turned = quat_mul(quat_mul(turn, step), quat_conj(turn))[..., 1:]
@@ -127,7 +127,7 @@ def pose_mul(a: Any, b: Any) -> Array:
 
 
 def pose_inverse(pose: Any) -> Array:
-    """Invert a pose ``(..., 7)``: of ``b`` as seen from ``a``, give ``a`` as seen from ``b``."""
+    """Invert a pose ``(..., 7)``: that of ``a`` in ``b``, given that of ``b`` in ``a``."""
     p = np.asarray(pose, dtype=np.float64)
     turn = quat_conj(p[..., 3:])
     back = np.insert(-p[..., :3], 0, 0.0, axis=-1)

@@ -195,7 +195,7 @@ def test_converting(caller: Caller, images: None, terminal: Terminal, tmp_path: 
     assert f"/{RAW_EPISODES} " in bar
     terminal.press("C-c")
     assert terminal.see(r"status=(\d+)")[1] == "130"
-    assert "the same command with --resume=True goes on" in terminal.screen
+    assert "the same command with --resume=True continues" in terminal.screen
 
     before = len(list(kept.glob("0?????")))
     assert 0 < before < RAW_EPISODES

@@ -180,15 +180,15 @@ def until(command: Command, happened: Callable[[], bool]) -> None:
         time.sleep(0.0003)
 
 
-def strike(rng: random.Random, command: Command, workplace: Path, phase: str) -> None:
+def strike(rng: random.Random, command: Command, work_dir: Path, phase: str) -> None:
     """Kill at a moment of the phase."""
     pause = rng.uniform(0, 0.03)
     if phase == "encoding":
-        done = len(list(workplace.glob("episodes/*"))) + rng.randint(1, 3)
-        until(command, lambda: len(list(workplace.glob("episodes/*"))) >= done)
+        done = len(list(work_dir.glob("episodes/*"))) + rng.randint(1, 3)
+        until(command, lambda: len(list(work_dir.glob("episodes/*"))) >= done)
     elif phase != "beginning":
         name = "assembling" if phase == "assembling" else "dataset"
-        until(command, lambda: (workplace / name).is_dir())
+        until(command, lambda: (work_dir / name).is_dir())
         pause = pause if phase == "assembling" else pause / 20
     time.sleep(pause)
     command.kill(group=rng.random() < 0.5)
@@ -197,7 +197,7 @@ def strike(rng: random.Random, command: Command, workplace: Path, phase: str) ->
 def hunt(
     rng: random.Random,
     job: Job,
-    workplace: Path,
+    work_dir: Path,
     allowed: list[Files | None],
     phases: list[str],
     restore: Callable[[], None],
@@ -206,7 +206,7 @@ def hunt(
     for _ in range(40):
         phase = rng.choice(phases)
         command = job.start(workers=rng.choice([0, 0, 0, 2]))
-        strike(rng, command, workplace, phase)
+        strike(rng, command, work_dir, phase)
         struck = job.struck(command)
         assert read(job.output) in allowed, phase
         if not struck:
@@ -224,12 +224,10 @@ def test_killed_on_a_local_disk(
     context: Any, raw: dict[str, Path], states: dict[str, Files], tmp_path: Path, seed: int
 ) -> None:
     rng, out = random.Random(seed), tmp_path / "out"
-    workplace = tmp_path / ".out.partial"
+    work_dir = tmp_path / ".out.partial"
     job = Job(context, "convert", raw, out, tmp_path / "log")
     allowed: list[Files | None] = [None, states["convert"]]
-    hunt(
-        rng, job, workplace, allowed, [*PHASES, "encoding", "encoding"], lambda: shutil.rmtree(out)
-    )
+    hunt(rng, job, work_dir, allowed, [*PHASES, "encoding", "encoding"], lambda: shutil.rmtree(out))
     require_whole(out, states["convert"], FIRST)
     shutil.copytree(out, tmp_path / "before")
 
@@ -238,7 +236,7 @@ def test_killed_on_a_local_disk(
         shutil.copytree(tmp_path / "before", out)
 
     job = Job(context, "append", raw, out, tmp_path / "log")
-    hunt(rng, job, workplace, [states["convert"], states["append"]], [*PHASES], restore)
+    hunt(rng, job, work_dir, [states["convert"], states["append"]], [*PHASES], restore)
     require_whole(out, states["append"], FIRST + LATER)
     left = {path.name for path in tmp_path.iterdir()} - {"out", "before", "log"}
     assert not left

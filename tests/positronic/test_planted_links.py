@@ -14,7 +14,7 @@ from foundation.storage import output_directory
 from foundation.storage.s3.cache import LOCK as IN_USE
 from foundation.storage.s3.cache import fetching, pin
 from positronic.importers import sample
-from positronic.vendors.lerobot.conversion.job import Workplace
+from positronic.vendors.lerobot.conversion.job import WorkDirectory
 from positronic.vendors.lerobot.serving.backends import export_cache
 from positronic.vendors.lerobot.training.run_directory import LOCK, RunDirectory
 
@@ -37,7 +37,7 @@ PLACES: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "version in use": (IN_USE, pin),
     "conversion": (
         "lock",
-        lambda place: _within(Workplace(place, str(place.parent / "out")).locked()),
+        lambda place: _within(WorkDirectory(place, str(place.parent / "out")).locked()),
     ),
     "decoded frames": ("abc.lock", lambda place: _within(exclusive(place / "abc.lock"))),
 }

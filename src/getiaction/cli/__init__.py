@@ -1,6 +1,6 @@
 """``getiaction fit|validate|test|predict``: Lightning's command line over one YAML file.
 
-Only what a mistyped command needs is here, so that it is told at once; training itself is in
+This module imports little, so that a mistyped command is reported at once; training is in
 :mod:`getiaction.cli.command`, whose imports take seconds.
 """
 
@@ -34,7 +34,7 @@ commands:
 {"".join(f"  {name:<10} {text}{os.linesep}" for name, text in COMMANDS.items())}
   {PROG} COMMAND --help                    every option of a command
   {PROG} COMMAND --model.help ACT          the options of a policy, here ACT
-  {PROG} COMMAND --config X --print_config what would be run, every default written out
+  {PROG} COMMAND --config X --print_config the effective configuration, with all defaults
   {PROG} --print_completion bash           a completion script; or zsh, fish, tcsh, powershell
   {PROG} --version
 
@@ -48,11 +48,10 @@ example:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status.
 
-    0, 1 after an error that the program understands, 2 after a command line that makes no sense,
-    130 after Ctrl-C and 143 after SIGTERM.
+    0, 1 after an error, 2 after an invalid command line, 130 after Ctrl-C and 143 after SIGTERM.
 
     Args:
-        argv: The arguments; ``sys.argv[1:]`` unless given.
+        argv: The arguments; by default ``sys.argv[1:]``.
     """
     if argv is None:
         deferred_imports.install()
@@ -73,7 +72,7 @@ def _stoppable(argv: list[str]) -> int:
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise stop.__context__ from None
         if type(stop).__name__ == "SIGTERMException":  # Lightning's, which has no code
-            print(f"{PROG}: SIGTERM: ended; --ckpt_path goes on from a checkpoint", file=sys.stderr)
+            print(f"{PROG}: SIGTERM: ended; --ckpt_path resumes from a checkpoint", file=sys.stderr)
             return 128 + signal.SIGTERM
         return stop.code if isinstance(stop.code, int) else EXIT_ERROR if stop.code else 0
 

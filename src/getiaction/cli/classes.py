@@ -1,4 +1,4 @@
-"""Resolve class names in a configuration, and suggest the nearest where there is no such class."""
+"""Resolve class names in a configuration, with suggestions for unknown ones."""
 
 import importlib
 from collections.abc import Iterator, Sequence
@@ -7,8 +7,8 @@ from typing import Any
 from foundation.errors import UsageError
 from foundation.text import did_you_mean
 
-# Where bare names are looked for first; Lightning has callbacks of the same names as ours.
-PLACES = (
+# Modules searched first for bare names; Lightning has callbacks with the same names as ours.
+MODULES = (
     "getiaction.policies.lerobot",
     "getiaction.data",
     "getiaction.gyms",
@@ -17,21 +17,21 @@ PLACES = (
 
 
 def full_path(name: str) -> str:
-    """The path of a class of ours that is given by its bare name; any other name as it is."""
+    """The dotted path of one of our classes given by its bare name; other names unchanged."""
     if "." not in name:
-        for place in PLACES:
-            module = importlib.import_module(place)
+        for module_name in MODULES:
+            module = importlib.import_module(module_name)
             if name in module.__all__:
-                getattr(module, name)  # a policy's class is made when it is asked for
-                return f"{place}.{name}"
+                getattr(module, name)  # creates a policy's class on demand
+                return f"{module_name}.{name}"
     return name
 
 
 def require_class(path: str) -> None:
-    """Refuse a dotted path that leads to nothing.
+    """Check that a dotted path is an importable class.
 
     Raises:
-        UsageError: with the nearest class of that module.
+        UsageError: it is not; the message suggests the closest class of the module.
     """
     if "." not in path:
         return
@@ -44,7 +44,7 @@ def require_class(path: str) -> None:
 
 
 def no_class(path: str, names: Sequence[str]) -> str:
-    """Say that ``path`` is no class, and which of its module or of ``names`` is near."""
+    """Message for an unknown class ``path``, with the closest of its module or of ``names``."""
     module, _, name = path.rpartition(".")
     try:
         inside = importlib.import_module(module) if module else None
@@ -58,17 +58,17 @@ def no_class(path: str, names: Sequence[str]) -> str:
 
 
 def imported(path: str) -> Any:
-    """What ``path`` names; None if its module has no such thing.
+    """Import the object at ``path``; None if its module does not have it.
 
     Raises:
-        ImportError: there is no such module, or it cannot be imported.
+        ImportError: the module does not exist or cannot be imported.
     """
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name, None) if module else None
 
 
 def descendants(base: type[Any]) -> Iterator[type[Any]]:
-    """Yield the classes below ``base`` that have been imported."""
+    """Yield the imported subclasses of ``base``, recursively."""
     for child in base.__subclasses__():
         yield child
         yield from descendants(child)

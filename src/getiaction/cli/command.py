@@ -12,7 +12,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 import getiaction.data
 import getiaction.gyms
 import getiaction.policies.lerobot
-import getiaction.train.callbacks  # noqa: F401 - classes in sight are found by their bare names
+import getiaction.train.callbacks  # noqa: F401 - imported classes are found by their bare names
 from foundation.console import EXIT_USAGE
 from foundation.stopping import Stopped
 from getiaction.cli import PROG
@@ -29,10 +29,10 @@ DEFAULT_SEED = 1000
 
 
 class Parser(LightningArgumentParser):
-    """A parser that says in one line what is wrong."""
+    """A parser with one-line error messages."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print one line and exit with status 2; parsers within parsers raise."""
+        """Print one line and exit with status 2; nested parsers raise."""
         if not self.exit_on_error:
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
@@ -44,11 +44,11 @@ class Command(LightningCLI):
     """``fit``, ``validate``, ``test`` and ``predict`` of :class:`getiaction.train.Trainer`."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Keep the parser of each command; Lightning calls this in the order of the commands."""
+        """Store the parser of each command; Lightning calls this in the order of the commands."""
         self.parsers = [*getattr(self, "parsers", []), parser]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; unlike Lightning, without a warning where this is called from Python."""
+        """Parse; unlike Lightning's, without a warning if called from Python."""
         assert isinstance(args, list)
         shell = _completed_shell(args)
         if shell is not None:
@@ -59,30 +59,32 @@ class Command(LightningCLI):
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
-        # Lightning would take settings from the file here, and the model's class by its name:
-        # those are the command line's to say. What is no checkpoint is refused at once.
+        # Lightning would take settings and the model's class from the file here; only the command
+        # line determines those. A file that is not a checkpoint is rejected at once.
         arguments = self.config[self.config.subcommand] if self.config.get("subcommand") else {}
         path = arguments.get("ckpt_path")
         with reading(path):
             if path and os.path.isfile(path):
-                # As plain data, here and wherever it is loaded.
+                # Weights only, here and wherever it is loaded.
                 torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
 
     def fit(self, model: Policy, **options: Any) -> None:
-        """Fit; what a signal or Ctrl-C ends is saved, and can go on."""
+        """Fit; after a signal or Ctrl-C print the saved checkpoint and how to resume."""
         try:
             self.trainer.fit(model, **options)
         except Stopped as stopped:
             trainer: Any = self.trainer
             saved = next(c.saved for c in trainer.callbacks if isinstance(c, StopOnSignal))
             # Before the first step there is nothing to save.
-            kept = f"saved as {saved}; --ckpt_path={saved} goes on" if saved else "nothing is saved"
+            kept = (
+                f"saved as {saved}; --ckpt_path={saved} resumes" if saved else "nothing was saved"
+            )
             name, step = stopped.signal.name, trainer.global_step
             print(f"{PROG}: {name}: ended after step {step}, {kept}", file=sys.stderr)
             raise
 
     def predict(self, model: Policy, **options: Any) -> None:
-        """Predict, and keep what Lightning would only have handed to a program of one's own."""
+        """Predict, and write the predictions to a file."""
         predictions = self.trainer.predict(model, **options)
         if predictions:
             trainer = self.trainer
@@ -104,9 +106,9 @@ def run(argv: list[str]) -> Any:
         argv: The arguments, without the program's name.
 
     Raises:
-        SystemExit: with 2 after a command line that makes no sense; with 0 after ``--help``.
+        SystemExit: status 2 after an invalid command line, 0 after ``--help``.
     """
-    # Lightning 2.6 calls jsonargparse in a way that it has come to dislike.
+    # Lightning 2.6 uses deprecated API of jsonargparse.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     make_named(argv)
     options = {"parser_mode": use_loader(), "allow_abbrev": False}
@@ -119,7 +121,7 @@ def run(argv: list[str]) -> Any:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         seed_everything_default=DEFAULT_SEED,
-        # A run that goes on in its own directory says anew what it is run with.
+        # A run resumed in its own directory saves its configuration again.
         save_config_kwargs={"overwrite": True},
         parser_class=Parser,
         parser_kwargs={
@@ -132,6 +134,6 @@ def run(argv: list[str]) -> Any:
 
 
 def _completed_shell(argv: list[str]) -> str | None:
-    """The shell that a completion script is asked for."""
+    """The shell of a requested completion script, or None."""
     name, _, value = (argv or [""])[0].partition("=")
     return (value or "".join(argv[1:2])) if name == OPTION else None

@@ -1,7 +1,7 @@
 """Shell completion of commands, options and class names.
 
-jsonargparse offers to write such a script itself. It follows every class within every class, so
-that LeRobot's policies with their configurations take it minutes and gigabytes.
+jsonargparse can write such a script itself, but it expands nested classes recursively, which takes
+minutes and gigabytes for LeRobot's policies with their configurations.
 """
 
 import argparse
@@ -30,13 +30,12 @@ def completion_script(shell: str, parsers: dict[str, Any]) -> str:
         parsers: The parser of each command.
 
     Raises:
-        UsageError: there is no completion for that shell.
+        UsageError: the shell is not supported.
     """
     if shell not in shtab.SUPPORTED_SHELLS:
         near = did_you_mean(shell, shtab.SUPPORTED_SHELLS)
         raise UsageError(
-            f"there is no completion for the shell {shell!r} "
-            f"({', '.join(shtab.SUPPORTED_SHELLS)}){near}"
+            f"no completion for the shell {shell!r} ({', '.join(shtab.SUPPORTED_SHELLS)}){near}"
         )
     program = argparse.ArgumentParser(prog=PROG)
     program.add_argument("--version", action="store_true")

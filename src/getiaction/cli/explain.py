@@ -1,7 +1,7 @@
-"""Condense jsonargparse's error message about a command line into one line for people.
+"""Condense jsonargparse's error message about a command line to one line.
 
-jsonargparse answers with the usage and every alternative that it tried, over many lines. What
-matters in it is found here by its wording, and what it does not do, a suggestion, is added.
+jsonargparse prints the usage and every alternative that it tried, on many lines. The relevant part
+is extracted by regular expressions, and a suggestion is added.
 """
 
 import re
@@ -35,20 +35,20 @@ _VALUE = re.compile(r"Given value: (.+)")
 
 
 def explain(message: str, parser: Any) -> str:
-    """Return one line that says what is wrong and, where a name is near, what was meant.
+    """Return a one-line error message, with a suggestion if a similar name exists.
 
     Args:
-        message: What jsonargparse would have printed.
+        message: jsonargparse's message.
         parser: The parser of the command.
     """
     if (match := _NO_OPTION.search(message)) is not None:
         return _no_option(match[1], message[: match.start()])
     if (match := _SEVERAL.search(message)) is not None:
-        return f"{_place(message)}{match[1]!r} may be {' or '.join(match[2].split(', '))}"
+        return f"{_key_path(message)}{match[1]!r} may be {' or '.join(match[2].split(', '))}"
     for pattern in _NO_CLASS:
         if (match := pattern.search(message)) is not None:
             before = message[: match.start()]
-            return f"{_place(before)}{no_class(match[1], _names_of_kind(before))}"
+            return f"{_key_path(before)}{no_class(match[1], _names_of_kind(before))}"
     if (match := _NO_KEY.search(message)) is not None:
         return f"there is no option {match[1]!r}{did_you_mean(match[1], _options(parser))}"
     if (match := _NOT_KNOWN.search(message)) is not None:
@@ -56,7 +56,7 @@ def explain(message: str, parser: Any) -> str:
     if (match := _MISSING.search(message)) is not None:
         return _missing(match[1].split(", "))
     if (match := _NO_CONFIG.search(message)) is not None:
-        return f"{_place(message)}{match[1]!r} is neither a mapping nor a file with one"
+        return f"{_key_path(message)}{match[1]!r} is neither a mapping nor a file with one"
     return _wrong_value(message) or one_line(message)
 
 
@@ -64,13 +64,13 @@ def _no_option(option: str, before: str) -> str:
     owners = _CLASS.findall(before)
     owner = imported(owners[-1]) if owners else None
     if owner is None:
-        return f"{_place(before)}there is no option {option!r}"
-    # jsonargparse's own reading of the signature; it takes None for a class that has none.
+        return f"{_key_path(before)}there is no option {option!r}"
+    # jsonargparse's own reading of the signature.
     names = ArgumentParser(exit_on_error=False).add_class_arguments(owner, fail_untyped=False)
     near = did_you_mean(option, names)
     if owner is LeRobotPolicy:
         near = "; name the policy's own class, as in --model ACT"
-    return f"{_place(before)}{owner.__name__} has no option {option!r}{near}"
+    return f"{_key_path(before)}{owner.__name__} has no option {option!r}{near}"
 
 
 def _not_known(words: list[str], parser: Any) -> str:
@@ -90,31 +90,31 @@ def _wrong_value(message: str) -> str | None:
     keys = list(_KEY.finditer(message))
     if not keys:
         return None
-    # What is said of the innermost key; the lines after it are about the alternatives around it.
-    said = message[keys[-1].end() :]
-    types, value = _SUBTYPES.search(said), _VALUE.search(said)
+    # The part about the innermost key; later lines are about alternatives of outer keys.
+    part = message[keys[-1].end() :]
+    types, value = _SUBTYPES.search(part), _VALUE.search(part)
     if types is not None and value is not None:
-        return f"{_place(message)}{one_line(value[1])!r} is none of: {_plain(types[1])}"
-    single = _NOT_A.search(said)
+        return f"{_key_path(message)}{one_line(value[1])!r} is not one of: {_plain(types[1])}"
+    single = _NOT_A.search(part)
     if single is not None:
-        return f"{_place(message)}{single[2].strip()!r} is no {_plain(single[1])}"
+        return f"{_key_path(message)}{single[2].strip()!r} is not a valid {_plain(single[1])}"
     return None
 
 
-def _place(message: str) -> str:
-    """The keys that ``message`` has led to, as in ``data.val_gyms: ``."""
+def _key_path(message: str) -> str:
+    """The path of keys in ``message``, such as ``data.val_gyms: ``."""
     keys = list(dict.fromkeys(_KEY.findall(message)))
     return f"{'.'.join(keys)}: " if keys else ""
 
 
 def _plain(types: str) -> str:
-    """Type names as people write them: ``<class 'int'>`` is ``int``."""
+    """Readable type names: ``<class 'int'>`` becomes ``int``."""
     names = re.sub(r"<class '([\w.]+)'>", r"\1", types).replace("NoneType", "null")
     return re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", names)
 
 
 def _names_of_kind(before: str) -> list[str]:
-    """Names of the classes that would have been accepted where ``before`` ends."""
+    """Names of the classes accepted at the end of ``before``."""
     policy_classes()
     kinds = _SUBTYPES.findall(before)
     bases = [imported(a or b) for a, b in _BASE.findall(kinds[-1])] if kinds else []

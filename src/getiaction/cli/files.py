@@ -1,4 +1,4 @@
-"""Read the files that ``--config`` names, before anything heavy is imported."""
+"""Read the files given by ``--config``, before slow imports."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from foundation.documents import Reader
 from foundation.errors import UsageError
 
 FLAGS = ("--config", "-c")
-# A configuration with this key is not Lightning's: see getiaction.trainers.run_config.
+# A configuration with this key is not for Lightning's CLI: see getiaction.trainers.run_config.
 WHOLE = "trainer_type"
 
 _ANYTHING: Any = Any
@@ -16,10 +16,10 @@ _READER = Reader(error=UsageError, size=1 << 20, values=100_000, allow_nan=True)
 
 
 def read_configs(argv: list[str]) -> list[dict[str, Any]]:
-    """Read the files that ``--config`` names, in order.
+    """Read the files given by ``--config``, in order.
 
     Raises:
-        UsageError: one is not there, is no YAML, or holds no mapping.
+        UsageError: one is missing, not YAML, or not a mapping.
     """
     return [_read(path) for path in _paths(argv)]
 
@@ -30,7 +30,7 @@ def _paths(argv: list[str]) -> list[Path]:
         name, _, value = word.partition("=")
         if name in FLAGS:
             found.append(value or following)
-    # A configuration may be written out in place of its path, as jsonargparse allows.
+    # Inline configurations instead of a path, which jsonargparse allows, are skipped.
     return [Path(path) for path in found if not path.lstrip().startswith("{")]
 
 
@@ -45,7 +45,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"there is no configuration file {path}") from None
     content = _READER.parse_yaml(text, _ANYTHING, f"the configuration {path}")
     if not isinstance(content, dict):
-        what = "is empty" if content is None else f"holds a {type(content).__name__}"
+        what = "is empty" if content is None else f"is a {type(content).__name__}"
         raise UsageError(f"the configuration {path} {what}; expected names and their values")
     return content
 
@@ -53,10 +53,10 @@ def _read(path: Path) -> dict[str, Any]:
 def native_config(
     command: str, configs: list[dict[str, Any]], argv: list[str]
 ) -> dict[str, Any] | None:
-    """The configuration with ``trainer_type``, overrides applied; None for any other.
+    """The configuration with ``trainer_type``, with overrides applied; None for any other.
 
     Raises:
-        UsageError: it is used with another command than ``fit``, or an override of nothing.
+        UsageError: it is used with another command than ``fit``, or an override is invalid.
     """
     if not any(WHOLE in config for config in configs):
         return None
@@ -71,7 +71,7 @@ def native_config(
         for parent in parents:
             part = part.setdefault(parent, {})
             if not isinstance(part, dict):
-                raise UsageError(f"--{name} sets a part of {parent!r}, which is no mapping")
+                raise UsageError(f"--{name} sets a key of {parent!r}, which is not a mapping")
         part[last] = _READER.parse_yaml(value, _ANYTHING, f"the value of --{name}")
     return whole
 

@@ -1,7 +1,7 @@
 """Rewrite ``LeRobotPolicy`` in a configuration to the policy's own class, which checks its fields.
 
-``LeRobotPolicy`` takes a policy's name and whatever fields that policy has, so a parser cannot know
-them. The class of that policy knows; a configuration is put in its terms while it is read.
+``LeRobotPolicy`` takes a policy's name and the fields of that policy, which a parser cannot know.
+The policy's own class declares them, so a configuration is rewritten to that class when it is read.
 """
 
 import re
@@ -22,7 +22,7 @@ _NESTED_FLAG = re.compile(rf"^(--model\.(?:init_args\.)?){NESTED}\.")
 
 
 def use_loader() -> str:
-    """Register the way in which configurations are read; return its name, a parser's mode."""
+    """Register the loader of configurations; return its name, to be used as parser mode."""
     read = get_loader("yaml")
 
     def load(text: str) -> Any:
@@ -33,22 +33,22 @@ def use_loader() -> str:
 
 
 def flat_flags(argv: list[str]) -> list[str]:
-    """``--model.init_args.config_kwargs.x`` is ``--model.init_args.x``, as in the files."""
+    """Rewrite ``--model.init_args.config_kwargs.x`` to ``--model.init_args.x``, as in files."""
     return [_NESTED_FLAG.sub(r"\1", word) for word in argv]
 
 
 def make_named(argv: list[str]) -> None:
-    """Make the policies' classes that flags name bare, so that the parser knows them."""
+    """Create the policy classes that flags name, so that the parser knows them."""
     for word in argv:
         full_path(word.rpartition("=")[2])
 
 
 def in_named_classes(content: Any) -> Any:
-    """Put every ``LeRobotPolicy`` within ``content`` into the terms of its policy's class.
+    """Replace every ``LeRobotPolicy`` within ``content`` by its policy's own class.
 
     Raises:
-        UsageError: there is no such class, no ``policy_name``, or a field is given twice.
-        GetiactionError: there is no such policy.
+        UsageError: the class is unknown, ``policy_name`` is missing, or a field is given twice.
+        GetiactionError: the policy is unknown.
     """
     if isinstance(content, list):
         return [in_named_classes(member) for member in content]

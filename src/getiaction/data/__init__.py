@@ -38,7 +38,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # LeRobot takes seconds to import, and fetching from S3 or asking for help needs none of it.
+    # Loaded lazily: LeRobot takes seconds to import, which --help and fetching from S3 do not need.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,7 +1,7 @@
 """Checks of an untrusted dataset's metadata and tables before LeRobot opens it.
 
-LeRobot builds paths from ``info.json`` and the table of episodes, and hands every table to a
-decoder that takes as much memory as it asks for. What is not there is left for LeRobot to miss.
+LeRobot builds paths from ``info.json`` and the episodes table, and decodes every table without a
+memory limit. Missing files are not checked here; LeRobot reports them.
 """
 
 import math
@@ -22,15 +22,15 @@ from getiaction.roots import INFO
 READER = Reader(error=GetiactionError, size=1 << 28, allow_nan=True)
 STATS, TASKS, EPISODES = "meta/stats.json", "meta/tasks.parquet", "meta/episodes/*/*.parquet"
 DATA = "data/*/*.parquet"
-FILES = 2**31  # numbers of chunks and files are smaller
-LONGEST_S = 366 * 86400.0  # of a video
+FILES = 2**31  # upper bound of chunk and file indices
+LONGEST_S = 366 * 86400.0  # maximum timestamp in a video
 
 
 def require_sound_metadata(root: Path) -> None:
-    """Refuse a dataset whose ``meta/`` would lead LeRobot astray.
+    """Check that a dataset's ``meta/`` is safe to open with LeRobot.
 
     Raises:
-        GetiactionError: naming the file, what it holds and what was expected.
+        GetiactionError: the message has the file, its content and what was expected.
     """
     if not (root / INFO).exists():
         return
@@ -47,10 +47,10 @@ def require_sound_metadata(root: Path) -> None:
 
 
 def require_sound_rows(root: Path) -> None:
-    """Refuse a dataset whose tables of rows would take far more memory than their files suggest.
+    """Check that the data tables do not decode to far more memory than their file size.
 
     Raises:
-        GetiactionError: naming the file.
+        GetiactionError: the message has the file.
     """
     for path in sorted(root.glob(DATA)):
         with open_table(path) as table:
@@ -66,7 +66,7 @@ def _require_statistics(path: Path, info: DatasetInfo) -> None:
             if statistic != "count" and values.size not in (1, feature.shape[0]):
                 raise GetiactionError(
                     f"{path}: {printable(statistic)} of {printable(name)} has {values.size} "
-                    f"values, expected {feature.shape[0]}; make it anew by `positronic-to-lerobot "
+                    f"values, expected {feature.shape[0]}; repair it by `positronic-to-lerobot "
                     "verify --repair=statistics`"
                 )
 
@@ -76,24 +76,24 @@ def _require_tasks(path: Path, table: Table) -> None:
     others = [name for name in table.names if name != "task_index"]
     if "task_index" not in table.names or not others:
         raise GetiactionError(f"{path} has columns {table.names}, expected task_index and task")
-    _whole_numbers(path, columns, "task_index", FILES)
+    _indices(path, columns, "task_index", FILES)
     for name in others:
         for task in columns[name].to_pylist():
             if not isinstance(task, str):
-                raise GetiactionError(
-                    f"{path} holds the task {printable(repr(task))}, expected text"
-                )
+                raise GetiactionError(f"{path} has the task {printable(repr(task))}, expected text")
 
 
 def _require_episodes(path: Path, table: Table, root: Path, info: DatasetInfo) -> None:
     cameras = [name for name, feature in info.features.items() if feature.dtype == "video"]
     columns = table.read([name for name in table.names if not name.startswith("stats/")])
     for name in ("episode_index", "length", "dataset_from_index", "dataset_to_index"):
-        _whole_numbers(path, columns, name, info.total_frames + 1)
-    chunks, files = (_place(path, columns, "data", part) for part in ("chunk", "file"))
+        _indices(path, columns, name, info.total_frames + 1)
+    chunks, files = (_file_index(path, columns, "data", part) for part in ("chunk", "file"))
     names = {info.data_file(*place) for place in _distinct(chunks, files)}
     for key in cameras:
-        chunks, files = (_place(path, columns, f"videos/{key}", part) for part in ("chunk", "file"))
+        chunks, files = (
+            _file_index(path, columns, f"videos/{key}", part) for part in ("chunk", "file")
+        )
         names |= {info.video_file(key, *place) for place in _distinct(chunks, files)}
         for end in ("from_timestamp", "to_timestamp"):
             _seconds(path, columns, f"videos/{key}/{end}")
@@ -101,8 +101,8 @@ def _require_episodes(path: Path, table: Table, root: Path, info: DatasetInfo) -
         inside(root, name)
 
 
-def _place(path: Path, columns: Any, kind: str, part: str) -> NDArray[np.int64]:
-    return _whole_numbers(path, columns, f"{kind}/{part}_index", FILES)
+def _file_index(path: Path, columns: Any, kind: str, part: str) -> NDArray[np.int64]:
+    return _indices(path, columns, f"{kind}/{part}_index", FILES)
 
 
 def _distinct(chunks: NDArray[np.int64], files: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
@@ -110,14 +110,14 @@ def _distinct(chunks: NDArray[np.int64], files: NDArray[np.int64]) -> Iterator[t
         yield int(chunk), int(file)
 
 
-def _whole_numbers(path: Path, columns: Any, name: str, limit: int) -> NDArray[np.int64]:
-    """A column of numbers from 0 to below ``limit``."""
+def _indices(path: Path, columns: Any, name: str, limit: int) -> NDArray[np.int64]:
+    """Read an integer column with values from 0 to below ``limit``."""
     import pyarrow as pa
 
     column = _column(path, columns, name)
     if not pa.types.is_integer(column.type) or pa.types.is_uint64(column.type):
         raise GetiactionError(
-            f"{path}: {printable(name)} is of type {printable(column.type)}, expected int64"
+            f"{path}: {printable(name)} has type {printable(column.type)}, expected int64"
         )
     values = np.asarray(column.to_numpy()).astype(np.int64)
     wrong = (values < 0) | (values >= limit)

@@ -1,7 +1,8 @@
-"""Delta timestamps: the frames, in seconds from the present one, that a policy's sample spans.
+"""Delta timestamps: frames of a policy's sample, in seconds relative to the current frame.
 
-The policy decides them, by LeRobot's rule. Lists that a person gives are compared with it: one that
-fits the dataset's tolerance, but not the policy, would train on the wrong frames in silence.
+They follow from the policy's config by LeRobot's rule. Lists given by the user are compared with
+these: one that is valid for the dataset but not for the policy would silently train on the wrong
+frames.
 """
 
 from typing import Any
@@ -20,55 +21,54 @@ SHOWN = 4
 
 
 def deltas_of(config: PreTrainedConfig, meta: Any) -> DeltaTimestamps | None:
-    """Return the delta timestamps, in seconds, that ``config`` needs of a dataset; None for none.
+    """Return the delta timestamps in seconds that ``config`` needs, or None.
 
     Args:
         config: The policy's LeRobot config.
-        meta: LeRobot's metadata of the dataset: its feature names and frames a second.
+        meta: LeRobot's metadata of the dataset: its feature names and frames per second.
     """
     needed: DeltaTimestamps | None = resolve_delta_timestamps(config, meta)
     return needed
 
 
 def require_deltas(given: DeltaTimestamps, needed: DeltaTimestamps | None, fps: float) -> None:
-    """Compare delta timestamps that someone gave with those that the policy needs.
+    """Check that given delta timestamps are those that the policy needs.
 
     Args:
-        given: Seconds from the present frame, by key of the dataset.
-        needed: The same by the policy's config, see :func:`deltas_of`.
-        fps: Frames a second of the dataset.
+        given: Seconds relative to the current frame, by key of the dataset.
+        needed: The same from the policy's config, see :func:`deltas_of`.
+        fps: Frames per second of the dataset.
 
     Raises:
-        GetiactionError: they differ; names the first such key and both lists.
+        GetiactionError: they differ; the message has the first such key and both lists.
     """
     needed = needed or {}
     for key, wanted in needed.items():
         if key not in given:
             raise GetiactionError(
                 f"delta_timestamps lack {key!r}, of which the policy needs {_listed(wanted)} at "
-                f"{fps:g} fps; leave delta_timestamps out, and they follow from the policy"
+                f"{fps:g} fps; leave delta_timestamps out to use the policy's"
             )
         if not _same(given[key], wanted):
             raise GetiactionError(
                 f"delta_timestamps of {key!r} are {_listed(given[key])}, but the policy needs "
-                f"{_listed(wanted)} at {fps:g} fps; leave delta_timestamps out, and they follow "
-                "from the policy"
+                f"{_listed(wanted)} at {fps:g} fps; leave delta_timestamps out to use the policy's"
             )
     for key in given:
         if key not in needed:
             raise GetiactionError(
-                f"delta_timestamps name {key!r}, of which the policy takes the present frame "
-                "only; leave delta_timestamps out, and they follow from the policy"
+                f"delta_timestamps have {key!r}, of which the policy uses only the current frame; "
+                "leave delta_timestamps out to use the policy's"
             )
 
 
 def set_deltas(dataset: LeRobotDataset, config: PreTrainedConfig) -> None:
-    """Make ``dataset`` give what the policy ``config`` needs, for use in a DataLoader of one's own.
+    """Set the delta timestamps of the policy ``config``, to use ``dataset`` in your own DataLoader.
 
-    A dataset without delta timestamps gets the policy's; one with some is checked.
+    If the dataset already has delta timestamps, they are checked instead.
 
     Raises:
-        GetiactionError: the dataset has others than the policy needs.
+        GetiactionError: the dataset's delta timestamps differ from the policy's.
     """
     needed = deltas_of(config, dataset.meta)
     if dataset.delta_timestamps:
@@ -77,7 +77,7 @@ def set_deltas(dataset: LeRobotDataset, config: PreTrainedConfig) -> None:
     dataset.delta_timestamps = needed
     table, positions = dataset.hf_dataset, dataset.absolute_to_relative_idx
     dataset.reader = None
-    # The table was read already; only the reader knows about deltas.
+    # Keep the loaded table; only the reader depends on the deltas.
     reader: Any = dataset._ensure_reader()
     reader.hf_dataset, reader._absolute_to_relative_idx = table, positions
 

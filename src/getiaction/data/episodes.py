@@ -15,7 +15,7 @@ def episodes_of(dataset: LeRobotDataset) -> NDArray[np.int64]:
 
 
 def episode_column(dataset: LeRobotDataset, name: str) -> NDArray[Any]:
-    """The entry ``name`` in the metadata of each episode, in the order of the dataset's rows."""
+    """The metadata field ``name`` of each episode, in the order of the dataset's rows."""
     values: NDArray[Any] = np.asarray(dataset.meta.episodes[name])[episodes_of(dataset)]
     return values
 

@@ -1,9 +1,10 @@
 """Disk cache of decoded video frames, memory-mapped by all processes and runs that read them.
 
-An entry is a directory named by a digest of what it was made from: the content of the video files,
-the time of each row in them, and the decoder. It is written under another name and renamed when it
-is whole, by one process while others wait. Its directory, by default below ``$XDG_CACHE_HOME``, is
-kept under a bound by removing what was used longest ago and is not in use.
+An entry is a directory named by a digest of its inputs: the content of the video files, the
+timestamp of each row in them, and the decoder. It is written under another name and renamed when
+complete, by one process while others wait. The cache directory, by default below
+``$XDG_CACHE_HOME``, is limited in size: the least recently used entries that are not in use are
+evicted.
 """
 
 import fcntl
@@ -30,34 +31,34 @@ from getiaction.errors import GetiactionError
 
 logger = logging.getLogger(__name__)
 
-READER = Reader(mend="it is made anew")
+READER = Reader(mend="it is decoded again")
 # (N, C, H, W) of a camera's frames.
 Shape = Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=4, max_length=4)]
 
 GIB = 1 << 30
 ENTRY = "entry.json"
 PARTIAL, LOCK = ".partial", ".lock"
-# Frames of each camera that are decoded anew when an entry is opened.
+# Number of frames of each camera that are decoded and compared when an entry is opened.
 PROBES = 4
 
 
 @dataclass(frozen=True)
 class CacheLimits:
-    """How much may be kept decoded, in bytes: in memory, and in the files of all datasets."""
+    """Limits of decoded frames in bytes: in memory, and on the disk for all datasets."""
 
     memory: int = GIB
     disk: int = 32 * GIB
-    #: Where the files are; ``$XDG_CACHE_HOME/getiaction/frames`` unless given.
+    #: Cache directory; ``$XDG_CACHE_HOME/getiaction/frames`` unless given.
     directory: Path | None = None
 
 
 class MappedFrames(Frames):
-    """The frames of one entry, as long as which it is not removed.
+    """The memory-mapped frames of an entry, which is pinned while this object exists.
 
     Args:
         entry: Its directory.
         shapes: (N, C, H, W) by camera.
-        lock: Descriptor of its ``entry.json``, locked against removal; closed in the end.
+        lock: Descriptor of its ``entry.json``, locked against eviction; closed at the end.
     """
 
     decodes = False
@@ -80,7 +81,7 @@ class MappedFrames(Frames):
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        # Worker processes map the files themselves; the process that began them holds the lock.
+        # Worker processes map the files themselves; their parent holds the lock.
         return {"_entry": self._entry, "_shapes": self._shapes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -89,10 +90,10 @@ class MappedFrames(Frames):
 
 
 def kept_on_disk(frames: VideoFrames, limits: CacheLimits) -> MappedFrames:
-    """Return ``frames`` decoded, from an earlier run's files or from new ones.
+    """Return ``frames`` decoded, from the cache, adding them if necessary.
 
     Raises:
-        GetiactionError: there is no room, or the files cannot be written.
+        GetiactionError: there is not enough space, or the files cannot be written.
     """
     home = limits.directory or default_directory()
     entry = home / digest_of(frames)
@@ -104,8 +105,8 @@ def kept_on_disk(frames: VideoFrames, limits: CacheLimits) -> MappedFrames:
                 found = _opened(entry, frames)
     except OSError as error:
         raise GetiactionError(
-            f"decoded frames cannot be kept in {home}: {error.strerror or error}; choose another "
-            "place by XDG_CACHE_HOME, or train without cache='disk'"
+            f"decoded frames cannot be cached in {home}: {error.strerror or error}; choose another "
+            "directory by XDG_CACHE_HOME, or train without cache='disk'"
         ) from error
     assert found is not None
     return found
@@ -117,7 +118,7 @@ def default_directory() -> Path:
 
 
 def digest_of(frames: VideoFrames) -> str:
-    """Digest of all that decides what ``frames`` are, wherever the dataset lies."""
+    """Digest of everything that determines ``frames``, independent of the dataset's path."""
     digest = hashlib.sha256(f"1 {_decoder(frames.backend)} {frames.tolerance_s}".encode())
     for key in frames.keys:
         digest.update(f"\n{key}\n".encode())
@@ -141,7 +142,7 @@ def _tell_of_waiting() -> None:
 
 
 def _opened(entry: Path, frames: VideoFrames) -> MappedFrames | None:
-    """The entry, if it is there and whole."""
+    """The entry, if it exists and is complete."""
     try:
         lock = os.open(entry / ENTRY, os.O_RDONLY)
     except FileNotFoundError:
@@ -150,25 +151,25 @@ def _opened(entry: Path, frames: VideoFrames) -> MappedFrames | None:
     try:
         said = READER.load_json(entry / ENTRY, dict[str, Shape])
         if said.keys() != set(frames.keys):
-            raise ValueError(f"{ENTRY} names other cameras")
+            raise ValueError(f"{ENTRY} has other cameras")
         shapes = {key: tuple(said[key]) for key in frames.keys}
         sizes = {key: inside(entry, key).stat().st_size for key in frames.keys}
         if sizes != {key: math.prod(shapes[key]) for key in frames.keys}:
-            raise ValueError("a file is not of its size")
+            raise ValueError("a file has the wrong size")
         kept = MappedFrames(entry, shapes, lock)
     except (ValueError, OSError, InvalidDocument) as error:
         os.close(lock)
-        logger.warning("decoding again, because %s is not whole: %s", entry, error)
+        logger.warning("decoding again, because %s is damaged: %s", entry, error)
         return None
-    if not _is_right(kept, frames):
+    if not _matches_videos(kept, frames):
         logger.warning("decoding again, because frames in %s differ from the videos'", entry)
         return None
     os.utime(entry / ENTRY)
     return kept
 
 
-def _is_right(kept: MappedFrames, frames: VideoFrames) -> bool:
-    """Compare a few frames with what the decoder gives."""
+def _matches_videos(kept: MappedFrames, frames: VideoFrames) -> bool:
+    """Compare a few frames with newly decoded ones."""
     rows = np.random.default_rng().integers(len(frames), size=PROBES)
     return all(np.array_equal(kept.read(key, rows), frames.read(key, rows)) for key in frames.keys)
 
@@ -178,7 +179,7 @@ def _make(entry: Path, frames: VideoFrames, limits: CacheLimits) -> None:
     size = sum(int(np.prod(shape)) for shape in shapes.values())
     shutil.rmtree(entry, ignore_errors=True)
     partial = entry.with_suffix(PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
     _evict_until_fits(entry.parent, size, limits.disk)
     partial.mkdir()
     try:
@@ -196,13 +197,13 @@ def _make(entry: Path, frames: VideoFrames, limits: CacheLimits) -> None:
 
 def _allocated(path: Path, shape: tuple[int, ...]) -> Any:
     with path.open("wb") as file:
-        # Without its blocks reserved, a full disk would show as a bus error on some later write.
+        # Reserve the blocks: otherwise a full disk raises SIGBUS on a later write.
         os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
     return np.memmap(path, np.uint8, "r+", shape=shape)
 
 
 def _evict_until_fits(home: Path, size: int, most: int) -> None:
-    """Evict entries that are not in use, oldest first, until ``size`` more bytes fit."""
+    """Evict unused entries, least recently used first, until ``size`` more bytes fit."""
     entries = sorted(home.glob(f"*/{ENTRY}"), key=lambda path: path.stat().st_mtime)
     orphans = [path for path in home.glob(f"*{PARTIAL}") if path.is_dir()]
     kept = {path.parent: _bytes_below(path.parent) for path in entries}
@@ -216,9 +217,9 @@ def _evict_until_fits(home: Path, size: int, most: int) -> None:
     room = _room(home, kept, most)
     if room < size:
         raise GetiactionError(
-            f"the decoded frames take {size / GIB:.1f} GiB, and there is room for "
-            f"{max(room, 0) / GIB:.1f} in {home}; raise the bound, free some space, or train "
-            "without cache='disk'"
+            f"the decoded frames take {size / GIB:.1f} GiB, but only {max(room, 0) / GIB:.1f} GiB "
+            f"are available in {home}; raise the limit, free some space, or train without "
+            "cache='disk'"
         )
 
 

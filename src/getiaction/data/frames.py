@@ -25,9 +25,9 @@ from getiaction.errors import GetiactionError
 
 logger = logging.getLogger(__name__)
 
-# Decoders gain little from more threads, and training wants its share.
+# More threads gain little, and training needs CPU time too.
 THREADS = min(4, len(os.sched_getaffinity(0)))
-# So much is decoded at a time when everything is.
+# Size of the chunks in which a whole dataset is decoded.
 BYTES_PER_READ = 16 << 20
 
 type Rows = NDArray[np.intp]
@@ -36,9 +36,9 @@ type Pixels = NDArray[np.uint8]
 
 @cache
 def video_backend() -> str:
-    """The name of LeRobot's decoder that works here, found without pages of warnings.
+    """Name of the LeRobot decoder available here, found once and without its warnings.
 
-    LeRobot tries torchcodec again, and logs six tracebacks again, whenever it is not told.
+    Otherwise LeRobot tries torchcodec again each time, and logs six tracebacks.
     """
     log = logging.getLogger("lerobot.utils.import_utils")
     level = log.level
@@ -53,7 +53,7 @@ def video_backend() -> str:
 class Frames(ABC):
     """The frames of every camera of a dataset."""
 
-    #: Whether reading takes so long that it is worth doing ahead, in threads.
+    #: Whether reading is slow enough to prefetch in threads.
     decodes: bool
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Frames(ABC):
 
 
 class HeldFrames(Frames):
-    """Frames in memory, which worker processes share.
+    """Frames in memory, shared with worker processes.
 
     Args:
         frames: uint8 (N, C, H, W) by camera.
@@ -75,20 +75,19 @@ class HeldFrames(Frames):
 
     def read(self, key: str, rows: Rows) -> Pixels:
         """Return the frames of camera ``key`` at ``rows`` (...): uint8 (..., C, H, W)."""
-        # NumPy copies whole frames where torch goes through them number by number.
+        # NumPy copies whole frames, where torch's indexing copies element by element.
         pixels: Pixels = self._frames[key].numpy()[rows]
         return pixels
 
 
 class VideoFrames(Frames):
-    """Frames decoded from the video files of ``dataset``, a batch of one file in one go.
+    """Frames decoded from the video files of ``dataset``, all frames of a batch per file at once.
 
-    What comes out equals, bit for bit, what LeRobot's decoder gives sample by sample. Several
-    threads may read at once.
+    Bit for bit equal to LeRobot's decoder, which decodes sample by sample. Thread-safe.
 
     Args:
-        dataset: Of N rows, with videos.
-        timestamps: float32 (N,), seconds from the episode's start.
+        dataset: Dataset of N rows, with videos.
+        timestamps: float32 (N,), seconds from the start of the episode.
     """
 
     def __init__(self, dataset: LeRobotDataset, timestamps: NDArray[np.float32]) -> None:
@@ -100,7 +99,7 @@ class VideoFrames(Frames):
         lengths = episode_lengths(dataset)
         #: Episode of each row.
         self._episodes = np.repeat(episodes_of(dataset), lengths)
-        #: By camera the files, and for each row which of them it is in and when, in seconds.
+        #: By camera: the files, and for each row the file's index and the time in it, in seconds.
         self.files: dict[str, list[Path]] = {}
         self.places: dict[str, NDArray[np.int64]] = {}
         self.seconds: dict[str, NDArray[np.float64]] = {}
@@ -108,7 +107,7 @@ class VideoFrames(Frames):
             self.files[key], places = _files(dataset, key)
             self.places[key] = np.repeat(places, lengths)
             begins = np.repeat(episode_column(dataset, f"videos/{key}/from_timestamp"), lengths)
-            # The same sum of the same numbers as LeRobot's reader, so that the same frame is taken.
+            # Computed like LeRobot's reader, so that rounding selects the same frame.
             self.seconds[key] = begins + timestamps.astype(np.float64)
 
     def __len__(self) -> int:
@@ -122,7 +121,7 @@ class VideoFrames(Frames):
         """Return the frames of camera ``key`` at ``rows`` (...): uint8 (..., C, H, W).
 
         Raises:
-            GetiactionError: a file cannot be decoded, or has no frame at the time.
+            GetiactionError: a file cannot be decoded, or has no frame at a timestamp.
         """
         wanted = rows.reshape(-1)
         places, seconds = self.places[key][wanted], self.seconds[key][wanted]
@@ -149,7 +148,7 @@ class VideoFrames(Frames):
 
 
 def _files(dataset: LeRobotDataset, key: str) -> tuple[list[Path], NDArray[np.int64]]:
-    """The video files of camera ``key``, and which of them each episode is in."""
+    """The video files of camera ``key``, and the index of each episode's file."""
     meta: Any = dataset.meta
     names = [f"videos/{key}/{part}_index" for part in ("chunk", "file")]
     numbers = np.stack([episode_column(dataset, name) for name in names], axis=1)

@@ -1,9 +1,9 @@
-"""GatheredDataset: a LeRobot dataset as arrays, from which whole batches are gathered by indexing.
+"""GatheredDataset: a LeRobot dataset as arrays, from which batches are gathered by indexing.
 
-``LeRobotDataset`` builds one item in 2.5 to 12 ms, half of it spent on turning table rows into
-tensors one by one. Here the columns are arrays, a batch costs one indexing operation a key, and
-frames are decoded a batch at a time, or are there already. What comes out equals, bit for bit and
-key for key, what ``LeRobotDataset`` and torch's default collate give.
+``LeRobotDataset`` builds one item in 2.5 to 12 ms, half of it for converting table rows to tensors
+one by one. Here the columns are arrays, a batch takes one indexing operation per key, and frames
+are decoded a batch at a time, or are cached. Batches equal, bit for bit and key for key, those of
+``LeRobotDataset`` with torch's default collate.
 """
 
 import logging
@@ -33,16 +33,16 @@ NUMERIC = ("float", "int", "uint", "bool")
 class GatheredDataset(Dataset[dict[str, Any]]):
     """The rows of ``dataset`` as arrays; gathers batches in ``__getitems__``.
 
-    Use it in a ``DataLoader`` with :func:`as_is` as ``collate_fn``: the batch is made already.
+    Use it in a ``DataLoader`` with :func:`as_is` as ``collate_fn``: items are whole batches.
 
     Args:
-        dataset: With ``return_uint8=True`` if it has videos, and its delta timestamps set.
-        cache: Where decoded frames are kept; see :class:`getiaction.data.DataModule`.
-        limits: Bounds for them.
+        dataset: Opened with ``return_uint8=True`` if it has videos, and with its delta timestamps.
+        cache: Cache of decoded frames; see :class:`getiaction.data.DataModule`.
+        limits: Limits of the cache.
 
     Raises:
         ValueError: the dataset cannot be held as arrays.
-        GetiactionError: its videos cannot be decoded, or its frames not be kept as asked.
+        GetiactionError: its videos cannot be decoded, or do not fit the cache.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class GatheredDataset(Dataset[dict[str, Any]]):
         meta: Any = dataset.meta
         names = [k for k in dataset.hf_dataset.column_names if meta.features[k]["dtype"] != "image"]
         table = dataset.hf_dataset.select_columns(names).with_format("numpy")[:]
-        # Tensors, because worker processes share those.
+        # Tensors, because these are shared with worker processes.
         self._columns: dict[str, Tensor] = {k: _as_item_dtype(table[k]) for k in names}
         self._deltas = {
             key: np.asarray(deltas) for key, deltas in (dataset.reader.delta_indices or {}).items()
@@ -73,7 +73,7 @@ class GatheredDataset(Dataset[dict[str, Any]]):
 
     @property
     def decodes(self) -> bool:
-        """Whether batches take so long to make that it is worth doing ahead, in threads."""
+        """Whether batches are slow enough to prefetch in threads."""
         return self._frames.decodes
 
     def __getitem__(self, index: int) -> Batch:
@@ -82,17 +82,18 @@ class GatheredDataset(Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """Gather one batch: tensors (B, ...), ``<key>_is_pad`` (B, T), ``task`` a list of B."""
-        # NumPy throughout: torch's own threads, begun by each of ours, would hold up training.
+        # NumPy only: each of our threads would start torch's own threads, which would slow
+        # training.
         rows = np.asarray(indices)
         begin, end = self._begin[rows, None], self._end[rows, None]
         wanted = {key: rows[:, None] + deltas for key, deltas in self._deltas.items()}
-        # Outside its episode an index is moved to the episode's first or last frame.
+        # Indices outside the episode are clamped to its first or last frame.
         queries = {k: np.clip(at, begin, end - 1) for k, at in wanted.items()}
         # The order of keys is that of LeRobot's reader.
         arrays: dict[str, Any] = {}
         for key in self._video_keys:
             at = queries.get(key, rows)
-            # The reader drops a time axis of length one from videos, and from videos only.
+            # LeRobot's reader drops a time axis of length one, but only from videos.
             arrays[key] = self._frames.read(key, at[:, 0] if at.shape[1:] == (1,) else at)
         for key, column in self._columns.items():
             arrays[key] = column.numpy()[queries.get(key, rows)]
@@ -104,7 +105,7 @@ class GatheredDataset(Dataset[dict[str, Any]]):
 
 
 def _kept(videos: VideoFrames, cache: Cache, limits: CacheLimits) -> Frames:
-    """The frames of ``videos``, kept as asked."""
+    """The frames of ``videos``, cached as given by ``cache``."""
     if not videos.keys:
         return videos
     size = sum(int(np.prod(videos.shape(key))) for key in videos.keys)
@@ -112,8 +113,8 @@ def _kept(videos: VideoFrames, cache: Cache, limits: CacheLimits) -> Frames:
         return kept_on_disk(videos, limits)
     if cache == "memory" and size > limits.memory:
         raise GetiactionError(
-            f"the decoded frames take {size / GIB:.1f} GiB, and {limits.memory / GIB:.1f} may be "
-            "kept in memory; raise the bound, or use another cache than 'memory'"
+            f"the decoded frames take {size / GIB:.1f} GiB, more than the limit of "
+            f"{limits.memory / GIB:.1f} in memory; raise it, or use another cache than 'memory'"
         )
     if cache == "off" or size > limits.memory:
         return videos
@@ -121,16 +122,16 @@ def _kept(videos: VideoFrames, cache: Cache, limits: CacheLimits) -> Frames:
 
 
 def why_not_gathered(dataset: LeRobotDataset) -> str | None:
-    """Say why ``dataset`` has to be read item by item, or None if it can be gathered."""
+    """Reason why ``dataset`` has to be read item by item, or None if it can be gathered."""
     meta: Any = dataset.meta
     if dataset.image_transforms is not None:
         return "image transforms differ from item to item"
     if meta.has_language_columns:
         return "it has language columns"
     if meta.image_keys or meta.depth_keys:
-        return f"it keeps images of {', '.join([*meta.image_keys, *meta.depth_keys])} in the table"
+        return f"it stores images of {', '.join([*meta.image_keys, *meta.depth_keys])} in the table"
     if meta.video_keys and not dataset._return_uint8:
-        return "its frames are wanted as floats"
+        return "its frames are requested as floats"
     odd = [k for k in dataset.hf_dataset.column_names if not _is_numeric(meta.features[k])]
     if odd:
         return f"columns that are not numbers: {', '.join(odd)}"
@@ -143,10 +144,10 @@ def as_arrays(
     cache: Cache,
     limits: CacheLimits | None = None,
 ) -> Dataset[Any]:
-    """Return ``dataset`` as arrays where that is wanted and possible, else as it is.
+    """Return ``dataset`` as arrays if requested and possible, else unchanged.
 
     Raises:
-        GetiactionError: it is wanted without fail, and impossible.
+        GetiactionError: it is required but impossible.
     """
     reason = "gather=False" if wanted is False else why_not_gathered(dataset)
     if reason is None:
@@ -162,12 +163,12 @@ def as_arrays(
 
 
 def as_is(batch: Batch) -> Batch:
-    """Collate a batch that the dataset gathered already."""
+    """Collate function for batches already gathered by the dataset."""
     return batch
 
 
 def collate_for(dataset: Dataset[Any]) -> Any:
-    """The collate function that fits ``dataset``: gathered batches pass, others use torch's."""
+    """The collate function for ``dataset``: none for gathered batches, else torch's default."""
     return as_is if isinstance(dataset, GatheredDataset) else default_collate
 
 
@@ -176,7 +177,7 @@ def _is_numeric(feature: dict[str, Any]) -> bool:
 
 
 def _as_item_dtype(values: Any) -> Tensor:
-    """Give a column the dtype that ``torch.tensor`` gives to Python numbers taken from it."""
+    """Convert a column to the dtype that ``torch.tensor`` gives to its Python numbers."""
     column = torch.as_tensor(values)
     if column.dtype == torch.bool:
         return column

@@ -10,17 +10,17 @@ from getiaction.gyms import Gym, as_gym
 
 
 class RolloutBatch(NamedTuple):
-    """Episodes to roll out beside each other: one environment for each seed.
+    """Episodes to roll out in parallel: one environment per seed.
 
-    A named tuple, because Lightning's mixed precision rebuilds every dataclass in a batch and
-    refuses the frozen ones.
+    A named tuple, because Lightning's mixed precision rebuilds dataclasses in a batch and rejects
+    frozen ones.
 
     Attributes:
         gym: The :class:`getiaction.gyms.Gym`.
-        seeds: What each episode's environment is reset with.
-        name: How several gyms are told apart in metrics; empty where there is one.
+        seeds: Seed with which each episode's environment is reset.
+        name: Name of the gym in metrics; empty if there is only one.
         max_steps: Steps after which an episode ends; the gym's own limit if None.
-        async_envs: Step the environments in processes of their own.
+        async_envs: Step the environments in separate processes.
     """
 
     gym: Any
@@ -33,8 +33,8 @@ class RolloutBatch(NamedTuple):
 class GymDataset(Dataset[RolloutBatch]):
     """``num_rollouts`` episodes of ``gym``, in batches of at most ``num_envs``.
 
-    Episode ``i`` has the seed ``start_seed + i``, however they are batched, and however they are
-    dealt to processes: process ``rank`` of ``world_size`` runs every ``world_size``-th of them.
+    Episode ``i`` has the seed ``start_seed + i``, independent of batching and distribution to
+    processes: process ``rank`` of ``world_size`` runs every ``world_size``-th of them.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class GymDataset(Dataset[RolloutBatch]):
         self.gym = gym
         self.name = name
         seeds = range(start_seed, start_seed + num_rollouts)[rank::world_size]
-        # As many batches in every process, the last one empty if need be: before each step of a
-        # validation, DDP waits for all of them to exchange buffers.
+        # The same number of batches in every process, the last one possibly empty: DDP
+        # synchronises buffers before each validation step.
         most = len(range(0, num_rollouts, world_size))
         self._batches = [
             RolloutBatch(gym, tuple(seeds[at : at + num_envs]), name, max_steps, async_envs)
@@ -75,21 +75,21 @@ def only(batch: Sequence[RolloutBatch]) -> RolloutBatch:
 
 
 def rollout_loader(dataset: GymDataset) -> DataLoader[RolloutBatch]:
-    """A loader that yields each batch of rollouts, and draws nothing from the global RNG."""
+    """A loader that yields each batch of rollouts without using the global RNG."""
     return DataLoader(
         dataset, batch_size=1, collate_fn=only, generator=torch.Generator().manual_seed(0)
     )
 
 
 def named_gyms(gyms: Any) -> dict[str, Gym]:
-    """Return gyms by the name that tells them apart in metrics; one gym has the empty name.
+    """Return gyms by their name in metrics; a single gym has the empty name.
 
     Args:
         gyms: None, anything that :func:`getiaction.gyms.as_gym` takes, a list of those, or a dict
             from names to those.
 
     Raises:
-        GetiactionError: something in it is no gym.
+        GetiactionError: one of them is not a gym.
     """
     if gyms is None:
         return {}

@@ -16,18 +16,18 @@ from getiaction.roots import local_root, require_dataset
 class LeRobotDataModule(DataModule):
     """Batches of a LeRobot dataset in the order, and with the statistics, of native training.
 
-    Delta timestamps come from the policy's config by LeRobot's own rule, so they need not be given
-    by hand; the config is taken from the module that is being fitted, or from :meth:`prepare`.
+    Delta timestamps follow from the policy's config by LeRobot's rule; the config is taken from the
+    module that is being fitted, or from :meth:`prepare`.
 
     Args:
         repo_id: Hub name; with ``root`` it is only a label.
         root: Local dataset directory, or ``s3://bucket/prefix``.
-        dataset: A dataset made already, instead of the two above.
-        episodes: Episode indices to use; all unless given.
+        dataset: An opened dataset, instead of the two above.
+        episodes: Episode indices to use; by default all.
         image_transforms: Applied to camera frames of training samples, one by one.
-        tolerance_s: How far a frame may lie from the time asked for, in seconds.
-        video_backend: LeRobot's name of a decoder; its own choice unless given.
-        revision: Of the hub's repository.
+        tolerance_s: Maximum difference between requested and found frame time, in seconds.
+        video_backend: LeRobot's name of a decoder; by default its own choice.
+        revision: Revision of the hub's repository.
         **options: Those of :class:`DataModule`, without ``train_dataset``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""DataLoaders that resume where they were stopped, and leave the global random state alone."""
+"""DataLoaders that resume where they were stopped, and preserve the global random state."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,25 +12,25 @@ from getiaction.data.frames import THREADS
 from getiaction.data.gather import Batch, GatheredDataset, collate_for
 from getiaction.data.prefetch import prefetched
 
-# LeRobot's default; more than there are processors would only take turns.
+# LeRobot's default, limited to the number of CPUs.
 DEFAULT_WORKERS = THREADS
-# Batches made ahead by threads.
+# Number of batches prefetched by threads.
 AHEAD = 2 * THREADS
-# LeRobot's own defaults for worker processes; spawn because decoders do not survive a fork.
+# LeRobot's defaults for worker processes; spawned, because decoders do not survive a fork.
 WORKER_OPTIONS = {"prefetch_factor": 4, "persistent_workers": True}
 
 
 class RankBatches(BatchSampler):
-    """Batches of one process, dealt as Accelerate deals them in native training.
+    """Batches of one process, distributed as by Accelerate in native training.
 
-    Of each ``world_size`` batches in a row, process ``rank`` gets the one at its place. Where they
-    do not come out even, the last ones are filled from the epoch's beginning, so that every process
-    takes the same number of steps; a single process has a smaller last batch instead.
+    Of each ``world_size`` consecutive batches, process ``rank`` gets the one with that index. The
+    last ones are filled from the start of the epoch if necessary, so that every process takes the
+    same number of steps; a single process has a smaller last batch instead.
 
     Args:
         sampler: The order of samples.
-        batch_size: Samples a batch.
-        drop_last: Must be False, as natively; Lightning passes it on.
+        batch_size: Samples per batch.
+        drop_last: Must be False, as in native training; Lightning passes it.
         world_size: Number of processes.
         rank: This one's index.
     """
@@ -49,39 +49,39 @@ class RankBatches(BatchSampler):
         self._skip = 0
 
     def skip(self, batches: int) -> None:
-        """Leave out that many batches at the beginning of the next iteration."""
+        """Skip that many batches at the start of the next iteration."""
         self._skip = batches
 
     def __iter__(self) -> Iterator[list[int]]:
         skip, self._skip = self._skip, 0
-        for at, batch in enumerate(self._dealt()):
+        for at, batch in enumerate(self._own_batches()):
             if at >= skip:
                 yield batch
 
-    def _dealt(self) -> Iterator[list[int]]:
-        whole = BatchSampler(self.sampler, self.batch_size, self.drop_last)
+    def _own_batches(self) -> Iterator[list[int]]:
+        sampled = BatchSampler(self.sampler, self.batch_size, self.drop_last)
         if self.world_size == 1:
-            return iter(whole)
-        return iter(BatchSamplerShard(whole, self.world_size, self.rank))
+            return iter(sampled)
+        return iter(BatchSamplerShard(sampled, self.world_size, self.rank))
 
     def __len__(self) -> int:
-        whole = BatchSampler(self.sampler, self.batch_size, self.drop_last)
+        sampled = BatchSampler(self.sampler, self.batch_size, self.drop_last)
         if self.world_size == 1:
-            return len(whole)
-        return len(BatchSamplerShard(whole, self.world_size, self.rank))
+            return len(sampled)
+        return len(BatchSamplerShard(sampled, self.world_size, self.rank))
 
 
 class Loader(DataLoader[Any]):
-    """A loader whose batches are decoded ahead, by threads unless it has worker processes."""
+    """A loader that prefetches decoded batches in threads, unless it has worker processes."""
 
     def __iter__(self) -> Any:
         dataset = self.dataset
         if self.num_workers or not (isinstance(dataset, GatheredDataset) and dataset.decodes):
             return super().__iter__()
-        return self._decoded_ahead(dataset)
+        return self._prefetched(dataset)
 
-    def _decoded_ahead(self, dataset: GatheredDataset) -> Iterator[Batch]:
-        # As torch's own iterators draw their seed, so that it makes no difference to what follows.
+    def _prefetched(self, dataset: GatheredDataset) -> Iterator[Batch]:
+        # Draw a number as torch's own iterators do, so that the RNG's later state is the same.
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)
 
         def make(indices: list[int]) -> Batch:
@@ -100,11 +100,11 @@ def _pinned(batch: Batch) -> Batch:
 
 
 class ResumableLoader(Loader):
-    """A training loader that knows how far it was read, and begins there after a restart.
+    """A training loader that stores its position, and resumes there after a restart.
 
-    Its state is the epoch and the batches that were taken, not those that workers fetched ahead.
-    Lightning keeps it in its checkpoints. The iteration begins with the first batch that is asked
-    for, because Lightning tells the epoch after it has asked for the iterator.
+    Its state is the epoch and the number of batches consumed, not those prefetched by workers;
+    Lightning stores it in checkpoints. Iteration starts only when the first batch is requested,
+    because Lightning sets the epoch after creating the iterator.
     """
 
     _epoch = 0
@@ -117,11 +117,11 @@ class ResumableLoader(Loader):
         return batches.sampler
 
     def state_dict(self) -> dict[str, int]:
-        """Return the epoch and the number of its batches that were taken."""
+        """Return the epoch and the number of its batches that were consumed."""
         return {"epoch": self._epoch, "taken": self._taken, "first_epoch": self._first_epoch()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin after the batches of ``state`` when its epoch comes; other epochs are whole."""
+        """Resume after the batches of ``state`` in its epoch; other epochs are complete."""
         sampler = self._sampler
         epoch, taken = state["epoch"], state["taken"]
         if taken >= len(self):
@@ -163,9 +163,9 @@ def training_loader(
     world_size: int = 1,
     rank: int = 0,
 ) -> ResumableLoader:
-    """Batches in the order of ``sampler``.
+    """Training batches in the order of ``sampler``.
 
-    Its workers' seed is drawn from the global RNG, as natively.
+    The workers' seed is drawn from the global RNG, as in native training.
     """
     return ResumableLoader(
         dataset,
@@ -183,12 +183,12 @@ def evaluation_loader(
     world_size: int = 1,
     rank: int = 0,
 ) -> DataLoader[Any]:
-    """Batches in order, from a generator of the loader's own.
+    """Batches in order, with the loader's own random generator.
 
-    Making an iterator draws a number; from the global generator, which feeds dropout, that would
-    change the training that goes on afterwards.
+    Creating an iterator draws a random number; from the global generator, which dropout uses, this
+    would change the training that follows.
     """
-    # torch's type of a dataset says nothing of its length.
+    # torch's type of a dataset has no __len__.
     sampler = torch.utils.data.SequentialSampler(dataset)  # type: ignore[arg-type]
     return Loader(
         dataset,
@@ -208,11 +208,11 @@ def _options(dataset: Dataset[Any], workers: int) -> dict[str, Any]:
         options |= {
             **WORKER_OPTIONS,
             "multiprocessing_context": "spawn",
-            "worker_init_fn": _leave_terminal_alone,
+            "worker_init_fn": _ignore_terminal_signals,
         }
     return options
 
 
-def _leave_terminal_alone(worker: int) -> None:
-    """Its signals go to all processes; what they mean is for the first one to say."""
+def _ignore_terminal_signals(worker: int) -> None:
+    """Ignore signals that a terminal sends to all processes; the main process handles them."""
     ignore_terminal()

@@ -23,7 +23,7 @@ from getiaction.errors import GetiactionError
 from getiaction.gyms import Gym
 
 DEFAULT_BATCH_SIZE = 8
-# Far from those of validation, so that a policy is never tested on what it was chosen by.
+# Far apart, so that a policy is never tested on the seeds by which it was selected.
 VAL_START_SEED, TEST_START_SEED = 1000, 100_000
 
 
@@ -31,36 +31,36 @@ class DataModule(FromConfig, LightningDataModule):
     """Batches of a dataset in the order of native LeRobot training, and rollouts in gyms.
 
     A ``LeRobotDataset`` is opened again with the delta timestamps that the policy needs; the given
-    one stays as it is. Any other torch dataset is taken as it is.
+    object is unchanged. Any other torch dataset is used as it is.
 
     Args:
-        train_dataset: What to train on; None where nothing is trained.
-        train_batch_size: Samples a step and process, 8 unless given; the last batch of an epoch may
+        train_dataset: Training data; None if nothing is trained.
+        train_batch_size: Samples per step and process, by default 8; the last batch of an epoch may
             be smaller.
-        batch_size: Another name of ``train_batch_size``.
-        val_dataset: What to compute the loss of in validation.
+        batch_size: Alias of ``train_batch_size``.
+        val_dataset: Data for the validation loss.
         val_split: Share of the episodes held out for validation, the last ones of each task; each
-            task keeps at least one to train on.
-        val_gyms: Where to roll out in validation: a gym, a Gymnasium id, a list of those, or a dict
-            from the names that they have in metrics.
-        num_rollouts_val: Episodes a gym and validation.
-        val_start_seed: Seed of the first of them; the next ones follow.
-        test_gyms: Where to roll out in ``trainer.test``.
-        num_rollouts_test: Episodes a gym.
+            task keeps at least one for training.
+        val_gyms: Environments for validation rollouts: a gym, a Gymnasium id, a list of these, or
+            a dict by their names in metrics.
+        num_rollouts_val: Episodes per gym and validation.
+        val_start_seed: Seed of the first of them; the following are consecutive.
+        test_gyms: Environments for rollouts in ``trainer.test``.
+        num_rollouts_test: Episodes per gym.
         test_start_seed: Seed of the first of them.
         max_episode_steps: Steps after which an episode ends; the gym's own limit if None.
-        num_envs: Environments side by side.
-        async_envs: Step them in processes of their own.
-        num_workers: Worker processes; ``"auto"`` is some for samples read one by one, else none.
-        delta_timestamps: Seconds from the present frame, by key. They follow from the policy; where
-            they are given, they are checked.
-        seed: Decides, with the epoch, the order of samples.
-        use_imagenet_stats: Normalise camera images by ImageNet's mean and deviation.
-        gather: Make batches from arrays, ``"auto"`` wherever that makes no other ones of them.
-        cache: Where decoded camera frames are kept: in ``"memory"``; on ``"disk"``, for other
-            processes and later runs too; nowhere (``"off"``), so that they are decoded when they
-            are needed; ``"auto"`` in memory where they fit, else nowhere.
-        cache_limits: How much that may be, and where on the disk.
+        num_envs: Number of parallel environments.
+        async_envs: Step them in separate processes.
+        num_workers: Worker processes; ``"auto"``: some for samples read one by one, else none.
+        delta_timestamps: Seconds relative to the current frame, by key; by default the policy's,
+            with which given ones are compared.
+        seed: Determines, with the epoch, the order of samples.
+        use_imagenet_stats: Normalise camera images by ImageNet's mean and standard deviation.
+        gather: Gather batches from arrays; ``"auto"``: if that gives the same batches.
+        cache: Cache of decoded camera frames: ``"memory"``; ``"disk"``, shared with other
+            processes and later runs; ``"off"``, decoding when needed; ``"auto"``: memory if they
+            fit, else off.
+        cache_limits: Limits of the cache, and its directory.
 
     Raises:
         GetiactionError: the arguments contradict each other.
@@ -93,9 +93,7 @@ class DataModule(FromConfig, LightningDataModule):
     ) -> None:
         super().__init__()
         if train_batch_size is not None and batch_size is not None:
-            raise GetiactionError(
-                "batch_size is another name of train_batch_size; give one of the two"
-            )
+            raise GetiactionError("batch_size is an alias of train_batch_size; give one of the two")
         size = train_batch_size if batch_size is None else batch_size
         self.train_batch_size = DEFAULT_BATCH_SIZE if size is None else size
         if not 0 <= val_split < 1:
@@ -126,7 +124,7 @@ class DataModule(FromConfig, LightningDataModule):
             raise GetiactionError(f"cache is {cache!r}; expected one of {', '.join(CACHES)}")
         self._cache: Cache = cache
         self._cache_limits = cache_limits
-        # Samples come from a LeRobot dataset, or are those of another dataset as they are.
+        # Samples come from a LeRobot dataset, or unchanged from another torch dataset.
         self._source = source_of(train_dataset)
         self._other = train_dataset
         self._val_source = source_of(val_dataset)
@@ -139,7 +137,7 @@ class DataModule(FromConfig, LightningDataModule):
 
     @property
     def batch_size(self) -> int:
-        """Another name of ``train_batch_size``, by which Lightning's tuner sets it."""
+        """Alias of ``train_batch_size``, which Lightning's tuner sets."""
         return self.train_batch_size
 
     @batch_size.setter
@@ -151,24 +149,24 @@ class DataModule(FromConfig, LightningDataModule):
         """LeRobot's metadata of the dataset, with the statistics to normalise by.
 
         Raises:
-            GetiactionError: there is none, or its statistics are not whole.
+            GetiactionError: there is no LeRobot dataset, or its statistics are incomplete.
         """
         if self._meta is None:
             if self._source is None:
                 raise GetiactionError(
-                    "there is no LeRobotDataset to train on that the policy's features and "
-                    "statistics could be taken from; give one, or give them to the policy"
+                    "there is no LeRobotDataset from which the policy could take its features and "
+                    "statistics; give one, or give them to the policy"
                 )
             self._meta = with_statistics(
                 self._source.read_meta(), use_imagenet_stats=self.use_imagenet_stats
             )
         return self._meta
 
-    # What NativeCheckpoint notes down of the data.
+    # Properties of the data that NativeCheckpoint records.
 
     @property
     def root(self) -> Path | None:
-        """Directory of the dataset; None where it is known by its repo id, or is no LeRobot one."""
+        """Directory of the dataset; None if given by its repo id, or not a LeRobot dataset."""
         return None if self._source is None else self._source.root
 
     @property
@@ -178,12 +176,12 @@ class DataModule(FromConfig, LightningDataModule):
 
     @property
     def episodes(self) -> list[int] | None:
-        """Episode indices in use; None stands for all."""
+        """Episode indices in use; None means all."""
         return None if self._source is None else self._source.episodes
 
     @property
     def tolerance_s(self) -> float:
-        """How far a frame may lie from the time asked for, in seconds."""
+        """Maximum difference between requested and found frame time, in seconds."""
         return TOLERANCE_S if self._source is None else self._source.tolerance_s
 
     @property
@@ -193,19 +191,19 @@ class DataModule(FromConfig, LightningDataModule):
 
     @property
     def train_dataset(self) -> Any:
-        """What is trained on; before the policy is known, without the frames that it needs."""
+        """The training set; before the policy is known, without delta timestamps."""
         if self._train is None and self._source is not None:
             return self._source.plain()
         return self._other if self._train is None else self._train
 
     @property
     def val_dataset(self) -> Any:
-        """What is held out; before the policy is known, what was given as such."""
+        """The validation set; before the policy is known, the given one."""
         return self._other_val if self._val is None else self._val
 
     @property
     def num_workers(self) -> int:
-        """Worker processes of the training loader; where there are none, threads decode ahead."""
+        """Worker processes of the training loader; without any, threads prefetch."""
         return self._workers_for(self._train)
 
     def _workers_for(self, dataset: Any) -> int:
@@ -220,24 +218,24 @@ class DataModule(FromConfig, LightningDataModule):
         return self._sampler
 
     def split(self) -> tuple[list[int], list[int]]:
-        """Return the indices of the episodes that are trained on and of those held out.
+        """Return the indices of training and held-out episodes.
 
         Raises:
-            GetiactionError: no task has an episode to spare for ``val_split``.
+            GetiactionError: every task has only one episode, so ``val_split`` is impossible.
         """
         train, held_out = split_episodes(self.meta, self.episodes, self.val_split)
         return list(range(self.meta.total_episodes)) if train is None else train, held_out
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: the episodes that ``val_split`` held out."""
+        """Return the state to checkpoint: the episodes held out by ``val_split``."""
         split = self._source is not None and self.val_split
         return {"held_out": self.split()[1]} if split else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to go on with other episodes than a run was begun with.
+        """Check that a resumed run has the same held-out episodes.
 
         Raises:
-            GetiactionError: ``val_split`` would hold out others now.
+            GetiactionError: ``val_split`` gives other held-out episodes now.
         """
         before, now = state_dict.get("held_out"), self.state_dict().get("held_out")
         if before is not None and now is not None and before != now:
@@ -248,26 +246,26 @@ class DataModule(FromConfig, LightningDataModule):
             )
 
     def setup(self, stage: str) -> None:
-        """Open what the stage needs, for the policy that the trainer has."""
+        """Open the datasets of the stage, for the trainer's policy."""
         self._require_own_sharding()
         if stage == "test":
             return
         config = getattr(getattr(self.trainer, "lightning_module", None), "config", None)
         if isinstance(config, PreTrainedConfig):
-            self._take(config)
+            self._set_config(config)
         held_out = bool(self.val_split) or self._other_val is not None
         if stage == "fit" or (stage == "predict" and not held_out):
             self._open_train()
         self._open_val()
 
     def prepare(self, config: PreTrainedConfig) -> None:
-        """Open the datasets with the delta timestamps that the policy ``config`` asks for."""
-        self._take(config)
+        """Open the datasets with the delta timestamps of the policy ``config``."""
+        self._set_config(config)
         self._open_train()
         self._open_val()
 
-    def _take(self, config: PreTrainedConfig) -> None:
-        """Remember the policy's config; what was opened for one with other samples is dropped."""
+    def _set_config(self, config: PreTrainedConfig) -> None:
+        """Set the policy's config; drop datasets opened for one with other samples."""
         if _samples(config) != _samples(self._config):
             self._train = self._val = None
         self._config = config
@@ -285,7 +283,7 @@ class DataModule(FromConfig, LightningDataModule):
             raise GetiactionError(
                 "there is nothing to train on: give the data module a train_dataset"
             )
-        # Lightning's overfit_batches stands for the same few batches in each epoch.
+        # Lightning's overfit_batches repeats the same few batches in each epoch.
         shuffle = not getattr(self.trainer, "overfit_batches", 0)
         drop = getattr(self._config, "drop_n_last_frames", 0)
         self._sampler = sampler_of(self._train, self.seed, shuffle=shuffle, drop_n_last_frames=drop)
@@ -312,7 +310,7 @@ class DataModule(FromConfig, LightningDataModule):
         return as_arrays(opened, self._gather, self._cache, self._cache_limits)
 
     def _deltas(self, source: Source, meta: Any) -> DeltaTimestamps | None:
-        """The policy's delta timestamps; what was given is compared with them."""
+        """The policy's delta timestamps, after comparing given ones with them."""
         given = [deltas for deltas in (self.delta_timestamps, source.deltas) if deltas]
         if self._config is None:
             if not given:
@@ -327,7 +325,7 @@ class DataModule(FromConfig, LightningDataModule):
         return needed
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled by (seed, epoch); draws its workers' seed from the global RNG, as natively."""
+        """Shuffled by (seed, epoch); workers' seed from the global RNG, as in native training."""
         assert self._train is not None
         if self._sampler is None:
             return DataLoader(self._train, self.train_batch_size, num_workers=self.num_workers)
@@ -341,10 +339,10 @@ class DataModule(FromConfig, LightningDataModule):
         )
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        """The held-out samples in order, if there are any, then the rollouts of each gym."""
+        """The held-out samples in order, if any, then the rollouts of each gym."""
         loaders = [] if self._val is None else [self._in_order(self._val)]
         loaders += self._rollouts(self.val_gyms, self.num_rollouts_val, self.val_start_seed)
-        if not loaders and self._asked_for(TrainerFn.VALIDATING):
+        if not loaders and self._is_running(TrainerFn.VALIDATING):
             raise GetiactionError(
                 "there is nothing to validate on: give the data module val_gyms, val_split or "
                 "val_dataset"
@@ -352,9 +350,9 @@ class DataModule(FromConfig, LightningDataModule):
         return loaders
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
-        """The rollouts of each gym to test in."""
+        """The rollouts of each test gym."""
         loaders = self._rollouts(self.test_gyms, self.num_rollouts_test, self.test_start_seed)
-        if not loaders and self._asked_for(TrainerFn.TESTING):
+        if not loaders and self._is_running(TrainerFn.TESTING):
             raise GetiactionError("there is nothing to test on: give the data module test_gyms")
         return loaders
 
@@ -366,7 +364,7 @@ class DataModule(FromConfig, LightningDataModule):
         return self._in_order(dataset)
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
-        """Move a batch to the device; on the CPU it is there, and looking through it takes time."""
+        """Move a batch to the device; skipped on the CPU, as traversing the batch takes time."""
         if device.type == "cpu":
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
@@ -374,7 +372,7 @@ class DataModule(FromConfig, LightningDataModule):
     def _in_order(self, dataset: Dataset[Any]) -> DataLoader[Any]:
         if isinstance(dataset, IterableDataset):
             return DataLoader(dataset, self.train_batch_size, collate_fn=collate_for(dataset))
-        # Gathering takes less time than handing batches over, and other loaders may have workers.
+        # Gathering is faster than transferring batches between processes.
         gathered = isinstance(dataset, GatheredDataset)
         return evaluation_loader(
             dataset,
@@ -411,19 +409,19 @@ class DataModule(FromConfig, LightningDataModule):
     def _rank(self) -> int:
         return 0 if self.trainer is None else self.trainer.global_rank
 
-    def _asked_for(self, stage: TrainerFn) -> bool:
+    def _is_running(self, stage: TrainerFn) -> bool:
         return self.trainer is not None and self.trainer.state.fn == stage
 
     def _require_own_sharding(self) -> None:
         connector: Any = getattr(self.trainer, "_accelerator_connector", None)
         if self._world_size > 1 and getattr(connector, "use_distributed_sampler", False):
             raise GetiactionError(
-                "the loaders are dealt to the processes already; use getiaction.train.Trainer, or "
+                "the loaders already shard for each process; use getiaction.train.Trainer, or "
                 "Lightning's with use_distributed_sampler=False"
             )
 
 
 def _samples(config: Any) -> tuple[Any, ...]:
-    """What of a policy's config decides which samples there are and what is in them."""
+    """The fields of a policy's config that determine the samples."""
     names = ("observation_delta_indices", "action_delta_indices", "reward_delta_indices")
     return tuple(getattr(config, name, None) for name in (*names, "drop_n_last_frames"))

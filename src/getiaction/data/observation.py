@@ -11,7 +11,7 @@ from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_IMAGES, OBS_STATE, RE
 from torch import Tensor
 
 SUCCESS = "next.success"
-# Fields that are one key of LeRobot each.
+# Fields that correspond to one LeRobot key.
 KEYS = {
     "action": ACTION,
     "task": "task",
@@ -28,10 +28,10 @@ KEYS = {
 
 @dataclass(frozen=True)
 class Observation:
-    """What a robot saw, and in a dataset also what it did and what came of it.
+    """A batch of observations, in a dataset also with actions, rewards and success.
 
-    Values are tensors or arrays with a leading batch dimension B, lists of B strings, or None where
-    there is nothing.
+    Values are tensors or arrays with a leading batch dimension B, lists of B strings, or None if
+    absent.
 
     Args:
         action: (B, A), or (B, T, A) for a chunk.
@@ -41,12 +41,12 @@ class Observation:
         next_reward: (B,).
         next_success: (B,).
         episode_index: (B,), as the four below.
-        frame_index: Within the episode.
-        index: Within the dataset.
-        task_index: Which of the dataset's tasks.
-        timestamp: Seconds from the episode's beginning.
-        info: What the environment says, by name.
-        extra: What has no field here, by LeRobot's key.
+        frame_index: Index within the episode.
+        index: Index within the dataset.
+        task_index: Index of the task in the dataset.
+        timestamp: Seconds from the start of the episode.
+        info: Info from the environment, by name.
+        extra: Values without a field here, by LeRobot's key.
     """
 
     action: Any = None
@@ -65,7 +65,7 @@ class Observation:
 
     @classmethod
     def from_batch(cls, batch: Mapping[str, Any]) -> Self:
-        """Take a batch with LeRobot's keys."""
+        """Create from a batch with LeRobot's keys."""
         fields = {field: batch[key] for field, key in KEYS.items() if key in batch}
         images = {
             key.removeprefix(f"{OBS_IMAGES}."): value
@@ -82,7 +82,7 @@ class Observation:
         return cls(**fields, info=batch.get("info"), extra=extra or None)
 
     def to_batch(self) -> dict[str, Any]:
-        """Return what there is by LeRobot's keys, as policies take it."""
+        """Return the present values by LeRobot's keys, as input of a policy."""
         batch = {key: getattr(self, field) for field, key in KEYS.items()}
         if isinstance(self.images, Mapping):
             batch |= {f"{OBS_IMAGES}.{camera}": value for camera, value in self.images.items()}
@@ -93,10 +93,10 @@ class Observation:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Take a dict by field; ``images.<camera>`` and other dotted names make dicts.
+        """Create from a dict by field; dotted names such as ``images.<camera>`` become dicts.
 
         Raises:
-            TypeError: a name is no field.
+            TypeError: a name is not a field.
         """
         fields: dict[str, Any] = {}
         for name, value in values.items():
@@ -108,7 +108,7 @@ class Observation:
         return cls(**fields)
 
     def to_dict(self, flatten: bool = True) -> dict[str, Any]:
-        """Return what there is by field; flat, a dict becomes ``<field>.<name>`` for each name."""
+        """Return the present values by field; with ``flatten``, dicts become dotted names."""
         values: dict[str, Any] = {}
         for field, value in self.items():
             if flatten and isinstance(value, Mapping):
@@ -122,15 +122,15 @@ class Observation:
         return {name: value for name, value in values.items() if value is not None}
 
     def keys(self) -> KeysView[str]:
-        """Return the names of the fields that there are."""
+        """Return the names of the present fields."""
         return self._fields().keys()
 
     def values(self) -> ValuesView[Any]:
-        """Return what there is."""
+        """Return the present values."""
         return self._fields().values()
 
     def items(self) -> ItemsView[str, Any]:
-        """Return what there is, with the names of the fields."""
+        """Return names and values of the present fields."""
         return self._fields().items()
 
     def __getitem__(self, name: str) -> Any:
@@ -141,10 +141,10 @@ class Observation:
 
     @property
     def batch_size(self) -> int:
-        """The number B of samples.
+        """The batch size B.
 
         Raises:
-            ValueError: there is nothing to count them by.
+            ValueError: no value has a batch dimension.
         """
         for value in self.to_dict().values():
             if isinstance(value, (Tensor, np.ndarray, list)) and np.ndim(value):
@@ -152,17 +152,17 @@ class Observation:
         raise ValueError("the observation is empty, so it has no batch size")
 
     def to(self, device: Any) -> Self:
-        """Return the same with its tensors on ``device``."""
+        """Return a copy with its tensors on ``device``."""
         return self._mapped(lambda value: value.to(device) if torch.is_tensor(value) else value)
 
     def to_numpy(self) -> Self:
-        """Return the same with arrays for tensors."""
+        """Return a copy with tensors converted to arrays."""
         return self._mapped(
             lambda value: value.detach().cpu().numpy() if torch.is_tensor(value) else value
         )
 
     def to_torch(self, device: Any = "cpu") -> Self:
-        """Return the same with tensors for arrays."""
+        """Return a copy with arrays converted to tensors."""
         return self._mapped(
             lambda value: torch.as_tensor(value) if isinstance(value, np.ndarray) else value
         ).to(device)

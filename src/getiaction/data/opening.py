@@ -1,7 +1,7 @@
-"""Open LeRobot datasets from disk or hub, with one-line errors for what is wrong with one.
+"""Open LeRobot datasets from disk or hub, with one-line errors for damaged ones.
 
-A local root is never completed from the hub behind one's back. A repo id is looked up where LeRobot
-keeps datasets, and on the hub only if the network may be used.
+Missing files of a local root are never fetched from the hub. A repo id is looked up in LeRobot's
+home directory, and on the hub unless offline mode is set.
 """
 
 import copy
@@ -37,11 +37,11 @@ UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, DatasetsError)
 
 
 class LocalMetadata(LeRobotDatasetMetadata):
-    """Metadata on disk; what is missing is not fetched from the hub behind one's back."""
+    """Metadata on disk; missing files are an error instead of being fetched from the hub."""
 
     def _pull_from_repo(self, *args: Any, **kwargs: Any) -> None:
         raise GetiactionError(
-            f"the dataset at {self.root} is not whole: files under meta/ are missing; "
+            f"the dataset at {self.root} is incomplete: files under meta/ are missing; "
             "convert it again"
         )
 
@@ -51,13 +51,13 @@ class LocalDataset(LeRobotDataset):
 
     def _download(self, *args: Any, **kwargs: Any) -> None:
         raise GetiactionError(
-            f"the dataset at {self.root} is not whole: episodes that its metadata names have no "
+            f"the dataset at {self.root} is incomplete: episodes listed in its metadata have no "
             "data or video files; convert it again"
         )
 
 
 def read_metadata(repo_id: str, root: Path | None, revision: str | None = None) -> Any:
-    """Return LeRobot's metadata of a dataset at ``root``, or of ``repo_id`` where there is none."""
+    """Return LeRobot's metadata of a dataset at ``root``, or of ``repo_id`` without a root."""
     meta = _read(LocalMetadata, LeRobotDatasetMetadata, repo_id, root, revision)
     # As in a LeRobotDataset, whose depth frames come in this unit.
     meta.rescale_depth_stats(DEFAULT_DEPTH_UNIT)
@@ -67,16 +67,16 @@ def read_metadata(repo_id: str, root: Path | None, revision: str | None = None) 
 def read_dataset(
     repo_id: str, root: Path | None, revision: str | None = None, **options: Any
 ) -> LeRobotDataset:
-    """Return the ``LeRobotDataset`` at ``root``, or of ``repo_id`` where there is none.
+    """Return the ``LeRobotDataset`` at ``root``, or of ``repo_id`` without a root.
 
     Args:
         repo_id: Hub name; with ``root`` it is only a label.
         root: Local directory.
-        revision: Of the hub's repository.
+        revision: Revision of the hub's repository.
         **options: Further arguments of ``LeRobotDataset``.
 
     Raises:
-        GetiactionError: it cannot be read, or is neither here nor may be fetched.
+        GetiactionError: it cannot be read, or is not local and cannot be fetched.
     """
     dataset: LeRobotDataset = _read(
         LocalDataset, LeRobotDataset, repo_id, root, revision, **options
@@ -91,9 +91,9 @@ def reopen(
     deltas: DeltaTimestamps | None,
     image_transforms: Callable[..., Any] | None,
 ) -> LeRobotDataset:
-    """Open what ``dataset`` reads once more, with other deltas and frames as uint8.
+    """Open the same dataset again, with other deltas and frames as uint8.
 
-    The given one is left as it is: someone else may hold it.
+    The given object is unchanged, as it may be in use elsewhere.
     """
     return read_dataset(
         dataset.repo_id,
@@ -109,11 +109,11 @@ def reopen(
 
 
 def with_statistics(meta: Any, *, use_imagenet_stats: bool) -> Any:
-    """Return a copy of ``meta`` whose statistics are whole, ImageNet's for cameras if asked.
+    """Return a copy of ``meta`` with checked statistics, optionally ImageNet's for cameras.
 
     Raises:
-        GetiactionError: a feature that a policy would normalise has no statistics, or such as are
-            no numbers.
+        GetiactionError: a feature that a policy would normalise has no statistics, or non-finite
+            ones.
     """
     meta = copy.copy(meta)
     meta.stats = {key: dict(stats) for key, stats in (meta.stats or {}).items()}
@@ -126,8 +126,8 @@ def with_statistics(meta: Any, *, use_imagenet_stats: bool) -> Any:
     for name in dataset_to_policy_features(meta.features):
         if not all(np.isfinite(np.asarray(v)).all() for v in meta.stats[name].values()):
             raise GetiactionError(
-                f"the statistics of {name} in the dataset at {meta.root} hold NaN or infinity, and "
-                "whatever is normalised by them would be NaN; leave out its episodes that do"
+                f"the statistics of {name} in the dataset at {meta.root} have NaN or infinity, so "
+                "normalised values would be NaN; leave out the episodes with such values"
             )
     if use_imagenet_stats:
         for key in meta.camera_keys:
@@ -138,10 +138,11 @@ def with_statistics(meta: Any, *, use_imagenet_stats: bool) -> Any:
 
 
 def require_episodes(episodes: Any, total: int) -> None:
-    """Refuse a list of episodes that is none of a dataset of ``total`` episodes.
+    """Check a list of episode indices for a dataset of ``total`` episodes.
 
     Raises:
-        GetiactionError: an index that is no whole number, out of range or twice there, or none.
+        GetiactionError: an index is not an integer, out of range or duplicate, or the list is
+        empty.
     """
     if episodes is None:
         return
@@ -154,7 +155,7 @@ def require_episodes(episodes: Any, total: int) -> None:
     for index in episodes:
         if isinstance(index, bool) or not isinstance(index, Integral):
             raise GetiactionError(
-                f"episodes holds {printable(repr(index))}; expected whole numbers, 0 to {total - 1}"
+                f"episodes has {printable(repr(index))}; expected integers, 0 to {total - 1}"
             )
     if wrong := [index for index in episodes if not 0 <= index < total]:
         raise GetiactionError(
@@ -167,7 +168,7 @@ def require_episodes(episodes: Any, total: int) -> None:
 
 
 def _few(indices: list[int]) -> str:
-    # Python refuses to write a number of thousands of digits.
+    # Python does not convert integers of thousands of digits to text.
     shown = ", ".join(str(n) if abs(n) < 1 << 63 else "a huge number" for n in indices[:5])
     more = len(indices) - 5
     return f"[{shown}]" if more <= 0 else f"[{shown}, and {more} more]"
@@ -184,14 +185,14 @@ def _read(
         require_sound_metadata(root)
         if local is LocalDataset:
             require_sound_rows(root)
-        # A revision that is no version number keeps LeRobot from asking the hub for one.
+        # With a revision that is not a version number, LeRobot does not query the hub.
         return local(repo_id, root=root, revision="local", **options)
     except UNREADABLE as error:
-        # The first cause names the file or the column; what is raised on top of it does not.
+        # The root cause names the file or column; the exceptions raised from it do not.
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        # Which may be that the cache of LeRobot's library cannot be written to.
+        # It may be that the cache of Hugging Face datasets is not writable.
         why = describe(cause) if isinstance(cause, OSError) else cause
         raise GetiactionError(f"the dataset at {root} cannot be read: {why}") from error
 
@@ -210,9 +211,9 @@ def _fetch(native: Any, repo_id: str, revision: str | None, **options: Any) -> A
 
 
 def _at_home(repo_id: str, revision: str | None) -> Path | None:
-    """Where LeRobot keeps the dataset, or None where it has to come from the hub."""
+    """Local directory of the dataset in LeRobot's home, or None if it must be fetched."""
     home: Path = dataset_metadata.HF_LEROBOT_HOME / repo_id
-    # LeRobot fetches anew what its old versions downloaded into this place.
+    # LeRobot downloads again what its old versions downloaded to this directory.
     fetched_once = has_legacy_hub_download_metadata(home)
     if (home / INFO).is_file() and (hub.HF_HUB_OFFLINE or not fetched_once):
         require_dataset(home)
@@ -222,7 +223,7 @@ def _at_home(repo_id: str, revision: str | None) -> Path | None:
     snapshot = _snapshot(repo_id, revision)
     if snapshot is None:
         raise GetiactionError(
-            f"there is no dataset {repo_id!r} in {dataset_metadata.HF_LEROBOT_HOME}, and "
+            f"no dataset {repo_id!r} in {dataset_metadata.HF_LEROBOT_HOME}, and "
             f"HF_HUB_OFFLINE forbids fetching it; unset that, or copy the dataset to {home}"
         )
     require_dataset(snapshot)
@@ -230,7 +231,7 @@ def _at_home(repo_id: str, revision: str | None) -> Path | None:
 
 
 def _snapshot(repo_id: str, revision: str | None) -> Path | None:
-    """The newest revision that LeRobot fetched earlier, or the one asked for."""
+    """The newest revision that LeRobot has fetched, or the given one."""
     repo: Path = dataset_metadata.HF_LEROBOT_HUB_CACHE / f"datasets--{repo_id.replace('/', '--')}"
     commits = [repo / "refs" / revision] if revision else sorted((repo / "refs").glob("v*"))
     names = [path.read_text().strip() for path in commits if path.is_file()]

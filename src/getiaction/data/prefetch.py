@@ -1,4 +1,4 @@
-"""Prefetch batches in threads: decoding releases the GIL, and no worker process has to start."""
+"""Prefetch batches in threads: decoding releases the GIL, so worker processes are not needed."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -9,24 +9,24 @@ from itertools import islice
 def prefetched[Wanted, Made](
     make: Callable[[Wanted], Made], wanted: Iterable[Wanted], *, threads: int, ahead: int
 ) -> Iterator[Made]:
-    """Yield ``make`` of each of ``wanted``, in order, while threads make the next ones.
+    """Yield ``make(w)`` for each ``w`` of ``wanted``, in order, while threads make the next ones.
 
     Args:
-        make: Called in several threads at once.
-        wanted: Taken by the caller's thread, as many as are begun.
-        threads: How many of them.
-        ahead: How many may be begun, or made and not taken yet.
+        make: Called in several threads concurrently.
+        wanted: Iterated in the caller's thread.
+        threads: Number of threads.
+        ahead: Maximum number of items in progress, or finished but not consumed.
     """
     rest = iter(wanted)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
-    begun: deque[Future[Made]] = deque()
+    pending: deque[Future[Made]] = deque()
     try:
         for each in islice(rest, ahead):
-            begun.append(pool.submit(make, each))
-        while begun:
-            made = begun.popleft().result()
+            pending.append(pool.submit(make, each))
+        while pending:
+            made = pending.popleft().result()
             for each in islice(rest, 1):
-                begun.append(pool.submit(make, each))
+                pending.append(pool.submit(make, each))
             yield made
     finally:
         pool.shutdown(cancel_futures=True)

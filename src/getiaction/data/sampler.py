@@ -12,52 +12,52 @@ from getiaction.errors import GetiactionError
 class ResumableSampler(EpisodeAwareSampler):
     """LeRobot's sampler, whose order is a function of (seed, epoch), under Lightning's epochs.
 
-    Lightning counts epochs from 0 in every ``fit`` and tells the sampler so; after a resume that
-    would replay the first epoch's order, which is what native LeRobot 0.6.1 does.
+    Lightning counts epochs from 0 in every ``fit`` and passes that to the sampler; after a resume
+    this would replay the first epoch's order, as native LeRobot 0.6.1 does.
     """
 
     first_epoch = 0
 
     @property
     def epoch(self) -> int:
-        """The epoch whose order the next iteration gives."""
+        """The epoch of the next iteration."""
         return int(self._epoch)
 
     def resume(self, epoch: int, start_index: int, *, first_epoch: int | None = None) -> None:
-        """Begin at sample ``start_index`` of ``epoch`` instead of at the first of all.
+        """Start at sample ``start_index`` of ``epoch``.
 
         Args:
-            epoch: The epoch to begin with.
-            start_index: Samples of it that were trained on already.
-            first_epoch: The epoch that Lightning calls 0; ``epoch`` unless given.
+            epoch: The epoch to start with.
+            start_index: Number of its samples that were already trained on.
+            first_epoch: The epoch that Lightning counts as 0; by default ``epoch``.
         """
         self.first_epoch = epoch if first_epoch is None else first_epoch
         self.load_state_dict({"epoch": epoch, "start_index": start_index})
 
     def take_start_index(self) -> int:
-        """Return the samples to leave out and forget them: who asks leaves them out."""
+        """Return the number of samples to skip, and reset it; the caller skips them."""
         state = self.state_dict()
         self.load_state_dict({**state, "start_index": 0})
         return int(state["start_index"])
 
     def set_epoch(self, epoch: int) -> None:
-        """Take Lightning's epoch, counted from where this process began."""
+        """Set Lightning's epoch, counted from the start of this process."""
         super().set_epoch(self.first_epoch + epoch)
 
 
 def sampler_of(
     dataset: Any, seed: int, *, shuffle: bool, drop_n_last_frames: int = 0
 ) -> ResumableSampler | None:
-    """Return the order in which native training takes the samples of ``dataset``.
+    """Return a sampler with the order of native training.
 
     Args:
-        dataset: A LeRobot dataset, also as arrays, or any other; a stream has no order but its own.
-        seed: Decides, with the epoch, the order.
-        shuffle: Whether there is another order than that of the samples.
-        drop_n_last_frames: How many at the end of each episode are left out.
+        dataset: A LeRobot dataset, also as arrays, or any other; None for an iterable dataset.
+        seed: Determines, with the epoch, the order.
+        shuffle: Whether to shuffle.
+        drop_n_last_frames: Number of frames at the end of each episode to leave out.
 
-    Raises:
-        GetiactionError: that leaves nothing.
+        Raises:
+            GetiactionError: no frames are left.
     """
     if isinstance(dataset, IterableDataset):
         return None

@@ -15,13 +15,13 @@ from getiaction.errors import GetiactionError
 
 
 class Source(ABC):
-    """A LeRobot dataset that can be opened with the deltas that a policy needs."""
+    """A LeRobot dataset that can be opened with the delta timestamps of a policy."""
 
     repo_id: str
     root: Path | None
     episodes: list[int] | None
     tolerance_s: float
-    #: Delta timestamps that it came with.
+    #: Delta timestamps with which it was given.
     deltas: DeltaTimestamps | None
 
     @property
@@ -41,11 +41,11 @@ class Source(ABC):
 
     @abstractmethod
     def plain(self) -> LeRobotDataset:
-        """Return it before a policy is known: as given, or with the present frame only."""
+        """Return the dataset before a policy is known: as given, or without deltas."""
 
 
 class GivenSource(Source):
-    """A ``LeRobotDataset`` that somebody opened, and that stays as it is."""
+    """A ``LeRobotDataset`` opened by the user, which is not modified."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class GivenSource(Source):
     def open(
         self, episodes: list[int] | None, deltas: DeltaTimestamps | None, *, training: bool
     ) -> LeRobotDataset:
-        """Open once more what the given dataset reads."""
+        """Open the given dataset again."""
         transforms = self.image_transforms if training else None
         return reopen(self.dataset, episodes=episodes, deltas=deltas, image_transforms=transforms)
 
@@ -115,7 +115,7 @@ class NamedSource(Source):
 
     @property
     def video_backend(self) -> str:
-        """LeRobot's name of the video decoder, its own choice unless given."""
+        """LeRobot's name of the video decoder, by default its own choice."""
         self._video_backend = self._video_backend or default_video_backend()
         return self._video_backend
 
@@ -152,7 +152,7 @@ class NamedSource(Source):
 
 
 def source_of(dataset: Any) -> Source | None:
-    """Return the source of a LeRobot dataset, also of one held as arrays; None of any other."""
+    """Return the source of a LeRobot dataset, also if held as arrays; None for any other."""
     if isinstance(dataset, GatheredDataset):
         dataset = dataset.dataset
     return GivenSource(dataset) if isinstance(dataset, LeRobotDataset) else None

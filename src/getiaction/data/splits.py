@@ -7,7 +7,7 @@ from typing import Any
 
 from getiaction.errors import GetiactionError
 
-# So that 0.07 of 100 is 7, although 0.07 * 100 is a little more.
+# Tolerance, so that 0.07 of 100 is 7 although 0.07 * 100 is slightly more.
 _ROUNDING = 1e-9
 
 
@@ -16,20 +16,20 @@ def split_episodes(
 ) -> tuple[list[int] | None, list[int]]:
     """Hold out ``ceil(n * share)`` of all n episodes, the last ones of each task.
 
-    Each task gives its share as nearly as whole episodes allow, and keeps at least one to train on;
-    what a small task cannot give, larger ones do. With a single task this is the rule of
+    Each task contributes its share as nearly as possible, and keeps at least one episode for
+    training; larger tasks contribute what small ones cannot. With a single task this is the rule of
     ``lerobot.datasets.factory.make_train_eval_datasets``, which rounds up for each task.
 
     Args:
         meta: LeRobot's metadata of the dataset.
-        episodes: Episode indices to choose from; None stands for all.
+        episodes: Episode indices to choose from; None means all.
         share: From 0 to below 1.
 
     Returns:
-        Training and held-out episodes; None stands for all.
+        Training and held-out episodes; None means all.
 
     Raises:
-        GetiactionError: no task has an episode to spare.
+        GetiactionError: every task has only one episode.
     """
     chosen = None if episodes is None else list(episodes)
     if not share:
@@ -37,8 +37,8 @@ def split_episodes(
     groups = _by_task(meta, chosen)
     if all(len(members) == 1 for members in groups):
         raise GetiactionError(
-            f"val_split={share} can hold nothing out: each task has one episode only, which is "
-            "needed to train on; leave val_split out, or give held-out episodes as val_dataset"
+            f"val_split={share} cannot hold out episodes: each task has only one, which is needed "
+            "for training; leave val_split out, or give held-out episodes as val_dataset"
         )
     train: list[int] = []
     held_out: list[int] = []
@@ -49,7 +49,7 @@ def split_episodes(
 
 
 def held_out_natively(meta: Any, episodes: Sequence[int] | None, share: float) -> list[int]:
-    """Return what LeRobot would hold out, and versions before this rule did."""
+    """Return the episodes that LeRobot, and our versions before this rule, hold out."""
     counted = [(group, math.ceil(len(group) * share)) for group in _by_task(meta, episodes)]
     return [episode for group, count in counted for episode in group[len(group) - count :]]
 
@@ -63,10 +63,10 @@ def _by_task(meta: Any, episodes: Sequence[int] | None) -> list[list[int]]:
 
 
 def _counts(sizes: list[int], share: float) -> list[int]:
-    """How many episodes each task gives: its share, then whoever is furthest below it one more."""
+    """Held-out episodes per task: its share, rounded by largest remainder."""
     counts = [min(math.floor(size * share + _ROUNDING), size - 1) for size in sizes]
     missing = math.ceil(sum(sizes) * share - _ROUNDING) - sum(counts)
-    # Of two that are equally far, the first one.
+    # Ties are resolved by the order of tasks.
     waiting = [(counts[t] - size * share, t) for t, size in enumerate(sizes)]
     heapq.heapify(waiting)
     while missing > 0 and waiting:

@@ -1,4 +1,4 @@
-"""Video readers (PyAV, torchcodec) that keep files open and give the same frames as LeRobot's.
+"""Video readers (PyAV, torchcodec) that keep files open and return the same frames as LeRobot.
 
 LeRobot's function for PyAV opens the file again for each sample, which takes longer than decoding.
 """
@@ -16,18 +16,18 @@ import numpy as np
 from lerobot.datasets.video_utils import DEFAULT_DECODER_CACHE_SIZE, decode_video_frames
 from numpy.typing import NDArray
 
-# Decoding so many frames in vain costs less than seeking.
+# Decoding up to so many unneeded frames is faster than seeking.
 FRAMES_PER_SEEK = 2
 
 type Frame = NDArray[np.uint8]
 
 
 class VideoReader(ABC):
-    """One open video file; for one thread at a time.
+    """One open video file; not thread-safe.
 
     Args:
         path: The file.
-        tolerance_s: How far a frame may lie from the time asked for, in seconds.
+        tolerance_s: Maximum difference between requested and found frame time, in seconds.
     """
 
     backend: str
@@ -38,18 +38,18 @@ class VideoReader(ABC):
 
     @abstractmethod
     def frames(self, seconds: Sequence[float]) -> Iterator[Frame]:
-        """Yield the frame at each of ``seconds``, which ascend: uint8 (C, H, W)."""
+        """Yield the frame at each of ``seconds``, in ascending order: uint8 (C, H, W)."""
 
     @abstractmethod
     def close(self) -> None:
-        """Close the file now: PyAV's objects hold each other, and would wait to be collected."""
+        """Close the file now: PyAV's objects have reference cycles, which delay collection."""
 
     def _is_at(self, found: float, wanted: float) -> bool:
-        # LeRobot compares times in this precision.
+        # LeRobot compares times in float32.
         return bool(abs(np.float32(found) - np.float32(wanted)) < self.tolerance_s)
 
-    def _as_lerobot(self, wanted: float) -> Frame:
-        """The frame as LeRobot finds it, or LeRobot's reason why there is none."""
+    def _frame_by_lerobot(self, wanted: float) -> Frame:
+        """The frame decoded by LeRobot, or LeRobot's error if there is none."""
         frames = decode_video_frames(
             self.path, [wanted], self.tolerance_s, self.backend, return_uint8=True
         )
@@ -58,7 +58,7 @@ class VideoReader(ABC):
 
 
 class PyavReader(VideoReader):
-    """Reads with PyAV, and goes on decoding where seeking would take longer."""
+    """Reads with PyAV, decoding forward if that is faster than seeking."""
 
     backend = "pyav"
 
@@ -66,21 +66,21 @@ class PyavReader(VideoReader):
         super().__init__(path, tolerance_s)
         self._container = av.open(str(path))
         self._stream = self._container.streams.video[0]
-        # Files are read side by side; threads inside each decoder would be in each other's way.
+        # Files are read in parallel; decoder threads would only contend.
         self._stream.thread_count = 1
         self._rate = float(self._stream.average_rate or 1)
-        # Within this distance there is one frame at most.
+        # There is at most one frame within this distance.
         self._close = min(tolerance_s, 0.25 / self._rate)
         self._decoded: Iterator[Any] = iter(())
         self._last: Any = None
         self._longest = FRAMES_PER_SEEK
 
     def frames(self, seconds: Sequence[float]) -> Iterator[Frame]:
-        """Yield the frame at each of ``seconds``, which ascend: uint8 (C, H, W)."""
+        """Yield the frame at each of ``seconds``, in ascending order: uint8 (C, H, W)."""
         for wanted in seconds:
             frame = self._frame(wanted)
             if frame is None or not self._is_at(frame.time, wanted):
-                yield self._as_lerobot(wanted)
+                yield self._frame_by_lerobot(wanted)
             else:
                 yield frame.to_ndarray(format="rgb24").transpose(2, 0, 1)
 
@@ -89,7 +89,7 @@ class PyavReader(VideoReader):
         self._container.close()
 
     def _frame(self, wanted: float) -> Any:
-        """The first frame that is not before ``wanted``."""
+        """The first frame at or after ``wanted``."""
         sought = not self._is_ahead(wanted)
         if sought:
             self._seek(wanted)
@@ -104,7 +104,7 @@ class PyavReader(VideoReader):
         return self._last
 
     def _is_ahead(self, wanted: float) -> bool:
-        """Whether decoding on gets there sooner than seeking: nothing says where keyframes are."""
+        """Return whether to decode forward instead of seeking; key frame positions are unknown."""
         if self._last is None:
             return False
         frames: float = (wanted - self._last.time) * self._rate
@@ -120,7 +120,7 @@ class PyavReader(VideoReader):
 
 
 class TorchcodecReader(VideoReader):
-    """Reads with torchcodec, which sorts, seeks and goes on by itself."""
+    """Reads with torchcodec, which optimises seeking itself."""
 
     backend = "torchcodec"
 
@@ -128,16 +128,16 @@ class TorchcodecReader(VideoReader):
         super().__init__(path, tolerance_s)
         from torchcodec.decoders import VideoDecoder
 
-        # As in LeRobot's cache of decoders; by name, because a file of Python's needs its lock.
+        # Like LeRobot's decoder cache, but opened by path: Python's file objects need the GIL.
         self._decoder: Any = VideoDecoder(str(path), seek_mode="approximate")
         self._rate: float = self._decoder.metadata.average_fps
 
     def frames(self, seconds: Sequence[float]) -> Iterator[Frame]:
-        """Yield the frame at each of ``seconds``, which ascend: uint8 (C, H, W)."""
+        """Yield the frame at each of ``seconds``, in ascending order: uint8 (C, H, W)."""
         found = self._decoder.get_frames_at(indices=[round(at * self._rate) for at in seconds])
         times = found.pts_seconds.tolist()
         for frame, time, wanted in zip(found.data.numpy(), times, seconds, strict=True):
-            yield frame if self._is_at(time, wanted) else self._as_lerobot(wanted)
+            yield frame if self._is_at(time, wanted) else self._frame_by_lerobot(wanted)
 
     def close(self) -> None:
         """Close the file."""
@@ -150,12 +150,12 @@ READERS: dict[str, type[VideoReader]] = {
 
 
 class ReaderPool:
-    """Open readers, lent to one thread at a time; those used longest ago are closed.
+    """Pool of open readers, each used by one thread at a time; the least recently used are closed.
 
     Args:
         backend: LeRobot's name of the video decoder.
-        tolerance_s: How far a frame may lie from the time asked for, in seconds.
-        idle: How many may stay open that nobody reads from.
+        tolerance_s: Maximum difference between requested and found frame time, in seconds.
+        idle: Maximum number of unused readers that stay open.
     """
 
     def __init__(
@@ -164,11 +164,11 @@ class ReaderPool:
         self._made = READERS[backend]
         self._tolerance_s = tolerance_s
         self._most = idle
-        self._forget()
+        self._reset()
 
     @contextmanager
     def reader(self, path: Path) -> Iterator[VideoReader]:
-        """Lend a reader of ``path``; one that failed is not lent again."""
+        """Borrow a reader of ``path``; after an error it is not reused."""
         reader = self._take(path) or self._made(path, self._tolerance_s)
         try:
             yield reader
@@ -184,17 +184,17 @@ class ReaderPool:
 
     def _take(self, path: Path) -> VideoReader | None:
         if self._process != os.getpid():
-            self._forget()  # a fork shares the position in each file with its parent
+            self._reset()  # a forked process shares file positions with its parent
         with self._lock:
             found = next((idle for idle in reversed(self._idle) if idle.path == path), None)
             if found is not None:
                 del self._idle[found]
             return found
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._process = os.getpid()
         self._lock = threading.Lock()
-        #: Those used longest ago first.
+        #: Least recently used first.
         self._idle: dict[VideoReader, None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -203,4 +203,4 @@ class ReaderPool:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._forget()
+        self._reset()

@@ -1,4 +1,4 @@
-"""Policy sessions of a rollout: one for each episode, or one for the whole batch."""
+"""Policy sessions of a rollout: one per episode, or one for the whole batch."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -13,26 +13,26 @@ from getiaction.errors import GetiactionError
 from getiaction.gyms.randomness import EpisodeRandomness
 
 _IMAGES = "observation.image"
-# Made up by a policy itself, for cameras that it could have and the dataset has not.
+# Placeholders added by a policy for cameras that the dataset does not have.
 _PADDING = "observation.images.empty_camera"
 
 
 @dataclass(frozen=True)
 class View:
-    """A batch of observations, and for each lane (environment) that acts on it, its row there."""
+    """A batch of observations, and the row of each lane (environment) in it."""
 
     observation: dict[str, Any]
     rows: dict[int, int]
 
 
 class Actors:
-    """The policy, as the episodes of one batch ask it.
+    """Sessions of the policy for the episodes of one batch.
 
     Args:
-        policy: What to ask.
+        policy: The policy.
         seeds: The episodes' seeds.
-        gym: Its name, for messages.
-        devices: GPUs whose random streams belong to the episodes.
+        gym: The gym's name, for messages.
+        devices: GPUs whose random streams are kept per episode.
         batched: One session for all episodes.
     """
 
@@ -68,7 +68,7 @@ class Actors:
         yield from ((lane, actions[row]) for lane, row in view.rows.items())
 
     def _check(self, observation: dict[str, Any]) -> None:
-        """Refuse at once what a policy would stumble over, or worse, not notice."""
+        """Check that observations match the policy's input features."""
         if not self._wanted:
             return
         missing = [key for key in self._wanted if key not in observation]
@@ -78,18 +78,18 @@ class Actors:
             pairs = ((a, b) for a in free for b in missing if _alike(a, b))
             example = next(pairs, (free[0] if free else "observation.…", missing[0]))
             raise GetiactionError(
-                f"the policy was trained on {', '.join(missing)}, which {self._gym} does not give "
-                f"(it gives {', '.join(given)}); if it is the same thing by another name, make the "
+                f"the policy was trained on {', '.join(missing)}, which {self._gym} does not have "
+                f"(it has {', '.join(given)}); if only the name differs, create the "
                 f"gym with rename_map={{{example[0]!r}: {example[1]!r}}}"
             )
         for key, shape in self._wanted.items():
             found = tuple(observation[key].shape[1:])
-            # Some policies resize pictures; nothing resizes a vector.
+            # Some policies resize images; vectors must match.
             if not key.startswith(_IMAGES) and found != shape:
                 raise GetiactionError(
-                    f"the policy was trained on {key} of shape {shape}, {self._gym} gives {found}"
+                    f"the policy was trained on {key} of shape {shape}, {self._gym} has {found}"
                 )
-        # Checked once: an environment does not change its mind.
+        # Checked once: an environment's observation space is constant.
         self._wanted = {}
 
 
@@ -98,11 +98,11 @@ def _alike(a: str, b: str) -> bool:
 
 
 def _inputs(policy: Any) -> dict[str, tuple[int, ...]]:
-    """What a LeRobot policy needs to see, by the environment's names, with shapes."""
+    """Input features of a LeRobot policy, by the environment's names, with shapes."""
     features = getattr(getattr(policy, "config", None), "input_features", None) or {}
     renamed: dict[str, str] = {}
     for step in getattr(getattr(policy, "preprocessor", None), "steps", ()):
-        # The policy's own processor renames what it is given.
+        # The policy's own preprocessor renames inputs.
         renamed |= {new: old for old, new in (getattr(step, "rename_map", None) or {}).items()}
     return {
         renamed.get(key, key): tuple(feature.shape)
@@ -114,7 +114,7 @@ def _inputs(policy: Any) -> dict[str, tuple[int, ...]]:
 def _array(action: Any) -> NDArray[Any]:
     if isinstance(action, torch.Tensor):
         action = action.detach().cpu()
-        if action.dtype == torch.bfloat16:  # NumPy has no such type
+        if action.dtype == torch.bfloat16:  # NumPy has no bfloat16
             action = action.float()
         action = action.numpy()
     array: NDArray[Any] = np.asarray(action)
@@ -127,9 +127,9 @@ def _array(action: Any) -> NDArray[Any]:
 
 
 def devices_of(policy: Any) -> tuple[int, ...]:
-    """Indices of the GPUs whose random numbers a policy may draw."""
+    """Indices of the GPUs whose random streams a policy may use."""
     if not isinstance(policy, torch.nn.Module):
-        # One of torch's few functions without types.
+        # Not typed by torch.
         started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         return (torch.cuda.current_device(),) if started else ()
     found = {p.device.index for p in policy.parameters() if p.device.type == "cuda"}

@@ -1,4 +1,4 @@
-"""Vector environment of one gym: several environments in this process, or in subprocesses."""
+"""Vector environment of one gym: several environments in this process or in subprocesses."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -16,18 +16,22 @@ from getiaction.gyms.base import FPS, Gym
 from getiaction.gyms.one_episode import IDLE, open_environment
 from getiaction.gyms.resolve import OpenGym
 
-LIMIT = 1000  # steps, where neither the caller nor the environment sets one
+LIMIT = 1000  # default limit in steps, if neither the caller nor the environment sets one
 
 Flags = NDArray[np.bool_]
 
-_GONE = (EOFError, BrokenPipeError, ConnectionResetError)  # a process at the other end of a pipe
+_GONE = (
+    EOFError,
+    BrokenPipeError,
+    ConnectionResetError,
+)  # the process at the other end of a pipe has died
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What all environments gave at one step; arrays have one row for each environment.
+    """Results of all environments at one step; arrays have one row per environment.
 
-    ``success`` counts only where ``measured``: where the environment told it.
+    ``success`` is valid only if ``measured``, i.e. if the environment reports it.
     """
 
     raw: Any
@@ -41,17 +45,17 @@ class Moment:
 class Environments:
     """``num_envs`` environments of ``gym``, each playing one episode at a time.
 
-    A context manager: leaving it closes the environments, and ends their processes even when what
-    happened in between was Ctrl-C.
+    A context manager: leaving it closes the environments and ends their processes, also after
+    Ctrl-C.
 
     Args:
-        gym: What to make.
-        num_envs: How many.
-        async_envs: Let each live in a process of its own.
-        render: Make them such that :meth:`pictures` works.
+        gym: The gym.
+        num_envs: Number of environments.
+        async_envs: Run each in its own process.
+        render: Create them with rendering, for :meth:`render`.
 
     Raises:
-        GetiactionError: the environment cannot be made.
+        GetiactionError: the environment cannot be created.
     """
 
     def __init__(
@@ -64,16 +68,16 @@ class Environments:
         self._borrowed = isinstance(gym, OpenGym)
         if self._borrowed and (num_envs > 1 or async_envs):
             raise GetiactionError(
-                f"{gym.name} is one open environment; several at a time need a Gym or a Gymnasium "
-                "id, of which they can be made"
+                f"{gym.name} is one open environment; parallel environments need a Gym or a "
+                "Gymnasium id, from which they can be created"
             )
         make = [partial(open_environment, gym, render, os.getpid())] * num_envs
         self._vector: Any
-        # Nothing resets an environment but reset(): no step of another episode can be counted.
+        # Only reset() resets an environment, so steps of another episode are never counted.
         mode = AutoresetMode.DISABLED
         if async_envs:
             # A forked copy of a process with threads or a GPU may hang.
-            self._vector = self._told(
+            self._vector = self._call(
                 partial(AsyncVectorEnv, make, context="forkserver", autoreset_mode=mode)
             )
         else:
@@ -89,7 +93,7 @@ class Environments:
 
     @property
     def fps(self) -> float:
-        """Steps a second, as the environment's metadata say."""
+        """Steps per second, from the environment's metadata."""
         return float(self._vector.metadata.get("render_fps") or FPS)
 
     @property
@@ -97,44 +101,44 @@ class Environments:
         """Shape of one environment's action."""
         return tuple(self._vector.single_action_space.shape or ())
 
-    def max_steps(self, asked: int | None = None) -> int:
-        """Return after how many steps an episode ends: as asked, or by the gym, or 1000."""
-        return asked or self.gym.get_max_episode_steps() or LIMIT
+    def max_steps(self, limit: int | None = None) -> int:
+        """Return the maximum steps of an episode: ``limit``, else the gym's, else 1000."""
+        return limit or self.gym.get_max_episode_steps() or LIMIT
 
     def reset(self, seeds: Sequence[int]) -> Any:
-        """Begin an episode for each seed; further environments stand idle.
+        """Start an episode for each seed; other environments are idle.
 
         Returns the raw observations, with a leading dimension ``num_envs``.
         """
         self._seeds = [*seeds, *[IDLE] * (self.num_envs - len(seeds))]
         self._steps = 0
-        raw, info = self._told(partial(self._vector.reset, seed=self._seeds))
+        raw, info = self._call(partial(self._vector.reset, seed=self._seeds))
         self._check(info)
-        self.tasks = [self.gym.task or told or "" for told in info["task"]]
+        self.tasks = [self.gym.task or task or "" for task in info["task"]]
         return raw
 
     def observation(self, raw: Any, span: slice) -> dict[str, Any]:
-        """Return what a policy sees of some of the environments: LeRobot's keys, and the task."""
+        """Return the observations of some environments with LeRobot's keys, and the task."""
         seen = self.gym.to_observation(_rows(raw, span))
         return {"task": self.tasks[span]} | seen
 
     def step(self, actions: NDArray[Any]) -> Moment:
-        """Let every unfinished episode take its action, one row of ``actions``."""
+        """Step every unfinished episode with its row of ``actions``."""
         self._steps += 1
-        raw, reward, _, _, info = self._told(partial(self._vector.step, actions))
+        raw, reward, _, _, info = self._call(partial(self._vector.step, actions))
         self._check(info)
         none = np.zeros(self.num_envs, dtype=np.bool_)
         flags = (info.get(key, none) for key in ("terminated", "truncated"))
-        # Gymnasium marks, under the name with an underscore, which environments told it.
+        # Under the name with an underscore, Gymnasium marks the environments that reported it.
         told = (info.get(key, none) for key in ("is_success", "_is_success"))
         return Moment(raw, np.asarray(reward, dtype=np.float64), *flags, *told)
 
-    def pictures(self) -> list[NDArray[np.uint8] | None]:
-        """Return each environment's picture, uint8 (H, W, 3); None where its episode is past."""
-        return list(self._told(partial(self._vector.call, "render")))
+    def render(self) -> list[NDArray[np.uint8] | None]:
+        """Return each environment's image, uint8 (H, W, 3); None if its episode is over."""
+        return list(self._call(partial(self._vector.call, "render")))
 
     def close(self, *, at_once: bool = False) -> None:
-        """Close the environments; ``at_once`` ends their processes without asking them."""
+        """Close the environments; ``at_once`` terminates their processes."""
         if self._borrowed or self._vector.closed:
             return
         try:
@@ -160,17 +164,17 @@ class Environments:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # After Ctrl-C the processes may be in the middle of a step that nobody waits for.
+        # After Ctrl-C the processes may be in the middle of a step.
         self.close(at_once=kind is not None and not issubclass(kind, Exception))
 
-    def _told(self, call: Callable[[], Any]) -> Any:
+    def _call(self, call: Callable[[], Any]) -> Any:
         try:
             return call()
         except _GONE as error:
             raise GetiactionError(
                 f"a process with an environment of {self.gym.name} has died; run it with "
-                "async_envs=False to see why (a script that is run with async_envs=True must begin "
-                "its work under `if __name__ == '__main__':`)"
+                "async_envs=False to see why (a script with async_envs=True needs an "
+                "`if __name__ == '__main__':` guard)"
             ) from error
 
     def _check(self, info: dict[str, Any]) -> None:

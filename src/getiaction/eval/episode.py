@@ -1,4 +1,4 @@
-"""Episode results: rewards, success and observations, collected step by step and summed up."""
+"""Episode results: rewards, success and observations, collected step by step."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,19 +10,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Episode:
-    """How one episode of T steps went.
+    """Result of one episode of T steps.
 
     Args:
-        seed: What the environment was reset with.
+        seed: Seed with which the environment was reset.
         sum_reward: Sum of the rewards, in float64.
         max_reward: The largest reward.
-        success: Whether the environment told success at any step; None where it told neither
-            success nor failure, so that nobody measured it.
+        success: Whether the environment reported success at any step; None if it reports neither
+            success nor failure (not measured).
         episode_length: T.
-        data: If asked for, ``action`` (T, A), ``reward`` (T,) float64, ``done`` (T,) bool,
-            ``success`` (T,) bool or, where nobody measured it, None, and ``observation``, a dict
-            of tensors (T + 1, …).
-        video: The file that shows it, if one was asked for.
+        data: If requested, ``action`` (T, A), ``reward`` (T,) float64, ``done`` (T,) bool,
+            ``success`` (T,) bool or None if not measured, and ``observation``, a dict of tensors
+            (T + 1, …).
+        video: The video file, if requested.
     """
 
     seed: int
@@ -35,7 +35,7 @@ class Episode:
 
 
 class Track:
-    """What has happened so far in the episode of ``seed``."""
+    """Record of the episode of ``seed`` so far."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -47,7 +47,7 @@ class Track:
 
     @property
     def success(self) -> bool | None:
-        """Whether it has succeeded at any step; None while nothing was told of it."""
+        """Whether it has succeeded at any step; None if not reported."""
         return any(self._successes) if self._measured else None
 
     @property
@@ -55,20 +55,20 @@ class Track:
         return any(success is not None for success in self._successes)
 
     def add(self, reward: float, *, success: bool | None, over: bool) -> None:
-        """Count a step, of whose success None says nothing; none may follow once it is over."""
+        """Add a step; ``success`` is None if not reported. No step may follow after ``over``."""
         assert not self.over
         self._rewards.append(float(reward))
         self._successes.append(success)
         self.over = over
 
     def see(self, observation: dict[str, Any], row: int) -> None:
-        """Remember the tensors of one row of a batch of observations."""
+        """Store the tensors of one row of a batch of observations."""
         tensors = {k: value[row] for k, value in observation.items() if isinstance(value, Tensor)}
         self.observations.append({key: value.clone() for key, value in tensors.items()})
 
     def episode(self, video: Path | None, *, keep: bool) -> Episode:
-        """Sum it up; ``keep`` all that happened, too."""
-        # torch's sum, as LeRobot's, so that the last bit is the same.
+        """Return the result; with ``keep`` including the data of every step."""
+        # torch's sum, as in LeRobot, for the same bits.
         reward = torch.tensor(self._rewards, dtype=torch.float64)
         return Episode(
             seed=self.seed,

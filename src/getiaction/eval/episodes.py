@@ -1,4 +1,4 @@
-"""Rollout loop: episodes of a policy in parallel environments, each as if it were alone."""
+"""Rollout loop: independent episodes of a policy in parallel environments."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,7 +13,7 @@ from getiaction.errors import GetiactionError
 from getiaction.eval.actors import Actors, View, devices_of
 from getiaction.eval.environments import Environments
 from getiaction.eval.episode import Episode, Track
-from getiaction.eval.video import Film
+from getiaction.eval.video import EpisodeVideos
 from getiaction.gyms import as_gym
 from getiaction.gyms.randomness import undisturbed
 
@@ -35,42 +35,42 @@ def run_episodes(
     max_videos: int | None = None,
     render_callback: RenderCallback | None = None,
 ) -> list[Episode]:
-    """Play one episode for each seed, all at the same time.
+    """Play one episode per seed, all in parallel.
 
-    Each episode has a ``policy.session()`` and random streams of its own, seeded with its seed, so
-    that it goes the same way, to the last bit, whatever is played beside it. The global random
-    streams are as before afterwards, and so is the policy's training mode.
+    Each episode has its own ``policy.session()`` and random streams, seeded with its seed, so its
+    result does not depend on the episodes beside it, to the bit. The global random streams and the
+    policy's training mode are restored afterwards.
 
     Args:
         gym: A Gym, a Gymnasium id, a ``gymnasium.Env``, or open :class:`Environments`, at least as
             many as there are seeds.
         policy: A :class:`getiaction.policies.base.Policy`, or anything with ``reset`` and
             ``select_action``; what has no ``session`` is copied for each episode.
-        seeds: One for each episode.
+        seeds: One per episode.
         max_steps: Steps after which an episode ends; the gym's limit if None, and 1000 if it has
             none.
-        async_envs: Let each environment live in a process of its own.
-        batched: Ask one policy for all episodes at once, as LeRobot does: faster on a GPU, where
+        async_envs: Run each environment in its own process.
+        batched: Infer actions of all episodes at once, as LeRobot does: faster on a GPU, where
             many small calls cost more than a large one. A matrix product over more rows may round
-            otherwise (about 1e-6 of an action), and a policy that draws random numbers draws other
-            ones, so results are then comparable only for the same seeds in the same batches.
+            differently (about 1e-6 of an action), and a stochastic policy gets other random
+            numbers, so results are comparable only for the same seeds in the same batches.
         return_data: Keep actions, rewards and successes in :attr:`Episode.data`.
-        return_observations: Keep what the policy saw, too.
-        videos_dir: Where to write a video of each episode, ``seed_<seed>_<outcome>.mp4``, with
+        return_observations: Keep observations too.
+        videos_dir: Directory for a video of each episode, ``seed_<seed>_<outcome>.mp4``, with
             T + 1 frames; the outcome is success, failure or not_measured.
-        max_videos: Write videos of the first so many only.
+        max_videos: Maximum number of videos, of the first episodes.
         render_callback: Called with the vector environment after the reset and after each step.
 
     Raises:
-        GetiactionError: the environment cannot be made or raises (the message names the seed), or
-            does not give what the policy was trained on, or takes other actions.
+        GetiactionError: the environment cannot be created or raises (the message has the seed), or
+            its observations or actions do not match the policy.
     """
     if max_steps is not None and max_steps < 1:
         raise GetiactionError(f"max_steps is {max_steps}; expected 1 or more, or None")
     if not seeds:
         return []
-    filmed = list(seeds) if videos_dir is not None else []
-    filmed = filmed[:max_videos]
+    recorded = list(seeds) if videos_dir is not None else []
+    recorded = recorded[:max_videos]
     devices = devices_of(policy)
     with ExitStack() as stack:
         stack.enter_context(undisturbed(devices))
@@ -78,27 +78,29 @@ def run_episodes(
             envs = gym
         else:
             envs = stack.enter_context(
-                Environments(as_gym(gym), len(seeds), async_envs=async_envs, render=len(filmed) > 0)
+                Environments(
+                    as_gym(gym), len(seeds), async_envs=async_envs, render=len(recorded) > 0
+                )
             )
         if len(seeds) > envs.num_envs:
             raise GetiactionError(
                 f"{len(seeds)} seeds were given for {envs.num_envs} open environments"
             )
-        film = stack.enter_context(Film(Path(videos_dir or ""), filmed, envs.fps))
+        video = stack.enter_context(EpisodeVideos(Path(videos_dir or ""), recorded, envs.fps))
         stack.enter_context(evaluation_mode(policy))
         actors = Actors(policy, seeds, envs.gym.name, devices, batched=batched)
 
         def show() -> None:
-            if film.rolling:
-                film.add(envs.pictures())
+            if video.active:
+                video.add(envs.render())
             if render_callback is not None:
                 render_callback(envs.vector)
 
         limit = envs.max_steps(max_steps)
         tracks = _play(envs, actors, seeds, limit, show, keep_seen=return_observations)
-        videos = film.finish([track.success for track in tracks])
+        videos = video.finish([track.success for track in tracks])
     keep = return_data or return_observations
-    return [track.episode(video, keep=keep) for track, video in zip(tracks, videos, strict=True)]
+    return [track.episode(path, keep=keep) for track, path in zip(tracks, videos, strict=True)]
 
 
 def _play(
@@ -113,7 +115,7 @@ def _play(
     tracks = [Track(seed) for seed in seeds]
     raw = envs.reset(seeds)
     show()
-    # What stands in the rows of finished and idle environments is not looked at.
+    # Rows of finished and idle environments are ignored.
     actions: NDArray[Any] | None = None
     for step in range(max_steps):
         live = [lane for lane, track in enumerate(tracks) if not track.over]
@@ -124,7 +126,7 @@ def _play(
                 actions[lane] = action
                 tracks[lane].actions.append(torch.from_numpy(action.copy()))
             if keep_seen:
-                _remember(view, tracks)
+                _store_observations(view, tracks)
         assert actions is not None
         moment = envs.step(actions)
         raw = moment.raw
@@ -135,37 +137,37 @@ def _play(
         show()
         if keep_seen:
             for view in _views(envs, raw, [lane for lane in live if tracks[lane].over]):
-                _remember(view, tracks)
+                _store_observations(view, tracks)
         if all(track.over for track in tracks):
             break
     return tracks
 
 
 def _views(envs: Environments, raw: Any, lanes: Sequence[int], together: int = 0) -> list[View]:
-    """What policies see of ``lanes``: each by itself, or the first so many ``together``."""
+    """Observations of ``lanes``: one view each, or one of the first ``together`` lanes."""
     if together:
         return [View(envs.observation(raw, slice(0, together)), {lane: lane for lane in lanes})]
     return [View(envs.observation(raw, slice(lane, lane + 1)), {lane: 0}) for lane in lanes]
 
 
-def _remember(view: View, tracks: Sequence[Track]) -> None:
+def _store_observations(view: View, tracks: Sequence[Track]) -> None:
     for lane, row in view.rows.items():
         tracks[lane].see(view.observation, row)
 
 
 def _rows_for(action: NDArray[Any], envs: Environments) -> NDArray[Any]:
-    """An array for the actions of all environments, if they are such as the gym takes."""
+    """Allocate an array for the actions of all environments, after checking their shape."""
     if action.shape != envs.action_shape:
         raise GetiactionError(
-            f"the policy's actions have the shape {action.shape}, those of {envs.gym.name} "
-            f"{envs.action_shape}: the two do not belong together"
+            f"the policy's actions have the shape {action.shape}, but {envs.gym.name} takes "
+            f"{envs.action_shape}"
         )
     return np.zeros((envs.num_envs, *action.shape), dtype=action.dtype)
 
 
 @contextmanager
 def evaluation_mode(policy: Any) -> Iterator[None]:
-    """Let every module of the policy be in evaluation mode inside, and as it was after."""
+    """Set every module of the policy to evaluation mode, and restore it afterwards."""
     modules = list(policy.modules()) if isinstance(policy, torch.nn.Module) else []
     before = [module.training for module in modules]
     if modules:

@@ -29,23 +29,23 @@ def rollout(
     return_observations: bool = False,
     render_callback: RenderCallback | None = None,
 ) -> dict[str, Any]:
-    """Play one episode of T steps and tell all of it.
+    """Play one episode of T steps and return the data of every step.
 
     Args:
         env: A Gym, a Gymnasium id, or a ``gymnasium.Env``.
-        policy: What acts; see :func:`getiaction.eval.run_episodes`.
+        policy: The policy; see :func:`getiaction.eval.run_episodes`.
         seed: Seed of the environment and of the policy's random numbers; drawn if None.
         max_steps: Steps after which the episode ends; the environment's limit if None, and 1000
             if it has none.
-        return_observations: Keep what the policy saw.
+        return_observations: Return observations too.
         render_callback: Called with the vector environment after the reset and after each step.
 
     Returns:
         ``action`` (T, A), ``reward`` (T,) float64, ``success`` and ``done`` (T,) bool,
         ``episode_length``, ``sum_reward``, ``max_reward``, ``is_success``, ``seed``; ``success``
-        and ``is_success`` are None where the environment told neither success nor failure. If
-        asked, ``observation``: a dict of tensors (T + 1, …), the last being what came after the
-        last action.
+        and ``is_success`` are None if the environment reports neither success nor failure. If
+        requested, ``observation``: a dict of tensors (T + 1, …), the last one after the last
+        action.
 
     Raises:
         GetiactionError: as :func:`getiaction.eval.run_episodes`.
@@ -53,7 +53,7 @@ def rollout(
     (episode,) = run_episodes(
         env,
         policy,
-        [_drawn() if seed is None else seed],
+        [_random_seed() if seed is None else seed],
         max_steps=max_steps,
         return_data=True,
         return_observations=return_observations,
@@ -92,27 +92,27 @@ def evaluate_policy(
 
     Args:
         env: A Gym, a Gymnasium id, or a ``gymnasium.Env``.
-        policy: What acts; see :func:`getiaction.eval.run_episodes`.
-        n_episodes: How many.
-        start_seed: Seed of the first episode, one more for each further one. One is drawn if
-            None, and told in the results.
+        policy: The policy; see :func:`getiaction.eval.run_episodes`.
+        n_episodes: Number of episodes.
+        start_seed: Seed of the first episode; the others are consecutive. Drawn if None, and
+            returned in the results.
         max_steps: Steps after which an episode ends.
-        num_envs: Environments side by side.
-        async_envs: Let each live in a process of its own.
-        batched: Ask one policy for all of them at once.
-        return_episode_data: Add ``episodes``: what happened at every step, laid out as LeRobot's.
-        videos_dir: Where to write videos, ``seed_<seed>_<outcome>.mp4``.
-        max_videos: Videos of the first so many episodes.
-        progress: Show a bar on a terminal, and a line for each episode elsewhere.
+        num_envs: Number of parallel environments.
+        async_envs: Run each in its own process.
+        batched: Infer actions of all of them at once.
+        return_episode_data: Add ``episodes``: data of every step, in LeRobot's layout.
+        videos_dir: Directory for videos, ``seed_<seed>_<outcome>.mp4``.
+        max_videos: Maximum number of videos, of the first episodes.
+        progress: Show a progress bar on a terminal, else a line per episode.
 
     Returns:
         ``per_episode``: a list of dicts with ``episode_ix`` (also as ``episode_idx``),
-        ``sum_reward``, ``max_reward``, ``success`` (None where the environment told neither
-        success nor failure), ``episode_length``, ``seed``.
-        ``aggregated``: what :func:`aggregate` gives, ``eval_s`` and ``eval_ep_s`` (wall-clock
+        ``sum_reward``, ``max_reward``, ``success`` (None if the environment reports neither success
+        nor failure), ``episode_length``, ``seed``.
+        ``aggregated``: the values of :func:`aggregate`, ``eval_s`` and ``eval_ep_s`` (wall-clock
         seconds, and those per episode). With ``return_episode_data`` ``episodes``: tensors over
         the frames of all episodes, T + 1 for each, the last of them repeating all but the
-        observation; without ``next.success`` where that of an episode was not measured. With
+        observation; without ``next.success`` if it was not measured in an episode. With
         ``videos_dir`` ``video_paths``.
 
     Raises:
@@ -121,16 +121,16 @@ def evaluate_policy(
     if n_episodes < 1:
         raise GetiactionError(f"n_episodes is {n_episodes}; expected 1 or more")
     began = time.perf_counter()
-    first = _drawn() if start_seed is None else start_seed
+    first = _random_seed() if start_seed is None else start_seed
     seeds = range(first, first + n_episodes)
-    filmed = max_videos if videos_dir is not None else 0
+    recorded = max_videos if videos_dir is not None else 0
     episodes: list[Episode] = []
     report = _Report(n_episodes, shown=progress)
     wide = min(num_envs, n_episodes)
     with (
         report,
         undisturbed(),
-        Environments(as_gym(env), wide, async_envs=async_envs, render=filmed > 0) as envs,
+        Environments(as_gym(env), wide, async_envs=async_envs, render=recorded > 0) as envs,
     ):
         fps = envs.fps
         for at in range(0, n_episodes, wide):
@@ -142,7 +142,7 @@ def evaluate_policy(
                 batched=batched,
                 return_observations=return_episode_data,
                 videos_dir=videos_dir,
-                max_videos=max(0, filmed - at),
+                max_videos=max(0, recorded - at),
             )
             for episode in batch:
                 episodes.append(episode)
@@ -163,8 +163,8 @@ def evaluate_policy(
     return result
 
 
-def _drawn() -> int:
-    # Not from the global streams: they are left as they are.
+def _random_seed() -> int:
+    # Not from the global random streams, which must not change.
     return secrets.randbelow(2**31)
 
 
@@ -181,7 +181,7 @@ def _row(index: int, episode: Episode) -> dict[str, Any]:
 
 
 def _frames(episodes: list[Episode], fps: float) -> dict[str, torch.Tensor]:
-    """All steps of all episodes one after the other, in the keys of LeRobot's ``eval_policy``."""
+    """All steps of all episodes, concatenated, with the keys of LeRobot's ``eval_policy``."""
     parts: list[dict[str, torch.Tensor]] = []
     for index, episode in enumerate(episodes):
         data, steps = episode.data, torch.arange(episode.episode_length)
@@ -196,7 +196,7 @@ def _frames(episodes: list[Episode], fps: float) -> dict[str, torch.Tensor]:
         }
         if all(one.success is not None for one in episodes):
             part["next.success"] = data["success"]
-        # The frame after the last action has no action of its own.
+        # The frame after the last action repeats its values.
         part = {key: torch.cat([value, value[-1:]]) for key, value in part.items()}
         parts.append(part | data["observation"])
     joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
@@ -204,7 +204,7 @@ def _frames(episodes: list[Episode], fps: float) -> dict[str, torch.Tensor]:
 
 
 class _Report:
-    """A bar where someone watches, else a line for each episode."""
+    """Progress bar on a terminal, else a line per episode."""
 
     def __init__(self, total: int, *, shown: bool) -> None:
         self._total = total

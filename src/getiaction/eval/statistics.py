@@ -1,4 +1,4 @@
-"""Success rate with its Wilson interval, and mean rewards and lengths, over episodes."""
+"""Success rate with its Wilson interval, and mean rewards and lengths of episodes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,15 +14,14 @@ NOT_MEASURED = "success not measured"
 
 
 def aggregate(episodes: "Sequence[Episode]") -> dict[str, Any]:
-    """Summarise episodes as LeRobot does, and say how far the success rate can be trusted.
+    """Summarise episodes as LeRobot does, with a confidence interval of the success rate.
 
     Returns:
         ``avg_sum_reward``, ``avg_max_reward``, ``pc_success`` (0..100), ``avg_episode_length``,
         ``n_episodes``, ``n_successes``, ``success_rate`` (0..1) and the 95 % interval of it,
-        ``success_rate_low`` and ``success_rate_high``. Where no episode's success was measured,
-        all that is said of success is None: it is not 0 %. Where some were, the environment tells
-        success, and an episode of which it told nothing has not reached it. No episodes give None
-        and NaN.
+        ``success_rate_low`` and ``success_rate_high``. If no episode's success was measured, all
+        success values are None, not 0 %. If some were, the environment reports success, and an
+        episode without a report counts as failed. Without episodes, values are None and NaN.
     """
     count = len(episodes)
     measured = any(episode.success is not None for episode in episodes)

@@ -1,4 +1,4 @@
-"""Episode videos: H.264 files named after seed and outcome."""
+"""Episode videos: H.264 files named by seed and outcome."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,33 +14,33 @@ ENCODER = Encoder("libx264", "yuv420p", {"crf": "23", "preset": "veryfast", "thr
 OUTCOMES = {True: "success", False: "failure", None: "not_measured"}
 
 
-class Film:
-    """The videos of episodes that are played at the same time.
+class EpisodeVideos:
+    """Videos of episodes that are played in parallel.
 
-    A context manager: what is not finished when it is left is removed.
+    A context manager: unfinished videos are removed at exit.
 
     Args:
-        directory: Where to write; it is made if need be.
-        seeds: Seeds of the first episodes, those that are filmed.
-        fps: Frames a second.
+        directory: Directory to write to; created if missing.
+        seeds: Seeds of the recorded episodes, which are the first ones.
+        fps: Frames per second.
     """
 
     def __init__(self, directory: Path, seeds: Sequence[int], fps: float) -> None:
         self._videos = [_EpisodeVideo(directory, seed, fps) for seed in seeds]
 
     @property
-    def rolling(self) -> bool:
-        """Whether anything is filmed."""
+    def active(self) -> bool:
+        """Whether any episode is recorded."""
         return bool(self._videos)
 
-    def add(self, pictures: Sequence[NDArray[np.uint8] | None]) -> None:
-        """Add a frame, uint8 (H, W, 3), to each video; None to one that is over."""
-        for video, picture in zip(self._videos, pictures, strict=False):
-            if picture is not None:
-                video.add(picture)
+    def add(self, images: Sequence[NDArray[np.uint8] | None]) -> None:
+        """Add a frame, uint8 (H, W, 3), to each video; None for episodes that are over."""
+        for video, image in zip(self._videos, images, strict=False):
+            if image is not None:
+                video.add(image)
 
     def finish(self, successes: Sequence[bool | None]) -> list[Path | None]:
-        """Name the files by their outcomes; return None for an episode that was not filmed.
+        """Rename the files by outcome; return None for an episode that was not recorded.
 
         A success of None is named ``not_measured``.
         """
@@ -62,14 +62,14 @@ class Film:
 
 
 class _EpisodeVideo:
-    """A video that is written while its episode is played: H.264, ``seed_<seed>_<outcome>.mp4``.
+    """Video written while its episode is played: H.264, ``seed_<seed>_<outcome>.mp4``.
 
-    Until it is finished the file has another, hidden name; nothing half-written is left behind.
+    Until it is finished the file has a hidden name; unfinished files are removed.
 
     Args:
-        directory: Where to write; it is made if need be.
+        directory: Directory to write to; created if missing.
         seed: The episode's seed.
-        fps: Frames a second.
+        fps: Frames per second.
     """
 
     def __init__(self, directory: Path, seed: int, fps: float) -> None:
@@ -79,15 +79,15 @@ class _EpisodeVideo:
         self._staged = directory / f".seed_{seed}.mp4"
         self._file: VideoFile | None = None
 
-    def add(self, picture: NDArray[np.uint8]) -> None:
+    def add(self, image: NDArray[np.uint8]) -> None:
         """Write one frame, uint8 (H, W, 3)."""
         if self._file is None:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._file = VideoFile(self._staged, self._fps, ENCODER)
-        self._file.add(even(picture))
+        self._file.add(even(image))
 
     def finish(self, success: bool | None) -> Path | None:
-        """Close the file and give it its name; return it, or None if there were no frames."""
+        """Close and rename the file; return its path, or None without frames."""
         if self._file is None:
             return None
         self._file.close()
@@ -96,7 +96,7 @@ class _EpisodeVideo:
         return self._staged.replace(self._directory / f"seed_{self._seed}_{outcome}.mp4")
 
     def discard(self) -> None:
-        """Leave nothing of an unfinished video behind."""
+        """Remove an unfinished video."""
         if self._file is not None:
             self._file.discard()
             self._file = None

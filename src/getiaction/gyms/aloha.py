@@ -14,17 +14,17 @@ from getiaction.gyms.registered import GymnasiumGym
 class AlohaGym(GymnasiumGym):
     """Two arms on a table: 50 fps, 400 steps, reward 0..4, success at 4.
 
-    Everything is as LeRobot's own ``aloha`` environment config has it: observations are
-    ``observation.images.top`` (B, 3, 480, 640) and, with ``pixels_agent_pos``,
-    ``observation.state`` (B, 14). Actions are (14,).
+    Configured like LeRobot's ``aloha`` environment: observations are ``observation.images.top``
+    (B, 3, 480, 640) and, with ``pixels_agent_pos``, ``observation.state`` (B, 14). Actions are
+    (14,).
 
     Args:
         task_id: ``AlohaInsertion-v0`` or ``AlohaTransferCube-v0``.
-        obs_type: What is observed.
-        task: What the policy is told to do.
-        max_episode_steps: Steps after which an episode is cut off.
-        rename_map: Observation keys to call otherwise; see :class:`Gym`.
-        **make_kwargs: Passed on to ``gymnasium.make``.
+        obs_type: Type of observations.
+        task: Task given to the policy, in words.
+        max_episode_steps: Steps after which an episode is truncated.
+        rename_map: Observation keys to rename; see :class:`Gym`.
+        **make_kwargs: Passed to ``gymnasium.make``.
     """
 
     package = "gyms"
@@ -43,7 +43,7 @@ class AlohaGym(GymnasiumGym):
             f"gym_aloha/{task_id.removeprefix('gym_aloha/')}",
             task=task,
             max_episode_steps=max_episode_steps,
-            # Without the arms' positions the pictures are not under "pixels".
+            # Without the arms' positions, images are not under "pixels".
             observation_keys={"top": "observation.images.top"} if obs_type == "pixels" else None,
             rename_map=rename_map,
             obs_type=obs_type,
@@ -52,17 +52,17 @@ class AlohaGym(GymnasiumGym):
 
     @property
     def fps(self) -> float:
-        """Steps a second."""
+        """Steps per second."""
         return 50.0
 
     def make(self, *, render: bool = False) -> gymnasium.Env[Any, Any]:
         """Make an environment; see :meth:`Gym.make`."""
         without_display()
-        # dm_control draws every observation, and fails deep inside without a way to draw.
+        # dm_control renders every observation, and fails with an obscure error without OpenGL.
         backend = os.environ.get("MUJOCO_GL", "")
         if backend.lower() in ("disable", "disabled", "off", "0", "false"):
             raise GetiactionError(
-                f"{self.gym_id} needs rendering, which MUJOCO_GL={backend} switches off: "
+                f"{self.gym_id} needs rendering, which MUJOCO_GL={backend} disables: "
                 "set MUJOCO_GL=egl"
             )
         return super().make(render=render)

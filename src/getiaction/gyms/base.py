@@ -1,4 +1,4 @@
-"""Gym base class: describes and makes an environment, converts its observations for a policy."""
+"""Gym base class: creates an environment and converts its observations for a policy."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 type Observation = dict[str, Any]
 
-FPS = 30  # what LeRobot assumes of an environment that does not say
+FPS = 30  # LeRobot's default for environments without render_fps
 
 
 class Gym(ABC):
-    """A picklable description of an environment, which is made when it is needed.
+    """A picklable description of an environment, which is created when needed.
 
-    Rollouts make environments of their own by :meth:`make`, several at a time if asked. For a loop
-    of one's own there is one more behind :meth:`reset`, :meth:`step`, :meth:`render` and
-    :meth:`close`, which speak a policy's language: observations have LeRobot's keys, a batch
-    dimension of 1 and the task, and an action may be the tensor (1, A) that a policy returned.
+    Rollouts create their own environments by :meth:`make`, possibly several in parallel. For your
+    own loop there is another one behind :meth:`reset`, :meth:`step`, :meth:`render` and
+    :meth:`close`, with a policy's interface: observations have LeRobot's keys, a batch dimension of
+    1 and the task, and an action may be the tensor (1, A) returned by a policy.
 
     Args:
-        task: What the policy is told to do; what the environment says of itself if empty.
-        max_episode_steps: Steps after which an episode is cut off.
-        rename_map: Observation keys to call otherwise, as in LeRobot's ``--rename_map``:
+        task: Task given to the policy, in words; if empty, the environment's own.
+        max_episode_steps: Steps after which an episode is truncated.
+        rename_map: Observation keys to rename, as in LeRobot's ``--rename_map``:
             ``{"observation.image": "observation.images.top"}``.
-        observation_keys: Raw keys to take and their LeRobot names, instead of LeRobot's rule; see
+        observation_keys: Raw keys to use and their LeRobot names, instead of LeRobot's rule; see
             :func:`getiaction.gyms.observations.lerobot_observation`.
     """
 
@@ -56,30 +56,30 @@ class Gym(ABC):
 
     @property
     def name(self) -> str:
-        """What it is called in messages and metrics."""
+        """Name in messages and metrics."""
         return type(self).__name__
 
     @property
     def fps(self) -> float:
-        """Steps a second, from the environment's ``metadata["render_fps"]``."""
+        """Steps per second, from the environment's ``metadata["render_fps"]``."""
         return float(self.env.metadata.get("render_fps") or FPS)
 
     @abstractmethod
     def make(self, *, render: bool = False) -> gymnasium.Env[Any, Any]:
-        """Make an environment.
+        """Create an environment.
 
         Args:
-            render: Whether its ``render()`` will be asked for pictures ``rgb_array``.
+            render: Whether its ``render()`` must return ``rgb_array`` images.
 
         Raises:
-            GetiactionError: it cannot be made here; the message says what to install.
+            GetiactionError: it cannot be created; the message says what to install.
         """
 
     def to_observation(self, raw: Any) -> Observation:
-        """Turn a batch of raw observations into LeRobot's keys.
+        """Convert a batch of raw observations to LeRobot's keys.
 
         Args:
-            raw: What environments of :meth:`make` gave, arrays with a leading batch dimension.
+            raw: Observations of environments from :meth:`make`, with a leading batch dimension.
 
         Returns:
             Images float32 (B, 3, H, W) in [0, 1]; everything else float32 (B, n).
@@ -88,14 +88,14 @@ class Gym(ABC):
         return {self.rename_map.get(key, key): value for key, value in observation.items()}
 
     def get_max_episode_steps(self) -> int | None:
-        """Return the steps after which an episode is cut off; None if nothing does."""
+        """Return the steps after which an episode is truncated; None without a limit."""
         return self.max_episode_steps
 
-    # -- one environment, for a loop of one's own
+    # -- one environment, for your own loop
 
     @property
     def env(self) -> gymnasium.Env[Any, Any]:
-        """The environment behind :meth:`reset` and :meth:`step`, made on first use."""
+        """The environment behind :meth:`reset` and :meth:`step`, created on first use."""
         if self._env is None:
             self._env = self.make()
         return self._env
@@ -103,14 +103,14 @@ class Gym(ABC):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin an episode; return what a policy sees (B = 1), and the environment's info."""
+        """Start an episode; return the policy's observation (B = 1) and the environment's info."""
         raw, info = self.env.reset(seed=seed, options=options)
-        return self._seen(raw), info
+        return self._observe(raw), info
 
     def step(
         self, action: "Tensor | np.ndarray[Any, Any]"
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Act: observation (B = 1), reward, terminated, truncated, info.
+        """Step; return observation (B = 1), reward, terminated, truncated, info.
 
         Args:
             action: (A,), or (1, A) as a policy returns it; a tensor or an array.
@@ -119,13 +119,13 @@ class Gym(ABC):
         if array.ndim == len(self.env.action_space.shape or ()) + 1 and len(array) == 1:
             array = array[0]
         raw, reward, terminated, truncated, info = self.env.step(array)
-        return self._seen(raw), float(reward), bool(terminated), bool(truncated), info
+        return self._observe(raw), float(reward), bool(terminated), bool(truncated), info
 
     def render(self) -> Any:
-        """Return the environment's picture, uint8 (H, W, 3)."""
+        """Return the rendered image, uint8 (H, W, 3)."""
         if self.env.render_mode is None:
             raise GetiactionError(
-                f"gym {self.name!r} was made without pictures; give it render_mode='rgb_array'"
+                f"gym {self.name!r} was created without rendering; give it render_mode='rgb_array'"
             )
         return self.env.render()
 
@@ -134,21 +134,21 @@ class Gym(ABC):
         return self.env.action_space.sample()
 
     def close(self) -> None:
-        """Close the one environment; harmless when repeated, and it can be used again after."""
+        """Close the environment; may be called repeatedly, and the gym can be used again."""
         if self._env is not None:
             self._env.close()
             self._env = None
 
-    def _seen(self, raw: Any) -> Observation:
-        return self.to_observation(batch_of_one(raw)) | {"task": [self.task or told_task(self.env)]}
+    def _observe(self, raw: Any) -> Observation:
+        return self.to_observation(batch_of_one(raw)) | {"task": [self.task or task_of(self.env)]}
 
     def __getstate__(self) -> dict[str, Any]:
         # An open environment belongs to the process that made it.
         return self.__dict__ | {"_env": None}
 
 
-def told_task(env: gymnasium.Env[Any, Any]) -> str:
-    """What the environment says its task is, as LeRobot looks it up; empty if it says nothing."""
+def task_of(env: gymnasium.Env[Any, Any]) -> str:
+    """The environment's own task, looked up as by LeRobot; empty if it has none."""
     for attribute in ("task_description", "task"):
         text = getattr(env.unwrapped, attribute, None)
         if isinstance(text, str):

@@ -1,6 +1,6 @@
 """Conversion of environment observations to the keys of LeRobot's datasets.
 
-Light to import: environment processes come here, and torch is needed only where a policy is asked.
+Fast to import, for environment processes: torch is imported only in the policy's process.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from getiaction.errors import GetiactionError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What LeRobot's preprocess_observation has a name for.
+# Keys known to LeRobot's preprocess_observation.
 _KNOWN = ("pixels", "environment_state", "agent_pos", "robot_state")
 _PREFIX = "observation."
 
@@ -21,34 +21,34 @@ _PREFIX = "observation."
 def lerobot_observation(
     raw: Any, observation_keys: Mapping[str, str] | None = None
 ) -> "dict[str, Tensor]":
-    """Name and convert a batch of raw observations as LeRobot's evaluation does.
+    """Rename and convert a batch of raw observations as LeRobot's evaluation does.
 
-    ``pixels`` become ``observation.image`` (``observation.images.<camera>`` where there are
-    several), ``agent_pos`` ``observation.state``, ``environment_state``
-    ``observation.environment_state``; a key that begins with ``observation.`` keeps its name. An
-    observation that is one array is taken for ``pixels`` (uint8, (B, H, W, C)) or ``agent_pos``.
+    ``pixels`` become ``observation.image`` (``observation.images.<camera>`` if there are several),
+    ``agent_pos`` ``observation.state``, ``environment_state`` ``observation.environment_state``; a
+    key that begins with ``observation.`` is unchanged. A single array is treated as ``pixels``
+    (uint8, (B, H, W, C)) or ``agent_pos``.
 
     Args:
-        raw: What the environment gave, each array with a leading batch dimension.
-        observation_keys: The raw keys to take and what to call them, instead of the rule above;
-            ``/`` goes into a nested dict: ``{"pixels/top": "observation.images.top"}``.
+        raw: The environment's observation, each array with a leading batch dimension.
+        observation_keys: The raw keys to use and their LeRobot names, instead of the rule above;
+            ``/`` separates keys of nested dicts: ``{"pixels/top": "observation.images.top"}``.
 
     Returns:
         Images float32 (B, C, H, W) in [0, 1]; everything else float32 (B, n).
 
     Raises:
-        GetiactionError: a key that has no LeRobot name, or one that is not there.
+        GetiactionError: a key has no LeRobot name, or is missing.
     """
     if not isinstance(raw, Mapping):
         raw = {"pixels" if np.ndim(raw) == 4 else "agent_pos": np.asarray(raw)}
     if observation_keys is not None:
         return {name: _tensor(_find(raw, key)) for key, name in observation_keys.items()}
-    strange = [key for key in raw if key not in _KNOWN and not key.startswith(_PREFIX)]
-    if strange:
+    unknown = [key for key in raw if key not in _KNOWN and not key.startswith(_PREFIX)]
+    if unknown:
         raise GetiactionError(
-            f"LeRobot has no name for {', '.join(strange)} of this environment: say what they are "
-            "with observation_keys={'raw key': 'observation.…'}, or write a Gym with a "
-            "to_observation of its own"
+            f"LeRobot has no name for {', '.join(unknown)} of this environment: name them "
+            "with observation_keys={'raw key': 'observation.…'}, or write a Gym with its "
+            "own to_observation"
         )
     from lerobot.envs.utils import preprocess_observation
 
@@ -64,8 +64,8 @@ def _find(raw: Mapping[str, Any], key: str) -> Any:
     for part in (key,) if key in raw else key.split("/"):
         if not isinstance(value, Mapping) or part not in value:
             raise GetiactionError(
-                f"the environment gives no {key!r} that observation_keys names; "
-                f"it gives {', '.join(raw)}"
+                f"the environment has no {key!r}, which is in observation_keys; "
+                f"it has {', '.join(raw)}"
             )
         value = value[part]
     return value

@@ -1,6 +1,6 @@
-"""Gymnasium wrapper that plays one episode and is not stepped past its end.
+"""Gymnasium wrapper that plays one episode and ignores steps after its end.
 
-Light to import: this is what environment processes load.
+Fast to import, for environment processes.
 """
 
 import os
@@ -11,24 +11,23 @@ import gymnasium
 import numpy as np
 
 from foundation.stopping import ignore_terminal
-from getiaction.gyms.base import Gym, told_task
+from getiaction.gyms.base import Gym, task_of
 from getiaction.gyms.randomness import EpisodeRandomness
-from getiaction.gyms.success import told_success
+from getiaction.gyms.success import success_of
 
-IDLE = None  # the seed of an environment that no episode is wanted of
+IDLE = None  # the seed of an idle environment
 
 
 class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Plays the episode that ``reset(seed=…)`` begins, and is never stepped past its end.
+    """Plays the episode started by ``reset(seed=…)``, and ignores steps after its end.
 
-    A vector of environments goes on until the last episode has ended. Until then a finished
-    environment returns its last observation and reward 0, at no cost, and stays finished whatever
-    happens: the end is told in ``info`` only, so that nothing resets the environment behind the
-    back of whoever counts.
+    A vector environment is stepped until the last episode has ended. Until then a finished
+    environment returns its last observation and reward 0, at no cost: its end is reported only in
+    ``info``, so that the vector environment does not reset it.
 
-    An environment that draws from the global random streams, which it should not, draws from
-    streams of the episode's own. An error is told in ``info["failure"]``, so that a process that
-    owns the environment lives to close it.
+    An environment that uses the global random streams, which it should not, gets streams of its
+    episode. An exception is reported in ``info["failure"]``, so that the environment's process can
+    still close it.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -40,22 +39,22 @@ class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin the episode of ``seed``; with none, stand still from the start."""
+        """Start the episode of ``seed``; idle if it is None."""
         self._moving = self._moved = seed is not IDLE
-        # Not the numbers that the policy draws, which is seeded with the seed itself.
+        # Different from the policy's random numbers, which are seeded with the seed itself.
         own = np.random.SeedSequence([seed or 0, 1]).generate_state(1)
         self._randomness = EpisodeRandomness(int(own[0]))
         try:
             with self._randomness.active():
                 self._last, _ = self.env.reset(seed=seed, options=options)
-        except Exception as error:  # anyone's environment; the others' episodes go on
+        except Exception as error:  # any environment's error; other episodes continue
             return self.observation_space.sample(), self._failed(error)
-        return self._last, {"task": told_task(self.env)}
+        return self._last, {"task": task_of(self.env)}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step, unless the episode has ended; the end and success are in ``info``.
 
-        ``is_success`` is there only where the environment tells it, by whatever name.
+        ``is_success`` is present only if the environment reports success, under any name.
         """
         self._moved = self._moving
         if not self._moving:
@@ -66,14 +65,14 @@ class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
         except Exception as error:  # as above
             return self._last, 0.0, False, False, self._failed(error)
         self._moving = not (terminated or truncated)
-        told = {"terminated": bool(terminated), "truncated": bool(truncated)}
-        success = told_success(info)
+        result = {"terminated": bool(terminated), "truncated": bool(truncated)}
+        success = success_of(info)
         if success is not None:
-            told["is_success"] = success
-        return self._last, float(reward), False, False, told
+            result["is_success"] = success
+        return self._last, float(reward), False, False, result
 
     def render(self) -> Any:
-        """Return the picture of the present moment; None once the episode is past."""
+        """Return the rendered image; None after the end of the episode."""
         return self.env.render() if self._moved else None
 
     def _failed(self, error: Exception) -> dict[str, Any]:
@@ -84,8 +83,8 @@ class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def open_environment(gym: Gym, render: bool, owner: int) -> OneEpisode:
-    """Make one environment of a vector; ``owner`` is the process that asks for it."""
+    """Create one environment of a vector; ``owner`` is the main process."""
     if os.getpid() != owner:
-        # The signals of a terminal reach every process; the owner closes the others.
+        # A terminal's signals reach every process; the owner closes the others.
         ignore_terminal()
     return OneEpisode(gym.make(render=True) if render else gym.make())

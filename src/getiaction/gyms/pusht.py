@@ -13,22 +13,22 @@ from getiaction.gyms.registered import GymnasiumGym
 class PushTGym(GymnasiumGym):
     """Push the T onto its outline: 10 fps, 300 steps, reward ``min(coverage / 0.95, 1)``.
 
-    Everything is as LeRobot's own ``pusht`` environment config has it. ``pixels_agent_pos`` gives
+    Configured like LeRobot's ``pusht`` environment. ``pixels_agent_pos`` gives
     ``observation.image`` (B, 3, 96, 96) and ``observation.state`` (B, 2) in pixels of 0..512, the
     keys of ``lerobot/pusht``; ``environment_state_agent_pos`` gives
-    ``observation.environment_state`` (B, 16) in place of the image. Actions are (2,), 0..512.
+    ``observation.environment_state`` (B, 16) instead of the image. Actions are (2,), 0..512.
 
     Args:
         gym_id: The registered id.
-        obs_type: What is observed.
-        task: What the policy is told to do.
-        max_episode_steps: Steps after which an episode is cut off.
-        observation_width: Pixels of the observed image.
-        observation_height: Pixels of the observed image.
-        visualization_width: Pixels of the rendered picture.
-        visualization_height: Pixels of the rendered picture.
-        rename_map: Observation keys to call otherwise; see :class:`Gym`.
-        **make_kwargs: Passed on to ``gymnasium.make``.
+        obs_type: Type of observations.
+        task: Task given to the policy, in words.
+        max_episode_steps: Steps after which an episode is truncated.
+        observation_width: Width of the observed image in pixels.
+        observation_height: Height of the observed image in pixels.
+        visualization_width: Width of the rendered image in pixels.
+        visualization_height: Height of the rendered image in pixels.
+        rename_map: Observation keys to rename; see :class:`Gym`.
+        **make_kwargs: Passed to ``gymnasium.make``.
     """
 
     package = "gyms"
@@ -65,7 +65,7 @@ class PushTGym(GymnasiumGym):
 
     @property
     def fps(self) -> float:
-        """Steps a second."""
+        """Steps per second."""
         return 10.0
 
     def make(self, *, render: bool = False) -> gymnasium.Env[Any, Any]:
@@ -75,7 +75,7 @@ class PushTGym(GymnasiumGym):
 
 
 def without_display() -> None:
-    """Let pygame and MuJoCo draw off-screen on a Linux machine that has no display."""
+    """Set up off-screen rendering of pygame and MuJoCo on Linux without a display."""
     if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         return
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")

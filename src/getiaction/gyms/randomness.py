@@ -1,7 +1,7 @@
 """Random state per episode: Python's, NumPy's and torch's global generators, swapped in and out.
 
-Light to import: environment processes load it too, and torch counts only where something else has
-imported it.
+Fast to import, for environment processes: torch's generators are included only if torch has been
+imported.
 """
 
 import random
@@ -17,11 +17,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class _Stream:
-    """One global source of random numbers."""
+    """One global random generator."""
 
     get: Callable[[], Any]
     set: Callable[[Any], Any]
-    seeded: Callable[[int], Any]  # the state that seeding gives, without touching the stream
+    seeded: Callable[[int], Any]  # the state after seeding, computed without changing the stream
 
 
 def _streams(devices: tuple[int, ...]) -> dict[str, _Stream]:
@@ -55,11 +55,11 @@ def _seeded_on(torch: Any, device: str, seed: int) -> Any:
 
 
 class EpisodeRandomness:
-    """Random streams of one episode; they go on where they were at the last :meth:`active`.
+    """Random streams of one episode, which continue between uses of :meth:`active`.
 
     Args:
-        seed: What each of Python's, NumPy's and torch's global streams is seeded with.
-        devices: Indices of the GPUs whose streams belong to the episode too.
+        seed: Seed of Python's, NumPy's and torch's global streams.
+        devices: Indices of the GPUs whose streams are included.
     """
 
     def __init__(self, seed: int, devices: tuple[int, ...] = ()) -> None:
@@ -69,7 +69,7 @@ class EpisodeRandomness:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Let the global streams be the episode's inside; outside they never moved."""
+        """Swap in the episode's streams as the global ones, and restore these afterwards."""
         streams = _streams(self._devices)
         outside = {name: stream.get() for name, stream in streams.items()}
         try:
@@ -85,7 +85,7 @@ class EpisodeRandomness:
 
 @contextmanager
 def undisturbed(devices: tuple[int, ...] = ()) -> Iterator[None]:
-    """Leave the global random streams as they were found."""
+    """Restore the global random streams afterwards."""
     streams = _streams(devices)
     outside = {name: stream.get() for name, stream in streams.items()}
     try:

@@ -12,29 +12,29 @@ from gymnasium.envs.registration import EnvSpec, parse_env_id
 from getiaction.errors import GetiactionError
 from getiaction.gyms.base import Gym
 
-# Gymnasium itself looked here until 1.0; a package names the module that registers its namespace.
+# Entry points that Gymnasium used until 1.0; they name the module that registers a namespace.
 _PLUGINS = "gymnasium.envs"
 
 
 class GymnasiumGym(Gym):
-    """An environment that is registered with Gymnasium.
+    """An environment registered with Gymnasium.
 
-    The package that registers it need not be imported: ``module:Name-v0`` imports ``module``, and
-    of ``namespace/Name-v0`` the package that has an entry point ``namespace`` in the group
-    ``gymnasium.envs``, or else one that is called ``namespace``.
+    The package that registers it is imported if necessary: ``module:Name-v0`` imports ``module``,
+    and ``namespace/Name-v0`` the entry point ``namespace`` in the group ``gymnasium.envs``, or else
+    the package ``namespace``.
 
     Args:
         gym_id: ``gym_pusht/PushT-v0``, ``CartPole-v1``, ``my_package.envs:Mine-v0``.
-        task: What the policy is told to do; what the environment says of itself if empty.
-        max_episode_steps: Steps after which an episode is cut off; the registered limit if None.
-        observation_keys: Raw keys to take and their LeRobot names; see :class:`Gym`.
-        rename_map: Observation keys to call otherwise; see :class:`Gym`.
-        **make_kwargs: Passed on to ``gymnasium.make``; in YAML they stand under ``dict_kwargs``.
+        task: Task given to the policy, in words; if empty, the environment's own.
+        max_episode_steps: Steps after which an episode is truncated; the registered limit if None.
+        observation_keys: Raw keys to use and their LeRobot names; see :class:`Gym`.
+        rename_map: Observation keys to rename; see :class:`Gym`.
+        **make_kwargs: Passed to ``gymnasium.make``; in YAML under ``dict_kwargs``.
     """
 
-    # What to install where the namespace's package is missing.
+    # Extra to install if the namespace's package is missing.
     package = ""
-    # Warnings of other people's packages that only those people can mend.
+    # Warnings of third-party packages that users cannot fix.
     ignored_warnings: tuple[str, ...] = ()
 
     def __init__(
@@ -54,7 +54,7 @@ class GymnasiumGym(Gym):
             observation_keys=observation_keys,
         )
         self.gym_id = gym_id
-        # As LeRobot does: the checker warns of what neither the user nor a policy can mend.
+        # As LeRobot does: the checker's warnings cannot be fixed by users.
         self.make_kwargs = {"disable_env_checker": True} | make_kwargs
 
     @property
@@ -66,7 +66,7 @@ class GymnasiumGym(Gym):
         return f"{type(self).__name__}({self.gym_id!r})"
 
     def make(self, *, render: bool = False) -> gymnasium.Env[Any, Any]:
-        """Make an environment; see :meth:`Gym.make`."""
+        """Create an environment; see :meth:`Gym.make`."""
         spec = self._spec()
         kwargs = dict(self.make_kwargs)
         if render:
@@ -79,10 +79,10 @@ class GymnasiumGym(Gym):
         except ModuleNotFoundError as error:
             raise self._missing(error) from error
         except TypeError as error:
-            raise GetiactionError(f"{self.gym_id} cannot be made: {error}") from error
+            raise GetiactionError(f"{self.gym_id} cannot be created: {error}") from error
 
     def get_max_episode_steps(self) -> int | None:
-        """Return the given limit, or else the registered one."""
+        """Return the given limit, else the registered one."""
         return self.max_episode_steps or self._spec().max_episode_steps
 
     def _spec(self) -> EnvSpec:
@@ -104,19 +104,19 @@ class GymnasiumGym(Gym):
         install = self.package and f": pip install 'positronic-lightning[{self.package}]'"
         return GetiactionError(
             f"{self.gym_id} needs the package {error.name!r}, which is not installed"
-            f"{install or '; install it, or name its module as in my_module:Env-v0'}"
+            f"{install or '; install it, or give its module as in my_module:Env-v0'}"
         )
 
 
 def _register(env_id: str) -> None:
-    """Import what registers ``env_id``, unless it is registered."""
+    """Import the package that registers ``env_id``, unless it is registered."""
     if env_id in gymnasium.registry:
         return
     try:
         namespace = parse_env_id(env_id)[0]
     except gymnasium.error.Error as error:
         raise GetiactionError(
-            f"{env_id!r} is no Gymnasium id, as in CartPole-v1: {error}"
+            f"{env_id!r} is not a valid Gymnasium id such as CartPole-v1: {error}"
         ) from error
     if namespace is None:
         return

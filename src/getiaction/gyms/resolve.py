@@ -12,7 +12,7 @@ from getiaction.gyms.registered import GymnasiumGym
 
 
 class OpenGym(Gym):
-    """One environment that somebody else has made and will close."""
+    """An open environment of the caller, who closes it."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class OpenGym(Gym):
         assert self._env is not None
         if render and self._env.render_mode is None:
             raise GetiactionError(
-                f"{self.name} was made without pictures: make it with render_mode='rgb_array'"
+                f"{self.name} was created without rendering: create it with render_mode='rgb_array'"
             )
         return self._env
 
@@ -40,9 +40,9 @@ class OpenGym(Gym):
 
 
 def as_gym(env: Any) -> Gym:
-    """Return the gym of a Gym, a Gymnasium id, or an environment that is open already.
+    """Return the gym for a Gym, a Gymnasium id, or an open environment.
 
-    Ids of environments that LeRobot has a config for get its arguments: ``gym_pusht/PushT-v0`` is
+    Environments for which LeRobot has a config get its arguments: ``gym_pusht/PushT-v0`` is
     ``PushTGym()``.
 
     Raises:
@@ -54,7 +54,7 @@ def as_gym(env: Any) -> Gym:
         return OpenGym(env)
     if not isinstance(env, str):
         raise GetiactionError(
-            f"{type(env).__name__} is no environment; expected a Gym, a Gymnasium id or a "
+            f"{type(env).__name__} is not an environment; expected a Gym, a Gymnasium id or a "
             "gymnasium.Env"
         )
     if env == "gym_pusht/PushT-v0":

@@ -1,6 +1,6 @@
-"""Success flag in the ``info`` of a Gymnasium step: under one of several names, or not there.
+"""Success flag in the ``info`` of a Gymnasium step, under one of several names, or absent.
 
-Light to import: this is what environment processes load.
+Fast to import, for environment processes.
 """
 
 from collections.abc import Mapping
@@ -8,27 +8,27 @@ from typing import Any
 
 import numpy as np
 
-#: Keys of ``info`` under which environments tell it, the first that is there counts.
+#: Keys of ``info`` under which environments report success; the first present one counts.
 NAMES = ("is_success", "success", "task_success", "is_task_success")
-# Where vector environments, and wrappers that reset by themselves, put what belonged to the end.
+# Keys under which vector environments and autoreset wrappers store the final info.
 _FINAL = ("final_info", "final_observation", "final_obs")
 
 
-def told_success(info: Mapping[str, Any]) -> bool | None:
-    """Say whether ``info`` of a step tells success: True or False, or None where it tells nothing.
+def success_of(info: Mapping[str, Any]) -> bool | None:
+    """Return the success reported in ``info`` of a step, or None if not reported.
 
-    A value is told by a bool, or by 0 or 1, of any number, array or tensor type with one element;
-    anything else (text, NaN, 0.7) is no answer to the question.
+    A valid value is a bool, 0 or 1, of any numeric, array or tensor type with one element; anything
+    else (text, NaN, 0.7) is ignored.
     """
     for name in NAMES:
-        told = _as_bool(info.get(name))
-        if told is not None:
-            return told
+        found = _as_bool(info.get(name))
+        if found is not None:
+            return found
     for name in _FINAL:
         for inner in _mappings(info.get(name)):
-            told = told_success(inner)
-            if told is not None:
-                return told
+            found = success_of(inner)
+            if found is not None:
+                return found
     return None
 
 
@@ -37,13 +37,13 @@ def _as_bool(value: Any) -> bool | None:
         return None
     try:
         one = value.item() if hasattr(value, "item") else np.asarray(value).item()
-    except (TypeError, ValueError, RuntimeError):  # whatever an environment may put there
+    except (TypeError, ValueError, RuntimeError):  # arbitrary objects in info
         return None
     return bool(one) if isinstance(one, bool | int | float) and one in (0, 1) else None
 
 
 def _mappings(value: Any) -> list[Mapping[str, Any]]:
-    """The dictionaries of a final info: itself, or those in an array or list of one."""
+    """The dicts of a final info: itself, or the element of a list or array of one."""
     if isinstance(value, Mapping):
         return [value]
     if isinstance(value, list | tuple) or getattr(value, "dtype", None) == np.dtype(object):

@@ -1,4 +1,4 @@
-"""Trainer base class: something with ``fit`` that a configuration can name."""
+"""Trainer base class: a class with ``fit`` that a configuration can instantiate."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -7,7 +7,7 @@ from getiaction.config import FromConfig
 
 
 class BaseTrainer(FromConfig, ABC):
-    """Trains a policy by whatever framework it belongs to."""
+    """Trains a policy with the framework of the subclass."""
 
     @abstractmethod
     def fit(self, *args: Any, **kwargs: Any) -> Any:

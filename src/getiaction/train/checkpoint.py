@@ -1,4 +1,4 @@
-"""Checkpoint callback in LeRobot's layout: each appears whole, with a manifest of digests."""
+"""Checkpoint callback in LeRobot's layout: each is written atomically, with a manifest."""
 
 import json
 import logging
@@ -33,25 +33,25 @@ from getiaction.train.publishable import require_finite
 
 logger = logging.getLogger(__name__)
 
-# In training_state, beside what LeRobot keeps there; float16 is trained with a scale that adapts.
+# In training_state, beside LeRobot's files: the loss scale of float16 training.
 GRAD_SCALER = "grad_scaler.json"
 
 
 class NativeCheckpoint(Callback):
     """Save as ``lerobot-train`` does, every ``save_freq`` steps and at the end.
 
-    A checkpoint is written beside its place under a name that no reader takes, gets a manifest of
-    its files' digests, and is renamed when all of it has reached the disk.
+    A checkpoint is written under a temporary name that readers ignore, gets a manifest of its
+    files' digests, and is renamed when everything is flushed to the disk.
 
     Args:
         run_dir: Gets ``checkpoints/<step>/{pretrained_model,training_state}`` and the link
             ``checkpoints/last``.
         total_steps: The step at which training ends.
         save_freq: Steps between checkpoints; 0 saves at the end only.
-        complete: Called with the unfinished ``pretrained_model`` to add files to it.
+        complete: Called with the temporary ``pretrained_model`` to add files to it.
         saved: Called with each finished checkpoint.
-        dataset_root: What ``train_config.json`` names as the dataset's place; where the data module
-            reads it unless given, which for one in S3 is a mirror.
+        dataset_root: The dataset's location in ``train_config.json``; by default the data module's
+            directory, which for a dataset in S3 is a mirror.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class NativeCheckpoint(Callback):
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if this step is one to save at."""
+        """Save if a checkpoint is due at this step."""
         step = trainer.global_step
         if (
             trainer.is_global_zero
@@ -85,11 +85,11 @@ class NativeCheckpoint(Callback):
             self.save(trainer, pl_module, step)
 
     def save(self, trainer: Any, module: Any, step: int) -> Path:
-        """Write the checkpoint of ``step``, unless that was done, and return its directory.
+        """Write the checkpoint of ``step``, unless already written, and return its directory.
 
         Raises:
-            GetiactionError: a number in it is not finite, or it cannot be written; there is nothing
-                of it then, and ``last`` is what it was.
+            GetiactionError: a value in it is not finite, or it cannot be written; then nothing is
+                left of it, and ``last`` is unchanged.
         """
         final: Path = get_step_checkpoint_dir(self.run_dir, self.total_steps, step)
         if step == self._saved_step:
@@ -100,7 +100,7 @@ class NativeCheckpoint(Callback):
         try:
             self._write(trainer, module, step, unfinished)
             os.rename(unfinished, final)
-            _point_to(final)
+            _link_last(final)
             sync(final.parent)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -118,11 +118,11 @@ class NativeCheckpoint(Callback):
     def _kept(self) -> str:
         last = self.run_dir / CHECKPOINTS_DIR / LAST_CHECKPOINT_LINK
         if not last.is_dir():
-            return "there is no checkpoint yet"
+            return "no checkpoint has been saved yet"
         return f"the last good checkpoint is {last.resolve()}"
 
     def _write(self, trainer: Any, module: Any, step: int, unfinished: Path) -> None:
-        """Write a whole checkpoint under a name that no reader takes."""
+        """Write a complete checkpoint under the temporary name."""
         schedulers = trainer.lr_scheduler_configs
         save_checkpoint(
             unfinished,
@@ -144,7 +144,7 @@ class NativeCheckpoint(Callback):
         seal(unfinished)
 
     def _train_config(self, trainer: Any, module: Any) -> TrainPipelineConfig:
-        """What ``lerobot-train`` would have been told, so that it can go on from here."""
+        """The equivalent config of ``lerobot-train``, so that it can resume from here."""
         data = trainer.datamodule
         root = self.dataset_root or (None if data.root is None else str(data.root))
         return TrainPipelineConfig(
@@ -171,8 +171,8 @@ class NativeCheckpoint(Callback):
         )
 
 
-def _point_to(checkpoint: Path) -> None:
-    """Make ``last`` a relative link to ``checkpoint``; it is never missing meanwhile."""
+def _link_last(checkpoint: Path) -> None:
+    """Atomically make ``last`` a relative symbolic link to ``checkpoint``."""
     link = checkpoint.with_name(LAST_CHECKPOINT_LINK)
     fresh = checkpoint.with_name(f"{UNFINISHED}{LAST_CHECKPOINT_LINK}")
     fresh.unlink(missing_ok=True)

@@ -12,14 +12,14 @@ AFTERWARDS = ".on_train_batch_end"
 
 
 class StepClock(Profiler):
-    """Adds up what Lightning says to its profiler of a step's parts, and hands it on.
+    """Profiler that sums the durations of a step's parts, and delegates to the trainer's own.
 
-    Where the device is a GPU, copies are queued; their time is then the device's own.
+    On a GPU, copies are asynchronous; their duration is measured by CUDA events.
 
     Args:
-        inner: The profiler that the trainer had.
-        own: Name of the callback that asks, which is not among the others.
-        on_gpu: Whether the device is one.
+        inner: The trainer's own profiler.
+        own: State key of the reporting callback, which is not counted.
+        on_gpu: Whether the device is a GPU.
     """
 
     def __init__(self, inner: Profiler, own: str, *, on_gpu: bool) -> None:
@@ -27,14 +27,14 @@ class StepClock(Profiler):
         self.inner = inner
         self.own = own
         self.on_gpu = on_gpu
-        #: Whether training goes on; an evaluation transfers batches too.
+        #: Whether in training, as opposed to evaluation, which transfers batches too.
         self.training = True
         self._begun: dict[str, float] = {}
         self._seconds: dict[str, float] = {}
         self._copies: list[tuple[Any, Any]] = []
 
     def reset(self) -> None:
-        """Begin to count anew."""
+        """Reset the sums."""
         self._seconds.clear()
         self._copies.clear()
 
@@ -43,16 +43,16 @@ class StepClock(Profiler):
         return self._seconds.get(FETCH, 0.0)
 
     def transfer_s(self) -> float:
-        """Seconds that batches took to the device; all that was queued must be done."""
+        """Seconds of host-to-device copies; the device must be synchronised."""
         copies: float = sum(begun.elapsed_time(done) for begun, done in self._copies)
         return self._seconds.get(TRANSFER, 0.0) + copies / 1e3
 
     def afterwards_s(self) -> float:
-        """Seconds that other callbacks took after steps, as for saving."""
+        """Seconds that other callbacks took after steps, e.g. for saving."""
         return self._seconds.get(AFTERWARDS, 0.0)
 
     def start(self, action_name: str) -> None:
-        """Note when an action begins."""
+        """Record the start of an action."""
         self.inner.start(action_name)
         part = self._part(action_name)
         if part == TRANSFER and self.on_gpu:
@@ -62,7 +62,7 @@ class StepClock(Profiler):
             self._begun[part] = time.perf_counter()
 
     def stop(self, action_name: str) -> None:
-        """Add up how long it took."""
+        """Add the duration of an action."""
         part = self._part(action_name)
         if part == TRANSFER and self.on_gpu:
             self._copies[-1][1].record()
@@ -81,19 +81,19 @@ class StepClock(Profiler):
         return next((part for part in (FETCH, TRANSFER) if action.endswith(part)), None)
 
     def summary(self) -> str:
-        """Return what the trainer's own profiler has to say."""
+        """Return the summary of the trainer's own profiler."""
         return self.inner.summary()
 
     def describe(self) -> None:
-        """Let the trainer's own profiler describe what it found."""
+        """Print the description of the trainer's own profiler."""
         self.inner.describe()
 
     def setup(self, stage: str, local_rank: int | None = None, log_dir: str | None = None) -> None:
-        """Set the trainer's own profiler up."""
+        """Set up the trainer's own profiler."""
         self.inner.setup(stage, local_rank, log_dir)
 
     def teardown(self, stage: str | None) -> None:
-        """Let the trainer's own profiler close its files."""
+        """Tear down the trainer's own profiler."""
         self.inner.teardown(stage)
 
 

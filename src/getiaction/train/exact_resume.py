@@ -12,18 +12,18 @@ type State = dict[str, Any]
 
 
 class ExactResume(Callback):
-    """Keep the random state of every process in Lightning's checkpoints and restore it from there.
+    """Store the random state of every process in Lightning's checkpoints, and restore it.
 
-    With a training loader that goes on where it was stopped, as :class:`getiaction.data.DataModule`
-    has, a run that is resumed by ``fit(ckpt_path=...)`` then equals one that was never interrupted:
-    the same batches, dropout and noise.
+    With a resumable training loader, as of :class:`getiaction.data.DataModule`, a run that is
+    resumed by ``fit(ckpt_path=...)`` then equals an uninterrupted one: the same batches, dropout
+    and noise.
     """
 
     def __init__(self) -> None:
         self._pending: list[State] = []
 
     def state_dict(self) -> State:
-        """Return the random states, one for each process."""
+        """Return the random states, one per process."""
         states: list[Any] = [random_state()]
         if distributed.is_available() and distributed.is_initialized():
             states = [None] * distributed.get_world_size()
@@ -35,25 +35,25 @@ class ExactResume(Callback):
         self._pending = state_dict["processes"]
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Let Lightning go on within an epoch that training ended in."""
+        """Let Lightning continue within the epoch in which training ended."""
         reopen_epoch(checkpoint.get("loops", {}).get("fit_loop", {}))
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Forget what an earlier call of the trainer loaded."""
+        """Discard states loaded by an earlier call of the trainer."""
         self._pending = []
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Restore the random state, as late as can be: making the loader's iterator drew from it.
+        """Restore the random state, as late as possible: creating the loader's iterator uses it.
 
-        The uninterrupted run drew there too if, and only if, it was at the start of an epoch and
-        its worker processes do not outlive one.
+        The uninterrupted run used it there too if, and only if, it was at the start of an epoch and
+        its workers are not persistent.
         """
         pending, self._pending = self._pending, []
         if not pending:
             return
-        # More processes than before have no state to go on with.
+        # With more processes than before, the additional ones have no state.
         if trainer.global_rank < len(pending):
             restore_random_state(pending[trainer.global_rank])
         if batch_idx == 0 and not getattr(trainer.train_dataloader, "persistent_workers", False):
@@ -63,11 +63,11 @@ class ExactResume(Callback):
 def reopen_epoch(fit_loop: State) -> None:
     """Correct, in place, Lightning's count of epochs in the state of its fit loop.
 
-    When training ends by ``max_steps``, ``max_time`` or an early stop, Lightning counts the epoch
-    that it is in as done, though batches of it may be left; a resumed run would leave them out, and
-    end an epoch too soon. Where none are left, a run that is bounded by steps would take one batch
-    too many; and it counts otherwise after it has gone on once. So the state is made that of a
-    checkpoint saved right after the batch, by what the training loader says of its epoch.
+    When training ends by ``max_steps``, ``max_time`` or early stopping, Lightning counts the
+    current epoch as done, though batches of it may be left; a resumed run would skip them, and end
+    an epoch too early. If none are left, a run limited by steps would take one batch too many; and
+    the count differs again after a resume. So the state is corrected to that of a checkpoint saved
+    right after the batch, by the epoch in the training loader's state.
     """
     epochs: State = fit_loop.get("epoch_progress") or {}
     batches: State = fit_loop.get("epoch_loop.batch_progress") or {}
@@ -105,7 +105,7 @@ def random_state() -> State:
 
 
 def restore_random_state(state: State) -> None:
-    """Put the global generators into a state that :func:`random_state` returned."""
+    """Restore the global generators to a state returned by :func:`random_state`."""
     python, numpy = state["python"], state["numpy"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     np.random.set_state(
@@ -123,5 +123,5 @@ def restore_random_state(state: State) -> None:
 
 
 def _on_cpu(state: Tensor) -> Tensor:
-    # Checkpoints are loaded onto the device that is trained on.
+    # Checkpoints are loaded to the training device.
     return state.cpu()

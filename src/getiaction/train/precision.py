@@ -23,8 +23,8 @@ _BY_DTYPE: dict[torch.dtype, Precision] = {
 def precision_of(config: PreTrainedConfig, device: str) -> Precision:
     """Lightning's ``precision`` for a policy, as ``lerobot-train`` would choose it.
 
-    A config with a ``dtype`` says it by that; one without by ``use_amp``, which means whatever
-    torch's autocast does on the device (``cpu`` bfloat16, ``cuda`` float16).
+    It follows from the config's ``dtype`` if it has one, else from ``use_amp``, which means torch's
+    autocast dtype on the device (``cpu`` bfloat16, ``cuda`` float16).
     """
     named = getattr(config, "dtype", None)
     if named is not None:
@@ -37,8 +37,8 @@ def precision_of(config: PreTrainedConfig, device: str) -> Precision:
 class CachedAutocast(MixedPrecision):
     """Lightning's mixed precision with torch's cache of cast weights, as Accelerate uses it.
 
-    Lightning turns the cache off. A weight that is used twice, as a backbone by two cameras, then
-    has its gradients added in float32 instead of bfloat16, and training differs from LeRobot's.
+    Lightning disables the cache. Gradients of a weight that is used twice, such as a backbone for
+    two cameras, are then added in float32 instead of bfloat16, and training differs from LeRobot's.
     """
 
     def autocast_context_manager(self) -> torch.autocast:
@@ -48,12 +48,11 @@ class CachedAutocast(MixedPrecision):
 
 
 class FastAutocast(CachedAutocast):
-    """bfloat16 as :class:`CachedAutocast` has it, in the forms that processors compute fastest.
+    """bfloat16 as in :class:`CachedAutocast`, with faster memory layouts and kernels.
 
-    Images are laid out channels last, batch norm that is frozen stays in bfloat16 instead of going
-    through float32, dropout draws no more bits than it needs, and the optimizer goes over each
-    weight once. Sums are then rounded otherwise than LeRobot's, and other values dropped; weights
-    and what is stored of them have the same layout as ever.
+    Images are in channels-last layout, frozen batch norm computes in bfloat16 instead of float32,
+    dropout draws fewer random bits, and the optimizer is fused. So sums are rounded differently
+    from LeRobot's, and other values are dropped; weights and checkpoints have the same layout.
     """
 
     def __init__(self, device: str) -> None:
@@ -62,7 +61,7 @@ class FastAutocast(CachedAutocast):
         self._replaced: list[tuple[Module, type[Module]]] = []
 
     def convert_module(self, module: Module) -> Module:
-        """Let the images of ``module`` be laid out channels last while it is trained."""
+        """Use channels-last images and faster layers in ``module`` while it is trained."""
         for part in module.modules():
             if isinstance(part, torch.nn.Conv2d):
                 self._hooks.append(part.register_forward_pre_hook(_channels_last))
@@ -72,7 +71,7 @@ class FastAutocast(CachedAutocast):
         return module
 
     def connect(self, model: Any, optimizers: Any, lr_schedulers: Any) -> Any:
-        """Let torch's optimizers step over each weight once."""
+        """Use torch's fused optimizers."""
         for optimizer in optimizers:
             if type(optimizer) in (torch.optim.Adam, torch.optim.AdamW):
                 for group in optimizer.param_groups:
@@ -80,7 +79,7 @@ class FastAutocast(CachedAutocast):
         return super().connect(model, optimizers, lr_schedulers)
 
     def teardown(self) -> None:
-        """Leave the module as it was."""
+        """Restore the module."""
         for hook in self._hooks:
             hook.remove()
         for part, kind in self._replaced:
@@ -90,7 +89,7 @@ class FastAutocast(CachedAutocast):
 
 
 class _FrozenInPlace(FrozenBatchNorm2d):
-    """Batch norm as bfloat16 came; torchvision's own makes all up to the next layer float32."""
+    """Frozen batch norm in bfloat16; torchvision's converts its output to float32."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype != torch.bfloat16:
@@ -102,9 +101,9 @@ class _FrozenInPlace(FrozenBatchNorm2d):
 
 
 class _BitwiseDropout(torch.nn.Dropout):
-    """Dropout by 16 random bits a value, which holds its probability to 1 in 65536.
+    """Dropout with 16 random bits per value, so its probability is exact to 1 in 65536.
 
-    On a CPU torch draws each value by itself and in one thread, a seventh of ACT's step.
+    On a CPU torch draws value by value in one thread, which takes a seventh of ACT's step.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -131,7 +130,7 @@ def _channels_last(module: Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, 
 
 
 def precision_plugin(precision: Any, accelerator: Any) -> CachedAutocast | None:
-    """Return the plugin of ours for a mixed ``precision``; None where Lightning's own will do."""
+    """Return our plugin for a mixed ``precision``; None for others, which Lightning supports."""
     if precision not in ("bf16-mixed", "16-mixed"):
         return None
     on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())

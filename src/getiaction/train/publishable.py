@@ -12,19 +12,19 @@ from getiaction.policies.finite import first_non_finite
 def require_finite(
     module: nn.Module, optimizers: Iterable[Optimizer], *, step: int, kept: str
 ) -> None:
-    """Refuse to save weights, or averages of their gradients, that are NaN or infinite.
+    """Check that weights and optimizer state are finite before saving.
 
-    Takes a pass over them, so it is meant for when they are saved; with a loss or a gradient that
-    is no number, the weights are none from the next step on.
+    It reads all of them, so it is meant for saving only; after a non-finite loss or gradient, the
+    weights are non-finite from the next step on.
 
     Args:
-        module: What is to be saved.
+        module: The module to save.
         optimizers: Its optimizers.
-        step: Steps that were taken.
-        kept: What there is to go on with, for the message.
+        step: Number of steps taken.
+        kept: Description of the last good checkpoint, for the message.
 
-    Raises:
-        GetiactionError: naming the step, the weight and what may help.
+        Raises:
+            GetiactionError: the message has the step, the weight and a remedy.
     """
     optimizers = list(optimizers)
     found = first_non_finite(module.state_dict())
@@ -36,7 +36,7 @@ def require_finite(
     raise GetiactionError(
         f"after step {step} {found} is NaN or infinite: training has diverged, and this step is "
         f"not saved; lower the learning rate (now {', '.join(rates) or 'unknown'}) or clip "
-        f"gradients more, and look for such numbers in the dataset; {kept}"
+        f"gradients more, and check the dataset for such values; {kept}"
     )
 
 

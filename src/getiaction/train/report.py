@@ -13,23 +13,23 @@ from tqdm import tqdm
 from getiaction.errors import GetiactionError
 from getiaction.train.clock import StepClock
 
-# Training that waits for data for more than this share of its time is warned about.
+# Warn if training waits for data for more than this share of the time.
 WAITING_SHARE = 0.25
 REPORTS_BETWEEN_WARNINGS = 10
 REMEDY = "give the data module more num_workers, or a larger cache of decoded frames"
 
 
 class StepReport(Callback):
-    """Report every ``log_freq`` steps: loss, gradient norm, rate, throughput, where time goes, ETA.
+    """Report every ``log_freq`` steps: loss, gradient norm, learning rate, throughput, timing, ETA.
 
     Losses and norms are means over the steps since the last report. A step's time is split into
-    data (waiting for the batch), transfer (bringing it to the device) and compute, which is all
-    the rest; evaluations, and what other callbacks do after a step, such as saving, are left out.
+    data (waiting for the batch), transfer (host-to-device copy) and compute (the rest), without
+    evaluations and other callbacks after a step, such as saving.
 
     Args:
         total_steps: The step at which training ends.
-        log_freq: Steps between lines; 0 for none.
-        remedy: What helps when training waits for data.
+        log_freq: Steps between lines; 0: no lines.
+        remedy: Advice if training waits for data.
     """
 
     def __init__(self, *, total_steps: int, log_freq: int, remedy: str = REMEDY) -> None:
@@ -42,14 +42,14 @@ class StepReport(Callback):
         self._warned_at = -REPORTS_BETWEEN_WARNINGS
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Listen to what the trainer tells its profiler."""
+        """Install the profiler that measures step timing."""
         if not isinstance(trainer.profiler, StepClock):
             on_gpu = trainer.strategy.root_device.type == "cuda"
             trainer.profiler = StepClock(trainer.profiler, self.state_key, on_gpu=on_gpu)
         self._clock = trainer.profiler
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Start the clock, and the bar if someone is watching."""
+        """Start the clock, and the progress bar on a terminal."""
         if sys.stderr.isatty() and trainer.is_global_zero:
             self._bar = tqdm(
                 total=self.total_steps,
@@ -74,8 +74,8 @@ class StepReport(Callback):
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the batch and the step, if it was one; report if it is due."""
-        # Lightning gives the share of the loss that goes into the step.
+        """Count the batch, and the step unless gradients accumulate; report if due."""
+        # Lightning divides the loss by the number of accumulated batches.
         self._losses.append(outputs["loss"].detach() * trainer.accumulate_grad_batches)
         self._samples += len(batch["index"]) * trainer.world_size
         if trainer.global_step == self._step:
@@ -94,7 +94,7 @@ class StepReport(Callback):
         self._evaluation_began = time.perf_counter()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Start it again, and say what the held-out loss is."""
+        """Restart the clock, and print the validation loss."""
         self._clock.training = True
         self._evaluated_s += time.perf_counter() - self._evaluation_began
         loss = trainer.callback_metrics.get("val/loss")
@@ -102,7 +102,7 @@ class StepReport(Callback):
             self._print(trainer, f"validation at step {trainer.global_step}: loss {loss:.4f}")
 
     def _report(self, trainer: Any) -> None:
-        # Reading the loss waits for the device, so that what it still computes is counted.
+        # Reading the loss synchronises with the device, so that pending computation is counted.
         loss = torch.stack(self._losses).mean().item()
         norm = torch.stack(self._norms).mean().item() if self._norms else math.nan
         now = time.perf_counter()
@@ -110,7 +110,7 @@ class StepReport(Callback):
         steps = self._step - self._since_step
         data, transfer = self._clock.fetch_s(), self._clock.transfer_s()
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        # Over the whole run, with all that is done between steps.
+        # Over the whole run, including evaluations and saving.
         pace = (now - self._began) / (self._step - self._first_step)
         eta = _clock((self.total_steps - self._step) * pace)
         times = {
@@ -140,11 +140,11 @@ class StepReport(Callback):
         }
         for sink in trainer.loggers:
             sink.log_metrics(metrics, step=self._step)
-        self._warn_of_waiting(trainer, data / elapsed)
+        self._warn_if_waiting(trainer, data / elapsed)
         self._reset()
 
-    def _warn_of_waiting(self, trainer: Any, share: float) -> None:
-        """Say how to wait less; not of the first steps, in which workers only start."""
+    def _warn_if_waiting(self, trainer: Any, share: float) -> None:
+        """Warn about waiting for data; not in the first report, as workers are starting."""
         self._reports += 1
         due = self._reports - self._warned_at >= REPORTS_BETWEEN_WARNINGS
         if self._reports > 1 and due and share > WAITING_SHARE:

@@ -21,12 +21,12 @@ from getiaction.errors import GetiactionError
 from getiaction.policies.lerobot.quirks import unpack_counters
 from getiaction.train.checkpoint import GRAD_SCALER
 
-MEND = "go on from another checkpoint of the run"
+MEND = "resume from another checkpoint of the run"
 READER = Reader(error=GetiactionError, mend=MEND, size=1 << 20)
 
 
 class TrainingStep(Document):
-    """LeRobot's ``training_step.json``, as far as it is needed."""
+    """The needed fields of LeRobot's ``training_step.json``."""
 
     step: Annotated[int, Field(ge=0, lt=1 << 53)]
 
@@ -34,9 +34,9 @@ class TrainingStep(Document):
 class NativeResume(Callback):
     """Continue training at the step of a checkpoint that :class:`NativeCheckpoint` wrote.
 
-    The network's weights are loaded where it is made (``LeRobotPolicy.create(pretrained=...)``);
-    this restores the rest: step, data order, optimizer, schedule and random state. Batch size,
-    number of processes and accumulation must be those of the run that wrote it.
+    Weights are loaded when the policy is created (``LeRobotPolicy.create(pretrained=...)``); this
+    restores step, data order, optimizer, schedule and random state. Batch size, number of processes
+    and gradient accumulation must be those of the run that wrote it.
 
     Args:
         checkpoint: The directory ``checkpoints/<step>``.
@@ -51,15 +51,15 @@ class NativeResume(Callback):
         with _readable(self.state_dir):
             self.step: int = READER.load_json(self.state_dir / TRAINING_STEP, TrainingStep).step
         self._began = False
-        # Batches of each process: those of whole epochs before, and those of the present one.
+        # Batches per process: in previous epochs, and in the current one.
         self._before = 0
         self._taken = 0
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Let the data begin where the earlier run ended.
+        """Set the sampler to the position at which the earlier run ended.
 
-        Without accumulation this is LeRobot's ``compute_sampler_state``. With it the last step of
-        an epoch is made of the batches that are left.
+        Without gradient accumulation this is LeRobot's ``compute_sampler_state``. With it the last
+        step of an epoch has the remaining batches.
         """
         data = trainer.datamodule
         samples = data.train_batch_size * trainer.world_size
@@ -75,7 +75,7 @@ class NativeResume(Callback):
         scheduler = schedulers[0].scheduler if schedulers else None
         with _readable(self.state_dir):
             load_training_state(self.checkpoint, trainer.optimizers[0], scheduler)
-        # What they count is forward passes.
+        # The policy's counters count forward passes.
         unpack_counters(pl_module.lerobot_policy, self._before + self._taken)
         scaler = self.state_dir / GRAD_SCALER
         if scaler.is_file():
@@ -90,9 +90,9 @@ class NativeResume(Callback):
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Restore the random state, as late as can be: making the loader's iterator drew from it.
+        """Restore the random state, as late as possible: creating the loader's iterator uses it.
 
-        The uninterrupted run drew there too if, and only if, it was at the start of an epoch.
+        The uninterrupted run used it there too if, and only if, it was at the start of an epoch.
         """
         if self._began:
             return
@@ -104,9 +104,9 @@ class NativeResume(Callback):
             torch.empty((), dtype=torch.int64).random_()
 
     def _count_batches(self, trainer: Any) -> None:
-        """Let Lightning know how far into its epoch this batch is.
+        """Set Lightning's batch progress within the epoch.
 
-        By that it validates, and steps with fewer batches at the end of an epoch.
+        It determines when Lightning validates, and steps with fewer batches at the end of an epoch.
         """
         progress = trainer.fit_loop.epoch_loop.batch_progress
         for name in ("ready", "started", "processed", "completed"):
@@ -121,7 +121,7 @@ class NativeResume(Callback):
 
 @contextmanager
 def _readable(state_dir: Path) -> Iterator[None]:
-    """Say of LeRobot's own errors which checkpoint they come from."""
+    """Convert errors of LeRobot to a GetiactionError that names the checkpoint."""
     try:
         yield
     except FoundationError:
@@ -138,4 +138,4 @@ def _readable(state_dir: Path) -> Iterator[None]:
         ValueError,
     ) as error:
         why = printable(f"{type(error).__name__}: {error}")
-        raise GetiactionError(f"{state_dir} cannot be gone on from: {why}; {MEND}") from error
+        raise GetiactionError(f"cannot resume from {state_dir}: {why}; {MEND}") from error

@@ -1,4 +1,4 @@
-"""Lightning Trainer with the settings under which LeRobot's results hold."""
+"""Lightning Trainer with settings that reproduce LeRobot's training."""
 
 import logging
 import os
@@ -17,21 +17,21 @@ from lightning.pytorch.callbacks import ModelSummary, ProgressBar, TQDMProgressB
 from foundation.writable import describe, require_writable
 from getiaction.errors import GetiactionError
 from getiaction.train.base import BaseTrainer
-from getiaction.train.callbacks.monitors import MonitorCheck, look_upwards
+from getiaction.train.callbacks.monitors import MonitorCheck, maximise_success
 from getiaction.train.exact_resume import ExactResume
 from getiaction.train.precision import precision_plugin
 from getiaction.train.publishable import require_finite
 
 # Lightning advises more worker processes; batches gathered in memory need none.
 NEEDS_NO_WORKERS = ".*does not have many workers.*"
-# The loop is bounded by steps, as LeRobot's is; the number of epochs follows.
+# The loop is limited by steps, as LeRobot's; the number of epochs follows.
 UNBOUNDED = ".*`max_epochs` was not set.*"
 # Held-out episodes are optional.
 NOTHING_HELD_OUT = ".*Total length of `list` across ranks is zero.*"
 NO_VALIDATION = ".*defined a `validation_step` but have no `val_dataloader`.*"
-# The summary counts weights; their precision is none of its business.
+# The summary counts weights; it need not know their precision.
 SUMMARY_PRECISION = ".*is not supported by the model summary.*"
-# Lightning 2.6 asks torch 2.11 in a way that it has come to dislike.
+# Lightning 2.6 uses an API that torch 2.11 deprecates.
 LEAF_SPEC = r".*isinstance\(treespec, LeafSpec\).*"
 FOREIGN_NOISE = (
     NEEDS_NO_WORKERS,
@@ -42,7 +42,7 @@ FOREIGN_NOISE = (
     LEAF_SPEC,
 )
 
-# LeRobot's DDP lets a step leave weights without gradients, as policies with branches do.
+# LeRobot's DDP allows weights without gradients in a step, e.g. of policies with branches.
 DDP_AS_LEROBOT = {
     "ddp": "ddp_find_unused_parameters_true",
     "ddp_spawn": "ddp_spawn_find_unused_parameters_true",
@@ -50,31 +50,31 @@ DDP_AS_LEROBOT = {
 
 
 class Trainer(LightningsTrainer, BaseTrainer):
-    """Lightning's Trainer; what it does not set here, it leaves as Lightning has it.
+    """Lightning's Trainer with other defaults.
 
-    The sampler shards itself, checks before training would draw random numbers, and the graphics
-    card computes as ``lerobot-train`` lets it. Checkpoints hold the random state, so that a run
-    that is resumed goes on as if it had not been stopped. A checkpoint or an early stop that
-    watches success or reward looks for the largest value, whatever Lightning's default is.
+    The sampler shards itself; sanity checks, which would use random numbers, are off; the GPU has
+    the settings of ``lerobot-train``. Checkpoints contain the random state, so that a resumed run
+    equals an uninterrupted one. Checkpoint and early-stopping callbacks that monitor success or
+    reward use the mode ``max``, whatever Lightning's default is.
 
     Args:
-        experiment_name: Puts everything that is written into a directory of that name.
-        default_root_dir: Where logs and checkpoints go; a path or URL.
-        precision: ``32-true``, ``bf16-mixed``, ``16-mixed`` or any other that Lightning has.
+        experiment_name: Subdirectory of ``default_root_dir`` for all output.
+        default_root_dir: Directory of logs and checkpoints; a path or URL.
+        precision: ``32-true``, ``bf16-mixed``, ``16-mixed`` or another of Lightning's.
         accelerator: As Lightning's.
         devices: As Lightning's.
         strategy: As Lightning's; ``ddp`` allows weights without gradients, as LeRobot does.
         plugins: As Lightning's.
-        num_sanity_val_steps: As Lightning's, but none unless given.
-        use_distributed_sampler: As Lightning's, but off unless given.
-        benchmark: As Lightning's, but on unless given.
+        num_sanity_val_steps: As Lightning's, but by default 0.
+        use_distributed_sampler: As Lightning's, but by default False.
+        benchmark: As Lightning's, but by default True.
         **kwargs: The rest of Lightning's arguments.
 
     Raises:
-        GetiactionError: while fitting, a callback watches a metric that nothing would log.
+        GetiactionError: in ``fit``, a callback monitors a metric that is never logged.
     """
 
-    #: All of them, those that the Trainer itself brought included.
+    #: All callbacks, including the Trainer's own.
     callbacks: list[Callback]
 
     def __init__(
@@ -111,59 +111,60 @@ class Trainer(LightningsTrainer, BaseTrainer):
             callbacks=_with_defaults(_listed(callbacks), kwargs),
             **kwargs,
         )
-        look_upwards(self.callbacks)
-        # As lerobot-train; Lightning leaves it off.
+        maximise_success(self.callbacks)
+        # As in lerobot-train; Lightning's default is off.
         torch.backends.cuda.matmul.allow_tf32 = True
         if not torch.cuda.is_available():
-            # Lightning lets torch look for the driver's library in this way, at each step anew.
+            # Otherwise torch searches for the driver's library at each step.
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
     def fit(self, *args: Any, **kwargs: Any) -> None:
-        """Run Lightning's ``fit``; Ctrl-C arrives as KeyboardInterrupt.
+        """Run Lightning's ``fit``; Ctrl-C raises KeyboardInterrupt.
 
         Raises:
-            OSError: checkpoints could not be written where they are to go; said before training.
+            OSError: the checkpoint directory is not writable; checked before training.
         """
-        self._require_places()
-        _read_as_data(kwargs)
+        self._require_writable_dirs()
+        _load_weights_only(kwargs)
         with _quiet():
             try:
                 super().fit(*args, **kwargs)
             except SystemExit as stop:
-                # Lightning makes exit status 1 of it, which a failure has as well.
+                # Lightning converts it to exit status 1, like a failure.
                 if isinstance(stop.__context__, KeyboardInterrupt):
                     raise KeyboardInterrupt from stop
                 raise
 
     def save_checkpoint(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Run Lightning's ``save_checkpoint``, by which its ``ModelCheckpoint`` saves as well.
+        """Run Lightning's ``save_checkpoint``, which ``ModelCheckpoint`` also uses.
 
         Raises:
-            GetiactionError: a number in it is not finite, or it cannot be written; those that were
-                saved before stay.
+            GetiactionError: a value in it is not finite, or it cannot be written; earlier
+            checkpoints
+                are kept.
         """
-        kept = "the checkpoints that were saved before are good"
+        kept = "checkpoints saved before are good"
         require_finite(self.lightning_module, self.optimizers, step=self.global_step, kept=kept)
         try:
             super().save_checkpoint(filepath, *args, **kwargs)
         except OSError as error:
-            # Lightning's transaction stays open where it fails (fsspec 2026.2): all files that this
-            # process would write through fsspec later, of Hugging Face's datasets say, would wait
-            # for its end.
+            # After a failure Lightning's transaction stays open (fsspec 2026.2): all files that
+            # this process writes through fsspec later, e.g. by Hugging Face datasets, would wait
+            # for it.
             fsspec.core.url_to_fs(str(filepath))[0].transaction.complete(commit=False)
             raise GetiactionError(
                 f"the checkpoint of step {self.global_step} could not be written to {filepath}: "
                 f"{describe(error)}; {kept}"
             ) from error
 
-    def _require_places(self) -> None:
-        if getattr(self, "fast_dev_run", False):  # which keeps nothing
+    def _require_writable_dirs(self) -> None:
+        if getattr(self, "fast_dev_run", False):  # saves nothing
             return
         logs = self.loggers[0].save_dir if self.loggers else None
         for callback in self.checkpoint_callbacks:
-            place = str(getattr(callback, "dirpath", None) or logs or self.default_root_dir)
-            if "://" not in place:
-                require_writable(place)
+            directory = str(getattr(callback, "dirpath", None) or logs or self.default_root_dir)
+            if "://" not in directory:
+                require_writable(directory)
 
     def validate(self, *args: Any, **kwargs: Any) -> Any:
         """Run Lightning's ``validate``.
@@ -171,13 +172,13 @@ class Trainer(LightningsTrainer, BaseTrainer):
         Raises:
             GetiactionError: there is nothing to validate.
         """
-        _read_as_data(kwargs)
+        _load_weights_only(kwargs)
         with _quiet():
             results = super().validate(*args, **kwargs)
         if not sum(self.num_val_batches):
             raise GetiactionError(
-                "there is nothing to validate: give the data module val_gyms to roll out in, or "
-                "val_split to hold out episodes by"
+                "there is nothing to validate: give the data module val_gyms for rollouts, or "
+                "val_split for held-out episodes"
             )
         return results
 
@@ -187,24 +188,24 @@ class Trainer(LightningsTrainer, BaseTrainer):
         Raises:
             GetiactionError: there is nothing to test.
         """
-        _read_as_data(kwargs)
+        _load_weights_only(kwargs)
         with _quiet():
             results = super().test(*args, **kwargs)
         if not sum(self.num_test_batches):
             raise GetiactionError(
-                "there is nothing to test: give the data module test_gyms to roll out in"
+                "there is nothing to test: give the data module test_gyms for rollouts"
             )
         return results
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Run Lightning's ``predict``."""
-        _read_as_data(kwargs)
+        _load_weights_only(kwargs)
         with _quiet():
             return super().predict(*args, **kwargs)
 
 
-def _read_as_data(kwargs: dict[str, Any]) -> None:
-    """Let a checkpoint hold nothing but data; Lightning runs code in one from ``http://``."""
+def _load_weights_only(kwargs: dict[str, Any]) -> None:
+    """Default to ``weights_only``: Lightning would run code of a checkpoint from ``http://``."""
     if kwargs.get("weights_only") is None:
         kwargs["weights_only"] = True
 
@@ -218,7 +219,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _run_dir(root: str | Path, experiment_name: str | None) -> str:
-    # Not through Path, which would take one slash off s3://.
+    # Not with Path, which would remove one slash of s3://.
     return os.path.join(root, experiment_name) if experiment_name else str(root)
 
 
@@ -229,7 +230,7 @@ def _strategy(strategy: Any, accelerator: Any, devices: Any, num_nodes: int) -> 
 
 
 def _device_count(accelerator: Any, devices: Any) -> int:
-    """How many devices Lightning will use on this machine; 1 where that is its own to find out."""
+    """Number of devices that Lightning will use on this machine; 1 if unknown."""
     if isinstance(devices, str) and devices != "auto":
         devices = devices.split(",") if "," in devices else int(devices)
     if isinstance(devices, int) and devices > 0:
@@ -241,8 +242,8 @@ def _device_count(accelerator: Any, devices: Any) -> int:
 
 
 def _with_defaults(callbacks: list[Callback], settings: Mapping[str, Any]) -> list[Callback]:
-    # Lightning chooses rich's bar where that package happens to be installed, which writes no lines
-    # where nobody watches: the same run would tell another thing on another machine.
+    # Lightning prefers rich's progress bar if that package is installed, which prints nothing
+    # without a terminal: the same run would have different output on another machine.
     defaults: list[tuple[type[Callback], type[Callback], bool]] = [
         (MonitorCheck, MonitorCheck, True),
         (ExactResume, ExactResume, True),

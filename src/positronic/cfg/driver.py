@@ -11,7 +11,7 @@ __all__ = ["Timed", "timed"]
 
 @dataclass(frozen=True)
 class Timed:
-    """So many rollouts, each of so many seconds of simulated time at most."""
+    """Number of rollouts, and the limit of each in seconds of simulated time."""
 
     num_iterations: int = 1
     simulation_time: float = 15.0
@@ -21,13 +21,13 @@ class Timed:
 
 @cfn.config(num_iterations=1, simulation_time=15.0, show_gui=False, task=None)
 def timed(num_iterations: int, simulation_time: float, show_gui: bool, task: str | None) -> Timed:
-    """Play rollouts one after the other, by the clock of the simulation.
+    """Run rollouts one after the other, in simulated time.
 
     Args:
-        num_iterations: How many rollouts.
-        simulation_time: Seconds of simulated time after which a rollout has failed.
-        show_gui: Open a window with the camera images, where there is a display.
-        task: What to tell the policy to do; the environment's own task if not given.
+        num_iterations: Number of rollouts.
+        simulation_time: Time limit of a rollout in seconds of simulated time.
+        show_gui: Open a window with the camera images; needs a display.
+        task: Task given to the policy, in words; by default the environment's task.
     """
     if num_iterations < 1:
         raise UsageError(f"--driver.num_iterations={num_iterations}: expected 1 or more")

@@ -11,10 +11,10 @@ __all__ = ["asynchronous", "synchronous"]
 
 @cfn.config()
 def synchronous(action_fps: float | None = None) -> MakePlayer:
-    """Ask for the next chunk of actions when the present one is used up.
+    """Request the next action chunk when the current one is used up.
 
     Args:
-        action_fps: Actions per second where the policy does not say when each is due.
+        action_fps: Actions per second, for policies whose actions have no timestamps.
     """
     return partial(ChunkPlayer, action_fps=action_fps)
 
@@ -26,14 +26,14 @@ def asynchronous(
     temporal_ensemble_coeff: float | None = None,
     margin_s: float = 0.05,
 ) -> MakePlayer:
-    """Ask for the next chunk of actions while the present one plays.
+    """Request the next action chunk while the current one plays.
 
     Args:
-        action_fps: Actions per second where the policy does not say when each is due.
-        cross_fade_s: Seconds within which the actions go over from one chunk to the next.
-        temporal_ensemble_coeff: Ask as often as answers come, and play the mean of all chunks,
-            weighted by exp(-coeff * i) from the oldest on; ACT uses 0.01.
-        margin_s: How many seconds earlier than expected to be necessary a chunk is asked for.
+        action_fps: Actions per second, for policies whose actions have no timestamps.
+        cross_fade_s: Duration in seconds of the cross-fade from one chunk to the next.
+        temporal_ensemble_coeff: Infer continuously and play the mean of all current chunks,
+            weighted by exp(-coeff * i), oldest first; ACT uses 0.01.
+        margin_s: Seconds by which a chunk is requested earlier than expected to be necessary.
     """
     return partial(
         AsynchronousPlayer,

@@ -11,7 +11,7 @@ __all__ = ["act_absolute", "placeholder", "remote"]
 
 @cfn.config()
 def placeholder() -> Any:
-    """No policy chosen yet."""
+    """Default: UsageError asking to choose a policy."""
     raise UsageError(
         "choose a policy: --policy=.remote --policy.host=HOST --policy.port=8000 for a server, or"
         " --policy=.act_absolute --policy.checkpoints_dir=DIR in this process"
@@ -34,17 +34,17 @@ def remote(
     """A policy on an inference server.
 
     Args:
-        host: Name or address of the server.
+        host: Host name or IP address of the server.
         port: Its TCP port.
-        url: Instead of both: ws://HOST:PORT, or wss://, http:// or https://.
-        checkpoint: Which checkpoint to ask for; the server's default if not given.
-        token: Bearer token, where the server wants one; better in the environment as AUTH_TOKEN.
-        connect_timeout: Seconds to go on trying while nothing listens there or the server is full.
-        request_timeout: Seconds to wait for the reply to one observation.
-        reconnect_timeout: Seconds to try to go on when the connection is lost; 0: not at all.
-        allow_history_loss: Go on also where the policy looks back at what the old connection saw.
-        jpeg_quality: 1 to 95 sends images as JPEG, a twentieth of the bytes; all pixels if not
-            given.
+        url: Instead of host and port: ws://HOST:PORT, or wss://, http:// or https://.
+        checkpoint: Checkpoint to use; by default the server's default checkpoint.
+        token: Bearer token, if the server requires one; better set in the environment as
+        AUTH_TOKEN. connect_timeout: Seconds to retry while nothing listens there or the server is
+        full. request_timeout: Seconds to wait for the reply to one observation. reconnect_timeout:
+        Seconds to try to reconnect when the connection is lost; 0: do not. allow_history_loss:
+        Reconnect even if the policy depends on earlier observations, which are
+            lost.
+        jpeg_quality: 1 to 95 sends images as JPEG, a twentieth of the bytes; by default raw pixels.
     """
     from positronic.offboard.client import RemotePolicy
 
@@ -73,19 +73,19 @@ def act_absolute(
     compile: bool = False,
     trust_checkpoint: bool = False,
 ) -> Any:
-    """A trained checkpoint in this process, without a server.
+    """A trained checkpoint, loaded in this process, without a server.
 
     Args:
-        checkpoints_dir: Directory of the training run, or the checkpoints folder in it; local or
+        checkpoints_dir: Directory of the training run, or its checkpoints directory; local or
             s3://bucket/key.
-        checkpoint: Step of the checkpoint; the newest if not given.
-        codec: Codec of the training; the checkpoint knows it.
-        device: auto, cpu, cuda or another one of torch.
+        checkpoint: Step of the checkpoint; by default the newest.
+        codec: Codec of the training; by default the one recorded in the checkpoint.
+        device: auto, cpu, cuda or another torch device.
         backend: auto, torch, onnx or openvino.
         precision: float32 or bf16.
-        compile: Let torch compile the policy.
-        trust_checkpoint: Let the checkpoint load models, tokenizers and their code from the places
-            that it names; policies other than act, diffusion, tdmpc and vqbet need it.
+        compile: Compile the policy with torch.compile.
+        trust_checkpoint: Let the checkpoint load models, tokenizers and their code from locations
+            that it names; required for policies other than act, diffusion, tdmpc and vqbet.
     """
     from positronic.vendors.lerobot.serving.policy import load_policy
 

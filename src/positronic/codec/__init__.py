@@ -1,12 +1,12 @@
 """Codec: observation encoder and action decoder of a policy as one object.
 
-A `Codec` reads raw signals (``robot_state.ee_pose``, ``image.wrist``, ...) and makes the features
-a policy is trained on; it decodes the policy's action into a command for the robot. The same
-``encode`` runs over recorded episodes and over live observations, so what was trained is what
-runs. `Contract` is the document that says so at every border.
+A `Codec` encodes raw signals (``robot_state.ee_pose``, ``image.wrist``, ...) to the features that a
+policy is trained on, and decodes the policy's action to a command for the robot. The same
+``encode`` is used for recorded episodes and live observations, so training and inference agree.
+`Contract` is the document by which dataset, checkpoint and session check that.
 
-Codecs compose: ``a & b`` reads side by side and merges the features, ``stage | codec`` lets a
-`Stage` rewrite raw signals (and, backwards, commands) before the codec sees them.
+Codecs compose: ``a & b`` encodes with both and merges the features, ``stage | codec`` lets a
+`Stage` rewrite raw signals before the codec, and commands after it.
 """
 
 from positronic.codec.action import AbsolutePose

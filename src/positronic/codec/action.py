@@ -17,9 +17,9 @@ from positronic.errors import CodecError
 class AbsolutePose(Codec):
     """Codec of actions: target pose ``[x y z qw qx qy qz]`` in metres and grip, float32 ``(8,)``.
 
-    Decoded, the quaternion is normalised and the pose goes out as ``cartesian_pos``: position and
-    row-major rotation matrix, float64 ``(12,)``. Grip is 1 when open, 0 when closed.
-    ``quat_reference`` is what `positronic.codec.rotations` aligns the quaternions with.
+    When decoded, the quaternion is normalised and the pose is sent as ``cartesian_pos``: position
+    and row-major rotation matrix, float64 ``(12,)``. Grip is 1 when open, 0 when closed.
+    `positronic.codec.rotations` aligns the quaternions with ``quat_reference``.
     """
 
     kind: ClassVar[str] = "absolute_pose"
@@ -80,7 +80,7 @@ class AbsolutePose(Codec):
         return self._commands(read({"action": actions}, "action", 8, rows=True))
 
     def _commands(self, vectors: NDArray[np.float64]) -> list[dict[str, Any]]:
-        from positronic.geom import pose_to_wire  # SciPy takes half a second, --help needs none
+        from positronic.geom import pose_to_wire  # late: SciPy takes half a second to import
 
         try:
             poses = pose_to_wire(vectors[:, :7])

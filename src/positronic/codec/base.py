@@ -29,7 +29,7 @@ _SPECS = Reader(
 
 
 class _Described:
-    """Anything of a codec that is a frozen dataclass and can be written as JSON and read back."""
+    """Base of codecs and stages: frozen dataclasses that can be serialised to JSON and back."""
 
     kind: ClassVar[str]
 
@@ -39,10 +39,10 @@ class _Described:
             _KINDS[cls.kind] = cls  # type: ignore[assignment]  # mixes into both
 
     def to_spec(self) -> dict[str, Any]:
-        """The JSON from which `from_spec` makes an equal object.
+        """The JSON from which `from_spec` creates an equal object.
 
-        A field that a later version added says in its metadata what specs without it mean
-        (``absent``). Where it has that value it is left out, so that an older spec stays the same.
+        The metadata of a field added by a later version gives the value that specs without it mean
+        (``absent``). A field with that value is left out, so that older specs stay unchanged.
         """
         fields = dataclasses.fields(self)  # type: ignore[arg-type]  # every subclass is one
         values = {
@@ -60,18 +60,18 @@ class _Described:
 class Codec(_Described):
     """Observation encoder and action decoder: raw signals to features, actions to commands.
 
-    A part that encodes only observations leaves the action half as it is here, and the other way
-    round; ``&`` joins the halves. Every subclass is a frozen dataclass.
+    A codec of observations only inherits the action methods from here, and vice versa; ``&``
+    combines the two. Every subclass is a frozen dataclass.
     """
 
     @property
     def name(self) -> str:
-        """What people call it; part of the contract."""
+        """Display name; part of the contract."""
         return self.kind
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Raw signals that `encode` reads: what a client must send, what convert must sample."""
+        """Raw signals that `encode` reads: a client must send them, a conversion sample them."""
         return ()
 
     @property
@@ -86,17 +86,17 @@ class Codec(_Described):
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Facts for whoever connects: ``pose``, ``grip`` and ``image_sizes`` where they apply."""
+        """Metadata for clients: ``pose``, ``grip`` and ``image_sizes``, if applicable."""
         return {}
 
     @property
     def origins(self) -> dict[str, tuple[str, ...]]:
-        """The raw signal that each element of each encoded vector comes from."""
+        """The raw signal of each element of each encoded vector."""
         return {}
 
     @property
     def quaternions(self) -> dict[str, dict[int, tuple[float, ...]]]:
-        """Where encoded vectors hold aligned quaternions: first element and reference of each."""
+        """Aligned quaternions in encoded vectors: index of the first element, and the reference."""
         return {}
 
     def encode(self, obs: Row, before: Row | None = None) -> dict[str, NDArray[Any]]:
@@ -104,8 +104,8 @@ class Codec(_Described):
 
         Args:
             obs: the raw signals.
-            before: what the observation before it in the same episode was encoded as; None for
-                the first one. Quaternions stay in its hemisphere (`positronic.codec.rotations`).
+            before: the encoded previous observation of the same episode; None for the first one.
+                Quaternions stay in its hemisphere (`positronic.codec.rotations`).
 
         Raises:
             CodecError: a signal is missing, has another shape or type, is not finite, or is a
@@ -116,10 +116,10 @@ class Codec(_Described):
     def encode_rows(self, columns: Row) -> dict[str, Iterable[NDArray[Any]]]:
         """Encode many observations, each signal given as a column with one row per time step.
 
-        The columns are those of one episode. Vectors come back as arrays ``(T, n)`` that equal,
-        bit for bit, what `encode` gives row by row, each told of the one before; images as an
-        iterator that decodes, encodes and yields one frame at a time, so that an episode never
-        has to fit in memory.
+        The columns are those of one episode. Vectors are returned as arrays ``(T, n)``, bit for bit
+        equal to `encode` row by row, each with the previous row as ``before``; images as an
+        iterator that decodes, encodes and yields one frame at a time, so that an episode need not
+        fit in memory.
 
         Raises:
             CodecError: as `encode`.
@@ -129,7 +129,7 @@ class Codec(_Described):
     def encode_action(
         self, obs: Row, before: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        """The training target ``(n,)`` of one recorded row; ``before`` is that of the one before.
+        """The training target ``(n,)`` of one recorded row; ``before`` is the previous target.
 
         Raises:
             CodecError: as `encode`.
@@ -162,11 +162,11 @@ class Codec(_Described):
 class Stage(_Described):
     """Rewrites raw signals before a codec, and its commands after it.
 
-    Both methods work on one row and on columns alike, so they must be elementwise.
+    Both methods get either one row or columns, so they must be elementwise.
     """
 
     def sources(self, names: Iterable[str]) -> tuple[str, ...]:
-        """The signals that must be there so that `encode` can supply ``names``."""
+        """The raw signals from which `encode` supplies ``names``."""
         return tuple(names)
 
     def encode(self, row: Row) -> Row:
@@ -174,21 +174,21 @@ class Stage(_Described):
         return row
 
     def decode(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Rewrite a decoded command on its way to the robot."""
+        """Rewrite a decoded command before it is sent to the robot."""
         return command
 
     def describe(self, meta: dict[str, Any]) -> dict[str, Any]:
-        """The codec's ``meta`` as it is for those on the raw side of this stage."""
+        """Convert the codec's ``meta`` to the raw side of this stage."""
         return meta
 
     def __or__(self, other: Codec) -> "Sequential":
-        """This stage first, then ``other``; decoding runs the other way round."""
+        """This stage, then ``other``; decoding runs in reverse order."""
         return Sequential(self, other)
 
 
 @dataclasses.dataclass(frozen=True)
 class Parallel(Codec):
-    """Several codecs on one observation, their outputs merged; made by ``&``."""
+    """Several codecs on one observation, with merged outputs; created by ``&``."""
 
     kind: ClassVar[str] = "parallel"
     parts: tuple[Codec, ...]
@@ -198,10 +198,10 @@ class Parallel(Codec):
         parts = tuple(_build(part) for part in tuple_of(self.parts, "parts"))
         for part in parts:
             if not isinstance(part, Codec):
-                raise CodecError(f"a part is {shown(part)}; give codecs, each after its stages")
+                raise CodecError(f"a part is {shown(part)}; expected codecs, each after its stages")
         label = self.label
         if not isinstance(label, str) or len(label) > LONGEST_NAME or not label.isprintable():
-            raise CodecError(f"label is {shown(label)}; give a name that can be printed")
+            raise CodecError(f"label is {shown(label)}; expected a printable name")
         object.__setattr__(self, "parts", parts)
         _merge("feature", ((part.name, part.features) for part in self.parts))
         self.meta  # noqa: B018  raises on a clash
@@ -244,7 +244,7 @@ class Parallel(Codec):
             (part.name, {k: v for k, v in part.meta.items() if k != "image_sizes"})
             for part in self.parts
         )
-        merged = _merge("meta", rest, same_is_fine=True)
+        merged = _merge("meta", rest, allow_equal=True)
         if any(sizes):
             merged["image_sizes"] = {name: size for part in sizes for name, size in part.items()}
         return merged
@@ -290,7 +290,7 @@ class Parallel(Codec):
 
 @dataclasses.dataclass(frozen=True)
 class Sequential(Codec):
-    """A stage, then a codec; made by ``|``."""
+    """A stage, then a codec; created by ``|``."""
 
     kind: ClassVar[str] = "sequential"
     stage: Stage
@@ -300,9 +300,9 @@ class Sequential(Codec):
         object.__setattr__(self, "stage", _build(self.stage))
         object.__setattr__(self, "codec", _build(self.codec))
         if not isinstance(self.stage, Stage):
-            raise CodecError(f"stage is {shown(self.stage)}; give a stage")
+            raise CodecError(f"stage is {shown(self.stage)}; expected a stage")
         if not isinstance(self.codec, Codec):
-            raise CodecError(f"codec is {shown(self.codec)}; give a codec")
+            raise CodecError(f"codec is {shown(self.codec)}; expected a codec")
 
     @property
     @override
@@ -371,19 +371,19 @@ class Sequential(Codec):
 
 
 def from_spec(spec: Mapping[str, Any]) -> Codec:
-    """The codec that `Codec.to_spec` described.
+    """Create a codec from the JSON of `Codec.to_spec`.
 
     Raises:
-        CodecError: the description is not of a codec this version knows.
+        CodecError: it is not a codec of this version.
     """
     built = _build(_SPECS.validate(spec, dict, "the codec spec"))
     if not isinstance(built, Codec):
-        raise CodecError(f"'{built.kind}' describes a stage; a codec must follow it")
+        raise CodecError(f"'{built.kind}' is a stage; a codec must follow it")
     return built
 
 
 def older_form(codec: Codec) -> Codec:
-    """The codec as a version made it that had none of the fields added later; see `to_spec`."""
+    """The codec without fields added by later versions, as an older version made it."""
     return from_spec(_without_later(codec.to_spec()))
 
 
@@ -397,7 +397,7 @@ def _without_later(spec: Any) -> Any:
 
 
 def _later(kind: type["Codec | Stage"]) -> dict[str, Any]:
-    """The fields that an older spec lacks, and what it means by that."""
+    """The fields added by later versions, with the values that older specs mean."""
     fields = dataclasses.fields(kind)  # type: ignore[arg-type]  # every subclass is one
     return {f.name: f.metadata["absent"] for f in fields if "absent" in f.metadata}
 
@@ -410,13 +410,13 @@ def _build(spec: Any) -> Any:
     if not isinstance(kind, str) or kind not in _KINDS:
         known = ", ".join(sorted(_KINDS))
         raise CodecError(
-            f"unknown codec kind {shown(kind)} in a codec spec; this version knows {known}"
+            f"unknown codec kind {shown(kind)} in a codec spec; expected one of {known}"
         )
     try:
         return _KINDS[kind](**(_later(_KINDS[kind]) | fields))
     except (TypeError, ValueError, OverflowError) as error:
         raise CodecError(
-            f"the codec spec of kind '{kind}' does not fit: {printable(error)}"
+            f"the codec spec of kind '{kind}' is invalid: {printable(error)}"
         ) from error
 
 
@@ -429,15 +429,15 @@ def _plain(value: Any) -> Any:
 
 
 def _merge(
-    what: str, parts: Iterable[tuple[str, Mapping[str, Any]]], *, same_is_fine: bool = False
+    what: str, parts: Iterable[tuple[str, Mapping[str, Any]]], *, allow_equal: bool = False
 ) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     owner: dict[str, str] = {}
     for part, values in parts:
         for name, value in values.items():
-            if name in merged and not (same_is_fine and merged[name] == value):
+            if name in merged and not (allow_equal and merged[name] == value):
                 raise CodecError(
-                    f"'{owner[name]}' and '{part}' both give {what} '{name}'; rename one of them"
+                    f"'{owner[name]}' and '{part}' both have {what} '{name}'; rename one of them"
                 )
             merged[name], owner[name] = value, part
     return merged

@@ -1,4 +1,4 @@
-"""Contract: the JSON document that states what was trained, checked wherever two sides meet."""
+"""Contract: the JSON document of a training's interface, checked between any two sides."""
 
 import dataclasses
 import hashlib
@@ -24,11 +24,11 @@ from positronic.errors import CodecError, ContractError
 
 FILE_NAME = "contract.json"
 
-# Left open in a dataset, which knows nothing of the policy; where one side has None, it agrees.
+# Unknown in a dataset, before a policy is trained; None on either side matches any value.
 _OPEN = ("chunk_size", "n_action_steps", "stats_digest", "feature_digests")
-# Not what was trained, but who wrote it down.
+# Not compared.
 _INFORMATIVE = ("versions",)
-# What follows from the codec.
+# Determined by the codec.
 _CODEC_MAKES = ("codec", "inputs", "features")
 
 _READER = Reader(
@@ -72,7 +72,7 @@ class _Feature(Document):
     def _is_of_a_size(self) -> Self:
         if self.dtype in ("video", "image"):
             if len(self.shape) != 3 or self.shape[2] != 3 or max(self.shape) > MOST_PIXELS:
-                raise ValueError(f"expected the shape of a picture, at most {MOST_PIXELS} a side")
+                raise ValueError(f"expected an image shape, at most {MOST_PIXELS} per side")
         elif math.prod(self.shape) > MOST_NUMBERS:
             raise ValueError(f"expected at most {MOST_NUMBERS} numbers")
         return self
@@ -83,8 +83,8 @@ class _CodecOf(Document):
     spec: dict[str, Any]
 
 
-class _Told(Document):
-    """What a server says of its contract; a public one may leave anything out."""
+class _PartialContract(Document):
+    """The contract in a server's ready message; public servers may leave out any field."""
 
     codec: _CodecOf | None = None
     inputs: Annotated[list[_Name], Field(max_length=10_000)] | None = None
@@ -108,8 +108,8 @@ class _Told(Document):
         return self
 
 
-class _Whole(_Told):
-    """A contract as it is kept in files."""
+class _CompleteContract(_PartialContract):
+    """A contract as stored in files."""
 
     codec: _CodecOf
     inputs: Annotated[list[_Name], Field(max_length=10_000)]
@@ -119,21 +119,21 @@ class _Whole(_Told):
 
 @dataclass(frozen=True)
 class Contract:
-    """What a dataset, a checkpoint and a session agree on.
+    """Interface shared by a dataset, a checkpoint and a session.
 
     Attributes:
-        codec: ``{"name", "spec"}`` of the codec; `make_codec` builds it.
-        inputs: raw signals that an observation must hold.
+        codec: ``{"name", "spec"}`` of the codec; `make_codec` creates it.
+        inputs: raw signals that an observation must have.
         features: LeRobot features with names, shapes and dtypes, in order.
         fps: rows, and so actions, per second.
-        chunk_size: actions that the policy predicts at once; None in a dataset.
-        n_action_steps: how many of them are played; None in a dataset.
-        pose: how poses are written.
-        grip: which numbers mean open and closed on the raw side and on the wire.
+        chunk_size: number of actions predicted at once; None in a dataset.
+        n_action_steps: number of these that are executed; None in a dataset.
+        pose: representation of poses.
+        grip: values of an open and a closed grip, in raw signals and on the wire.
         stats_digest: `stats_digest` of the normalisation statistics.
-        feature_digests: the same of each feature alone; training may put ImageNet's statistics in
-            place of an image's own, and the others can be told to be untouched all the same.
-        versions: packages that wrote it; informative, never a reason to refuse.
+        feature_digests: the same per feature; training may replace an image's statistics by those
+            of ImageNet, and the other features can still be compared.
+        versions: packages that wrote it; informative, never compared.
     """
 
     codec: dict[str, Any]
@@ -166,17 +166,17 @@ class Contract:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], source: str = "the contract") -> Self:
-        """The contract of a JSON document; fields of a newer version are left out.
+        """The contract from a JSON document; fields of newer versions are ignored.
 
         Args:
-            document: parsed JSON, or what can be written as JSON.
-            source: where it came from, for the message.
+            document: parsed JSON, or values that can be written as JSON.
+            source: its origin, for error messages.
 
         Raises:
-            ContractError: a field is missing, of another type, or beyond what can be.
+            ContractError: a field is missing, has another type, or is out of range.
         """
         try:
-            # Through JSON, so that a contract made here equals the same one read from a file.
+            # Normalised through JSON, so that it equals the same contract read from a file.
             document = plain(dict(document))
         except (TypeError, ValueError, RecursionError) as error:
             raise ContractError(f"{source} is not a contract: {printable(error)}") from error
@@ -186,24 +186,24 @@ class Contract:
     def _of_document(cls, document: Mapping[str, Any], source: str) -> Self:
         known = {f.name for f in dataclasses.fields(cls)}
         document = {name: value for name, value in document.items() if name in known}
-        _READER.validate(document, _Whole, source)
+        _READER.validate(document, _CompleteContract, source)
         return cls(**document)
 
     @classmethod
     def parse(cls, content: bytes | str, source: str) -> Self:
-        """The contract of JSON text, which came from ``source``; as `from_json`."""
+        """The contract from JSON text of ``source``; as `from_json`."""
         return cls._of_document(_READER.parse_json(content, dict, source), source)
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON document, as it is kept in files and sent in the ready message."""
+        """The JSON document, as stored in files and sent in the ready message."""
         return dataclasses.asdict(self)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read ``contract.json``; ``path`` is the file, or the folder that holds it.
+        """Read ``contract.json``; ``path`` is the file or its directory.
 
         Raises:
-            ContractError: there is no such file, or it is not a contract.
+            ContractError: the file is missing, or not a contract.
         """
         file = Path(path)
         file = file / FILE_NAME if file.is_dir() else file
@@ -212,13 +212,13 @@ class Contract:
         except FileNotFoundError as error:
             raise ContractError(
                 f"{file} does not exist; datasets of `positronic-to-lerobot convert` "
-                "and checkpoints trained on them carry a contract"
+                "and checkpoints trained on them have a contract"
             ) from error
         except OSError as error:
             raise ContractError(f"{file} cannot be read: {error.strerror}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write ``contract.json`` at once or not at all; ``path`` as in `load`."""
+        """Write ``contract.json`` atomically; ``path`` as in `load`."""
         file = Path(path)
         file = file / FILE_NAME if file.is_dir() else file
         replace_text(file, json.dumps(self.to_json(), indent=2) + "\n")
@@ -235,62 +235,62 @@ class Contract:
         )
 
     def make_codec(self) -> Codec:
-        """The codec this contract was made with.
+        """Create the codec of this contract.
 
         Raises:
-            CodecError: this version knows no such codec.
+            CodecError: this version has no such codec.
         """
         return from_spec(self.codec["spec"])
 
     def require_made(self, codec: Codec) -> None:
-        """Refuse a contract that says other features than its own ``codec`` makes.
+        """Check that the contract's features are those that ``codec``, its own, makes.
 
         Raises:
-            ContractError: naming both.
+            ContractError: they differ; the message has both.
         """
         made = {name: list(feature["shape"]) for name, feature in codec.features.items()}
-        said = {name: list(feature["shape"]) for name, feature in self.features.items()}
-        if made != said:
+        stated = {name: list(feature["shape"]) for name, feature in self.features.items()}
+        if made != stated:
             raise ContractError(
-                f"the contract says the features {_short(said)}, but its codec makes"
+                f"the contract states the features {_short(stated)}, but its codec makes"
                 f" {_short(made)}; take it from the dataset or checkpoint that it was written for"
             )
 
     def adopt(self, codec: Codec) -> Codec:
-        """Return ``codec``, or its older form if this contract was made by that.
+        """Return ``codec``, or its older form if this contract was made with that.
 
-        A codec that was only named has the rules of this version; a dataset or checkpoint of an
-        older one goes on with those that it was made by.
+        A codec given by name follows the rules of this version; a dataset or checkpoint of an older
+        version keeps the rules that it was made with.
         """
         older = older_form(codec)
         return older if plain(older.to_spec()) == self.codec["spec"] else codec
 
     def codec_differences(self, codec: Codec) -> list[str]:
-        """In which parameters ``codec`` differs from this contract's, in words, its value last."""
+        """Parameters in which ``codec`` differs from this contract's codec, its value last."""
         found: list[str] = []
         _compare("", self.codec["spec"], plain(codec.to_spec()), found)
         return found
 
     def differences(self, other: "Contract") -> list[str]:
-        """Every field that differs, in words: ``"fps: 15 against 10"``."""
+        """Descriptions of the fields that differ: ``"fps: 15 against 10"``."""
         return _differ(self, other, [f.name for f in dataclasses.fields(self)])
 
     def require_same(
         self, other: "Contract", here: str, there: str, *, ignore: Collection[str] = ()
     ) -> None:
-        """Refuse a border across which something that was trained would change.
+        """Check that two sides have the same contract.
 
-        Versions may differ; what one side leaves open (None) agrees with anything; an image is
-        the same thing whether it is stored in a video or as a picture.
+        Versions may differ; None on one side matches any value; images stored as video and as PNG
+        match.
 
         Args:
             other: the other side's contract.
-            here: what this contract belongs to, for the message.
-            there: what the other contract belongs to.
-            ignore: fields this border does not bind, such as ``stats_digest`` when appending.
+            here: owner of this contract, for the message.
+            there: owner of the other contract.
+            ignore: fields not to compare, such as ``stats_digest`` when appending.
 
-        Raises:
-            ContractError: naming both sides, each difference and the mend.
+            Raises:
+                ContractError: with both sides, each difference and the remedy.
         """
         names = [
             f.name
@@ -301,7 +301,7 @@ class Contract:
         ]
         ours, theirs = self.codec.get("name"), other.codec.get("name")
         if ours != theirs and "codec" in names:
-            # Another codec differs in all that it makes; its name says it in two words.
+            # Another codec differs in many fields: report only the names.
             found = [f"codec {ours!r} against {theirs!r}"]
             names = [name for name in names if name not in _CODEC_MAKES]
         else:
@@ -317,17 +317,17 @@ class Contract:
 def stats_digest(stats: Mapping[str, Any], features: Collection[str] | None = None) -> str:
     """sha256 over normalisation statistics (LeRobot's ``meta/stats.json``), hex.
 
-    The same numbers give the same digest whichever way they were stored: values are taken as
-    float32, which is what a policy's normaliser holds, names in sorted order, shapes and counts
-    left out. ``features`` restricts it to those (a row's index is not normalised).
+    It does not depend on how the numbers were stored: values are converted to float32, as in a
+    policy's normaliser, names are sorted, shapes and counts left out. ``features`` restricts it to
+    these (a row's index is not normalised).
 
     Raises:
-        ContractError: they are no statistics.
+        ContractError: they are not statistics.
     """
     digest = hashlib.sha256()
     for name in sorted(stats if features is None else set(features) & set(stats)):
         if not isinstance(stats[name], Mapping):
-            raise ContractError(f"the statistics of {printable(name)!r} are none; convert again")
+            raise ContractError(f"{printable(name)!r} has no valid statistics; convert again")
         for statistic in sorted(set(stats[name]) - {"count"}):
             value = _numbers(stats[name][statistic], f"{name}.{statistic}")
             digest.update(f"{name}\0{statistic}\0{value.size}\0".encode())
@@ -337,7 +337,7 @@ def stats_digest(stats: Mapping[str, Any], features: Collection[str] | None = No
 
 def _numbers(value: Any, what: str) -> NDArray[np.float32]:
     try:
-        # A number beyond float32 counts as infinite: it is another one than any that is not.
+        # A number out of float32's range becomes infinite, which differs from any finite one.
         with np.errstate(over="ignore"):
             return np.asarray(value, dtype=np.float64).astype("<f4").ravel()
     except (TypeError, ValueError, OverflowError) as error:
@@ -347,7 +347,7 @@ def _numbers(value: Any, what: str) -> NDArray[np.float32]:
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of the packages that decide what is written."""
+    """Installed versions of the packages that affect a conversion's result."""
     packages = ("positronic-lightning", "lerobot", "numpy", "pillow", "av", "torch")
     found = {package: _version(package) for package in packages}
     return {package: version for package, version in found.items() if version is not None}
@@ -379,23 +379,23 @@ def _differ(a: Contract, b: Contract, names: Collection[str]) -> list[str]:
 
 
 def _compare(path: str, a: Any, b: Any, found: list[str]) -> None:
-    """Descend to the smallest parts that differ, so that a message can be read."""
+    """Find the smallest parts that differ, to keep messages short."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in dict.fromkeys([*a, *b]):
-            _compare(_below(path, key), a.get(key), b.get(key), found)
+            _compare(_join(path, key), a.get(key), b.get(key), found)
         if set(a) == set(b) and list(a) != list(b) and path == "features":
             found.append(f"order of {path}: {', '.join(a)} against {', '.join(b)}")
     elif _are_dicts(a) and _are_dicts(b) and len(a) == len(b):
         for index, (ours, theirs) in enumerate(zip(a, b, strict=True)):
-            # Parts of a codec are known by what they make.
+            # Parts of a codec are identified by their feature's key.
             key = ours.get("key")
             name = key if isinstance(key, str) and key == theirs.get("key") else index
-            _compare(_below(path, name), ours, theirs, found)
+            _compare(_join(path, name), ours, theirs, found)
     elif a != b:
         found.append(f"{path}: {_short(a)} against {_short(b)}")
 
 
-def _below(path: str, name: object) -> str:
+def _join(path: str, name: object) -> str:
     shown = printable(name, 60)
     return f"{path}.{shown}" if path else shown
 
@@ -411,12 +411,12 @@ def _short(value: Any) -> str:
 
 
 def told(document: Any, source: str) -> Mapping[str, Any]:
-    """Return the contract that a server told of itself; an empty one if it told none.
+    """Return the contract in a server's ready message; an empty one if it has none.
 
     Raises:
-        ContractError: a field that is there is of another type, or beyond what can be.
+        ContractError: a field has another type, or is out of range.
     """
     if document is None:
         return {}
-    _READER.validate(document, _Told, source)
+    _READER.validate(document, _PartialContract, source)
     return dict(document)

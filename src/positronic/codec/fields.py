@@ -1,4 +1,4 @@
-"""Validation of a codec's fields, whether they come from Python code or from a document."""
+"""Validation of a codec's fields, given in Python code or a document."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from foundation.text import printable
 from positronic.errors import CodecError
 
-# Far above any camera, robot or policy, and low enough that nothing runs out of memory.
+# Far above any camera, robot or policy, and low enough to bound memory.
 MOST_PIXELS = 4096
 MOST_NUMBERS = 100_000
 LONGEST_NAME = 200
@@ -26,7 +26,7 @@ def name_of(value: Any, what: str) -> str:
 
 
 def key_of(value: Any, what: str) -> str:
-    """Return ``value`` if it is the name of a feature, which files of a dataset are named after.
+    """Return ``value`` if it is a valid feature name, which is used in file names.
 
     Raises:
         CodecError: it is not.
@@ -72,7 +72,7 @@ def tuple_of(value: Any, what: str) -> tuple[Any, ...]:
 
 
 def shown(value: Any) -> str:
-    """Return ``value`` as a message quotes it: on one line, short, and in short time."""
+    """Return ``value`` for a message: one line, short, without formatting huge values."""
     if isinstance(value, str):
         return f"'{printable(value, 60)}'"
     if value is None or isinstance(value, bool | int | float):
@@ -83,7 +83,7 @@ def shown(value: Any) -> str:
 
 
 def listed(names: Iterable[Any], most: int = 20) -> str:
-    """Return the names of what is there for a message, however many and long they are."""
+    """Return a list of names for a message, limited in number and length."""
     found: list[str] = []
     more = 0
     for name in names:
@@ -100,6 +100,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _number(value: Any) -> str:
-    # Python refuses to write out whole numbers of more than 4300 digits.
+    # Python does not convert integers of more than 4300 digits to text.
     large = isinstance(value, int) and value.bit_length() > 1000
     return "a number of more than 300 digits" if large else repr(value)

@@ -1,4 +1,4 @@
-"""Resizing with padding, as the public Positronic and openpi models were trained with it."""
+"""Resizing with padding, as used in training of public Positronic and openpi models."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 
 def resize_with_pad(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Fit ``(H, W, 3)`` into ``(height, width, 3)``: aspect kept, centred, black around it.
+    """Resize ``(H, W, 3)`` to ``(height, width, 3)``, keeping the aspect ratio, padded with black.
 
-    Pillow's bilinear filter; the fitted size and the offset are truncated to whole pixels. An
-    image that has the size already is returned as it is.
+    Pillow's bilinear filter; the image is centred, its size and offset truncated to whole pixels.
+    An image that already has the size is returned unchanged.
     """
     rows, columns = image.shape[:2]
     if (rows, columns) == (height, width):
@@ -18,7 +18,7 @@ def resize_with_pad(image: NDArray[np.uint8], height: int, width: int) -> NDArra
     from PIL import Image
 
     ratio = max(columns / width, rows / height)
-    # At least one pixel: a very flat image would otherwise vanish.
+    # At least one pixel, for images with an extreme aspect ratio.
     fitted_rows, fitted_columns = max(1, int(rows / ratio)), max(1, int(columns / ratio))
     source: Any = Image.fromarray(np.ascontiguousarray(image))
     fitted = source.resize((fitted_columns, fitted_rows), Image.Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""Limits on encoded observations: refuse numbers that only a wrong unit explains."""
+"""Limits on observations and actions: reject values that only a wrong unit explains."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -11,29 +11,29 @@ from positronic.errors import CodecError
 
 
 class ActionLimits:
-    """The largest magnitude of each element of an action, as observations have them.
+    """Largest allowed magnitude of each element of an action, like `Limits` of observations.
 
-    It is `MARGIN` times the largest one that training saw in that element, and `SMALLEST` counts
-    as seen: a robot may go where training never was, but not two hundred metres away.
+    `MARGIN` times the largest magnitude of the element in the training data, or `SMALLEST` if that
+    is larger: a robot may leave the range of the training data, but not by two hundred metres.
     """
 
     def __init__(self, limits: NDArray[np.float32] | None) -> None:
-        """Take the limits (A,); None where nothing is known but that actions are numbers."""
+        """Take the limits (A,); with None only finiteness is checked."""
         self._limits = limits
 
     @classmethod
     def of(cls, stats: Mapping[str, NDArray[Any]]) -> Self:
-        """From the statistics of the action; one without min and max is free."""
+        """Create from the statistics of the action; without min and max there is no limit."""
         if "min" not in stats or "max" not in stats:
             return cls(None)
         seen = np.maximum(np.abs(stats["min"]), np.abs(stats["max"])).ravel()
         return cls(np.maximum(seen, SMALLEST).astype(np.float32) * np.float32(MARGIN))
 
     def check(self, actions: NDArray[np.float32]) -> None:
-        """Refuse actions (T, A), in the dataset's units, that are beyond the limits.
+        """Check actions (T, A), in the dataset's units, against the limits.
 
         Raises:
-            CodecError: naming the element, what it is, and what training saw.
+            CodecError: the message has the element, its value, and the range in training.
         """
         if not np.isfinite(actions).all():
             raise CodecError("the policy predicted actions that are not finite numbers")
@@ -45,37 +45,37 @@ class ActionLimits:
             limit = limits[element]
             raise CodecError(
                 f"the policy predicted {actions[row, element]:.4g} for element {element} of action"
-                f" {row}, expected at most {limit:.3g}: training saw nothing beyond"
-                f" {limit / MARGIN:.3g}; no robot gets this, choose another checkpoint"
+                f" {row}, expected at most {limit:.3g}: in training the largest was"
+                f" {limit / MARGIN:.3g}; no action is sent, choose another checkpoint"
             )
 
 
 # A wrong unit multiplies a signal by 57 (degrees for radians), 100 (centimetres, per cent), 255 or
-# 1000 (millimetres); a robot that goes astray stays within ten times what training saw.
+# 1000 (millimetres); a badly controlled robot stays within ten times the range in training.
 MARGIN = 10.0
-# Where a signal hardly moved in training, as if it had: metres, radians, or parts of a grip.
+# For signals that hardly moved in training: metres, radians, or share of the grip's range.
 SMALLEST = 0.1
 
 
 class Limits:
     """Bounds of observations and actions: the largest magnitude of each element let through.
 
-    It is `MARGIN` times the largest one that training saw anywhere in the same signal (the three
-    axes of a position share a unit, as seven joints do), and `SMALLEST` counts as seen. So a
-    robot may be where training never was; only magnitudes are looked at, no ranges.
+    `MARGIN` times the largest magnitude of the same signal in the training data (the three axes of
+    a position share a unit, as seven joints do), or `SMALLEST` if that is larger. So a robot may
+    leave the range of the training data; only magnitudes are checked.
     """
 
     def __init__(self, limits: Mapping[str, NDArray[Any]], origins: Mapping[str, Any]) -> None:
-        """Take the limits, float32 ``(n,)`` for each feature, and the codec's ``origins``."""
+        """Take the limits, float32 ``(n,)`` per feature, and the codec's ``origins``."""
         self._limits = dict(limits)
         self._origins = origins
 
     @classmethod
     def of(cls, codec: Codec, stats: Mapping[str, Mapping[str, Any]]) -> Self:
-        """From the statistics of a dataset or checkpoint; features without min and max are free.
+        """Create from the statistics of a dataset or checkpoint; min and max are optional.
 
         Raises:
-            CodecError: statistics of a feature are of another size, or not finite with the margin.
+            CodecError: a feature's statistics have another size, or are not finite with the margin.
         """
         limits: dict[str, NDArray[Any]] = {}
         for feature, origins in codec.origins.items():
@@ -88,10 +88,10 @@ class Limits:
         return cls(limits, codec.origins)
 
     def check(self, encoded: Mapping[str, NDArray[Any]]) -> None:
-        """Refuse one encoded observation that is beyond the limits.
+        """Check one encoded observation against the limits.
 
         Raises:
-            CodecError: naming the raw signal, what it holds, and what training saw.
+            CodecError: the message has the raw signal, its value, and the range in training.
         """
         for feature, limit in self._limits.items():
             if (np.abs(encoded[feature]) > limit).any():
@@ -102,8 +102,8 @@ class Limits:
         worst = int(np.argmax(np.abs(value) / limit))
         name = self._origins[feature][worst]
         raise CodecError(
-            f"signal '{name}' gives {value[worst]:.4g} ({feature}, element {worst}), expected at"
-            f" most {limit[worst]:.3g}: training saw nothing beyond {limit[worst] / MARGIN:.3g};"
+            f"signal '{name}' is {value[worst]:.4g} ({feature}, element {worst}), expected at"
+            f" most {limit[worst]:.3g}: in training the largest was {limit[worst] / MARGIN:.3g};"
             " send it in the unit of the recordings"
         )
 
@@ -112,13 +112,13 @@ def _magnitudes(feature: str, least: Any, most: Any, size: int) -> NDArray[np.fl
     ends = [np.abs(np.asarray(end, dtype=np.float64)).ravel() for end in (least, most)]
     if any(len(end) != size for end in ends):
         raise CodecError(
-            f"the statistics of {feature} are of {len(ends[0])} and {len(ends[1])} numbers,"
+            f"the statistics of {feature} have {len(ends[0])} and {len(ends[1])} numbers,"
             f" expected {size}; take the checkpoint from its training run"
         )
     seen: NDArray[np.float64] = np.maximum(*ends)
-    if not (seen <= np.finfo(np.float32).max / MARGIN).all():  # a NaN would let everything through
+    if not (seen <= np.finfo(np.float32).max / MARGIN).all():  # NaN would disable the check
         raise CodecError(
-            f"the statistics of {feature} hold a value that is not finite, or as good as that;"
+            f"the statistics of {feature} have a value that is not finite, or is too large;"
             " take the checkpoint from its training run"
         )
     return seen

@@ -31,8 +31,8 @@ MOST_OBJECTS = 1000
 class Vector(Codec):
     """Codec of a vector: numeric signals joined, float32 ``(n,)``.
 
-    ``signals`` are pairs of name and number of elements, in the order they are joined. Seven
-    elements whose name ends in ``pose`` are a position and a unit quaternion, wxyz, which
+    ``signals`` are pairs of name and number of elements, in order. A signal of seven elements whose
+    name ends in ``pose`` is a position and a unit quaternion, wxyz, which
     `positronic.codec.rotations` aligns with ``quat_reference``.
     """
 
@@ -51,7 +51,7 @@ class Vector(Codec):
         object.__setattr__(self, "signals", signals)
         reference = reference_of(self.quat_reference)
         if not any(_is_pose(name, size) for name, size in signals):
-            reference = None  # there is nothing to align
+            reference = None  # nothing to align
         object.__setattr__(self, "quat_reference", reference)
 
     @property
@@ -167,10 +167,10 @@ class Image(Codec):
         for frame in frames:
             if before is None or frame is not before[0]:
                 before = frame, self._resize(frame)
-            yield before[1]  # again, where a slow camera's picture stands in several rows
+            yield before[1]  # several times, if a slow camera's frame is in several rows
 
     def _resize(self, frame: Any) -> NDArray[np.uint8]:
-        # What came as text or as Python's numbers is none, and may be long.
+        # Text and lists are not images; converting long ones would take long.
         plain = isinstance(frame, str | bytes | bytearray | list | tuple)
         image = np.empty(0, object) if plain else np.asarray(frame)
         fits = image.ndim == 3 and image.shape[2] == 3 and image.size > 0
@@ -186,11 +186,11 @@ class Image(Codec):
 class ObjectPoses(Codec):
     """Codec of objects: position, sine and cosine of four times the yaw; float32 ``(5 n,)``.
 
-    A cube looks the same every 90 degrees, so four times its heading is all there is to know, and
-    sine and cosine have no jump. They are computed as the fourth power of the heading on the
-    unit circle, ``(c + i s)^4``: only sums, products and roots, which give the same bits for one
-    row as for a thousand, where a vectorised sine need not. An object whose x axis is vertical
-    has no heading and gets yaw 0.
+    A cube looks the same every 90 degrees, so four times its heading is unambiguous, and sine and
+    cosine have no discontinuity. They are computed as the fourth power of the heading on the unit
+    circle, ``(c + i s)^4``: sums, products and roots give the same bits for one row as for a
+    thousand, which a vectorised sine need not. An object whose x axis is vertical has no heading
+    and gets yaw 0.
     """
 
     kind: ClassVar[str] = "object_poses"

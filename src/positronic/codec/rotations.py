@@ -1,22 +1,22 @@
-"""Quaternion sign alignment: one rule for all that a codec encodes.
+"""Quaternion sign alignment: one rule for all quaternions that a codec encodes.
 
-A quaternion and its negative are the same rotation and two different vectors. A network that is
-trained on both learns their mean, which is no rotation at all, and answers one observation in two
-ways. So a codec chooses the sign itself, whatever a recorder, an importer, a client or a simulator
-wrote:
+A quaternion and its negative are the same rotation but different vectors. A network that is trained
+on both learns their mean, which is not a rotation, and is inconsistent at inference. So a codec
+chooses the sign itself, whatever a recorder, an importer, a client or a simulator wrote:
 
-* The first row of an episode goes into the hemisphere of a fixed reference, so that all episodes
-  begin alike. It is a field of the codec, and so of the contract.
-* Each later row goes into the hemisphere of the row before it, so that nothing jumps while a robot
-  turns on, past half a turn from the reference too. From one row to the next a robot would have to
-  turn by more than 180 degrees to be mistaken, also where a session asks once for a whole chunk.
+* The first row of an episode is put into the hemisphere of a fixed reference, so that all episodes
+  start alike. The reference is a field of the codec, and so of the contract.
+* Each later row is put into the hemisphere of the previous row, so that the sign does not flip
+while
+  a robot turns, even past half a turn from the reference. This fails only if a robot turns by more
+  than 180 degrees between two rows (of a session: between two requests, one per chunk).
 
-``encode_rows`` sees all rows of an episode; ``encode`` is told what the row before was encoded as,
-and without it takes the row for the first one. Targets follow their own episode in the same way.
-The length stays as it is, within 2 % of one.
+``encode_rows`` has all rows of an episode; ``encode`` gets the previous encoded row, and without it
+treats the row as the first. Action targets are aligned within their episode in the same way. The
+norm is unchanged, within 2 % of one.
 
-A codec whose reference is None leaves signs as they come. That is what a contract means which was
-written before there was this rule: what it was trained on is what runs.
+A codec whose reference is None leaves signs unchanged. Contracts written before this rule have no
+reference, so their policies run on the signs that they were trained on.
 """
 
 import math
@@ -33,15 +33,14 @@ from positronic.geom import align_quats
 
 Quaternion = tuple[float, float, float, float]
 
-# The sign is least certain half a turn away from the reference, so no robot should begin there.
-# This one (wxyz) is at least 10 degrees from that at all 24 rotations whose axes are those of the
-# base, which is how tools are mounted and where episodes begin; 43 degrees for a gripper that
-# points straight down and is turned by any multiple of 90 degrees about the vertical, and 126 for
-# the home pose of a Franka arm, (0, 1, 0, 0). ``w >= 0`` would be the worst choice: it has its
-# border at every gripper that points down.
+# The sign is ambiguous half a turn away from the reference, so no robot should start there. This
+# one (wxyz) is at least 10 degrees from that at all 24 axis-aligned rotations, in which tools are
+# mounted and episodes start; 43 degrees for a gripper that points straight down, turned by any
+# multiple of 90 degrees about the vertical, and 126 for the home pose of a Franka arm,
+# (0, 1, 0, 0). ``w >= 0`` would be the worst choice: every gripper pointing down is ambiguous.
 QUAT_REFERENCE: Quaternion = (0.23, 0.89, 0.37, 0.1)
 
-# Of the dataclass field for the reference: there was no rule where a spec lacks it.
+# Metadata of the dataclass field of the reference: specs without it mean None, no alignment.
 LATER = {"absent": None}
 
 
@@ -69,28 +68,27 @@ def aligned(
     reference: Quaternion | None,
     before: NDArray[Any] | None = None,
 ) -> NDArray[np.float64]:
-    """Choose the signs in poses ``[x y z qw qx qy qz]``: ``(7,)`` of a row, ``(T, 7)`` of many.
+    """Align the signs in poses ``[x y z qw qx qy qz]``: ``(7,)`` of a row, ``(T, 7)`` of many.
 
     Args:
-        poses: as they come.
+        poses: poses with arbitrary signs.
         reference: see the module; None changes nothing.
-        before: what the row before a single row was encoded as, float32 ``(7,)``; None if there is
-            none.
+        before: the encoded row before a single row, float32 ``(7,)``; None for the first.
     """
     if reference is None:
         return poses
     found = poses.copy()
     if poses.ndim > 1:
         found[:, 3:] = align_quats(poses[:, 3:], reference)
-    elif _is_to_turn(poses[3:].tolist(), reference, None if before is None else before[3:]):
-        found[3:] = 0.0 - poses[3:]  # no zero is negative
+    elif _must_negate(poses[3:].tolist(), reference, None if before is None else before[3:]):
+        found[3:] = 0.0 - poses[3:]  # avoids negative zeros
     else:
         found[3:] += 0.0
     return found
 
 
-def _is_to_turn(quat: list[float], reference: Quaternion, before: NDArray[Any] | None) -> bool:
-    """What `align_quats` does to one row, in plain numbers: it is asked at every observation."""
+def _must_negate(quat: list[float], reference: Quaternion, before: NDArray[Any] | None) -> bool:
+    """Scalar version of `align_quats` for one row, as it runs at every observation."""
     side = 0.0 if before is None else _dot(quat, before.tolist())
     side = side or _dot(quat, reference) or next(filter(None, quat))
     return side < 0

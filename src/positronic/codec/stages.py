@@ -1,4 +1,4 @@
-"""Codec stages for recordings that name signals or count the grip in another way."""
+"""Codec stages for recordings with other signal names or another grip convention."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Rename(Stage):
 class FlipGrip(Stage):
     """Stage for a grip that is 0 open and 1 closed, as in public data since July 2026.
 
-    The policy still learns 1 as open; the robot's side of the wire gets its own convention back.
+    The policy still learns 1 as open; commands are converted back to the robot's convention.
     """
 
     kind: ClassVar[str] = "flip_grip"
@@ -52,7 +52,7 @@ class FlipGrip(Stage):
 
     @override
     def encode(self, row: Row) -> Row:
-        return {**row, **{name: _flipped(row[name]) for name in self.signals if name in row}}
+        return {**row, **{name: _inverted(row[name]) for name in self.signals if name in row}}
 
     @override
     def decode(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -63,8 +63,8 @@ class FlipGrip(Stage):
         return {**meta, "grip": {"open": 0.0, "closed": 1.0}}
 
 
-def _flipped(value: Any) -> Any:
-    """The grip counted the other way; what is no grip stays, for the codec to refuse it."""
+def _inverted(value: Any) -> Any:
+    """The inverted grip; other values are left for the codec to reject."""
     if not isinstance(value, np.ndarray | np.number | int | float | list | tuple):
         return value
     if isinstance(value, list | tuple) and not all(isinstance(x, int | float) for x in value[:2]):

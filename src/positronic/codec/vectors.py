@@ -12,7 +12,7 @@ from positronic.codec.fields import listed
 from positronic.errors import CodecError
 from positronic.geom import quat_dot
 
-# Rounding to two decimals stays within; angles, or a scaled rotation, do not.
+# Allows rounding to two decimals; rejects angles and scaled rotations.
 UNIT_NORM_TOLERANCE = 0.02
 
 
@@ -22,8 +22,8 @@ def read(source: Mapping[str, Any], name: str, size: int, *, rows: bool) -> NDAr
     A signal of size 1 may be a scalar, or ``(1,)``, in a row.
 
     Raises:
-        CodecError: it is missing, has another shape, is not numeric (a text or a bool is no
-            number), or is not finite as the float32 that it will be stored as.
+        CodecError: it is missing, has another shape, is not numeric (text and bool are rejected),
+            or is not finite as float32.
     """
     if name not in source:
         raise CodecError(f"signal '{name}' is missing; present: {listed(source)}")
@@ -54,13 +54,13 @@ def read(source: Mapping[str, Any], name: str, size: int, *, rows: bool) -> NDAr
 
 
 def require_rotations(name: str, poses: NDArray[np.float64]) -> None:
-    """Refuse poses ``[x y z qw qx qy qz]``, ``(..., 7 n)``, that hold no unit quaternions.
+    """Check that poses ``[x y z qw qx qy qz]``, ``(..., 7 n)``, have unit quaternions.
 
     Raises:
         CodecError: a norm is off by more than `UNIT_NORM_TOLERANCE`.
     """
     if poses.ndim == 1 and all(map(_is_unit, _quaternions(poses.tolist()))):
-        return  # quickly: it is asked at every observation
+        return  # fast path, as it runs at every observation
     for start in range(3, poses.shape[-1], 7):
         quats = poses[..., start : start + 4].reshape(-1, 4)
         norms = np.sqrt(quat_dot(quats, quats))
@@ -79,16 +79,16 @@ def _quaternions(values: list[float]) -> Iterator[list[float]]:
 
 
 def _is_unit(quat: list[float]) -> bool:
-    # The same operations as of many rows, and so the same bits.
+    # The same operations as for many rows, for the same bits.
     w, x, y, z = quat
     return abs(math.sqrt(w * w + x * x + y * y + z * z) - 1.0) <= UNIT_NORM_TOLERANCE
 
 
 def _array(name: str, value: Any, size: int, expected: str, *, rows: bool) -> NDArray[Any]:
-    """The value as an array, however it came; a client's row of Python objects is looked at first.
+    """The value as an array; a row of Python objects from a client is checked first.
 
-    NumPy would make numbers of millions of nested objects, or a copy of a long text, only for them
-    to be refused.
+    Otherwise NumPy would convert millions of nested objects, or copy a long text, only for the
+    result to be rejected.
     """
     if isinstance(value, str | bytes | bytearray):
         return np.empty(0, object)

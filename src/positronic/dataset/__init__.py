@@ -1,6 +1,6 @@
-"""Raw episodes: read and write the on-disk format of public Positronic, and sample by time.
+"""Raw episodes: read and write the on-disk format of public Positronic, sample by time.
 
-Reading: :func:`load_all_datasets` of a directory or ``s3://``, :class:`LocalDataset`. Choosing:
+Reading: :func:`load_all_datasets` of a directory or ``s3://``, :class:`LocalDataset`. Filtering:
 :mod:`~positronic.dataset.subsets`. Writing: :class:`DatasetWriter`. Recordings of other versions:
 :mod:`~positronic.dataset.conventions`.
 

@@ -1,18 +1,18 @@
 """Signal names, grip convention and pose frame of recordings that other versions made.
 
 **Names.** Public Positronic recorded ``robot_commands.pose`` until June 2026 and
-``robot_command.pose`` since. Where exactly one of the two is there, it answers to both names;
-where both are, each name means what it says.
+``robot_command.pose`` since. If an episode has exactly one of the two, both names refer to it;
+if it has both, each name refers to its own signal.
 
 **Grip.** Recordings of this project state their convention: the static value ``grip_convention``
-is ``{"open": 1.0, "closed": 0.0}``. Those of public Positronic state it by the release that wrote
-them: in MuJoCo 1 is open up to release 0.2.1, and from 0.3.0 on 0 is open everywhere (read in the
-sources of the releases 0.2.1 to 0.4.1). A recorder that ran from a git checkout has a version but
-is no release, so it states nothing; nor does a copy that a later release made of an older
-recording, nor a real gripper before 0.3.0, which counted according to its make.
+is ``{"open": 1.0, "closed": 0.0}``. For those of public Positronic it follows from the release that
+wrote them: in MuJoCo 1 is open up to release 0.2.1, and from 0.3.0 on 0 is open everywhere (read in
+the sources of releases 0.2.1 to 0.4.1). It is unknown for a recorder run from a git checkout, which
+has a version but is not a release; for a copy that a later release made of an older recording; and
+for real grippers before 0.3.0, whose convention depended on the model.
 
-**Poses.** Those of another point of the arm than the link ``end_effector`` are moved to it, where
-the recording states their point: see :mod:`positronic.dataset.tool_point`.
+**Poses.** Poses of another frame than the link ``end_effector`` are transformed to it, if the
+recording states their frame: see :mod:`positronic.dataset.tool_point`.
 """
 
 import re
@@ -45,7 +45,7 @@ Convention = Mapping[str, float]
 
 FLIPPED_NS = (
     1_783_468_800 * 10**9
-)  # 8 July 2026, UTC: no recording is older that counts the new way
+)  # 8 July 2026, UTC: no recording with the new convention is older
 
 OPEN_1: Convention = {"open": 1.0, "closed": 0.0}
 """The grip is 1 when open, as this project records it."""
@@ -55,25 +55,25 @@ OPEN_0: Convention = {"open": 0.0, "closed": 1.0}
 
 _RELEASE = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})\.([0-9]{1,6})")
 _READER = Reader(
-    error=EpisodeError, mend=f"expected such as {dict(OPEN_1)}: set it right with an edit log"
+    error=EpisodeError, mend=f"expected for example {dict(OPEN_1)}: correct it with an edit log"
 )
 _Bounded = Annotated[float, Field(ge=-1e6, le=1e6)]
 
 
-class _Stated(Document):
+class _Convention(Document):
     open: _Bounded
     closed: _Bounded
 
 
 def grip_convention(episode: Episode) -> Convention | None:
-    """What the recording says of the values of its grip, or None where it says nothing.
+    """The grip convention that the recording states or implies, or None if it is unknown.
 
-    EpisodeError when its statement makes no sense.
+    EpisodeError if the static value is invalid.
     """
     stated = episode.static.get(CONVENTION)
     if stated is None:
         return _by_release(episode)
-    said = _READER.validate(stated, _Stated, f"its static {CONVENTION!r}")
+    said = _READER.validate(stated, _Convention, f"its static {CONVENTION!r}")
     if said.open == said.closed:
         raise _READER.refusal(f"its static {CONVENTION!r} is {printable(stated)}")
     return {"open": said.open, "closed": said.closed}
@@ -84,7 +84,7 @@ def _by_release(episode: Episode) -> Convention | None:
     if not isinstance(writer, dict) or "git" in writer:
         return None
     if not str(writer.get("name", "")).startswith("positronic.dataset.local_dataset."):
-        return None  # another recorder, which counts its own versions
+        return None  # another recorder, with its own version numbers
     release = _RELEASE.fullmatch(str(writer.get("version", "")))
     if release is None:
         return None
@@ -95,28 +95,28 @@ def _by_release(episode: Episode) -> Convention | None:
 
 
 def adapted(episode: Episode, names: Iterable[str], grip: Convention | None) -> Episode:
-    """The episode as someone expects it who reads the signals ``names``.
+    """The episode in the conventions that a reader of the signals ``names`` expects.
 
-    Signals under their other name are found, poses are of the point that policies get, and the grip
-    counts as ``grip``, where the recording states that it is otherwise; what states nothing is left
-    as it is. The episode itself comes back when there is nothing to change.
+    Signals are found by their other name too, poses are in the frame that policies get, and the
+    grip is converted to the convention ``grip``. A signal whose convention or frame is unknown is
+    left as it is. Returns the episode itself if nothing changes.
 
     Raises:
-        EpisodeError: A statement makes no sense.
+        EpisodeError: A convention stated in the recording is invalid.
     """
     found = episode.signals
     changed: dict[str, Signal] = {}
     statics: dict[str, Any] = {}
     names = list(names)
     either = {*names, *filter(None, map(other_name, names))}
-    moves, frames = tool_point.moves(episode, either & found.keys())
-    if moves:
-        changed |= {name: map_values(found[name], move) for name, move in moves.items()}
+    transforms, frames = tool_point.frame_transforms(episode, either & found.keys())
+    if transforms:
+        changed |= {name: map_values(found[name], t) for name, t in transforms.items()}
         statics[tool_point.FRAMES] = frames
     stated = grip_convention(episode) if grip is not None else None
     if stated is not None and grip is not None and stated != grip:
-        turn = _Turned(stated["open"], stated["closed"], grip["open"], grip["closed"])
-        changed |= {name: map_values(found[name], turn) for name in GRIPS if name in found}
+        convert = _GripConversion(stated["open"], stated["closed"], grip["open"], grip["closed"])
+        changed |= {name: map_values(found[name], convert) for name in GRIPS if name in found}
         statics[CONVENTION] = dict(grip)
     present = {**found, **changed}
     aliases = {
@@ -132,7 +132,7 @@ def adapted(episode: Episode, names: Iterable[str], grip: Convention | None) -> 
 
 
 def other_name(name: str) -> str | None:
-    """What the other versions call a signal, or None where they agree."""
+    """The signal's name in other versions, or None if it is the same."""
     for ours, theirs in (RENAMED, RENAMED[::-1]):
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
@@ -165,8 +165,8 @@ class _Adapted(EpisodeView):
 
 
 @dataclass(frozen=True)
-class _Turned:
-    """From one convention to another; ``1 - v`` to the last bit between 1 and 0."""
+class _GripConversion:
+    """Convert grip values between conventions; exactly ``1 - v`` between 0-open and 1-open."""
 
     opened: float
     closed: float
@@ -180,9 +180,9 @@ class _Turned:
 
 @dataclass(frozen=True)
 class Declared:
-    """A transform that says how the grip counts of recordings that do not say it themselves.
+    """A transform that declares the grip convention of recordings that do not state it.
 
-    EpisodeError for a recording that says something else.
+    EpisodeError for a recording that states another one.
     """
 
     convention: Convention
@@ -192,7 +192,7 @@ class Declared:
         stated = grip_convention(episode)
         if stated is not None and stated != self.convention:
             raise EpisodeError(
-                f"its grip is {stated['open']:g} when open, by what the recording says; "
+                f"the recording states that its grip is {stated['open']:g} when open; "
                 "leave out --grip_open"
             )
         return {CONVENTION: dict(self.convention)}

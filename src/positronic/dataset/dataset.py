@@ -13,7 +13,7 @@ from positronic.dataset.episode import Episode
 
 
 class Dataset(Sequence[Episode]):
-    """Episodes by position; slices and index lists are datasets too and read nothing.
+    """Episodes by position. Slices and index lists give lazy datasets.
 
     A subclass provides ``__len__`` and ``episode``.
     """
@@ -23,7 +23,7 @@ class Dataset(Sequence[Episode]):
         """The episode at a position in ``0 .. len - 1``."""
 
     def prefetch(self, positions: Iterable[int]) -> None:
-        """Bring the small files of these episodes here, many at once: static values and meta."""
+        """Fetch the small files of these episodes (static values, meta), many at once."""
 
     @overload
     def __getitem__(self, index: int) -> Episode: ...
@@ -48,7 +48,7 @@ class Dataset(Sequence[Episode]):
         return position
 
     def __add__(self, other: "Dataset") -> "ConcatDataset":
-        """Both, one after the other."""
+        """Concatenation of the two datasets."""
         return ConcatDataset(self, other)
 
 
@@ -72,7 +72,7 @@ class Subset(Dataset):
 
 
 class ConcatDataset(Dataset):
-    """Several datasets, one after the other."""
+    """Concatenation of several datasets."""
 
     def __init__(self, *parts: Dataset) -> None:
         self.parts = parts
@@ -83,18 +83,18 @@ class ConcatDataset(Dataset):
 
     @override
     def episode(self, index: int) -> Episode:
-        part, position = self._place(index)
+        part, position = self._locate(index)
         return self.parts[part].episode(position)
 
     @override
     def prefetch(self, positions: Iterable[int]) -> None:
         inner: list[list[int]] = [[] for _ in self.parts]
         for index in positions:
-            part, position = self._place(index)
+            part, position = self._locate(index)
             inner[part].append(position)
         for part, chosen in enumerate(inner):
             self.parts[part].prefetch(chosen)
 
-    def _place(self, index: int) -> tuple[int, int]:
+    def _locate(self, index: int) -> tuple[int, int]:
         part = bisect_right(self._ends, index)
         return part, index - (self._ends[part - 1] if part else 0)

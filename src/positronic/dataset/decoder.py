@@ -1,7 +1,7 @@
-"""Video decoder: frames of one file by number, decoding as little as possible.
+"""Video decoder: read frames of one file by number, decoding as few as possible.
 
-Going forward by at most ``SEEK_THRESHOLD`` frames it decodes on; going back or further ahead it
-seeks to the key frame before the wanted one. Frames on the way are decoded but not converted.
+Up to ``SEEK_THRESHOLD`` frames ahead it decodes forward; further ahead or backward it seeks to the
+key frame before the requested frame. Frames in between are decoded but not converted to RGB.
 """
 
 import os
@@ -13,20 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 SEEK_THRESHOLD = 30  # one group of pictures: seeking closer than that lands on the same key frame
-# Pixels of a picture: 8K, or four 4K cameras side by side. H.264 may keep 17 of them, 50 MB each;
-# of 16,000 x 16,000 pixels a file of a megabyte takes 6 GB.
+# Pixels of a frame: 8K, or four 4K cameras side by side. H.264 may buffer 17 frames, 50 MB each;
+# with frames of 16,000 x 16,000 pixels, decoding a 1 MB file takes 6 GB.
 MAX_PIXELS = 7680 * 4320
-# The names of streams, lists of files and addresses that FFmpeg follows are in other formats than
-# MP4; a file that is one of these is not opened, whatever it is called.
+# Formats that make FFmpeg open other files or URLs (playlists, concat lists) are not MP4. Forcing
+# MP4 keeps such a file from being followed, whatever its extension.
 _FORMAT = "mp4"
 _OPTIONS = {"max_pixels": str(MAX_PIXELS), "protocol_whitelist": "file"}
 
 
 class Decoder:
-    """An open video file. Not for two threads at once.
+    """An open video file. Not thread-safe.
 
-    Errors are those of PyAV (``av.FFmpegError``), and ValueError for what is not a video, a frame
-    that is not there or is damaged, and for pictures of more than ``MAX_PIXELS``.
+    Raises PyAV's errors (``av.FFmpegError``), and ValueError for a file that is not a video, a
+    missing or damaged frame, and frames of more than ``MAX_PIXELS``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,31 +41,31 @@ class Decoder:
         stream = self._stream = self._container.streams.video[0]
         if not 0 < stream.width * stream.height <= MAX_PIXELS:
             raise ValueError(
-                f"{path.name} has pictures of {stream.width} x {stream.height} pixels, expected at "
+                f"{path.name} has frames of {stream.width} x {stream.height} pixels, expected at "
                 f"most {MAX_PIXELS} pixels"
             )
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # they may change size
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # the frame size may change
         stream.codec_context.thread_count = 1
         rate = stream.average_rate or stream.base_rate
         if not rate or not stream.time_base:
-            raise ValueError(f"{path.name} gives no frame rate")
+            raise ValueError(f"{path.name} has no frame rate")
         self._ticks = max(1, round(1 / (rate * stream.time_base)))
         self._decoded = self._container.decode(stream)
         self._position = -1
-        self._to_rgb = VideoReformatter()  # one for all frames: a frame's own starts from nothing
+        self._to_rgb = VideoReformatter()  # reused: a frame's own would set up a new scaler
 
     def close(self) -> None:
-        """Free the file and FFmpeg's memory now; otherwise they wait for the garbage collector."""
+        """Free the file and FFmpeg's memory now instead of at the next garbage collection."""
         self._container.close()
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the encoded picture."""
+        """Height and width of the encoded frames."""
         return self._stream.height, self._stream.width
 
     @property
     def length(self) -> int:
-        """Number of frames by the file's header, 0 when it does not say."""
+        """Number of frames according to the file's header, 0 if it does not state one."""
         return int(self._stream.frames)
 
     def frame(self, index: int) -> NDArray[np.uint8]:
@@ -75,7 +75,7 @@ class Decoder:
             self._seek(index)
         frame = self._forward_to(index)
         if frame is None and self._position > index:
-            # A container may land behind the wanted frame; the start is before every frame.
+            # A seek may land behind the requested frame: decode from the start instead.
             self._seek(0)
             frame = self._forward_to(index)
         if frame is None:
@@ -90,10 +90,10 @@ class Decoder:
     def _forward_to(self, index: int) -> Any:
         for frame in self._decoded:
             if frame.pts is None:
-                raise ValueError("a frame carries no timestamp")
+                raise ValueError("a frame has no timestamp")
             if (frame.height, frame.width) != self.size:
                 raise ValueError(f"a frame has {frame.width} x {frame.height} pixels")
-            if frame.is_corrupt:  # ffmpeg paints over damage, which would train a policy on it
+            if frame.is_corrupt:  # FFmpeg conceals errors; a policy would train on that
                 raise ValueError(f"frame {round(frame.pts / self._ticks)} is damaged")
             self._position = round(frame.pts / self._ticks)
             if self._position == index:

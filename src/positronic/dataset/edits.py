@@ -1,15 +1,15 @@
 """Edit logs of public Positronic: later changes of static values, and dropped episodes.
 
-A recording is never changed. A file ``edits.jsonl`` beside it holds one JSON record a line, which
-names the episode by its uid::
+A recording is never changed. A file ``edits.jsonl`` beside it holds one JSON record per line, which
+refers to the episode by its uid::
 
     {"op": "set_static", "v": 1, "ep": "<uid>", "data": {"task": "..."}}
     {"op": "drop", "v": 1, "ep": "<uid>"}
     {"op": "undrop", "v": 1, "ep": "<uid>"}
 
-The log of a directory holds for all episodes below it. Inner directories' logs come first, outer
-ones after them, an episode's own log last; of what contradicts itself, the last record counts. A
-record that is not known stops the reading, since who wrote it meant something by it.
+The log of a directory applies to all episodes below it. Logs of inner directories are applied
+first, then those of outer ones, an episode's own log last; the last record wins. An unknown record
+is an error, because skipping it would lose an edit.
 """
 
 import os
@@ -32,45 +32,45 @@ from positronic.errors import DatasetError, EpisodeError
 EDITS = "edits.jsonl"
 READER = Reader(
     error=DatasetError,
-    mend="read it with the version that wrote it, or take the line out",
+    mend="read it with the version that wrote it, or remove the line",
     size=64 << 20,
     values=1_000_000,
     allow_nan=True,
 )
 
 
-class _Stated(Document):
+class _SetStatic(Document):
     op: Literal["set_static"]
     v: Literal[1]
     ep: str
     data: dict[str, Any]
 
 
-class _Kept(Document):
+class _DropOrUndrop(Document):
     op: Literal["drop", "undrop"]
     v: Literal[1]
     ep: str
 
 
-type _Edit = Annotated[_Stated | _Kept, Field(discriminator="op")]
+type _Edit = Annotated[_SetStatic | _DropOrUndrop, Field(discriminator="op")]
 
-Log = Mapping[str, list[_Stated | _Kept]]
+Log = Mapping[str, list[_SetStatic | _DropOrUndrop]]
 
 
 def read_log(path: Path, name: str) -> Log:
-    """The records of a log by uid, in order; DatasetError naming the line that is not one."""
+    """The records of a log by uid, in order; DatasetError naming an invalid line."""
     try:
         content = READER.read(path)
     except OSError as error:
         raise DatasetError(
-            f"{name} cannot be read: {error.strerror}; restore it, or take it out"
+            f"{name} cannot be read: {error.strerror}; restore it, or remove it"
         ) from error
     return parse_log(content, name)
 
 
 def parse_log(content: bytes, name: str) -> Log:
-    """The records of a log by uid; as :func:`read_log`, of its content."""
-    records: dict[str, list[_Stated | _Kept]] = {}
+    """The records of a log by uid, as :func:`read_log`, from its content."""
+    records: dict[str, list[_SetStatic | _DropOrUndrop]] = {}
     for number, line in enumerate(content.split(b"\n"), start=1):
         if line.strip():
             record = _record(line, f"{name}, line {number}")
@@ -79,7 +79,7 @@ def parse_log(content: bytes, name: str) -> Log:
 
 
 def own_log(episode: Path | str, path: Path) -> Log | EpisodeError | None:
-    """The log that lies inside an episode, or why it cannot be read; None where there is none."""
+    """The log inside an episode, or the error of reading it; None without a log."""
     if not os.path.lexists(path):
         return None
     try:
@@ -88,9 +88,9 @@ def own_log(episode: Path | str, path: Path) -> Log | EpisodeError | None:
         return broken(episode, EDITS, str(error).removeprefix(f"{EDITS}, "))
 
 
-def _record(line: bytes, source: str) -> _Stated | _Kept:
-    record: _Stated | _Kept = READER.parse_json(line, _Edit, source)  # type: ignore[arg-type]
-    if isinstance(record, _Kept):
+def _record(line: bytes, source: str) -> _SetStatic | _DropOrUndrop:
+    record: _SetStatic | _DropOrUndrop = READER.parse_json(line, _Edit, source)  # type: ignore[arg-type]
+    if isinstance(record, _DropOrUndrop):
         return record
     try:
         data = statics.checked(statics.decoded(record.data), "data")
@@ -100,9 +100,9 @@ def _record(line: bytes, source: str) -> _Stated | _Kept:
 
 
 def edited(dataset: Dataset, logs: Sequence[Log], own: Mapping[int, Log | EpisodeError]) -> Dataset:
-    """The dataset as its logs say: ``logs`` for all of it, inner first, ``own`` by position.
+    """The dataset with its logs applied: ``logs`` to all of it, inner first, ``own`` by position.
 
-    An episode of which it cannot be told what was said is still there: EpisodeError when opened.
+    An episode whose edits cannot be determined is kept, and raises EpisodeError when opened.
     """
     if not logs and not own:
         return dataset
@@ -120,9 +120,9 @@ def edited(dataset: Dataset, logs: Sequence[Log], own: Mapping[int, Log | Episod
                 source = str(episode.meta.get("path"))
                 if unnamed.setdefault(uid, source) != source:
                     raise EpisodeError(
-                        f"an edit log names the episode {uid}, by the sizes of its files, as its "
-                        f"meta.json has no uid; {printable(unnamed[uid])} has the same. Give each "
-                        "a meta.json with a uid of its own, and edit that"
+                        f"an edit log refers to the episode {uid}, a uid made from its file sizes "
+                        f"because meta.json has none; {printable(unnamed[uid])} has the same. Give "
+                        "each a meta.json with its own uid, and refer to that"
                     )
         except EpisodeError as error:
             kept.append((position, error))
@@ -133,10 +133,10 @@ def edited(dataset: Dataset, logs: Sequence[Log], own: Mapping[int, Log | Episod
     return EditedDataset(dataset, kept)
 
 
-def _outcome(records: Iterable[_Stated | _Kept]) -> tuple[bool, dict[str, Any]]:
+def _outcome(records: Iterable[_SetStatic | _DropOrUndrop]) -> tuple[bool, dict[str, Any]]:
     dropped, values = False, dict[str, Any]()
     for record in records:
-        if isinstance(record, _Stated):
+        if isinstance(record, _SetStatic):
             values |= record.data
         else:
             dropped = record.op == "drop"
@@ -144,9 +144,9 @@ def _outcome(records: Iterable[_Stated | _Kept]) -> tuple[bool, dict[str, Any]]:
 
 
 class EditedDataset(Dataset):
-    """Episodes that were not dropped, each with the static values it was given afterwards.
+    """Episodes that were not dropped, with the static values set by edits.
 
-    ``kept`` has each one's position in ``source``, and these values, or why it cannot be opened.
+    ``kept`` has each one's position in ``source``, and these values or the error raised on opening.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class EditedDataset(Dataset):
 
 
 class EditedEpisode(EpisodeView):
-    """An episode with other static values; EpisodeError where one has the name of a signal."""
+    """An episode with edited static values; EpisodeError if one has the name of a signal."""
 
     def __init__(self, source: Episode, values: Mapping[str, Any]) -> None:
         super().__init__(source)
@@ -183,6 +183,6 @@ class EditedEpisode(EpisodeView):
     def static(self) -> Mapping[str, Any]:
         clash = [name for name in self._values if name in self.source.signals]
         if clash:
-            why = f"sets the static value {clash[0]!r}, which is a signal of it"
-            raise broken(self.meta["path"], EDITS, why, "take the edit out")
+            why = f"sets the static value {clash[0]!r}, which is a signal of the episode"
+            raise broken(self.meta["path"], EDITS, why, "remove the edit")
         return {**self.source.static, **self._values}

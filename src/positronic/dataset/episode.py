@@ -11,10 +11,10 @@ from positronic.dataset.signal import Signal, time_steps, whole_ns
 
 
 class Episode(Mapping[str, Any]):
-    """A mapping of names to signals (things that change in time) and static values.
+    """A mapping of names to signals (time series) and static values.
 
-    ``ep["task"]`` is the value, ``ep["grip"]`` the :class:`Signal`. Nothing is read before it is
-    asked for. A subclass provides ``signals``, ``static`` and ``meta``.
+    ``ep["task"]`` is the value, ``ep["grip"]`` the :class:`Signal`. Everything is read on demand.
+    A subclass provides ``signals``, ``static`` and ``meta``.
     """
 
     @property
@@ -30,16 +30,16 @@ class Episode(Mapping[str, Any]):
     @property
     @abstractmethod
     def meta(self) -> dict[str, Any]:
-        """About the recording itself: schema version, time of creation, writer, path, size."""
+        """Metadata of the recording: schema version, time of creation, writer, path, size."""
 
     def prefetch(self, names: Iterable[str]) -> None:
-        """Bring the files of these signals to this machine, several at once; else each by itself.
+        """Fetch the files of these signals to this machine, several at once.
 
-        A name that the episode does not have is passed over.
+        Unknown names are ignored. Without this call each file is fetched at its first read.
         """
 
     def __getitem__(self, name: str) -> Any:
-        """The signal or static value of this name; KeyError lists what there is."""
+        """The signal or static value of this name; KeyError lists the names there are."""
         signals = self.signals
         if name in signals:
             return signals[name]
@@ -66,7 +66,7 @@ class Episode(Mapping[str, Any]):
 
     @property
     def uid(self) -> str:
-        """Identity of the recording that stays when files are moved or copied."""
+        """Identifier of the recording; stable when files are moved or copied."""
         meta = self.meta
         return str(meta.get("uid") or f"ts-{meta.get('created_ts_ns', 0)}")
 
@@ -87,7 +87,7 @@ class Episode(Mapping[str, Any]):
 
     def _ends(self, end: str) -> list[int]:
         if not self.signals:
-            raise ValueError("the episode has no signals, so it has no time")
+            raise ValueError("the episode has no signals, so it has no start and end")
         return [getattr(signal, end) for signal in self.signals.values()]
 
     @property
@@ -97,7 +97,7 @@ class Episode(Mapping[str, Any]):
 
 
 class EpisodeView(Episode):
-    """Another episode as it is; subclasses change something about it."""
+    """Wrapper around an episode; subclasses override parts of it."""
 
     def __init__(self, source: Episode) -> None:
         self.source = source

@@ -1,4 +1,4 @@
-"""Turn a file library's error about a broken file into one line that a person can act on."""
+"""Convert errors of file libraries about broken files into one-line EpisodeErrors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +12,8 @@ MEND = "restore the file from a copy, or move this episode out of the dataset"
 
 
 def broken(episode: Path | str, what: str, why: object, mend: str = MEND) -> EpisodeError:
-    """EpisodeError naming the episode directory, the signal or file in it, the reason, the mend."""
-    # The bare words of an error with a number, which is all that libraries add to it.
+    """EpisodeError naming the episode directory, the signal or file, the reason, the remedy."""
+    # Of an OSError only the text: str() would repeat the errno and path.
     words = getattr(why, "strerror", None) or str(why)
     reason = printable(words, LONGEST) or type(why).__name__
     return EpisodeError(f"episode {printable(episode, LONGEST)}: {what}: {reason}; {mend}")
@@ -21,10 +21,10 @@ def broken(episode: Path | str, what: str, why: object, mend: str = MEND) -> Epi
 
 @contextmanager
 def reading(episode: Path | str, what: str, *files: Path) -> Iterator[None]:
-    """Report any failure to read as an EpisodeError; of ``files`` it names the one that is missing.
+    """Convert any failure to read to an EpisodeError, which names the missing one of ``files``.
 
-    Parquet and video readers raise OSError, ValueError, KeyError and their own kinds for a
-    damaged file, so the kind says nothing: inside this block reading is all that happens.
+    Parquet and video readers raise OSError, ValueError, KeyError and their own classes for a
+    damaged file, so every class is converted; the block must do nothing but read.
     """
     try:
         yield
@@ -34,6 +34,6 @@ def reading(episode: Path | str, what: str, *files: Path) -> Iterator[None]:
         absent = [file.name for file in files if not file.exists()] or [error.filename]
         raise broken(episode, what, f"file {absent[0]} is missing") from error
     except Exception as error:
-        if type(error) is MemoryError:  # those of libraries are of a size that a file asked for
+        if type(error) is MemoryError:  # subclasses, from libraries, mean a size read from the file
             raise
         raise broken(episode, what, error) from error

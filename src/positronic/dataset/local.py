@@ -8,9 +8,9 @@
           static.json        static values
           meta.json          about the recording
           <signal>.parquet   a numeric signal
-          <signal>.mp4       a video signal, and
+          <signal>.mp4       a video signal, with
           <signal>.frames.parquet  its frame index
-          .unfinished        only while it is being written: the episode is skipped
+          .unfinished        present while it is being written: readers skip it
 """
 
 import os
@@ -34,7 +34,7 @@ def numbered(directory: Path) -> list[Path]:
 
 
 def directories(directory: Path) -> list[str]:
-    """Names of the directories inside one, sorted; what cannot be told is none.
+    """Sorted names of the subdirectories; entries that cannot be examined are left out.
 
     DatasetError when it cannot be listed.
     """
@@ -49,7 +49,7 @@ def directories(directory: Path) -> list[str]:
 
 
 class DiskEpisode(RecordedEpisode):
-    """One episode directory. Opening it lists the files; a broken one is reported when touched."""
+    """One episode directory. Opening it lists the files; a damaged file raises when it is read."""
 
     path: Path
 
@@ -85,9 +85,9 @@ class DiskEpisode(RecordedEpisode):
 
 
 class LocalDataset(Dataset):
-    """The finished episodes under ``root``, by number; later recordings are not seen.
+    """The episodes under ``root`` that were finished when it was opened, by number.
 
-    DatasetError when ``root`` is missing, is no directory, or holds no finished episode.
+    DatasetError if ``root`` is missing, not a directory, or without a finished episode.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -95,7 +95,7 @@ class LocalDataset(Dataset):
         require_directory(self.root)
         self._episodes, unfinished = finished(self.root)
         if not self._episodes:
-            raise nothing(self.root, unfinished)
+            raise no_episodes(self.root, unfinished)
 
     def __len__(self) -> int:
         return len(self._episodes)
@@ -108,13 +108,13 @@ class LocalDataset(Dataset):
         return DiskEpisode(self._episodes[index])
 
     def logs(self) -> dict[int, Log | EpisodeError]:
-        """The edit logs that lie inside its episodes, by position; or why one cannot be read."""
+        """The edit logs inside its episodes by position, or the error of reading one."""
         found = {i: own_log(path, path / EDITS) for i, path in enumerate(self._episodes)}
         return {i: log for i, log in found.items() if log}
 
 
 def finished(root: Path) -> tuple[list[Path], int]:
-    """Finished episodes in order, and the number of those skipped because unfinished."""
+    """Finished episodes in order, and the number of unfinished ones."""
     every = [episode for block in numbered(root) for episode in numbered(block)]
     every.sort(key=lambda episode: episode.name)
     finished = [episode for episode in every if not os.path.lexists(episode / UNFINISHED)]
@@ -122,19 +122,19 @@ def finished(root: Path) -> tuple[list[Path], int]:
 
 
 def require_directory(path: Path) -> None:
-    """DatasetError unless the directory is there."""
+    """DatasetError unless ``path`` is a directory."""
     if not path.exists():
         raise DatasetError(f"no dataset at {path}: no such directory; check the path")
     if not path.is_dir():
         raise DatasetError(f"no dataset at {path}: not a directory; give the dataset's directory")
 
 
-def nothing(path: Path | str, unfinished: int, *, dropped: bool = False) -> DatasetError:
-    """DatasetError for a path without episodes, with what there was instead."""
+def no_episodes(path: Path | str, unfinished: int, *, dropped: bool = False) -> DatasetError:
+    """DatasetError for a path without episodes, naming the likely cause."""
     if dropped:
         return DatasetError(
-            f"every episode under {path} was dropped by an {EDITS} there; undrop some, or take the "
-            "log out"
+            f"every episode under {path} was dropped by an {EDITS} there; undrop some, or remove "
+            "the log"
         )
     also = f" ({unfinished} unfinished skipped)" if unfinished else ""
     return DatasetError(

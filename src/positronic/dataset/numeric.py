@@ -1,7 +1,7 @@
 """Numeric signals: one parquet file of timestamps and scalars or vectors.
 
-Columns: ``timestamp`` int64 (ns), ``value`` (a scalar or ``list<float|double|...>``), then any
-extra time lines ``ts_ns.<name>`` int64; or named time lines alone, see
+Columns: ``timestamp`` int64 (ns), ``value`` (a scalar or ``list<float|double|...>``), then optional
+extra time lines ``ts_ns.<name>`` int64; or only named time lines, see
 :mod:`positronic.dataset.timelines`. The format is that of public Positronic.
 """
 
@@ -21,11 +21,12 @@ from positronic.dataset.timelines import time_column
 
 TIMESTAMP = "timestamp"
 VALUE = "value"
-# An episode is one task done; hours are many. What is resampled at a fixed rate takes memory and
-# time by its span, and a clock that is set from 1970 to today makes that 50 years.
+# An episode is one attempt at a task, at most hours long. Resampling at a fixed rate takes memory
+# and time proportional to the span; a clock set from 1970 to today while recording makes it 50
+# years.
 LONGEST_NS = 24 * 3600 * 10**9
 LATEST_NS = 2**62  # the year 2116; sums and differences of such times do not overflow
-FOOTER = 8 << 20  # bytes; 36 million rows in groups of 10,000 take 3 MB
+FOOTER = 8 << 20  # bytes; that of 36 million rows in groups of 10,000 takes 3 MB
 
 Ends = tuple[int, int]
 
@@ -40,15 +41,15 @@ def read_column(path: Path, column: str) -> NDArray[Any]:
 
 
 def read_footer(table: Table, unnamed: str) -> tuple[int, str | None, Ends | None]:
-    """Number of samples, column of the timestamps, and the first and last of these, if it says.
+    """Number of samples, timestamp column, and first and last timestamp if the footer states them.
 
-    ``unnamed`` is that column in recordings with one time line. ValueError or InvalidDocument when
-    it makes no sense.
+    ``unnamed`` is the timestamp column of recordings with one time line. ValueError or
+    InvalidDocument if the footer is invalid.
     """
     column = time_column(table, unnamed)
     if column is None or table.rows == 0:
         return table.rows, column, None
-    table.check([column])  # nothing else makes the number of rows true
+    table.check([column])  # verifies the number of rows
     ends = table.ends(column)
     if ends is not None:
         _require_plausible(*ends)
@@ -56,10 +57,10 @@ def read_footer(table: Table, unnamed: str) -> tuple[int, str | None, Ends | Non
 
 
 def read_timestamps(path: Path, column: str | None, ends: Ends | None = None) -> Times:
-    """Timestamps by the column that has them; ValueError unless they are.
+    """Read and check the timestamp column.
 
-    That is int64 that never go back, span no more than ``LONGEST_NS``, and begin and end with
-    ``ends`` where these were read before.
+    ValueError unless it is int64, never decreases, spans at most ``LONGEST_NS``, and begins and
+    ends with ``ends``, if these were read from the footer.
     """
     if column is None:
         return np.zeros(0, dtype=np.int64)
@@ -72,14 +73,14 @@ def read_timestamps(path: Path, column: str | None, ends: Ends | None = None) ->
         first, last = int(timestamps[0]), int(timestamps[-1])
         _require_plausible(first, last)
         if ends is not None and ends != (first, last):
-            raise ValueError("its footer says other timestamps than it holds")
+            raise ValueError("its first and last timestamps differ from those in its footer")
     return timestamps
 
 
 def _require_plausible(first: int, last: int) -> None:
-    """ValueError for times that no clock gives, which would make a conversion count for years."""
+    """ValueError for implausible times, which would make a conversion resample years."""
     if abs(first) > LATEST_NS or abs(last) > LATEST_NS:
-        raise ValueError(f"its timestamps run to {last} ns, which is no time of today's")
+        raise ValueError(f"its timestamps run to {last} ns, which is not a plausible time")
     if not 0 <= last - first <= LONGEST_NS:
         hours = (last - first) / 3.6e12
         raise ValueError(
@@ -110,14 +111,14 @@ def _as_numpy(array: Any) -> NDArray[Any]:
     number = pa.types.is_integer(array.type) or pa.types.is_floating(array.type)
     text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
     if not (number or text or pa.types.is_boolean(array.type) or len(array) == 0):
-        raise ValueError(f"its values are {printable(array.type)}, expected numbers or texts")
+        raise ValueError(f"its values are {printable(array.type)}, expected numbers or strings")
     return as_numpy(array)
 
 
 class NumericSignal(Signal):
-    """A parquet signal; the footer gives length and ends, the columns load when asked for.
+    """A parquet signal; length and ends come from the footer, columns are loaded on demand.
 
-    EpisodeError, naming episode and signal, when the file is missing, damaged or not a signal.
+    EpisodeError, naming episode and signal, if the file is missing, damaged or not a signal.
     """
 
     kind = "numeric"

@@ -10,27 +10,27 @@ from positronic.dataset.local import (
     LocalDataset,
     directories,
     finished,
-    nothing,
+    no_episodes,
     require_directory,
 )
 from positronic.dataset.recorded import is_number
 
 
 def load_all_datasets(root: str | Path, *, nested: bool = True) -> Dataset:
-    """Every dataset in the tree under ``root``, concatenated, nearest first, then by name.
+    """Open every dataset in the tree under ``root``, concatenated, nearest first, then by name.
 
-    Hidden directories are not searched; edit logs are heeded. Of ``s3://`` only the names are
-    listed, and files come when they are read.
+    Hidden directories are not searched; edit logs are applied. For ``s3://`` the objects are
+    listed, and each file is fetched when it is read.
 
     Args:
         root: a directory, ``~`` allowed, or ``s3://bucket/key``.
-        nested: look for more below a directory that holds episodes.
+        nested: also search below a directory that holds episodes.
 
     Raises:
-        DatasetError: there is no finished episode, or not one that the logs leave in.
-        StorageError: the address is of another kind, or cannot be read.
+        DatasetError: there are no finished episodes, or edit logs drop all of them.
+        StorageError: the URL's scheme is not supported, or it cannot be read.
     """
-    # Worker processes, which get their dataset opened, start faster without.
+    # Imported late: worker processes get an open dataset, and start faster without it.
     from foundation import storage
 
     if storage.is_remote(root):
@@ -40,15 +40,15 @@ def load_all_datasets(root: str | Path, *, nested: bool = True) -> Dataset:
     else:
         found, unfinished = _local(storage.local(root), nested)
     if not found:
-        raise nothing(root, unfinished)
+        raise no_episodes(root, unfinished)
     dataset = found[0] if len(found) == 1 else ConcatDataset(*found)
     if len(dataset) == 0:
-        raise nothing(root, unfinished, dropped=True)
+        raise no_episodes(root, unfinished, dropped=True)
     return dataset
 
 
 def _local(top: Path, nested: bool) -> tuple[list[Dataset], int]:
-    """The datasets, and the number of episodes skipped because unfinished."""
+    """The datasets, and the number of unfinished episodes, which are skipped."""
     require_directory(top)
     found: list[Dataset] = []
     unfinished = 0
@@ -58,7 +58,7 @@ def _local(top: Path, nested: bool) -> tuple[list[Dataset], int]:
         directory, logs = queue.popleft()
         status = directory.stat()
         if (status.st_dev, status.st_ino) in seen:
-            continue  # a symbolic link to where we were: its episodes would count twice
+            continue  # a symbolic link to a visited directory: its episodes would count twice
         seen.add((status.st_dev, status.st_ino))
         if os.path.lexists(log := directory / EDITS):
             logs = (read_log(log, str(log)), *logs)

@@ -20,14 +20,14 @@ STATIC = "static.json"
 META = "meta.json"
 BLOCK = 1000
 INDEX_SUFFIX = ".frames.parquet"
-UNNAMED = "files-"  # begins the uid of an episode that nobody named
+UNNAMED = "files-"  # prefix of the uid of an episode without a recorded one
 
 
 type _Natural = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Meta(Document):
-    """What is read of ``meta.json``; the rest of it is handed on."""
+    """The fields of ``meta.json`` that are checked; others are passed through."""
 
     uid: Annotated[str, Field(max_length=200)] | None = None
     created_ts_ns: _Natural | None = None
@@ -36,14 +36,14 @@ class Meta(Document):
 
 
 def is_number(name: str) -> bool:
-    """Whether a directory name is that of a block or an episode."""
+    """Return whether a directory name is that of a block or an episode."""
     return len(name) == 12 and name.isascii() and name.isdigit()
 
 
 class RecordedEpisode(Episode):
-    """An episode by the names of its files. Nothing is read, or fetched, before it is asked for.
+    """An episode made of its file names. Files are read, or fetched, on demand.
 
-    A subclass says how to get at a file. EpisodeError when it is still being written.
+    A subclass provides access to the files. EpisodeError if it is still being written.
     """
 
     def __init__(self, path: Path | str, files: frozenset[str]) -> None:
@@ -58,7 +58,7 @@ class RecordedEpisode(Episode):
 
     @abstractmethod
     def _file(self, name: str) -> Path:
-        """Where one of its files lies on this machine, once it does."""
+        """Local path of one of its files, fetched if necessary."""
 
     @abstractmethod
     def _sizes(self) -> dict[str, int]:
@@ -107,7 +107,7 @@ class RecordedEpisode(Episode):
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What ``meta.json`` says, with the present ``path`` and the size ``size_mb`` (MiB)."""
+        """Content of ``meta.json``, with the present ``path`` and the size ``size_mb`` (MiB)."""
         meta = dict(self._recorded)
         meta.pop("duration_ns", None)
         meta["path"] = str(self.path)
@@ -117,16 +117,16 @@ class RecordedEpisode(Episode):
     @property
     @override
     def uid(self) -> str:
-        noted = self._recorded
-        if noted.get("uid") or noted.get("created_ts_ns"):
-            return str(noted.get("uid") or f"ts-{noted['created_ts_ns']}")
-        # Nothing names it, and "none" would make all such episodes the same recording. Two of the
-        # same length may still be taken for one by this; who must not do so looks for the prefix.
+        recorded = self._recorded
+        if recorded.get("uid") or recorded.get("created_ts_ns"):
+            return str(recorded.get("uid") or f"ts-{recorded['created_ts_ns']}")
+        # Without a recorded uid, file names and sizes stand in. Two recordings of the same sizes
+        # get the same uid; callers to whom that matters check for the prefix.
         listed = sorted((name, size) for name, size in self._sizes().items())
         return f"{UNNAMED}{hashlib.sha256(repr(listed).encode()).hexdigest()[:32]}"
 
     @property
     def duration_ns(self) -> int:
-        """``last_ts - start_ts`` in ns, as the recorder noted it, else from the signals."""
-        noted = self._recorded.get("duration_ns")
-        return super().duration_ns if noted is None else int(noted)
+        """``last_ts - start_ts`` in ns, as the recorder wrote it, else from the signals."""
+        recorded = self._recorded.get("duration_ns")
+        return super().duration_ns if recorded is None else int(recorded)

@@ -1,9 +1,9 @@
 """Datasets on S3: listed once, and each file fetched when it is first read.
 
-The names come with one listing. Opening an episode fetches nothing; its static values, what was
-noted of the recording, and each signal come one by one as they are asked for, and stay in the
-cache. So a conversion fetches what its codec needs, and counting or choosing episodes nothing.
-The objects here can be sent to other processes, which then fetch for themselves.
+One listing gives all names. Opening an episode fetches nothing; static values, metadata and each
+signal are fetched one by one on demand, and kept in the cache. So a conversion fetches only what
+its codec needs, and counting episodes fetches nothing. The objects here can be pickled; the
+receiving process fetches for itself.
 """
 
 import re
@@ -22,7 +22,7 @@ from positronic.dataset.statics import READER
 from positronic.dataset.video import VideoSignal
 from positronic.errors import EpisodeError
 
-# The directory of a dataset has no hidden and no numeric part; then block, episode, file.
+# A dataset's directory has no hidden and no numeric component; then block, episode, file.
 _PART = r"(?!\.|\d{12}/)[^/]+/"
 _FILE = re.compile(
     rf"(?P<dataset>({_PART})*)(?P<episode>\d{{12}}/\d{{12}})/(?P<file>(?!\.\.?$)[^/]+)"
@@ -74,8 +74,9 @@ class RemoteEpisode(RecordedEpisode):
     """One episode in S3.
 
     Args:
-        dataset: the tree that it is in, from which its small files are fetched.
-        directory: its directory below that, with names of files and their bytes in ``files``.
+        dataset: the tree it belongs to, from which its small files are fetched.
+        directory: its directory in that tree.
+        files: names of its files.
     """
 
     path: str
@@ -91,7 +92,7 @@ class RemoteEpisode(RecordedEpisode):
     def _file(self, name: str) -> Path:
         if self._sizes().get(name, 0) > READER.size:
             raise broken(self.path, name, f"it is larger than the {READER.size} bytes expected")
-        # With those of all other episodes, so that a thousand of them take one place in the cache.
+        # Fetched by the dataset's tree, so that the episodes share one entry of the cache.
         path = f"{self._directory}/{name}"
         return self._dataset.fetch([path]) / path
 
@@ -123,9 +124,9 @@ class RemoteDataset(Dataset):
     """Finished episodes in S3, by number.
 
     Args:
-        tree: all that was listed.
-        root: the dataset's directory below that, ending in a slash, or nothing.
-        episodes: names of files by the episode's directory below ``root``.
+        tree: the listing.
+        root: the dataset's directory in the tree, ending in a slash, or empty.
+        episodes: file names by episode directory below ``root``.
     """
 
     def __init__(
@@ -158,7 +159,7 @@ class RemoteDataset(Dataset):
             self._tree.fetch(small)
 
     def logs(self) -> dict[int, Log | EpisodeError]:
-        """The edit logs that lie inside its episodes, by position; or why one cannot be read."""
+        """The edit logs inside its episodes by position, or the error of reading one."""
         found: dict[int, Log | EpisodeError] = {}
         for i, (directory, files) in enumerate(self._episodes):
             if EDITS in files:
@@ -170,7 +171,7 @@ class RemoteDataset(Dataset):
 
 
 def remote_datasets(uri: str, nested: bool) -> tuple[list[Dataset], int]:
-    """The datasets below an address, nearest first, and the number of unfinished episodes."""
+    """The datasets below an S3 URL, nearest first, and the number of unfinished episodes."""
     tree = storage.Tree.at(uri)
     every: dict[str, dict[str, list[str]]] = {}
     logs: dict[str, Log] = {}
@@ -186,12 +187,12 @@ def remote_datasets(uri: str, nested: bool) -> tuple[list[Dataset], int]:
         outer = _outer(root)
         if not nested and any(above in found for above in outer[1:]):
             continue
-        whole = {d: files for d, files in every[root].items() if UNFINISHED not in files}
-        unfinished += len(every[root]) - len(whole)
-        if whole:
-            dataset = RemoteDataset(tree, root, whole)
-            said = [logs[above] for above in outer if above in logs]
-            found[root] = edited(dataset, said, dataset.logs())
+        complete = {d: files for d, files in every[root].items() if UNFINISHED not in files}
+        unfinished += len(every[root]) - len(complete)
+        if complete:
+            dataset = RemoteDataset(tree, root, complete)
+            applicable = [logs[above] for above in outer if above in logs]
+            found[root] = edited(dataset, applicable, dataset.logs())
     return list(found.values()), unfinished
 
 
@@ -200,6 +201,6 @@ def _log(tree: storage.Tree, name: str) -> Log:
 
 
 def _outer(directory: str) -> list[str]:
-    """``a/b/`` to ``a/b/``, ``a/`` and the root, which is empty."""
+    """``a/b/`` and its parents: ``a/b/``, ``a/`` and the root, which is empty."""
     parts = directory.split("/")[:-1]
     return ["".join(f"{part}/" for part in parts[:i]) for i in range(len(parts), -1, -1)]

@@ -1,9 +1,9 @@
 """Signal: one time series as a step function of time.
 
 A signal is a sequence of samples ``(value, timestamp)`` whose timestamps (integer nanoseconds)
-increase strictly. Between two samples it keeps the earlier value, so *the value at t* is the last
-sample at or before ``t``; before the first sample there is none. Every signal of an episode ticks
-at its own rate, and this rule is what puts them on one time line.
+increase strictly. Between two samples it keeps the earlier value (zero-order hold): *the value at
+t* is that of the last sample at or before ``t``; before the first sample it is undefined. The
+signals of an episode have different rates; this rule puts them on one time line.
 """
 
 from abc import ABC, abstractmethod
@@ -21,9 +21,9 @@ def whole_ns(times: Any) -> Times:
     """Timestamps as int64 ``(n,)``, fractions rounded down.
 
     Exact, because ``sample <= t`` and ``sample <= floor(t)`` are the same for integer samples,
-    whereas comparing in float64 would be off by hundreds of nanoseconds at today's epoch.
-    TypeError for what is not a real number, ValueError for one that int64 does not have, such as
-    NaN: the cast would make some other time of it.
+    whereas comparing in float64 would be off by hundreds of nanoseconds for present-day timestamps.
+    TypeError for anything but real numbers, ValueError for NaN and numbers out of int64's range,
+    which a cast would silently change.
     """
     array = np.atleast_1d(np.asarray(times))
     if array.size == 0:
@@ -41,7 +41,7 @@ def whole_indices(selection: Any, length: int) -> Indices:
     """Sample numbers ``(n,)`` that a slice or a list of integers selects of ``length`` samples.
 
     Negative numbers count from the end. IndexError out of range; boolean masks and backward
-    slices are refused, since a view of a signal has to go forward in time.
+    slices are rejected, since a view of a signal has to go forward in time.
     """
     if isinstance(selection, slice):
         if selection.step is not None and selection.step <= 0:
@@ -64,7 +64,7 @@ def whole_indices(selection: Any, length: int) -> Indices:
 class Signal(ABC):
     """One time series; ``len(s)`` samples, ``s[i]`` is ``(value, timestamp_ns)``.
 
-    ``s[a:b]`` and ``s[[i, j]]`` are views, themselves signals, that read nothing yet. A subclass
+    ``s[a:b]`` and ``s[[i, j]]`` are lazy views, which are signals too. A subclass
     provides ``__len__``, ``timestamps``, ``take``, ``dtype`` and ``shape``.
     """
 
@@ -75,7 +75,7 @@ class Signal(ABC):
 
     @abstractmethod
     def timestamps(self) -> Times:
-        """All timestamps, int64 ``(n,)``, nanoseconds; not to be written to."""
+        """All timestamps, int64 ``(n,)``, nanoseconds; do not write to the array."""
 
     @abstractmethod
     def take(self, indices: Indices) -> Any:
@@ -84,7 +84,7 @@ class Signal(ABC):
     @property
     @abstractmethod
     def dtype(self) -> np.dtype[Any]:
-        """Type of one value's elements."""
+        """Data type of one value's elements."""
 
     @property
     @abstractmethod
@@ -111,7 +111,7 @@ class Signal(ABC):
         return self.take(np.arange(len(self), dtype=np.int64))
 
     def search(self, times: Any) -> Indices:
-        """Index of the last sample at or before each of ``times``, -1 where there is none."""
+        """Index of the last sample at or before each of ``times``, -1 before the first."""
         found = np.searchsorted(self.timestamps(), whole_ns(times), side="right") - 1
         return found.astype(np.int64)
 
@@ -178,11 +178,11 @@ class TimeIndexer:
 
     - ``time[t]`` is ``(value, timestamp)`` of the last sample at or before ``t``.
     - ``time[a:b]`` is a view of the half-open window; where ``a`` falls between two samples, the
-      value that holds there is carried back to a sample *at* ``a``.
+      first sample of the view has the value held at ``a``, with the timestamp ``a``.
     - ``time[a:b:step]`` is a view with timestamps ``a, a + step, ...`` below ``b``.
     - ``time[[t0, t1]]`` is a view with exactly these timestamps.
 
-    KeyError where a value is asked for before the first sample; a window merely starts later.
+    KeyError for a time before the first sample; a window without a step starts later instead.
     """
 
     def __init__(self, signal: Signal) -> None:
@@ -209,7 +209,7 @@ class TimeIndexer:
         if bool(np.any(indices < 0)):
             early = int(times[np.argmax(indices < 0)])
             first = f"the first sample, at {self._signal.start_ts}" if len(self._signal) else "any"
-            raise KeyError(f"time {early} ns comes before {first}: no value holds there yet")
+            raise KeyError(f"time {early} ns comes before {first}: the signal has no value yet")
         return indices
 
     def _at(self, times: Times) -> Signal:
@@ -246,8 +246,8 @@ class TimeIndexer:
 def time_steps(start: float, stop: float, step: float) -> Times:
     """Times ``start + i * step`` below ``stop``, each rounded down to whole nanoseconds.
 
-    The grid is laid out relative to ``start``, so a step such as ``1e9 / 15`` stays exact to the
-    nanosecond however large the epoch is.
+    Offsets are computed relative to ``start``, so a step such as ``1e9 / 15`` stays exact to the
+    nanosecond however large ``start`` is.
     """
     origin = int(np.floor(start))
     count = max(0, int(np.ceil((stop - start) / step)))

@@ -1,6 +1,6 @@
 """Signal sinks of the recorder: a parquet file, or a video and its index.
 
-Nothing here leaves a readable file before ``close``; the episode is published only after that.
+Files are readable only after ``close``; the episode is published after that.
 """
 
 from abc import ABC, abstractmethod
@@ -30,7 +30,7 @@ ENCODER = Encoder(
 
 
 def is_image(value: Any) -> bool:
-    """Whether a sample goes to video: a uint8 array ``(height, width, 3)``."""
+    """Return whether a sample is stored as video: a uint8 array ``(height, width, 3)``."""
     return (
         isinstance(value, np.ndarray)
         and value.dtype == np.uint8
@@ -40,9 +40,9 @@ def is_image(value: Any) -> bool:
 
 
 class Sink(ABC):
-    """Samples of one signal: same shape and dtype, timestamps strictly increasing.
+    """Writer of one signal: samples of the same shape and dtype, timestamps strictly increasing.
 
-    ``append`` checks everything before it takes anything, so a refused sample changes nothing.
+    ``append`` checks before it stores, so a rejected sample changes nothing.
     """
 
     def __init__(self, directory: Path, name: str) -> None:
@@ -57,7 +57,7 @@ class Sink(ABC):
     @property
     @abstractmethod
     def files(self) -> list[Path]:
-        """The files it writes."""
+        """Paths of the files it writes."""
 
     @abstractmethod
     def _prepare(self, value: Any) -> NDArray[Any]:
@@ -68,14 +68,14 @@ class Sink(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Finish the files."""
+        """Complete the files."""
 
     @abstractmethod
     def discard(self) -> None:
-        """Release what is open; the files are left unfinished."""
+        """Close the open files and leave them incomplete."""
 
     def append(self, value: Any, ts_ns: int, extra_ts: Mapping[str, int]) -> None:
-        """Take one sample; ValueError, with nothing taken, when it does not fit the others."""
+        """Store one sample; ValueError, with nothing stored, if it does not match the others."""
         array = self._prepare(value)
         form = (array.dtype, array.shape)
         if self.last_ts is None:
@@ -93,7 +93,7 @@ class Sink(ABC):
             )
         for time in (ts_ns, *extra_ts.values()):
             if abs(time) > LATEST_NS:
-                raise ValueError(f"signal {self.name!r}: {time} ns is no time of today's")
+                raise ValueError(f"signal {self.name!r}: {time} ns is not a plausible time")
         if tuple(sorted(extra_ts)) != self._lines:
             raise ValueError(
                 f"signal {self.name!r}: extra time lines {sorted(extra_ts)}, but its first sample "
@@ -128,14 +128,14 @@ class NumericSink(Sink):
         return [self._path]
 
     def _prepare(self, value: Any) -> NDArray[Any]:
-        array = np.array(value)  # a copy: the caller may go on writing into its buffer
+        array = np.array(value)  # a copy: the caller may reuse its buffer
         if array.ndim > 1:
             raise ValueError(
                 f"signal {self.name!r}: an array of shape {array.shape} and {array.dtype} cannot "
                 "be stored; expected a scalar, a vector, or a uint8 image (height, width, 3)"
             )
         if array.dtype.kind not in "biufU":
-            raise ValueError(f"signal {self.name!r}: {array.dtype} is neither number nor text")
+            raise ValueError(f"signal {self.name!r}: {array.dtype} is neither numeric nor text")
         if array.dtype.kind == "U":
             array = array.astype(np.dtype("T"))  # texts may differ in length
         return array
@@ -167,7 +167,7 @@ class NumericSink(Sink):
         arrays = [times[0], self._arrow_values(), *times[1:]]
         batch = pa.record_batch(arrays, names=[names[0], VALUE, *names[1:]])
         if self._writer is None:
-            # Checksums let our reader notice a damaged page; other readers skip them.
+            # With checksums our reader detects a damaged page; other readers ignore them.
             self._writer = pq.ParquetWriter(
                 self._path, batch.schema, compression="snappy", write_page_checksum=True
             )
@@ -191,7 +191,7 @@ class NumericSink(Sink):
 
 
 class VideoSink(Sink):
-    """Images, encoded as they come; the index is written at the end."""
+    """Images, encoded as they arrive; the index is written at the end."""
 
     def __init__(self, directory: Path, name: str) -> None:
         super().__init__(directory, name)

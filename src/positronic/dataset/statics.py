@@ -1,4 +1,4 @@
-"""Static values of an episode and their JSON: JSON types without null, and bytes.
+"""Static values of an episode and their JSON form: JSON types without null, and bytes.
 
 Bytes are written as ``{"__bytes_b64__": "<base64>"}``, as public Positronic does.
 """
@@ -13,15 +13,15 @@ import numpy as np
 from foundation.documents import Reader
 
 BYTES_KEY = "__bytes_b64__"
-# Bytes and models of robots make them large; NaN was written by recorders that measured none.
+# Bytes and robot models make the files large; some recorders wrote NaN for values not measured.
 READER = Reader(size=64 << 20, values=1_000_000, allow_nan=True)
 
 
 def checked(value: Any, where: str) -> Any:
-    """``value`` as it will read back, or ValueError naming ``where``.
+    """``value`` as reading will return it, or ValueError naming ``where``.
 
     Allowed are str, int, float, bool, bytes, and lists, tuples and dicts (with str keys) of these.
-    NumPy scalars become Python's, tuples become lists. None is refused: leave the key out.
+    NumPy scalars become Python's, tuples become lists. None is rejected: leave out the key.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -57,8 +57,8 @@ def dump(values: dict[str, Any], path: Path) -> None:
 
 
 def parse(content: bytes | str, source: str) -> dict[str, Any]:
-    """Read a JSON object with bytes in it; InvalidDocument for what is none."""
-    return _opened(READER.parse_json(content, dict[str, Any], source), source)
+    """Parse a JSON object, decoding bytes; InvalidDocument for anything else."""
+    return _with_bytes(READER.parse_json(content, dict[str, Any], source), source)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def decoded(value: Any) -> Any:
-    """``value`` with bytes where JSON has them as text; ValueError where that text is none."""
+    """``value`` with base64 text decoded to bytes; ValueError if it is not base64."""
     if isinstance(value, list):
         return [decoded(item) for item in value]
     if not isinstance(value, dict):
@@ -80,7 +80,7 @@ def decoded(value: Any) -> Any:
     return base64.b64decode(text, validate=True)
 
 
-def _opened(values: dict[str, Any], source: str) -> dict[str, Any]:
+def _with_bytes(values: dict[str, Any], source: str) -> dict[str, Any]:
     try:
         return {key: decoded(value) for key, value in values.items()}
     except ValueError as error:

@@ -1,6 +1,6 @@
 """Select episodes: by static values, a random share, or a training and validation split.
 
-None of this reads a signal; choosing by static values reads those, the rest reads nothing.
+No signal is read; selecting by static values reads those, the rest reads nothing.
 """
 
 from collections import Counter
@@ -15,18 +15,18 @@ from positronic.errors import DatasetError, EpisodeError
 
 __all__ = ["share_of", "split", "where"]
 
-SHOWN = 8  # values named in an error; with more, a line is no longer read
+SHOWN = 8  # values listed in an error message, to keep it readable
 
 
 def where(dataset: Dataset, wanted: Mapping[str, Any]) -> Dataset:
-    """The episodes whose static values are all as wanted, in order.
+    """Select the episodes whose static values match all of ``wanted``, in order.
 
-    A list wants any one of its members (or that very list). None wants that there is no such
-    value. A number also matches text that reads like it, as simulators record ``"1"``. An episode
-    whose static values cannot be read is kept, so that whoever works on it says so.
+    A list matches any of its members (or that very list), None a missing value. A number also
+    matches its text, as simulators record ``"1"``. An episode whose static values cannot be read is
+    kept, so that the error is raised when it is used.
 
     Raises:
-        DatasetError: no episode is left; names the values there are.
+        DatasetError: no episode matches; lists the recorded values.
     """
     static = described(dataset)
     kept = list(range(len(dataset)))
@@ -39,14 +39,15 @@ def where(dataset: Dataset, wanted: Mapping[str, Any]) -> Dataset:
         ]
         if all(static[i] is None for i in chosen):
             raise DatasetError(
-                f"no episode has {name}={value!r}{_so_far(wanted, name)}; {_there_is(name, found)}"
+                f"no episode has {name}={value!r}{_filters_before(wanted, name)}; "
+                f"{_recorded_values(name, found)}"
             )
         kept = chosen
     return dataset[kept]
 
 
 def described(dataset: Dataset) -> dict[int, Mapping[str, Any] | None]:
-    """Static values of all episodes by position; None of one that cannot be read."""
+    """Static values of all episodes by position; None for an episode that cannot be read."""
     dataset.prefetch(range(len(dataset)))
     found: dict[int, Mapping[str, Any] | None] = {}
     for position in range(len(dataset)):
@@ -61,22 +62,22 @@ def _matches(recorded: Any, wanted: Any) -> bool:
     if isinstance(wanted, list | tuple) and recorded != list(wanted):
         return any(_matches(recorded, member) for member in wanted)
     if isinstance(recorded, bool) != isinstance(wanted, bool):
-        return False  # True is 1 to Python, not to people
+        return False  # True == 1 in Python
     if isinstance(recorded, str) and isinstance(wanted, int | float):
         return recorded == str(wanted)
     return bool(recorded == wanted)
 
 
-def _so_far(wanted: Mapping[str, Any], name: str) -> str:
+def _filters_before(wanted: Mapping[str, Any], name: str) -> str:
     before = [f"{n}={wanted[n]!r}" for n in wanted]
     before = before[: list(wanted).index(name)]
     return f" among those with {', '.join(before)}" if before else ""
 
 
-def _there_is(name: str, found: Iterable[Any]) -> str:
+def _recorded_values(name: str, found: Iterable[Any]) -> str:
     counted = Counter(repr(value) for value in found if value is not None)
     if not counted:
-        return f"none has a static value {name!r} at all"
+        return f"none of them has a static value {name!r}"
     listed = [f"{value} ({n})" for value, n in counted.most_common(SHOWN)]
     more = f" and {len(counted) - SHOWN} more" if len(counted) > SHOWN else ""
     return f"its values are {', '.join(listed)}{more}"

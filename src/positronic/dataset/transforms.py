@@ -8,8 +8,8 @@
 
     DerivedDataset(LocalDataset(path), tool, keep=True)["..."]
 
-The function is called when an item of the derived episode is first asked for, and what it does
-with signals is itself lazy, so nothing is read before a value is.
+The function is called when an item of the derived episode is first accessed. Transforms of signals
+are lazy too, so nothing is read until a value is.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ Transform = Callable[[Episode], Mapping[str, Any]]
 
 
 class DerivedEpisode(EpisodeView):
-    """What ``transform`` makes of ``source``; with ``keep`` the rest of the source too.
+    """The items that ``transform`` makes of ``source``; with ``keep`` also the source's others.
 
     An item made by the transform hides the source's item of that name. ``meta`` is the source's.
     """
@@ -90,15 +90,15 @@ class DerivedDataset(Dataset):
 
 
 def select(*names: str) -> Transform:
-    """Keep only the items of these names; KeyError for one that an episode does not have."""
+    """Keep only the items of these names; KeyError for one that is missing."""
     return lambda episode: {name: episode[name] for name in names}
 
 
 def rename(**names: str) -> Callable[[Episode], dict[str, Any]]:
-    """Give items other names, ``new="old"``; all else stays, an absent old name is passed over.
+    """Rename items, ``new="old"``; others are kept, a missing old name is ignored.
 
     For recordings of other versions, such as ``rename(**{"robot_commands.pose":
-    "robot_command.pose"})``. ValueError when a new name is taken already.
+    "robot_command.pose"})``. ValueError if a new name is taken.
     """
 
     def renamed(episode: Episode) -> dict[str, Any]:
@@ -115,10 +115,10 @@ def rename(**names: str) -> Callable[[Episode], dict[str, Any]]:
 
 
 def map_values(signal: Signal, function: Callable[[NDArray[Any]], NDArray[Any]]) -> Signal:
-    """A numeric signal with other values at the same times.
+    """A numeric signal with mapped values at the same times.
 
     ``function`` gets values of any number of samples, ``(n, *shape)``, and returns ``(n, ...)``;
-    it has to treat samples one by one, since it sees only those that were asked for.
+    it must treat samples independently, since it gets only those that are read.
     """
     return _Mapped(signal, function)
 
@@ -131,7 +131,7 @@ def map_images(
 
 
 def concatenate(*signals: Signal) -> Signal:
-    """Scalars and vectors joined to one vector, sampled whenever one of them is.
+    """Scalars and vectors concatenated to one vector, with a sample whenever one of them has one.
 
     It starts when all have a value.
     """

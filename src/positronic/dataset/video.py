@@ -1,17 +1,16 @@
 """Video signals: an mp4 file and the parquet index of its frames' timestamps.
 
 Row ``i`` of ``<name>.frames.parquet`` is the timestamp of frame ``i``, in the column ``ts_ns`` or
-in those of :mod:`positronic.dataset.timelines`. The rate written in the video itself is nominal and
-says nothing about time.
+in those of :mod:`positronic.dataset.timelines`. The frame rate in the video file is nominal; only
+the index has the times.
 
 The index's schema metadata may hold two keys of our own, which other readers ignore: the video
-file's checksum (``CHECKSUM``), since damage inside H.264 mostly decodes without complaint, and
-the true size of the pictures (``FRAME_SIZE``).
+file's checksum (``CHECKSUM``), since damage inside H.264 mostly decodes without an error, and the
+true size of the images (``FRAME_SIZE``).
 
-H.264 in yuv420p stores colour for two by two pixels, so width and height must be even. A picture
-of odd size is stored with its last row or column repeated once, and this reader crops by
-``FRAME_SIZE``. Readers that do not know the key open the file all the same and see the repeated
-edge.
+H.264 in yuv420p subsamples colour by two by two pixels, so width and height must be even. An image
+of odd size is stored with its last row or column repeated once, and this reader crops to
+``FRAME_SIZE``. Readers that do not know the key see the repeated edge.
 """
 
 import threading
@@ -34,7 +33,7 @@ from positronic.dataset.numeric import FOOTER, Ends, read_footer, read_timestamp
 from positronic.dataset.signal import Indices, Signal, Times, whole_indices
 
 TS_NS = "ts_ns"
-FRAME_SIZE = b"positronic.frame_size"  # "height width", only where the encoded picture is larger
+FRAME_SIZE = b"positronic.frame_size"  # "height width", only if the encoded frames are larger
 CHECKSUM = b"positronic.video_crc32"  # 8 hexadecimal digits
 MAX_OPEN = 64  # video files held open by one process; the usual limit of open files is 1024
 
@@ -44,8 +43,8 @@ _open: "OrderedDict[int, weakref.ref[VideoSignal]]" = OrderedDict()
 _open_lock = threading.Lock()
 
 
-def _hold_open(signal: "VideoSignal") -> None:
-    """Count ``signal`` as the latest with an open file, and close the one unused for longest."""
+def _limit_open(signal: "VideoSignal") -> None:
+    """Mark ``signal``'s file as most recently opened; beyond ``MAX_OPEN`` close the oldest."""
     with _open_lock:
         _open[id(signal)] = weakref.ref(signal)
         _open.move_to_end(id(signal))
@@ -66,7 +65,7 @@ def crc32_of(path: Path) -> bytes:
 
 @dataclass(frozen=True)
 class _Index:
-    """What the footer of a frame index says."""
+    """Footer of a frame index."""
 
     length: int
     column: str | None
@@ -78,8 +77,8 @@ class _Index:
 class VideoSignal(Signal):
     """Images uint8 ``(height, width, 3)`` decoded on demand; opening reads nothing.
 
-    EpisodeError, naming episode and signal, when video or index is missing or damaged, or when
-    the index has more rows than the video has frames.
+    EpisodeError, naming episode and signal, if video or index is missing or damaged, or if the
+    index has more rows than the video has frames.
     """
 
     kind = "video"
@@ -95,11 +94,11 @@ class VideoSignal(Signal):
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Only where the files are: an open decoder does not travel to another process."""
+        """The paths only: an open decoder cannot be pickled."""
         return {"video": self._video, "index": self._index, "name": self._name}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Start anew from the same files."""
+        """Reopen from the same paths."""
         VideoSignal.__init__(self, **state)
 
     def _reading(self) -> Any:
@@ -112,7 +111,7 @@ class VideoSignal(Signal):
             if FRAME_SIZE in table.metadata:
                 height, width = (int(n) for n in table.metadata[FRAME_SIZE].split())
                 if min(height, width) < 1 or height * width > MAX_PIXELS:
-                    raise ValueError(f"its index says that pictures have {height} x {width} pixels")
+                    raise ValueError(f"its index gives a frame size of {height} x {width} pixels")
                 size = (height, width)
             length, column, bounds = read_footer(table, TS_NS)
             return _Index(length, column, bounds, size, checksum=table.metadata.get(CHECKSUM))
@@ -151,18 +150,22 @@ class VideoSignal(Signal):
     def _opened(self) -> Decoder:
         if self._decoder is None:
             self._decoder = self._open()
-            _hold_open(self)
+            _limit_open(self)
         return self._decoder
 
     def _open(self) -> Decoder:
         with self._reading():
             decoder = Decoder(self._video)
-            noted_size = self._footer.size
-            if noted_size is not None and decoder.size != tuple(n + n % 2 for n in noted_size):
-                raise ValueError(f"its pictures are {decoder.size}, by its index {noted_size}")
+            recorded_size = self._footer.size
+            if recorded_size is not None and decoder.size != tuple(
+                n + n % 2 for n in recorded_size
+            ):
+                raise ValueError(
+                    f"its frame size is {decoder.size}, its index gives {recorded_size}"
+                )
             if not self._verified:
-                noted = self._footer.checksum
-                if noted is not None and crc32_of(self._video) != noted:
+                recorded = self._footer.checksum
+                if recorded is not None and crc32_of(self._video) != recorded:
                     raise ValueError(f"{self._video.name} is not the file that was recorded")
                 self._verified = True
         if 0 < decoder.length < len(self):
@@ -181,7 +184,7 @@ class VideoSignal(Signal):
         try:
             image = decoder.frame(index)
         except Exception:
-            with self._reading():  # only now: a hundred thousand frames go through here
+            with self._reading():  # entered only on errors: this runs for every frame
                 raise
         if self._footer.size is None:
             return image
@@ -189,13 +192,13 @@ class VideoSignal(Signal):
         return np.ascontiguousarray(image[:height, :width])
 
     def image(self, index: int) -> Image:
-        """Frame ``index``; asking for the same one again costs nothing. Not to be written to."""
+        """Frame ``index``, read-only; the last one is cached."""
         with self._lock:
             if self._last is None or self._last[0] != index:
                 try:
                     image = self._decode(self._opened(), index)
                 except Exception:
-                    self._decoder = None  # after a fault its position is unknown
+                    self._decoder = None  # after an error its position is unknown
                     raise
                 image.setflags(write=False)
                 self._last = (index, image)
@@ -205,7 +208,7 @@ class VideoSignal(Signal):
         """Images at ``indices`` (default: all) one by one, the fast way for ascending indices.
 
         Each frame is decoded once and only one is in memory; an index given several times in a
-        row yields the same array again. It has its own open file, so other reads do not disturb it.
+        row yields the same array again. It opens its own decoder, independent of other reads.
         """
         wanted = range(len(self)) if indices is None else indices
         decoder: Decoder | None = None
@@ -231,7 +234,7 @@ class VideoSignal(Signal):
 
 
 class Frames(Sequence[Image]):
-    """Images of a video at chosen frame numbers, each decoded when asked for.
+    """Images of a video at chosen frame numbers, decoded on demand.
 
     Iterating decodes forward with constant memory; ``numpy.asarray`` gives ``(n, h, w, 3)``.
     """

@@ -1,10 +1,10 @@
-"""Episode writer: record episodes to a dataset directory, by many recorders at once.
+"""Episode writer: record episodes to a dataset directory, safe for concurrent recorders.
 
 An episode is written into a hidden directory of its own, ``<root>/.staging-...``, which holds the
 ``.unfinished`` marker. When all its files are complete and on the disk, one rename gives it the
-next free number. A reader therefore sees an episode whole or not at all, a crash leaves at most
-a staging directory, and two recorders that want the same number do not collide: the rename of
-the second fails and it takes the next.
+next free number. A reader therefore sees a complete episode or none, a crash leaves at most a
+staging directory, and two recorders that try the same number do not collide: the second rename
+fails, and that recorder takes the next number.
 """
 
 import errno
@@ -31,7 +31,7 @@ STAGING = ".staging-"
 
 @lru_cache(maxsize=1)
 def _writer_info() -> dict[str, str]:
-    from importlib import metadata  # slow, and who only reads needs none
+    from importlib import metadata  # slow to import, and only needed to write
 
     try:
         version = metadata.version("positronic-lightning")
@@ -46,7 +46,7 @@ def _writer_info() -> dict[str, str]:
 
 
 def _valid_name(name: str) -> str:
-    """The name, or ValueError for one that cannot be a file name or would be misread as one."""
+    """The name; ValueError if it is not usable as a file name or would be read as another file."""
     bad = not name or "/" in name or "\0" in name or name.startswith(".")
     if bad or name.endswith(".frames") or len(name.encode()) > 200:
         raise ValueError(
@@ -59,9 +59,9 @@ def _valid_name(name: str) -> str:
 class EpisodeWriter:
     """Records one episode; a context manager.
 
-    Leaving the ``with`` block publishes the episode, an exception in it aborts and removes it.
-    ``append`` and ``set_static`` raise ValueError for what does not fit, and take nothing then,
-    so a caller that handles it can go on recording.
+    Leaving the ``with`` block publishes the episode; an exception aborts and removes it. ``append``
+    and ``set_static`` raise ValueError for invalid input and then store nothing, so a caller that
+    handles the error can go on recording.
     """
 
     def __init__(self, dataset: "DatasetWriter") -> None:
@@ -82,18 +82,18 @@ class EpisodeWriter:
 
     @property
     def path(self) -> Path:
-        """The episode's directory: staged at first, and where it was published after that."""
+        """The episode's directory: the staging directory, after publication the final one."""
         return self._path or self._directory
 
     def append(
         self, name: str, value: Any, ts_ns: int, extra_ts: dict[str, int] | None = None
     ) -> None:
-        """Add a sample to a signal, which the first sample creates.
+        """Add a sample to a signal; the first sample creates it.
 
         Args:
             name: name of the signal.
-            value: a uint8 image ``(height, width, 3)``, or a number, vector or text; shape and
-                dtype stay those of the first sample.
+            value: a uint8 image ``(height, width, 3)``, or a number, vector or text, of the shape
+            and dtype of the first sample.
             ts_ns: time in ns, after that of the signal's last sample.
             extra_ts: further time lines (name to ns), the same names at every sample.
         """
@@ -108,16 +108,16 @@ class EpisodeWriter:
         self._sinks[name] = sink
 
     def set_static(self, name: str, value: Any) -> None:
-        """Store a value that holds for the whole episode; None is refused, as is a second value."""
+        """Store a value that holds for the whole episode; ValueError for None or a second value."""
         self._require("recording")
         if name in self._sinks:
             raise ValueError(f"{name!r} is a signal of this episode; rename the static value")
         if name in self._static:
-            raise ValueError(f"static {name!r} is set already, to {self._static[name]!r}")
+            raise ValueError(f"static {name!r} is already set, to {self._static[name]!r}")
         self._static[name] = statics.checked(value, name)
 
     def abort(self) -> None:
-        """Throw the recording away; without effect after it is staged, published or aborted."""
+        """Discard the recording; no effect after it is staged, published or aborted."""
         if self._state != "recording":
             return
         self._state = "aborted"
@@ -130,8 +130,8 @@ class EpisodeWriter:
     def stage(self) -> Path:
         """Finish the files without publishing; ``DatasetWriter.publish`` takes the result.
 
-        For parallel recorders: each stages, one process publishes in the order it wants. A failure
-        to write, such as a full disk, aborts the episode and is raised.
+        For parallel recorders: each stages, one process publishes in its own order. A write error,
+        such as a full disk, aborts the episode and is raised.
         """
         self._require("recording")
         try:
@@ -157,7 +157,7 @@ class EpisodeWriter:
         return meta
 
     def publish(self) -> Path:
-        """Finish the files and give the episode its place and number in the dataset."""
+        """Finish the files and move the episode into the dataset under the next free number."""
         self._path = self._dataset.publish(self.stage())
         self._state = "published"
         return self._path
@@ -176,7 +176,7 @@ class EpisodeWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Publish, or abort after an exception; nothing if it was staged or aborted inside."""
+        """Publish, or abort after an exception; no effect if already staged or aborted."""
         if kind is not None:
             self.abort()
         elif self._state == "recording":
@@ -184,10 +184,10 @@ class EpisodeWriter:
 
 
 class DatasetWriter:
-    """Adds episodes to the dataset at ``root``, which is made if need be.
+    """Adds episodes to the dataset at ``root``, which is created if missing.
 
-    Any number of writers, in any processes on one file system, may share a root. DatasetError when
-    ``root`` cannot be a directory.
+    Any number of writers, in any processes on one file system, may share a root. DatasetError if
+    ``root`` cannot be created as a directory.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -239,10 +239,10 @@ class DatasetWriter:
 
 
 def _rename_new(source: Path, target: Path) -> bool:
-    """Rename a directory, or return False if the name is taken: checked and done in one step.
+    """Rename a directory, or return False if the name is taken; atomic against other writers.
 
-    ``rename`` refuses a target directory with entries. It would replace an empty one, which other
-    software may have just made, so that case is looked for first.
+    ``rename`` fails for a target directory with entries, but replaces an empty one, which other
+    software may have made, so that case is checked first.
     """
     if target.exists():
         return False

@@ -5,8 +5,8 @@ Layout of the file (robomimic 0.1 to 0.3)::
     data                      attribute env_args: JSON {env_name, type, env_kwargs}
     data/demo_0               attribute model_file: the MuJoCo model (XML)
     data/demo_0/actions       (T, 7)   robosuite: six of the controller, one of the gripper
-    data/demo_0/obs/<name>    (T, ...) seen before the action of the same row
-    data/demo_0/next_obs/...  (T, ...) seen after it (optional)
+    data/demo_0/obs/<name>    (T, ...) before the action of the same row
+    data/demo_0/next_obs/...  (T, ...) after it (optional)
     data/demo_0/rewards, dones, states  (optional)
     mask/<name>               names of the demos in that split (optional)
 """
@@ -33,10 +33,10 @@ ROBOSUITE_ENV = 1  # robomimic's EnvType
 
 @dataclass(frozen=True)
 class Setup:
-    """What all demos of a file share.
+    """Settings shared by all demos of a file.
 
-    ``controller`` is None where the actions cannot be made absolute, with the reason in
-    ``not_absolute``. ``cameras`` maps a camera's name in the file to the signal it becomes.
+    ``controller`` is None if the actions cannot be converted to absolute targets, with the reason
+    in ``not_absolute``. ``cameras`` maps names of cameras in the file to signals.
     """
 
     env_name: str
@@ -55,7 +55,7 @@ class Demo:
     """Signals as rows over time, and statics.
 
     Row i of a signal belongs to control step i. Observations may have one row more than commands:
-    what was seen after the last command.
+    the observation after the last command.
     """
 
     signals: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -88,7 +88,7 @@ _READER = Reader(
 
 
 def read_setup(file: Any, cameras: Mapping[str, str], flip_images: bool) -> Setup:
-    """Read what all demos share; DatasetError where it is not a robomimic file of robosuite."""
+    """Read the shared settings; DatasetError if it is not a robomimic file of robosuite."""
     root = Foreign(file, str(file.filename))
     if "data" not in root:
         raise DatasetError(
@@ -98,7 +98,7 @@ def read_setup(file: Any, cameras: Mapping[str, str], flip_images: bool) -> Setu
     text = root.group("data").attribute("env_args")
     if text is None:
         raise DatasetError(
-            f"{file.filename} has no attribute env_args of 'data', as robosuite's own recordings; "
+            f"{file.filename} has no attribute env_args of 'data', like raw robosuite recordings; "
             "convert it first with robomimic's convert_robosuite.py and dataset_states_to_obs.py"
         )
     source = f"{file.filename}: attribute env_args of 'data'"
@@ -123,7 +123,7 @@ def read_setup(file: Any, cameras: Mapping[str, str], flip_images: bool) -> Setu
 
 
 def read_demo(file: Any, name: str, setup: Setup) -> Demo:
-    """Read one demo; EpisodeError names it, what is wrong with it, and the mend."""
+    """Read one demo; EpisodeError names it, the problem, and the remedy."""
     shown = printable(name)
     try:
         group = Foreign(file, str(file.filename)).group("data").group(name)
@@ -132,7 +132,7 @@ def read_demo(file: Any, name: str, setup: Setup) -> Demo:
         if str(error).startswith(shown):
             raise
         raise EpisodeError(f"{shown}: {error}; or drop this demo") from error
-    except Exception as error:  # whatever HDF5 and XML say of damage
+    except Exception as error:  # h5py and XML raise many classes for damaged data
         if type(error) is MemoryError:
             raise
         why = printable(error)
@@ -163,8 +163,8 @@ def _read(group: Foreign, name: str, setup: Setup) -> Demo:
     poses = np.concatenate([seen("robot0_eef_pos", (3,)), quats], axis=1)
     if model_xml is None and setup.robot not in ("Panda", UNKNOWN):
         raise EpisodeError(
-            f"{name} brings no model of its {printable(setup.robot, 60)}, so how far the gripper "
-            "opens is not known; export it again with its model_file, or drop it"
+            f"{name} has no model of its {printable(setup.robot, 60)}, so the width of its open "
+            "gripper is unknown; export it again with its model_file, or drop it"
         )
     limits = robosuite.finger_limits(model_xml)
     q = seen("robot0_joint_pos", (None,))
@@ -200,9 +200,9 @@ def _read(group: Foreign, name: str, setup: Setup) -> Demo:
 
 
 def _float32(rows: NDArray[Any], key: str, demo: str) -> NDArray[np.float32]:
-    """Rows as float32; EpisodeError where a finite number would become an infinity."""
+    """Rows as float32; EpisodeError if a number is out of float32's range."""
     if rows.size and np.abs(rows).max() > np.finfo(np.float32).max:
-        raise EpisodeError(f"{demo}: {key!r} holds values beyond float32; drop this demo")
+        raise EpisodeError(f"{demo}: {key!r} has values out of float32's range; drop this demo")
     return rows.astype(np.float32)
 
 
@@ -212,8 +212,8 @@ def _rows(
     """Read one array over time and check it: ``None`` in a shape or as count accepts any."""
     if key not in group:
         raise EpisodeError(
-            f"{demo} has no {key!r} in {group.name!r}; it was exported without it: export it again "
-            "with all observations, or drop this demo"
+            f"{demo} has no {key!r} in {group.name!r}; export it again with all observations, "
+            "or drop this demo"
         )
     rows = group.array(key)
     fits = rows.ndim == len(shape) + 1 and all(
@@ -228,7 +228,7 @@ def _rows(
     if count is not None and len(rows) != count:
         raise EpisodeError(f"{demo}: {len(rows)} rows of {key!r} for {count} actions; drop it")
     if np.issubdtype(rows.dtype, np.floating) and not np.isfinite(rows).all():
-        raise EpisodeError(f"{demo}: {key!r} holds values that are not finite; drop this demo")
+        raise EpisodeError(f"{demo}: {key!r} has non-finite values; drop this demo")
     return rows
 
 
@@ -239,7 +239,7 @@ def _images(rows: NDArray[Any], key: str, demo: str) -> NDArray[np.uint8]:
 
 
 def _object_poses(objects: Array, env_name: str) -> dict[str, NDArray[Any]]:
-    """The objects' poses, scalar-first, for the environments whose layout is known."""
+    """Object poses, scalar-first, for the environments whose layout is known."""
     names = robosuite.OBJECTS.get(env_name, ())
     if not names or objects.shape[1] < 7 * len(names):
         return {}

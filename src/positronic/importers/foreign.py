@@ -1,8 +1,8 @@
 """HDF5 reader for untrusted files: no links to other files, bounded memory.
 
-An HDF5 file may hold links, raw data and virtual data of other files, which the library follows
-without a word; and a few bytes in it may declare, or unpack to, any amount of memory. All of these
-are looked for before anything is read.
+An HDF5 file may contain links, external and virtual datasets that make h5py read other files, and a
+few bytes in it may declare, or decompress to, any amount of memory. All of these are rejected
+before data is read.
 """
 
 import zlib
@@ -16,23 +16,23 @@ from numpy.typing import NDArray
 from foundation.text import printable
 from positronic.errors import EpisodeError
 
-# What the arrays of one demonstration may take in memory: always SMALLEST, else RATIO times the
-# file. Pictures are packed to a half or a tenth; what repeats takes no room in any case.
+# Memory limit of the arrays of one demonstration: RATIO times the file size, at least SMALLEST.
+# Images are compressed to a half or a tenth; constant data to almost nothing.
 SMALLEST = 512 << 20
 RATIO = 20
-TEXT = 16 << 20  # bytes of a text, such as the XML of a model
-_GZIP, _SHUFFLE, _CHECKSUM = 1, 2, 3  # HDF5's numbers of its filters
+TEXT = 16 << 20  # characters of a string, such as the XML of a model
+_GZIP, _SHUFFLE, _CHECKSUM = 1, 2, 3  # HDF5 filter ids
 
 
 @dataclass
 class _Budget:
-    """Bytes of memory that are left."""
+    """Remaining bytes of memory."""
 
     left: int
 
 
 class Foreign:
-    """A group of an open HDF5 file, read with care; its errors are EpisodeError."""
+    """A group of an open, untrusted HDF5 file; raises EpisodeError."""
 
     def __init__(self, group: Any, name: str, budget: _Budget | None = None) -> None:
         self._group = group
@@ -44,7 +44,7 @@ class Foreign:
         return self._group.get(key, getlink=True) is not None
 
     def __iter__(self) -> Iterator[str]:
-        """Names in it, sorted."""
+        """Sorted names of its members."""
         return iter(sorted(self._group))
 
     def group(self, key: str) -> "Foreign":
@@ -53,11 +53,11 @@ class Foreign:
 
         found = self._linked(key)
         if not isinstance(found, h5py.Group):
-            raise EpisodeError(f"{self._of(key)} is no group")
+            raise EpisodeError(f"{self._of(key)} is not a group")
         return Foreign(found, printable(key), self._budget)
 
     def array(self, key: str) -> NDArray[Any]:
-        """The numbers of the array ``key``, in the byte order of this machine."""
+        """The numeric array ``key``, in native byte order."""
         dataset = self._dataset(key)
         dtype = dataset.dtype
         if dtype.kind not in "biuf" or dtype.itemsize > 8:
@@ -65,19 +65,21 @@ class Foreign:
         return np.asarray(self._read(dataset, key), dtype=dtype.newbyteorder("="))
 
     def texts(self, key: str) -> list[str]:
-        """The texts of the list ``key``."""
+        """The strings of the array ``key``."""
         import h5py
 
         dataset = self._dataset(key)
         if dataset.size == 0:
             return []
         if h5py.check_string_dtype(dataset.dtype) is None:
-            raise EpisodeError(f"{self._of(key)} holds {printable(dataset.dtype)}, expected texts")
+            raise EpisodeError(
+                f"{self._of(key)} holds {printable(dataset.dtype)}, expected strings"
+            )
         items = np.asarray(self._read(dataset, key)).reshape(-1)
         return [self._text(item, self._of(key)) for item in items]
 
     def attribute(self, key: str) -> str | None:
-        """The text of an attribute, None without one."""
+        """The text of an attribute, None if it is missing."""
         import h5py
 
         where = f"the attribute {key!r} of {self.name}"
@@ -85,7 +87,7 @@ class Foreign:
             return None
         stated = self._group.attrs.get_id(key)
         if stated.shape != () or h5py.check_string_dtype(stated.dtype) is None:
-            raise EpisodeError(f"{where} is no text")
+            raise EpisodeError(f"{where} is not a string")
         return self._text(self._group.attrs[key], where)
 
     def _of(self, key: str) -> str:
@@ -96,7 +98,7 @@ class Foreign:
             text = value.decode() if isinstance(value, bytes) else str(value)
             text.encode()
         except UnicodeError as error:
-            raise EpisodeError(f"{where} is not Unicode") from error
+            raise EpisodeError(f"{where} is not valid Unicode") from error
         if len(text) > TEXT:
             raise EpisodeError(f"{where} has {len(text)} characters, expected at most {TEXT}")
         return text
@@ -106,7 +108,7 @@ class Foreign:
 
         if not isinstance(self._group.get(key, getlink=True), h5py.HardLink):
             raise EpisodeError(
-                f"{self._of(key)} is a link to another place; put the data itself into the file"
+                f"{self._of(key)} is a link to another location; store the data itself in the file"
             )
         return self._group[key]
 
@@ -115,10 +117,10 @@ class Foreign:
 
         found = self._linked(key)
         if not isinstance(found, h5py.Dataset):
-            raise EpisodeError(f"{self._of(key)} is no array")
+            raise EpisodeError(f"{self._of(key)} is not an array")
         if found.is_virtual or found.external:
             raise EpisodeError(
-                f"{self._of(key)} is kept in another file; put the data itself into this one"
+                f"{self._of(key)} is stored in another file; store the data itself in this one"
             )
         return found
 
@@ -127,8 +129,8 @@ class Foreign:
         needed = max(int(dataset.nbytes), chunk)
         if needed > self._budget.left:
             raise EpisodeError(
-                f"{self._of(key)} would take {needed >> 20} MiB of memory, with "
-                f"{self._budget.left >> 20} left for a demonstration of a file of this size"
+                f"{self._of(key)} needs {needed >> 20} MiB of memory, "
+                f"{self._budget.left >> 20} MiB remain for a demonstration of a file of this size"
             )
         self._budget.left -= needed
         plist = dataset.id.get_create_plist()
@@ -136,20 +138,20 @@ class Foreign:
         known = {_GZIP, _SHUFFLE, _CHECKSUM}
         if len(set(filters)) != len(filters) or not set(filters) <= known:
             raise EpisodeError(
-                f"{self._of(key)} is packed in a way that is not read here; repack the file with "
+                f"{self._of(key)} uses unsupported compression; repack the file with "
                 "h5repack -f GZIP=4"
             )
         if _GZIP in filters:
-            self._unpacks(dataset, key, chunk, 1 << filters.index(_GZIP))
+            self._check_decompressed_size(dataset, key, chunk, 1 << filters.index(_GZIP))
         return dataset[()]
 
-    def _unpacks(self, dataset: Any, key: str, chunk: int, skipped: int) -> None:
-        """EpisodeError where a chunk unpacks to more than it is: the library would unpack it."""
+    def _check_decompressed_size(self, dataset: Any, key: str, chunk: int, skipped: int) -> None:
+        """EpisodeError if a chunk decompresses to more than its declared size."""
         for index in range(dataset.id.get_num_chunks()):
-            place = dataset.id.get_chunk_info(index)
-            if place.filter_mask & skipped:
+            info = dataset.id.get_chunk_info(index)
+            if info.filter_mask & skipped:
                 continue
-            _, packed = dataset.id.read_direct_chunk(place.chunk_offset)
-            most = chunk + 8  # a checksum, where that was added first
+            _, packed = dataset.id.read_direct_chunk(info.chunk_offset)
+            most = chunk + 8  # with a checksum, if its filter ran before gzip
             if len(zlib.decompressobj().decompress(packed, most + 1)) > most:
-                raise EpisodeError(f"{self._of(key)} unpacks to more than it declares")
+                raise EpisodeError(f"{self._of(key)} decompresses to more than its declared size")

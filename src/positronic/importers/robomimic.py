@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from positronic.importers.demo import Demo
 
 
-# As robosuite names them.
+# Robosuite's names.
 EXTERIOR_CAMERA, WRIST_CAMERA = "agentview", "robot0_eye_in_hand"
 
 
@@ -30,25 +30,26 @@ def robomimic(
     flip_images: bool = False,
     append: bool = False,
 ) -> int:
-    """Turn a robomimic/robosuite HDF5 file into raw episodes, one for each demo.
+    """Convert a robomimic/robosuite HDF5 file to raw episodes, one per demo.
 
     Cameras, joints, end-effector pose, gripper, rewards and simulator states are kept; the
-    controller's increments become absolute end-effector targets where the file says how. A demo
-    that cannot be read is named and left out; the others are imported, and the exit status is 1.
+    controller's increments become absolute end-effector targets if the file describes its
+    controller. A demo that cannot be read is reported and skipped; the others are imported, and the
+    exit status is 1.
 
     Args:
         file: The HDF5 file; local or s3://bucket/key.
-        output_dir: The dataset to write, local or s3://bucket/key; it must be empty or new unless
+        output_dir: The dataset to write, local or s3://bucket/key; must be new or empty unless
             --append.
-        task: What the robot is told to do; by default a sentence for the file's environment.
-        exterior_camera: The camera in the file that becomes image.exterior.
-        wrist_camera: The camera in the file that becomes image.wrist.
-        flip_images: Turn images upside down: for files with robosuite's unflipped renderings.
-        append: Add to a dataset that exists; demos of this file that it holds are not repeated.
+        task: Task of the episodes, in words; by default a sentence for the file's environment.
+        exterior_camera: The camera in the file to import as image.exterior.
+        wrist_camera: The camera in the file to import as image.wrist.
+        flip_images: Flip images vertically: for files with robosuite's unflipped renderings.
+        append: Add to an existing dataset; demos of this file that it already has are skipped.
     """
     source = storage.local(file) if not storage.is_remote(file) else storage.fetch_file(file)
     if not source.is_file():
-        raise StorageError(f"there is no file {source}; give the path of a robomimic .hdf5 file")
+        raise StorageError(f"file not found: {source}; give the path of a robomimic .hdf5 file")
     if exterior_camera == wrist_camera:
         raise UsageError(f"--exterior_camera and --wrist_camera are both {wrist_camera!r}")
     cameras = {exterior_camera: "image.exterior", wrist_camera: "image.wrist"}
@@ -59,7 +60,7 @@ def robomimic(
 def _import(
     path: Path,
     root: Path,
-    place: str,
+    output: str,
     task: str | None,
     cameras: dict[str, str],
     flip_images: bool,
@@ -83,21 +84,21 @@ def _import(
             f"{root} exists and is not empty; choose another --output_dir, or add to it with "
             "--append=True"
         )
-    refused: list[str] = []
+    skipped: list[str] = []
     imported = steps = 0
     signals: dict[str, None] = {}
     try:
         source = h5py.File(path, "r")
     except OSError as error:
         raise DatasetError(
-            f"{path} is not a readable HDF5 file ({printable(error)}); it may be cut off: "
+            f"{path} is not a readable HDF5 file ({printable(error)}); it may be truncated: "
             "fetch it again"
         ) from error
     with source:
         setup = read_setup(source, cameras, flip_images)
         if task is None and setup.env_name not in TASKS:
             raise UsageError(
-                f"there is no default sentence for {setup.env_name}; give --task='Do this.'"
+                f"no default task for the environment {setup.env_name}; give --task='Do this.'"
             )
         digest = sha256_of(path)
         statics = {
@@ -106,45 +107,45 @@ def _import(
             "source.sha256": digest,
         }
         names = sorted(Foreign(source, path.name).group("data"), key=_number)
-        present = _present(root, digest) if append else set()
+        present = _imported(root, digest) if append else set()
         fresh = [name for name in names if name not in present]
         if not names:
-            raise DatasetError(f"{path} holds no demos; give a file with data/demo_0 and so on")
+            raise DatasetError(f"{path} has no demos; give a file with data/demo_0 and so on")
         _require_cameras(source, path.name, names[0], cameras)
         writer = None
         for name in track(fresh, total=len(fresh), desc="importing", unit="demo"):
             try:
                 demo = read_demo(source, name, setup)
-                # Only now: a file without one good demo leaves no empty dataset behind.
+                # Created late, so that a file without a readable demo leaves no empty dataset.
                 writer = writer or DatasetWriter(root)
                 with writer.new_episode() as episode:
                     _write(episode, demo, setup.control_fps, statics, name)
             except EpisodeError as error:
-                refused.append(str(error))
+                skipped.append(str(error))
                 continue
             imported += 1
             steps += len(demo.signals["robomimic.actions"])
             signals |= dict.fromkeys(demo.signals)
-    for line in refused:
-        print(f"left out: {line}")
+    for line in skipped:
+        print(f"skipped: {line}")
     if present:
-        print(f"already in {place}: {len(names) - len(fresh)} demos of this file")
+        print(f"already in {output}: {len(names) - len(fresh)} demos of this file")
     if fresh and not imported:
-        raise DatasetError(f"none of the {len(fresh)} demos of {path} could be read: {refused[0]}")
-    print(f"{imported} of {len(fresh)} demos, {steps} steps at {setup.control_fps} Hz, in {place}")
+        raise DatasetError(f"none of the {len(fresh)} demos of {path} could be read: {skipped[0]}")
+    print(f"{imported} of {len(fresh)} demos, {steps} steps at {setup.control_fps} Hz, in {output}")
     print(f"task: {statics['task']}")
     print(f"signals: {printable(', '.join(sorted(signals)), 2000)}")
     for mask, demos in sorted(setup.masks.items()):
         print(f"mask.{printable(mask)}: {len(demos & set(names))} demos")
     if setup.controller is None:
         print(f"no robot_commands.pose, only robomimic.actions: {setup.not_absolute}")
-    return 1 if refused else 0
+    return 1 if skipped else 0
 
 
 def _write(
     episode: "EpisodeWriter", demo: "Demo", fps: int, statics: dict[str, Any], name: str
 ) -> None:
-    """Write row i of each signal at ``i / fps`` seconds; EpisodeError for what has no place."""
+    """Write row i of each signal at ``i / fps`` seconds; EpisodeError for unsupported values."""
     try:
         for key, static in (demo.static | statics).items():
             episode.set_static(key, static)
@@ -158,14 +159,14 @@ def _write(
 
 
 def _require_cameras(source: Any, file: str, demo: str, cameras: dict[str, str]) -> None:
-    """Refuse a camera that was named and is not in the file; a file may have none at all."""
+    """Check that cameras given by the user are in the file; the default ones may be missing."""
     from positronic.importers.foreign import Foreign
 
     try:
         obs = Foreign(source, file).group("data").group(demo).group("obs")
         there = [key.removesuffix("_image") for key in obs if key.endswith("_image")]
     except (EpisodeError, DatasetError):
-        return  # what is wrong with it is told when it is read
+        return  # read_demo reports the error
     for camera in cameras:
         if camera not in (*there, EXTERIOR_CAMERA, WRIST_CAMERA):
             raise UsageError(
@@ -174,8 +175,8 @@ def _require_cameras(source: Any, file: str, demo: str, cameras: dict[str, str])
             )
 
 
-def _present(root: Path, digest: str) -> set[str]:
-    """Names of the demos of the file with this digest that the dataset already holds."""
+def _imported(root: Path, digest: str) -> set[str]:
+    """Names of the demos that the dataset already has of the file with this digest."""
     from positronic.dataset import LocalDataset
     from positronic.dataset.subsets import described
 
@@ -183,7 +184,7 @@ def _present(root: Path, digest: str) -> set[str]:
         return set()
     try:
         static = [values for values in described(LocalDataset(root)).values() if values is not None]
-    except DatasetError:  # nothing complete in it yet, as after an interrupted start
+    except DatasetError:  # no finished episode yet, e.g. after an interrupted run
         return set()
     return {
         str(values["robomimic.demo"])

@@ -1,9 +1,9 @@
 """Conversion of robosuite's conventions: quaternions, finger positions, controller actions.
 
 robosuite writes quaternions scalar last, finger positions in metres and actions as increments for
-its operational-space controller. Each formula here was read in the public source of robosuite
-1.2.0 (``controllers/osc.py``, ``controllers/base_controller.py``, ``utils/control_utils.py``,
-``models/grippers/panda_gripper.py``); versions 1.0 to 1.4 share the configuration it is read from.
+its operational-space controller. The formulas follow the public source of robosuite 1.2.0
+(``controllers/osc.py``, ``controllers/base_controller.py``, ``utils/control_utils.py``,
+``models/grippers/panda_gripper.py``); the configuration is the same in versions 1.0 to 1.4.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from foundation.documents import Document, Reader
 from foundation.text import printable
 from positronic.geom import Array, normalize_quat, quat_mul
 
-# The Panda gripper's two sliding fingers, when the file brings no model to read them from.
+# Range of each of the Panda gripper's two sliding fingers, for files without a model.
 FINGER_RANGE_M = 0.04
 
 # Objects whose poses (position, then quaternion) come first in the `object` observation.
@@ -36,28 +36,28 @@ TASKS: dict[str, str] = {
 
 
 class NotAbsolute(ValueError):
-    """The file's actions cannot be turned into absolute targets; the message says why."""
+    """The actions cannot be converted to absolute targets; the message gives the reason."""
 
 
 def wxyz(xyzw: Any) -> Array:
-    """Rotations over time ``(T, 4)``, scalar last, to scalar first, of unit length.
+    """Convert quaternions ``(T, 4)`` from scalar last to scalar first, of unit length.
 
-    Their signs are left as they were recorded: codecs choose those by one rule for all recordings.
+    Signs stay as recorded: codecs choose them by one rule for all recordings.
     """
     return np.roll(normalize_quat(xyzw), 1, axis=-1)
 
 
 def finger_limits(model_xml: str | None) -> tuple[float, float]:
-    """Width in metres between the fingers, closed and open, by the ranges of their two joints.
+    """Width in metres between closed and open fingers, from the ranges of their two joints.
 
     The widths are differences of joint positions, so those of closed fingers need not be 0:
     Sawyer's are -0.023 and 0.0417.
 
     Args:
-        model_xml: The recording's own model; None where it brings none, and the Panda's are taken.
+        model_xml: The recording's model; the Panda's range is used if it is None.
 
     Raises:
-        ValueError: the model has no two sliding finger joints, or no finite ranges of them.
+        ValueError: the model does not have two sliding finger joints with finite ranges.
     """
     if not model_xml:
         return 0.0, 2 * FINGER_RANGE_M
@@ -68,8 +68,8 @@ def finger_limits(model_xml: str | None) -> tuple[float, float]:
     ]
     if len(ranges) != 2 or any(len(edges) != 2 for edges in ranges):
         raise ValueError(
-            "its model has no two sliding finger joints with a range, so how far the gripper opens "
-            "is not known"
+            "its model does not have two sliding finger joints with a range, so the width of the "
+            "open gripper is unknown"
         )
     (low, high), (other_low, other_high) = ranges
     if not np.isfinite(ranges).all() or high - other_low <= low - other_high:
@@ -87,10 +87,10 @@ def grip_from_fingers(qpos: Any, limits: tuple[float, float]) -> Array:
 
 
 def grip_from_action(action: Any) -> Array:
-    """Gripper actions to target grip: -1 opens (1), +1 closes (0), 0 keeps what was there.
+    """Gripper actions to target grip: -1 opens (1), +1 closes (0), 0 keeps the previous target.
 
-    robosuite moves the fingers by the sign of the action alone. Before the first non-zero action
-    nothing was commanded; 1 (open) stands there, as the gripper starts open.
+    robosuite uses only the sign of the action. Before the first non-zero action the target is 1
+    (open), as the gripper starts open.
     """
     target, grip = np.asarray(action, dtype=np.float64), 1.0
     out = np.empty(len(target))
@@ -117,12 +117,12 @@ class _Limits(Document):
 
 @dataclass(frozen=True)
 class OscPose:
-    """How an ``OSC_POSE`` controller reads the first six numbers of an action.
+    """Converts actions of an ``OSC_POSE`` controller, their first six numbers, to targets.
 
     Clipped to ``[input_min, input_max]`` and mapped linearly to ``[output_min, output_max]``, they
     are an increment in the world frame: three of position in metres, three of rotation as a
-    rotation vector in radians. robosuite adds it to the pose that the end effector *has* when the
-    action arrives, not to the last target::
+    rotation vector in radians. robosuite adds it to the *current* pose of the end effector, not to
+    the last target::
 
         target position = position + d        target rotation = exp(w) · rotation
 

@@ -1,7 +1,7 @@
 """``positronic-import robomimic-sample``: download a small file of real human demonstrations.
 
-The source distribution of ``robomimic`` 0.1.0 (MIT licence) carries one as a test asset: ten
-successful Panda *Lift* episodes, 531 steps at 20 Hz, two 84x84 cameras, 46 MB unpacked.
+It is a test asset in the source distribution of ``robomimic`` 0.1.0 (MIT licence): ten successful
+Panda *Lift* episodes, 531 steps at 20 Hz, two 84x84 cameras, 46 MB unpacked.
 """
 
 import hashlib
@@ -28,33 +28,33 @@ ATTEMPT_TIMEOUT_S = 300
 
 @cfn.config()
 def robomimic_sample() -> None:
-    """Fetch ten real human demonstrations (46 MB, once) and print where the file is."""
+    """Download ten real human demonstrations (46 MB, once) and print the file's path."""
     print(fetch())
 
 
 def cache_dir() -> Path:
-    """Where the sample is kept: ``~/.cache/positronic/robomimic``."""
+    """Cache directory of the sample: ``~/.cache/positronic/robomimic``."""
     return cache_root() / "positronic" / "robomimic"
 
 
 def fetch() -> Path:
-    """Path of the sample file, downloaded through pip (by package name) unless it is there.
+    """Path of the sample file, downloaded with pip (by package name) unless it is cached.
 
-    StorageError when no way of downloading works or the file is not the one expected. Processes
-    that ask at the same time wait for one download.
+    StorageError if every download attempt fails or the file's digest is wrong. A lock makes
+    concurrent processes share one download.
     """
     target = cache_dir() / "robomimic-0.1.0-test.hdf5"
-    if _is_whole(target):
+    if _is_complete(target):
         return target
     with exclusive(target.parent / ".lock"):
-        if not _is_whole(target):
+        if not _is_complete(target):
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
                 unpacked = _unpack(_download(Path(scratch)), Path(scratch))
                 os.replace(unpacked, target)
     return target
 
 
-def _is_whole(target: Path) -> bool:
+def _is_complete(target: Path) -> bool:
     try:
         return sha256_of(target) == SHA256
     except FileNotFoundError:
@@ -62,9 +62,9 @@ def _is_whole(target: Path) -> bool:
 
 
 def _download(scratch: Path) -> Path:
-    """The source distribution, by the first pip that can be had.
+    """Download the source distribution with the first pip that works.
 
-    An environment made by uv has no pip, and neither has every Python the parts to make one.
+    An environment made by uv has no pip, and not every Python has ensurepip.
     """
     failures = []
     options = ["download", "--no-deps", "--no-binary=robomimic", f"--dest={scratch}", REQUIREMENT]
@@ -88,7 +88,7 @@ def _download(scratch: Path) -> Path:
 
 
 def _pips(scratch: Path) -> Iterator[list[str]]:
-    """Commands that run a pip: this Python's, a new environment's, another Python's, uv's."""
+    """Commands that run pip: this Python's, a new environment's, the system Python's, uv's."""
     yield [sys.executable, "-m", "pip"]
     made = subprocess.run(
         [sys.executable, "-m", "venv", str(scratch / "venv")], capture_output=True, check=False
@@ -105,7 +105,7 @@ def _pips(scratch: Path) -> Iterator[list[str]]:
 
 
 def _unpack(archive: Path, scratch: Path) -> Path:
-    """Take the one file out of the archive, checked by its digest."""
+    """Extract the file from the archive and check its digest."""
     unpacked = scratch / "test.hdf5"
     digest = hashlib.sha256()
     try:

@@ -1,7 +1,7 @@
 """Rollouts of a policy in an environment: harness, recording, statistics and report.
 
-``rollout`` plays one episode, ``run`` plays many and writes down what happened, ``report`` draws
-it. Importing this package is cheap: MuJoCo, PyAV and pyarrow load when a rollout starts.
+``rollout`` runs one episode, ``run`` runs many and writes the results, ``report`` makes a page of
+them. Importing this package is fast: MuJoCo, PyAV and pyarrow load when a rollout starts.
 """
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""``positronic-inference``: entry point of its commands, and ``sim``, which rolls out a policy."""
+"""``positronic-inference``: its entry point, and the command ``sim``, which rolls out a policy."""
 
 from contextlib import nullcontext
 from typing import Any, NoReturn
@@ -38,30 +38,30 @@ def sim(
     video: bool | str = False,
     report_videos: int = 8,
 ) -> int:
-    """Roll out a policy in simulation: record, count, report.
+    """Roll out a policy in simulation, record the rollouts and report the success rate.
 
-    Rollout i starts from the state that seed + i gives. With an output directory each rollout is
-    added there as an episode of a raw dataset, and results.json and report.html tell of this run;
-    those of an earlier run are kept beside them under its time. Ends with 0 when all rollouts were
-    played, however they went.
+    Rollout i starts from the state drawn with seed + i. With an output directory, each rollout is
+    added to it as an episode of a raw dataset, and results.json and report.html describe this run;
+    those of an earlier run are renamed with its time. The exit status is 0 when all rollouts were
+    played, whatever their outcome.
 
     Args:
-        policy: What acts; ``.remote`` is a policy on a server.
-        driver: How many rollouts, how long, and who watches.
-        player: How chunks of actions are played; ``.asynchronous`` asks for the next one early.
+        policy: The policy; ``.remote`` is a policy on a server.
+        driver: Number of rollouts, their time limit, and the camera window.
+        player: Player of action chunks; ``.asynchronous`` infers the next one in advance.
         env: The environment, ``stack_cubes`` or ``pick_place``.
-        output_dir: Where to record, local or s3://bucket/key; nothing is kept if not given.
-        seed: Seed of the first rollout.
-        num_envs: So many rollouts at once, each in a process of its own, of a policy on a server.
-            The results stay the same, to the bit where the server has --max_batch=1.
+        output_dir: Directory to record to, local or s3://bucket/key; nothing is recorded if not
+        given. seed: Seed of the first rollout. num_envs: Number of parallel rollouts, each in its
+        own process, of a policy on a server.
+            The results are the same, bit for bit if the server has --max_batch=1.
         cameras: Image signals to render and record, separated by commas; none renders nothing.
         image_size: Height and width of the images.
-        charge_inference_time: Let simulated time go on while the policy infers, as on a robot.
-        inference_delay: Seconds of simulated time to charge for each inference instead; a list such
-            as [0,0.1,0.2,0.4] plays all rollouts at each, and the report shows the curve.
-        video: True for a film of each rollout in videos/ beside the report, or a directory for
-            them, local or s3://bucket/key.
-        report_videos: How many rollouts the report shows in full, failures first.
+        charge_inference_time: Advance simulated time while the policy infers, as on a robot.
+        inference_delay: Seconds of simulated time to charge per inference instead; a list such as
+            [0,0.1,0.2,0.4] plays all rollouts at each, and the report shows the curve.
+        video: True for a video of each rollout in videos/ beside the report, or a directory for
+            the videos, local or s3://bucket/key.
+        report_videos: Number of rollouts shown in full in the report, failures first.
     """
     from positronic.inference.evaluation import Evaluation
     from positronic.inference.run import REPORT, summary_lines

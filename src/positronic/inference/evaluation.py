@@ -1,4 +1,4 @@
-"""Evaluation of one policy: open what it needs, run all rollouts, write the results."""
+"""Evaluation of one policy: open the environment, run all rollouts, write the results."""
 
 import shlex
 import sys
@@ -22,12 +22,12 @@ from positronic.inference.run import (
     in_turn,
     now,
     play_all,
-    staged_films,
+    staged_videos,
     versions,
     write_files,
 )
 from positronic.inference.setting import Setting
-from positronic.inference.video import FilmDirectory
+from positronic.inference.video import VideoDirectory
 from positronic.inference.workers import Job, play_at_once, require_sendable
 from positronic.policy import Policy
 
@@ -36,8 +36,8 @@ from positronic.policy import Policy
 class Evaluation:
     """Rollouts from ``seed`` to ``seed + num_iterations - 1``, at each delay of the setting.
 
-    ``video`` is False, True (films beside the report) or the directory of the films, local or in
-    S3; ``report_videos`` is how many rollouts the report shows in full.
+    ``video`` is False, True (videos beside the report) or the directory of the videos, local or in
+    S3; ``report_videos`` is the number of rollouts shown in full in the report.
     """
 
     setting: Setting
@@ -49,22 +49,24 @@ class Evaluation:
     report_videos: int = 8
 
     def check(self, policy: Policy, output_dir: str | None) -> None:
-        """Refuse what cannot go together.
+        """Check that the options fit together.
 
         Raises:
-            UsageError: says what to change.
+            UsageError: they do not; the message says what to change.
         """
         if self.num_envs < 1:
             raise UsageError(f"--num_envs={self.num_envs}: expected 1 or more")
         if self.num_envs > 1:
             require_sendable(policy)
         if self.num_envs > 1 and self.show_gui:
-            raise UsageError("--driver.show_gui=True shows one rollout; leave out --num_envs")
+            raise UsageError(
+                "--driver.show_gui=True shows one rollout at a time; leave out --num_envs"
+            )
         if self.video and not self.setting.cameras:
-            raise UsageError("--video films what the cameras see, and there are no --cameras")
+            raise UsageError("--video records camera images, but there are no --cameras")
         if self.video is True and output_dir is None:
             raise UsageError(
-                "--video=True puts films beside the report: give --output_dir=DIR or --video=DIR"
+                "--video=True writes videos beside the report: give --output_dir=DIR or --video=DIR"
             )
 
     def run(
@@ -72,23 +74,23 @@ class Evaluation:
     ) -> tuple[RunResult, BaseException | None]:
         """Play all rollouts and, with an output directory, write everything there.
 
-        ``root`` is where ``output_dir`` is on this machine. Returns what came of the rollouts, and
-        what ended them early.
+        ``root`` is the local directory of ``output_dir``. Returns the results, and the exception
+        that ended the run early, if any.
         """
         if root is not None:
             _require_rollouts(root)
         with ExitStack() as stack:
-            films = stack.enter_context(self._films(root))
-            result, cause = self._play(policy, root, films)
+            videos = stack.enter_context(self._videos(root))
+            result, cause = self._play(policy, root, videos)
             if root is not None and output_dir is not None:
                 result.published = {root: storage.join(output_dir)}
-                if films is not None and isinstance(self.video, str):
-                    result.published = {films.root: storage.join(self.video), **result.published}
+                if videos is not None and isinstance(self.video, str):
+                    result.published = {videos.root: storage.join(self.video), **result.published}
                 write_files(result, root, self.report_videos)
         return result, cause
 
     def _play(
-        self, policy: Policy, root: Path | None, films: FilmDirectory | None
+        self, policy: Policy, root: Path | None, videos: VideoDirectory | None
     ) -> tuple[RunResult, BaseException | None]:
         setting = self.setting
         writer = None
@@ -97,8 +99,8 @@ class Evaluation:
 
             writer = DatasetWriter(root)
         with ExitStack() as stack:
-            # Says what is wrong with the arguments or the machine before any worker starts, and
-            # leaves the compiled scene in the cache for all of them.
+            # Reports invalid arguments and missing libraries before any worker starts, and puts
+            # the compiled scene into the cache for all of them.
             world = setting.open_env()
             stack.callback(world.close)
             result = self._result(world.unwrapped)
@@ -106,16 +108,16 @@ class Evaluation:
             plan = setting.plan(self.seed, self.num_iterations)
             rollouts: Iterator[Played]
             if self.num_envs > 1:
-                job = Job(policy, setting, len(plan), root, films)
+                job = Job(policy, setting, len(plan), root, videos)
                 rollouts = play_at_once(job, plan, self.num_envs, interrupts)
             else:
-                harness = Harness(world, policy, setting, writer, films, interrupts=interrupts)
+                harness = Harness(world, policy, setting, writer, videos, interrupts=interrupts)
                 if self.show_gui:
-                    stack.enter_context(_shown(harness))
+                    stack.enter_context(_live_view(harness))
                 rollouts = in_turn(harness, plan)
-            # Flushed, so that a log or a pipe shows each rollout when it is done.
-            say = partial(print, flush=True)
-            cause = play_all(result, rollouts, writer if self.num_envs > 1 else None, say)
+            # Flushed, so that each line appears at once in a log or pipe.
+            log = partial(print, flush=True)
+            cause = play_all(result, rollouts, writer if self.num_envs > 1 else None, log)
         return result, cause
 
     def _result(self, world: Any) -> RunResult:
@@ -138,26 +140,26 @@ class Evaluation:
         )
 
     @contextmanager
-    def _films(self, root: Path | None) -> Iterator[FilmDirectory | None]:
+    def _videos(self, root: Path | None) -> Iterator[VideoDirectory | None]:
         count = len(self.setting.plan(self.seed, self.num_iterations))
         if not self.video:
             yield None
         elif self.video is True:
             assert root is not None
-            yield FilmDirectory(staged_films(root), count)
+            yield VideoDirectory(staged_videos(root), count)
         else:
-            with storage.output_directory(self.video) as place:
-                if place.is_dir() and any(place.iterdir()):
+            with storage.output_directory(self.video) as directory:
+                if directory.is_dir() and any(directory.iterdir()):
                     raise StorageError(f"--video={self.video} is not empty; give a new directory")
-                yield FilmDirectory(place, count)
+                yield VideoDirectory(directory, count)
 
 
 @contextmanager
-def _shown(harness: Harness) -> Iterator[None]:
-    """Show what the harness plays in a window, if there is a display."""
+def _live_view(harness: Harness) -> Iterator[None]:
+    """Show the harness's rollouts in a window, if there is a display."""
     view, why = open_live_view()
     if view is None:
-        print(f"no camera window: {why}; going on without", flush=True)
+        print(f"no camera window: {why}; continuing without", flush=True)
         yield
         return
     harness.watch = view.show
@@ -168,24 +170,24 @@ def _shown(harness: Harness) -> Iterator[None]:
 
 
 def command_line() -> tuple[str, ...]:
-    """The words of this program's command line, quoted for a shell."""
+    """The arguments of this program, quoted for a shell."""
     program, *words = sys.argv
     return (Path(program).name, *(shlex.quote(word) for word in words))
 
 
 def _require_rollouts(root: Path) -> None:
-    """Refuse a directory of demonstrations, among which failed rollouts would be learned from.
+    """Check that a directory has no demonstrations: mixed in, rollouts would be trained on.
 
     Raises:
-        StorageError: an episode in it is no rollout.
+        StorageError: an episode in it is not a rollout.
     """
     try:
         first = LocalDataset(root)[0].static
-    except (DatasetError, EpisodeError, IndexError):  # nothing complete in it yet
+    except (DatasetError, EpisodeError, IndexError):  # no finished episode yet
         return
     if "simulation.iteration" not in first and not any(
         key.startswith("inference.") for key in first
     ):
         raise StorageError(
-            f"{root} holds recordings that are no rollouts; choose another --output_dir"
+            f"{root} holds recordings that are not rollouts; choose another --output_dir"
         )

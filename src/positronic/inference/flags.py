@@ -1,4 +1,4 @@
-"""Command-line flags that the commands of ``positronic-inference`` share."""
+"""Command-line flags shared by the commands of ``positronic-inference``."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from positronic.cli.values import names
 if TYPE_CHECKING:
     from positronic.inference.setting import Setting
 
-# Demonstrations are recorded from seed 0 upwards; a policy is to be tried on other ones.
+# Demonstrations are recorded from seed 0 upwards; policies are evaluated on other seeds.
 DEFAULT_SEED = 100_000
 CAMERAS = ("image.wrist", "image.exterior")
 
@@ -23,10 +23,10 @@ def make_setting(
     charge_inference_time: bool,
     inference_delay: Any,
 ) -> "Setting":
-    """Put together what decides how rollouts go.
+    """Create the rollout settings from the flags.
 
     Raises:
-        UsageError: a value that makes no sense; says what was expected.
+        UsageError: a value is invalid; the message says what was expected.
     """
     from positronic import simulator
     from positronic.inference.setting import Setting
@@ -44,7 +44,7 @@ def make_setting(
 
 
 def read_size(size: Any) -> tuple[int, int]:
-    """Read ``--image_size``: height and width, or one number for both."""
+    """Parse ``--image_size``: height and width, or one number for both."""
     values = (size, size) if isinstance(size, int) else size
     if isinstance(values, Sequence) and len(values) == 2 and all(type(v) is int for v in values):
         return values[0], values[1]
@@ -52,14 +52,14 @@ def read_size(size: Any) -> tuple[int, int]:
 
 
 def read_delays(value: Any) -> tuple[float, ...]:
-    """Read ``--inference_delay``: nothing, one number of seconds, or a list of different ones."""
+    """Parse ``--inference_delay``: None, a number of seconds, or a list of distinct ones."""
     if value is None:
         return ()
     listed = list(value) if isinstance(value, list | tuple) else [value]
     right = [type(x) in (int, float) and 0 <= x < float("inf") for x in listed]
     if not listed or not all(right) or len(set(listed)) < len(listed):
         raise UsageError(
-            f"--inference_delay={value}: expected seconds such as 0.2, or a list of different ones"
+            f"--inference_delay={value}: expected seconds such as 0.2, or a list of distinct ones"
             " such as [0,0.1,0.2,0.4]"
         )
     return tuple(float(x) for x in listed)

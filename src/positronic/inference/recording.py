@@ -1,4 +1,4 @@
-"""Record rollouts as raw episodes, in the same layout as demonstrations, and as films."""
+"""Record rollouts as raw episodes, in the same layout as demonstrations, and as videos."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from positronic.geom import pose_from_wire
 from positronic.inference.results import EpisodeResult, flatten
-from positronic.inference.video import FilmDirectory, RolloutFilm
+from positronic.inference.video import RolloutVideo, VideoDirectory
 
 if TYPE_CHECKING:
     from positronic.dataset import DatasetWriter
@@ -19,7 +19,7 @@ SIM_STATE = "sim_state.mjSTATE_INTEGRATION"
 
 
 class EpisodeRecorder:
-    """One rollout on its way to the disk; nothing is visible there before :meth:`finish`."""
+    """Records one rollout as an episode, which is hidden until :meth:`finish`."""
 
     def __init__(self, writer: "DatasetWriter", fps: int) -> None:
         self._episode = writer.new_episode()
@@ -27,7 +27,7 @@ class EpisodeRecorder:
         self._observed = -1
 
     def observe(self, step: int, obs: Mapping[str, Any], sim_state: NDArray[np.float64]) -> None:
-        """Record the observation before the command of ``step``; a second time does nothing."""
+        """Record the observation before the command of ``step``; a repeated step is ignored."""
         if step <= self._observed:
             return
         self._observed = step
@@ -37,7 +37,7 @@ class EpisodeRecorder:
         self._episode.append(SIM_STATE, sim_state, ts)
 
     def command(self, step: int, robot_command: Mapping[str, Any], target_grip: float) -> None:
-        """Record the command given on the observation of ``step``, as it came over the wire."""
+        """Record the command for the observation of ``step``, given in wire form."""
         ts = self._time(step)
         if robot_command["type"] == "cartesian_pos":
             pose = pose_from_wire(np.asarray(robot_command["pose"], dtype=np.float64))
@@ -48,70 +48,70 @@ class EpisodeRecorder:
         self._episode.append("target_grip", float(target_grip), ts)
 
     def finish(self, statics: Mapping[str, Any], *, publish: bool = True) -> Path:
-        """Finish the episode and return its directory, which is hidden unless it is published."""
+        """Finish the episode and return its directory, which is hidden unless published."""
         for name, value in statics.items():
             self._episode.set_static(name, value)
         return self._episode.publish() if publish else self._episode.stage()
 
     def abort(self) -> None:
-        """Throw the recording away."""
+        """Discard the recording."""
         self._episode.abort()
 
     def _time(self, step: int) -> int:
         return (step * 10**9) // self._fps
 
 
-class Tape:
-    """What is kept of a rollout: its recording and its film, each where it is wanted."""
+class RolloutRecorder:
+    """Recorder of a rollout: the raw episode and the video, each if requested."""
 
     def __init__(self) -> None:
-        """Keep nothing yet."""
+        """Create a recorder that records nothing before :meth:`open`."""
         self._recorder: EpisodeRecorder | None = None
-        self._film: RolloutFilm | None = None
-        self._filmed = -1
+        self._video: RolloutVideo | None = None
+        self._last_frame = -1
 
     def open(
-        self, writer: "DatasetWriter | None", films: FilmDirectory | None, index: int, fps: int
+        self, writer: "DatasetWriter | None", videos: VideoDirectory | None, index: int, fps: int
     ) -> None:
-        """Begin to keep rollout ``index``, where there is a place for it."""
+        """Start recording rollout ``index``, to ``writer`` and ``videos`` if given."""
         if writer is not None:
             self._recorder = EpisodeRecorder(writer, fps)
-        if films is not None:
-            self._film = films.begin(index, fps)
+        if videos is not None:
+            self._video = videos.begin(index, fps)
 
     def observe(self, step: int, obs: Mapping[str, Any], sim_state: NDArray[np.float64]) -> None:
-        """Keep the observation before the command of ``step``; a second time does nothing."""
+        """Record the observation before the command of ``step``; a repeated step is ignored."""
         if self._recorder is not None:
             self._recorder.observe(step, obs, sim_state)
-        if self._film is not None and step > self._filmed:
-            self._filmed = step
-            self._film.add(obs)
+        if self._video is not None and step > self._last_frame:
+            self._last_frame = step
+            self._video.add(obs)
 
     def command(self, step: int, robot_command: Mapping[str, Any], target_grip: float) -> None:
-        """Keep the command given on the observation of ``step``."""
+        """Record the command for the observation of ``step``."""
         if self._recorder is not None:
             self._recorder.command(step, robot_command, target_grip)
 
     def finish(
         self, result: EpisodeResult, statics: Mapping[str, Any], *, publish: bool
     ) -> EpisodeResult:
-        """Finish recording and film; return the result with the places of both."""
-        video = None if self._film is None else self._film.finish(result.ended_by)
+        """Finish recording and video; return the result with the paths of both."""
+        video = None if self._video is None else self._video.finish(result.ended_by)
         path = None
         if self._recorder is not None:
             path = self._recorder.finish(statics, publish=publish)
         return replace(result, path=path, video=video)
 
     def abort(self) -> None:
-        """Throw away what was kept."""
+        """Discard recording and video."""
         if self._recorder is not None:
             self._recorder.abort()
-        if self._film is not None:
-            self._film.abort()
+        if self._video is not None:
+            self._video.abort()
 
 
 def storable(value: Any) -> Any:
-    """Return ``value`` as a static value may be: what is None is left out, the unknown is text."""
+    """Convert ``value`` to a valid static value: None is dropped, unknown types become text."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, np.generic):
@@ -124,10 +124,10 @@ def storable(value: Any) -> Any:
 
 
 def policy_statics(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Flatten what a policy says of itself into statics.
+    """Flatten the metadata of a policy into static values.
 
-    What a server says goes under ``inference.policy.server.``, as public Positronic does; a server
-    is known by telling its host.
+    Metadata of a server is prefixed by ``inference.policy.server.``, as in public Positronic; it is
+    recognised by its ``host``.
     """
     served = "host" in meta
     prefix = "inference.policy.server." if served else "inference.policy."

@@ -28,7 +28,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Replay:
-    """One recorded rollout, ready to be drawn; ``video`` is an MP4, None without cameras."""
+    """Data of a recorded rollout for the report; ``video`` is an MP4, None without cameras."""
 
     curves: Mapping[str, Curve]
     object_names: Sequence[str] = ()
@@ -43,10 +43,10 @@ class Replay:
 
 
 def load_replay(path: Path) -> Replay:
-    """Read a recorded episode back and make its video.
+    """Read a recorded episode and encode its video.
 
     Raises:
-        EpisodeError: the recording is broken.
+        EpisodeError: the recording is damaged.
     """
     from positronic.dataset import DiskEpisode, VideoSignal
 
@@ -57,10 +57,10 @@ def load_replay(path: Path) -> Replay:
         if name in signals:
             times = signals[name].timestamps() / 1e9
             curves[name] = Curve(times, np.asarray(signals[name].values(), dtype=np.float64))
-    films = {name: s for name, s in signals.items() if isinstance(s, VideoSignal)}
+    videos = {name: s for name, s in signals.items() if isinstance(s, VideoSignal)}
     video, size = None, (0, 0)
-    if films:
-        rows = zip(*(film.frames() for film in films.values()), strict=True)
+    if videos:
+        rows = zip(*(signal.frames() for signal in videos.values()), strict=True)
         video, size = encode_mp4(map(side_by_side, rows), float(episode.static["control_fps"]))
     names = tuple(episode.static.get("object_names", ()))
-    return Replay(curves, names, tuple(films), video, size)
+    return Replay(curves, names, tuple(videos), video, size)

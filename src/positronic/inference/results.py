@@ -14,7 +14,7 @@ from positronic.policy import Jump
 __all__ = ["EpisodeResult", "RunResult"]
 
 FORMAT = 2
-# Why a rollout ended. The first three are the policy's doing and count; the others are not.
+# Reasons for the end of a rollout. Only finished rollouts count towards the success rate.
 FINISHED = ("success", "timeout", "terminated")
 UNFINISHED = ("server_gone", "interrupted", "error")
 
@@ -23,14 +23,13 @@ UNFINISHED = ("server_gone", "interrupted", "error")
 class EpisodeResult:
     """Result of one rollout.
 
-    ``steps`` counts the commands that were executed, ``total_reward`` sums the rewards of the
-    environment, ``inference_steps`` are the steps at which the policy was asked for new actions,
-    ``inference_ms`` how long each such call took. ``initial_state`` and ``final_state`` are short
-    digests of the simulator's state: equal digests mean bit-equal states. ``delay`` are the seconds
-    of control time that each inference was charged, None where they were not fixed. ``starved``
-    counts the steps for which no action was there in time, ``jumps`` has one entry for each change
-    of chunks. ``path`` is where the recording lies and ``video`` where the film does, None when
-    there is none.
+    ``steps`` is the number of executed commands, ``total_reward`` the sum of rewards,
+    ``inference_steps`` the steps at which new actions were requested, ``inference_ms`` the duration
+    of each such call. ``initial_state`` and ``final_state`` are short digests of the simulator's
+    state: equal digests mean bit-equal states. ``delay`` is the control time in seconds charged per
+    inference, None if not fixed. ``starved`` is the number of steps whose action did not arrive in
+    time, ``jumps`` has one entry per change of chunks. ``path`` is the recording and ``video`` the
+    video file, None if there is none.
     """
 
     seed: int
@@ -62,20 +61,20 @@ class EpisodeResult:
 
     @property
     def finished(self) -> bool:
-        """Whether the policy had its full chance; an unfinished rollout says nothing about it."""
+        """Whether the rollout ran to its end and counts towards the success rate."""
         return self.ended_by in FINISHED
 
     @property
     def latency(self) -> Latency:
-        """The inference calls of this rollout."""
+        """Latency of the inference calls of this rollout."""
         return Latency.of(self.inference_ms)
 
     def recorded_at(self, path: Path) -> "EpisodeResult":
-        """Return the same result with the place of its recording."""
+        """Return the same result with the path of its recording."""
         return replace(self, path=path)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what must come out again when the same seed is run again."""
+        """Return the reproducible values, which are equal when the same seed is run again."""
         return {
             "seed": self.seed,
             "success": self.success,
@@ -95,12 +94,11 @@ class EpisodeResult:
 class RunResult:
     """Results of all rollouts of one command, and where they came from.
 
-    ``policy`` is the metadata that the policy gave (for a served one: the server's ready message),
-    ``started`` an ISO 8601 time with offset, ``versions`` maps distributions to their versions,
-    ``error`` says why the run stopped before all rollouts were done. ``delays`` are the seconds of
-    control time that an inference was charged, one set of ``num_iterations`` rollouts for each;
-    none where they were not fixed. ``published`` maps directories to where their content is to be
-    found when the run is over, local or in S3.
+    ``policy`` is the policy's metadata (of a server: its ready message), ``started`` an ISO 8601
+    time with offset, ``versions`` maps distributions to their versions, ``error`` is the reason why
+    the run stopped early. ``delays`` are the seconds of control time charged per inference, with
+    ``num_iterations`` rollouts at each; empty if not fixed. ``published`` maps local directories to
+    the location of their content after the run, local or in S3.
     """
 
     env: str
@@ -125,43 +123,43 @@ class RunResult:
 
     @property
     def count(self) -> int:
-        """How many rollouts were to be played, at all delays together."""
+        """Number of planned rollouts, over all delays."""
         return self.num_iterations * max(1, len(self.delays))
 
     @property
     def rate(self) -> Rate:
-        """Successes among the rollouts that were finished."""
+        """Success rate of the finished rollouts."""
         return rate_of(self.episodes)
 
     @property
     def by_delay(self) -> dict[float, list[EpisodeResult]]:
-        """The rollouts at each delay; empty unless there are several delays to tell apart."""
+        """The rollouts at each delay; empty unless there are several delays."""
         if len(self.delays) < 2:
             return {}
         return {delay: [e for e in self.episodes if e.delay == delay] for delay in self.delays}
 
     @property
     def mean_steps(self) -> float | None:
-        """Mean length of the finished rollouts in steps, None when there is none."""
+        """Mean length of the finished rollouts in steps, None without finished rollouts."""
         steps = [episode.steps for episode in self.episodes if episode.finished]
         return sum(steps) / len(steps) if steps else None
 
     @property
     def latency(self) -> Latency:
-        """All inference calls of the run."""
+        """Latency of all inference calls of the run."""
         return Latency.of([ms for episode in self.episodes for ms in episode.inference_ms])
 
     @property
     def contract(self) -> Mapping[str, Any] | None:
-        """The contract that the policy was trained under, where it tells one."""
+        """The policy's contract, None if it has none."""
         contract = self.policy.get("contract")
         return contract if isinstance(contract, Mapping) else None
 
     def to_json(self) -> dict[str, Any]:
         """Return the run as JSON.
 
-        Everything that can differ between two runs of one policy on the same seeds (clocks,
-        durations, places) lies under ``run``; the rest must come out equal.
+        Everything that can differ between two runs of one policy on the same seeds (times,
+        durations, paths) is under ``run``; the rest is reproducible.
         """
         rate = self.rate
         latency = self.latency
@@ -183,7 +181,7 @@ class RunResult:
                 "successes": rate.successes,
                 "finished": rate.trials,
                 "success_rate": rate.value,
-                # The same seeds at several delays are no independent trials.
+                # Rollouts of the same seeds at several delays are not independent trials.
                 "wilson_95": None if self.by_delay else _bounds(rate),
                 "mean_steps": self.mean_steps,
                 "ended_by": dict(sorted(Counter(e.ended_by for e in self.episodes).items())),
@@ -208,8 +206,8 @@ class RunResult:
                 "error": self.error,
                 "episodes": [
                     {
-                        "path": self._place(episode.path),
-                        "video": self._place(episode.video),
+                        "path": self._location(episode.path),
+                        "video": self._location(episode.video),
                         "wall_s": episode.wall_s,
                         "inference_ms_mean": episode.latency.mean,
                         "inference_ms_max": episode.latency.max,
@@ -219,7 +217,7 @@ class RunResult:
             },
         }
 
-    def _place(self, path: Path | None) -> str | None:
+    def _location(self, path: Path | None) -> str | None:
         if path is None:
             return None
         for local, uri in self.published.items():
@@ -233,13 +231,13 @@ class RunResult:
 
 
 def rate_of(episodes: Sequence[EpisodeResult]) -> Rate:
-    """Successes among those of ``episodes`` that were finished."""
+    """Success rate of the finished ``episodes``."""
     finished = [episode for episode in episodes if episode.finished]
     return Rate(sum(episode.success for episode in finished), len(finished))
 
 
 def jump_summary(jumps: Sequence[Jump]) -> dict[str, Any]:
-    """Say how far the commands jumped where one chunk followed another, in mm and degrees."""
+    """Mean and maximum jump of the commands between consecutive chunks, in mm and degrees."""
     metres = [jump.metres for jump in jumps]
     radians = [jump.radians for jump in jumps]
     return {
@@ -270,7 +268,7 @@ def _at_delay(delay: float, episodes: Sequence[EpisodeResult]) -> dict[str, Any]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested mappings into one with dotted keys; values that are None are left out."""
+    """Flatten nested mappings to dotted keys; None values are left out."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Rollout harness: observe, ask the policy, play its actions in simulated time, record all."""
+"""Rollout harness: observe, infer, execute the actions in simulated time, record."""
 
 import hashlib
 import time
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from foundation.stopping import DeferredInterrupts
 from positronic.errors import ContractError, ServerGone, SessionError
-from positronic.inference.recording import Tape, policy_statics
+from positronic.inference.recording import RolloutRecorder, policy_statics
 from positronic.inference.results import EpisodeResult, jump_summary
 from positronic.inference.setting import Rollout, Setting
-from positronic.inference.video import FilmDirectory
+from positronic.inference.video import VideoDirectory
 from positronic.policy import Action, Player, Policy, Session
 
 __all__ = ["Harness"]
@@ -32,17 +32,17 @@ Observation = Mapping[str, Any]
 class Harness:
     """Plays rollouts of ``policy`` in ``env`` (one of ``positronic.simulator``).
 
-    Simulated time stands still while the policy thinks, unless the setting charges for it. Each
-    rollout has a session of its own, so nothing but its seed, the policy and what inference is
-    charged decides how it goes. ``watch`` gets every observation, ``films`` is where a film of each
-    rollout goes. With ``publish=False`` recordings stay hidden until ``DatasetWriter.publish``.
+    Simulated time stands still while the policy infers, unless the setting charges for it. Each
+    rollout has its own session, so it depends only on its seed, the policy and the charged delays.
+    ``watch`` gets every observation; a video of each rollout is written to ``videos``. With
+    ``publish=False`` recordings stay hidden until ``DatasetWriter.publish``.
     """
 
     env: "gymnasium.Env[Any, Any]"
     policy: Policy
     setting: Setting
     writer: "DatasetWriter | None" = None
-    films: FilmDirectory | None = None
+    videos: VideoDirectory | None = None
     watch: Callable[[Observation, str], None] | None = None
     interrupts: DeferredInterrupts = field(default_factory=DeferredInterrupts)
     publish: bool = True
@@ -51,21 +51,21 @@ class Harness:
         world: Any = self.env.unwrapped
         self._world = world
         self._fps = int(world.control_fps)
-        # A limit of 20 s at 15 Hz is 300 commands, whatever the binary fractions say.
+        # The tolerance makes 20 s at 15 Hz 300 commands despite floating-point rounding.
         self._max_steps = max(1, int(np.floor(self.setting.simulation_time * self._fps + 1e-6)))
         self._task = self.setting.task or str(world.task)
         self.meta: Mapping[str, Any] = {}
-        """What the policy said of itself in the last session."""
+        """Metadata of the policy in the last session."""
 
     def play(self, rollout: Rollout, count: int = 1) -> tuple[EpisodeResult, BaseException | None]:
-        """Play ``rollout``, one of ``count``, from the initial state that its seed gives.
+        """Play ``rollout``, one of ``count``, from the initial state drawn with its seed.
 
-        Returns the result, and what cut the rollout short, if anything did; what was recorded up
+        Returns the result, and the exception that cut the rollout short, if any; the recording up
         to then is kept.
 
         Raises:
-            SessionError, ContractError: no session could be opened, or the policy wants signals
-                that this environment does not give. Nothing has been recorded then.
+            SessionError, ContractError: no session could be opened, or the policy needs signals
+                that this environment does not have. Nothing has been recorded then.
             KeyboardInterrupt: interrupted before the rollout began.
         """
         began = time.perf_counter()
@@ -73,18 +73,18 @@ class Harness:
         obs, _ = self.env.reset(seed=rollout.seed)
         initial = _digest(self._world.sim_state())
         with self.interrupts.allowed():
-            # A policy that draws numbers draws the same ones when this rollout is played again.
+            # With the seed, a stochastic policy repeats its samples when the rollout is repeated.
             session = self.policy.new_session({"task": self._task, "seed": rollout.seed})
         self.meta = session.meta
-        tape, player = Tape(), None
+        recorder, player = RolloutRecorder(), None
         try:
             _require_inputs(session.meta, obs, self._world.cameras)
             player = self.setting.player(session, delay=self.setting.charged(rollout.delay))
-            tape.open(self.writer, self.films, rollout.index, self._fps)
+            recorder.open(self.writer, self.videos, rollout.index, self._fps)
             episode = _Progress(obs)
-            cause = self._loop(episode, player, tape, f"rollout {rollout.index + 1} of {count}")
+            cause = self._loop(episode, player, recorder, f"rollout {rollout.index + 1} of {count}")
         except BaseException:
-            tape.abort()
+            recorder.abort()
             raise
         finally:
             _close(session, player)
@@ -104,17 +104,17 @@ class Harness:
             error=None if cause is None else str(cause) or type(cause).__name__,
         )
         statics = self._statics(result, rollout.index, count, session.meta)
-        return tape.finish(result, statics, publish=self.publish), cause
+        return recorder.finish(result, statics, publish=self.publish), cause
 
     def _loop(
-        self, episode: "_Progress", player: Player, tape: Tape, label: str
+        self, episode: "_Progress", player: Player, recorder: RolloutRecorder, label: str
     ) -> BaseException | None:
-        """Play until success, the time limit or trouble; return the trouble."""
+        """Play until success, the time limit or an exception; return the exception."""
         cause: BaseException | None = None
         try:
             self._show(episode, label)
             while episode.steps < self._max_steps and episode.ended_by == "timeout":
-                self._step(episode, player, tape)
+                self._step(episode, player, recorder)
                 self._show(episode, label)
         except KeyboardInterrupt as error:
             episode.ended_by, cause = "interrupted", error
@@ -122,14 +122,14 @@ class Harness:
             episode.ended_by, cause = "server_gone", error
         except Exception as error:
             episode.ended_by, cause = "error", error
-        tape.observe(episode.steps, episode.obs, self._world.sim_state())
+        recorder.observe(episode.steps, episode.obs, self._world.sim_state())
         return cause
 
     def _show(self, episode: "_Progress", label: str) -> None:
         if self.watch is not None:
             self.watch(episode.obs, f"{label} · {episode.steps / self._fps:.1f} s")
 
-    def _step(self, episode: "_Progress", player: Player, tape: Tape) -> None:
+    def _step(self, episode: "_Progress", player: Player, recorder: RolloutRecorder) -> None:
         step, obs = episode.steps, episode.obs
         asked = player.asked
         with self.interrupts.allowed():
@@ -138,8 +138,8 @@ class Harness:
             episode.asked.append(step)
         robot_command, target_grip = _command(action)
         command = self._world.command_to_action(robot_command, target_grip)
-        tape.observe(step, obs, self._world.sim_state())
-        tape.command(step, robot_command, target_grip)
+        recorder.observe(step, obs, self._world.sim_state())
+        recorder.command(step, robot_command, target_grip)
         episode.obs, reward, terminated, _, info = self.env.step(command)
         episode.steps += 1
         episode.total_reward += float(reward)
@@ -179,7 +179,7 @@ class Harness:
 
 @dataclass
 class _Progress:
-    """Where a rollout is."""
+    """State of a running rollout."""
 
     obs: Observation
     steps: int = 0
@@ -210,8 +210,8 @@ def _require_inputs(meta: Mapping[str, Any], obs: Observation, cameras: tuple[st
         else "choose the environment that it was trained for with --env"
     )
     raise ContractError(
-        f"the policy was trained on {', '.join(missing)}, which this environment does not give"
-        f" (it gives {', '.join(obs)}): {mend}"
+        f"the policy was trained on {', '.join(missing)}, which this environment does not have"
+        f" (it has {', '.join(obs)}): {mend}"
     )
 
 
@@ -220,7 +220,7 @@ def _digest(state: NDArray[np.float64]) -> str:
 
 
 def _close(session: Session, player: Player | None) -> None:
-    # Whatever the rollout came to is known by now; a connection that dies on goodbye is no news.
+    # The rollout's result is already known; an error while closing does not matter.
     with suppress(OSError, SessionError):
         session.close()
     if player is not None:

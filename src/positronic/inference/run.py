@@ -20,16 +20,16 @@ from positronic.inference.setting import Rollout
 if TYPE_CHECKING:
     from positronic.dataset import DatasetWriter
 
-RESULTS, REPORT, FILMS = "results.json", "report.html", "videos"
-# What stands before a film's name, in a report and in results.
-FILM_PLACE = rf'(href="|"video": "[^"]*/){FILMS}/'
-# Of this process; its number is another container's, too.
+RESULTS, REPORT, VIDEOS = "results.json", "report.html", "videos"
+# Text before a video's name in report.html and results.json.
+VIDEO_PREFIX = rf'(href="|"video": "[^"]*/){VIDEOS}/'
+# Unique id of this process; pids repeat across containers.
 _OURS = uuid.uuid4().hex
 DISTRIBUTIONS = ("positronic-lightning", "mujoco", "gym-hil", "gymnasium", "numpy")
 
 
 class Played(NamedTuple):
-    """A rollout that is over: its result, what cut it short, and what the policy said of itself."""
+    """A played rollout: its result, the exception that cut it short, the policy's metadata."""
 
     rollout: Rollout
     result: EpisodeResult
@@ -50,36 +50,36 @@ def play_all(
     run: RunResult,
     rollouts: Iterator[Played],
     writer: "DatasetWriter | None" = None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> BaseException | None:
-    """Take ``rollouts`` as they end, in any order, and add their results to ``run`` in theirs.
+    """Consume ``rollouts``, which may end in any order, and add their results to ``run`` in order.
 
-    With a ``writer`` the recordings are staged ones, which it publishes in order as well. Returns
-    what ended the run early, None when all were played. An error before the first rollout has begun
-    is raised: there is nothing to report then.
+    With a ``writer`` the recordings are staged, and published in order too. Returns the exception
+    that ended the run early, or None. An error before the first result is raised: there is nothing
+    to report then.
     """
     began = time.perf_counter()
     cause: BaseException | None = None
-    shelf = _Shelf(writer)
+    buffer = _ReorderBuffer(writer)
     try:
         for played in rollouts:
-            shelf.put(played)
+            buffer.put(played)
             run.policy = run.policy or played.meta
             cause = cause or played.cause
-            say(episode_line(played.result, played.rollout.index, run.count))
-    except (KeyboardInterrupt, Exception) as error:  # a bug must not cost what was recorded either
-        if not shelf:
+            log(episode_line(played.result, played.rollout.index, run.count))
+    except (KeyboardInterrupt, Exception) as error:  # even a bug must not lose recordings
+        if not buffer:
             raise
         cause = cause or error
-    run.episodes += shelf.clear()
+    run.episodes += buffer.clear()
     interrupted = isinstance(cause, KeyboardInterrupt)
     run.error = "interrupted" if interrupted else None if cause is None else str(cause)
     run.wall_s = time.perf_counter() - began
     return cause
 
 
-class _Shelf:
-    """Rollouts that are over, some of which wait for one before them to be published."""
+class _ReorderBuffer:
+    """Reorder buffer: publishes finished rollouts in the order of the plan."""
 
     def __init__(self, writer: "DatasetWriter | None") -> None:
         self._writer = writer
@@ -96,7 +96,7 @@ class _Shelf:
             self._next += 1
 
     def clear(self) -> list[EpisodeResult]:
-        """Publish what still waits, and return all results in order."""
+        """Publish the remaining rollouts, and return all results in order."""
         for index in sorted(self._results):
             if index > self._next:
                 self._publish(index)
@@ -109,7 +109,7 @@ class _Shelf:
 
 
 def episode_line(result: EpisodeResult, index: int, count: int) -> str:
-    """Say in one line how a rollout went."""
+    """One line for the terminal about a rollout."""
     latency = result.latency
     timing = (
         "no inference"
@@ -126,7 +126,7 @@ def episode_line(result: EpisodeResult, index: int, count: int) -> str:
 
 
 def summary_lines(run: RunResult) -> list[str]:
-    """Say what all rollouts together show."""
+    """Summary lines for the terminal."""
     lines = [
         f"delay {delay:g} s: success rate {rate_of(episodes)}, "
         f"starved {sum(e.starved for e in episodes)} of {sum(e.steps for e in episodes)} steps"
@@ -148,19 +148,19 @@ def summary_lines(run: RunResult) -> list[str]:
     return [*lines, ", ".join(parts)] if parts else lines
 
 
-def staged_films(output_dir: Path) -> Path:
-    """Where the films of this run are while it lasts: those of an earlier one stay in place."""
-    return output_dir / f".{FILMS}-{_OURS}"
+def staged_videos(output_dir: Path) -> Path:
+    """Directory of this run's videos while it runs, separate from those of an earlier run."""
+    return output_dir / f".{VIDEOS}-{_OURS}"
 
 
 def write_files(run: RunResult, output_dir: Path, videos: int) -> Path:
     """Write ``results.json`` and ``report.html`` of ``run``; return the report's path.
 
-    Those of an earlier run in the same directory, and its films, are kept under the time of that
-    run. Films in ``staged_films(output_dir)`` go to ``FILMS``.
+    Those of an earlier run in the same directory, and its videos, are renamed with its time.
+    ``staged_videos(output_dir)`` becomes ``VIDEOS``.
     """
-    _lead_to_films(keep_earlier(output_dir, RESULTS, REPORT, FILMS))
-    _place_films(run, staged_films(output_dir), output_dir / FILMS)
+    _relink_videos(keep_earlier(output_dir, RESULTS, REPORT, VIDEOS))
+    _publish_videos(run, staged_videos(output_dir), output_dir / VIDEOS)
     write_text(output_dir / RESULTS, run.dumps())
     shown = [i for i in choose_shown(run.episodes, videos) if run.episodes[i].path is not None]
     replays = {}
@@ -172,34 +172,34 @@ def write_files(run: RunResult, output_dir: Path, videos: int) -> Path:
     return output_dir / REPORT
 
 
-def _lead_to_films(kept: Mapping[str, Path]) -> None:
-    """Let the results and the report of an earlier run lead to where its films are now."""
-    films = kept.get(FILMS)
-    if films is None:
+def _relink_videos(kept: Mapping[str, Path]) -> None:
+    """Update results and report of an earlier run to the new path of its videos."""
+    videos = kept.get(VIDEOS)
+    if videos is None:
         return
     for name in (RESULTS, REPORT):
         if name in kept:
             text = kept[name].read_text(encoding="utf-8")
-            write_text(kept[name], re.sub(FILM_PLACE, rf"\g<1>{films.name}/", text))
+            write_text(kept[name], re.sub(VIDEO_PREFIX, rf"\g<1>{videos.name}/", text))
 
 
-def _place_films(run: RunResult, staged: Path, films: Path) -> None:
+def _publish_videos(run: RunResult, staged: Path, videos: Path) -> None:
     if not staged.is_dir():
         return
-    staged.rename(films)
+    staged.rename(videos)
     run.episodes[:] = [
-        episode if episode.video is None else replace(episode, video=films / episode.video.name)
+        episode if episode.video is None else replace(episode, video=videos / episode.video.name)
         for episode in run.episodes
     ]
 
 
 def now() -> str:
-    """Return the time of day, ISO 8601 with offset, to the second."""
+    """Return the current time, ISO 8601 with offset, to the second."""
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what decides how a rollout goes."""
+    """Return the versions of the packages that affect a rollout."""
     found = {"python": platform.python_version()}
     for name in DISTRIBUTIONS:
         try:
@@ -210,9 +210,9 @@ def versions() -> dict[str, str]:
 
 
 def keep_earlier(directory: Path, *names: str) -> dict[str, Path]:
-    """Rename what an earlier run left under ``names`` after the time of the first of them.
+    """Rename the existing ones of ``names``, of an earlier run, with the first one's mtime.
 
-    Returns where each of those that were there is now.
+    Returns the new path of each.
     """
     present = [directory / name for name in names if (directory / name).exists()]
     if not present:
@@ -231,7 +231,7 @@ def keep_earlier(directory: Path, *names: str) -> dict[str, Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write all of the file or nothing of it."""
+    """Write a file atomically."""
     staged = path.with_name(f".{path.name}.{_OURS}")
     staged.write_text(text, encoding="utf-8")
     staged.replace(path)

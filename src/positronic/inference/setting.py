@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One rollout of many: ``index`` counts them, ``delay`` is what each inference is charged."""
+    """One rollout of a run; ``delay`` is the control time charged per inference."""
 
     index: int
     seed: int
@@ -25,10 +25,10 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Setting:
-    """The environment, the clock and the player; worker processes get a copy.
+    """Settings of all rollouts of a run; worker processes get a copy.
 
-    ``charge_inference_time`` lets simulated time go on for as long as an inference took;
-    ``delays`` are seconds to charge instead.
+    ``charge_inference_time`` advances simulated time by the duration of each inference;
+    ``delays`` are fixed seconds to charge instead.
     """
 
     env: str
@@ -41,26 +41,26 @@ class Setting:
     delays: tuple[float, ...] = ()
 
     def open_env(self) -> "gymnasium.Env[Any, Any]":
-        """Open the environment, whose own time limit is lifted: the driver's counts."""
+        """Open the environment without its own time limit; the driver's applies."""
         return simulator.make(
             self.env, cameras=self.cameras, image_size=self.image_size, max_episode_steps=-1
         )
 
     def charged(self, delay: float | None) -> Delay:
-        """Return the rule by which an inference is charged in a rollout with ``delay``."""
+        """Return the function that charges inferences in a rollout with ``delay``."""
         if delay is not None:
             return fixed(delay)
         return measured if self.charge_inference_time else no_delay
 
     def plan(self, seed: int, count: int) -> list[Rollout]:
-        """Return ``count`` rollouts from ``seed`` upwards, as often as there are delays."""
+        """Return ``count`` rollouts from ``seed`` upwards, for each delay."""
         delays: Sequence[float | None] = self.delays or (None,)
         runs = [(delay, seed + i) for delay in delays for i in range(count)]
         return [Rollout(index, number, delay) for index, (delay, number) in enumerate(runs)]
 
     @property
     def player_name(self) -> str:
-        """The player for people: its class or function and what it was given."""
+        """Display name of the player: its class or function, and arguments."""
         maker: Any = self.player
         if not isinstance(maker, partial):
             return _name(maker)

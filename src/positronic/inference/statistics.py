@@ -19,12 +19,12 @@ class Rate:
 
     @property
     def value(self) -> float | None:
-        """The observed rate, or None when nothing was finished."""
+        """The observed rate, or None without trials."""
         return self.successes / self.trials if self.trials else None
 
     @property
     def interval(self) -> Interval | None:
-        """The 95 % Wilson interval, or None when nothing was finished."""
+        """The 95 % Wilson interval, or None without trials."""
         return wilson_interval(self.successes, self.trials) if self.trials else None
 
     def __str__(self) -> str:
@@ -38,7 +38,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Latency:
-    """Durations of inference calls in milliseconds; every figure is None when there were none."""
+    """Statistics of inference calls in milliseconds; None without calls."""
 
     count: int
     mean: float | None

@@ -1,4 +1,4 @@
-"""Rollout videos in H.264: cameras side by side, at the speed at which it happened."""
+"""Rollout videos in H.264: cameras side by side, in real time of the simulation."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,9 +20,9 @@ ENCODER = Encoder(
 
 
 def side_by_side(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Put uint8 HWC images of any sizes in one row, aligned at the top, on black.
+    """Place uint8 HWC images of any sizes in one row, aligned at the top, on black.
 
-    Width and height of the result are even, as 4:2:0 chroma subsampling wants them.
+    Width and height of the result are even, as 4:2:0 chroma subsampling requires.
     """
     height = max(image.shape[0] for image in images)
     width = sum(image.shape[1] for image in images) + GAP * (len(images) - 1)
@@ -43,56 +43,56 @@ def encode_mp4(frames: Iterable[NDArray[np.uint8]], fps: float) -> tuple[bytes, 
         ValueError: there are no frames.
     """
     buffer = io.BytesIO()
-    with VideoFile(buffer, fps, ENCODER) as film:
+    with VideoFile(buffer, fps, ENCODER) as video:
         for frame in frames:
-            film.add(frame)
-        if not film.frames:
+            video.add(frame)
+        if not video.frames:
             raise ValueError("no frames to encode")
-    return buffer.getvalue(), film.size
+    return buffer.getvalue(), video.size
 
 
 @dataclass(frozen=True)
-class FilmDirectory:
-    """Where the films of rollouts go; ``count`` of them, so that their names sort."""
+class VideoDirectory:
+    """Directory of the videos of ``count`` rollouts, which is needed to pad their numbers."""
 
     root: Path
     count: int
 
-    def begin(self, index: int, fps: float) -> "RolloutFilm":
-        """Begin the film of rollout ``index``, counted from 0."""
-        return RolloutFilm(self._staged(index), fps)
+    def begin(self, index: int, fps: float) -> "RolloutVideo":
+        """Start the video of rollout ``index``, counted from 0."""
+        return RolloutVideo(self._staged(index), fps)
 
     def discard(self, index: int) -> None:
-        """Remove what a process that died has left of the film of rollout ``index``."""
+        """Remove the unfinished video of rollout ``index`` after its process died."""
         self._staged(index).unlink(missing_ok=True)
 
     def _staged(self, index: int) -> Path:
         return self.root / f".{index:0{len(str(self.count - 1))}d}.mp4"
 
 
-class RolloutFilm:
-    """The film of one rollout; it has no name before it is known how the rollout ended."""
+class RolloutVideo:
+    """Video of one rollout, named by its outcome at the end."""
 
     def __init__(self, staged: Path, fps: float) -> None:
-        """Film into a hidden file, whose directory is made if need be."""
+        """Start writing to a hidden file, creating its directory if missing."""
         staged.parent.mkdir(parents=True, exist_ok=True)
         self._staged = staged
-        self._film = VideoFile(staged, fps, ENCODER)
+        self._video = VideoFile(staged, fps, ENCODER)
 
     def add(self, obs: Mapping[str, Any]) -> None:
         """Append the camera images of an observation."""
         images = [value for name, value in obs.items() if name.startswith("image.")]
-        self._film.add(side_by_side(images))
+        self._video.add(side_by_side(images))
 
     def finish(self, ended_by: str) -> Path:
-        """Name the film after its end, ``003-success.mp4``, and return where it is."""
-        self._film.close()
+        """Rename the video by its outcome, ``003-success.mp4``, and return the path."""
+        self._video.close()
         number = self._staged.stem.removeprefix(".")
         return self._staged.rename(self._staged.with_name(f"{number}-{ended_by}.mp4"))
 
     def abort(self) -> None:
-        """Throw the film away."""
-        self._film.discard()
+        """Discard the video."""
+        self._video.discard()
         self._staged.unlink(missing_ok=True)
         with suppress(OSError):
-            self._staged.parent.rmdir()  # if it was made for this film
+            self._staged.parent.rmdir()  # if it was made for this video

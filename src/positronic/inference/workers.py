@@ -21,35 +21,35 @@ from positronic.inference.results import EpisodeResult
 from positronic.inference.rollout import Harness
 from positronic.inference.run import Played
 from positronic.inference.setting import Rollout, Setting
-from positronic.inference.video import FilmDirectory
+from positronic.inference.video import VideoDirectory
 from positronic.policy import Policy
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker needs; recordings are staged in ``root``, films go to ``films``."""
+    """Arguments of every worker; recordings are staged in ``root``, videos go to ``videos``."""
 
     policy: Policy
     setting: Setting
     count: int
     root: Path | None = None
-    films: FilmDirectory | None = None
+    videos: VideoDirectory | None = None
 
 
 def require_sendable(policy: Policy) -> None:
-    """Refuse a policy that other processes cannot have, such as one with weights in this one.
+    """Check that a policy can be pickled for other processes; one with weights here cannot.
 
     A copy of the weights in every worker would multiply the memory, and each would compute batches
-    of one; a server has the weights once and batches what the workers ask.
+    of one; a server has the weights once and batches the requests of all workers.
 
     Raises:
-        UsageError: says how to serve it.
+        UsageError: it cannot; the message says how to serve it.
     """
     try:
         pickle.dumps(policy)
     except (TypeError, AttributeError, pickle.PicklingError) as error:
         raise UsageError(
-            "--num_envs above 1 needs a policy on a server, which batches for all of them: start"
+            "--num_envs above 1 needs a policy on a server, which batches all requests: start"
             " `python -m positronic.vendors.lerobot.server --checkpoints_dir=...` and give"
             " --policy=.remote"
         ) from error
@@ -60,26 +60,26 @@ def play_at_once(
 ) -> Iterator[Played]:
     """Play rollouts in ``num_envs`` processes and yield them as they end.
 
-    Trouble in one rollout lets those under way end and starts no more. A process that dies costs
-    the rollout that it was playing; the others play on.
+    After an error in one rollout, running ones finish and no more are started. If a process dies,
+    only the rollout that it was playing is lost.
 
     Raises:
-        Exception: What kept a rollout from beginning, once the others are over.
-        KeyboardInterrupt: Interrupted; what was under way has been yielded.
+        Exception: An error before a rollout began, raised after the others have finished.
+        KeyboardInterrupt: Interrupted; the rollouts that were running have been yielded.
     """
     with ExitStack() as stack:
-        # The workers inherit it; without, each would compute and render with a thread per CPU.
+        # Inherited by the workers, each of which would otherwise use one thread per CPU.
         stack.enter_context(environment(OMP_NUM_THREADS="1", LP_NUM_THREADS="1"))
         pools = [
             stack.enter_context(worker_pool(1, _open, job)) for _ in range(min(num_envs, len(plan)))
         ]
-        yield from _Crew(pools, plan, job).play(interrupts)
+        yield from _WorkerPool(pools, plan, job).play(interrupts)
 
 
-class _Crew:
-    """The workers and what each of them is playing.
+class _WorkerPool:
+    """The workers and the rollout that each is playing.
 
-    A pool of one process each, because a pool gives up all its work when one process dies.
+    Each is a pool of one process, because a pool drops all its work when one process dies.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class _Crew:
         self._job = job
         self._pids = {pool: pool.submit(os.getpid) for pool in pools}
         self._playing: dict[Future[Played], tuple[ProcessPoolExecutor, Rollout]] = {}
-        self._trouble: BaseException | None = None
+        self._error: BaseException | None = None
 
     def play(self, interrupts: DeferredInterrupts) -> Iterator[Played]:
         for pool in self._pids:
@@ -99,16 +99,16 @@ class _Crew:
                 with interrupts.allowed():
                     over, _ = wait(self._playing, return_when=FIRST_COMPLETED)
             except KeyboardInterrupt as error:
-                self._trouble = self._trouble or error
+                self._error = self._error or error
                 self._interrupt()
                 continue
             for future in over:
                 yield from self._collect(future)
-        if self._trouble is not None:
-            raise self._trouble
+        if self._error is not None:
+            raise self._error
 
     def _next(self, pool: ProcessPoolExecutor) -> None:
-        if self._waiting and self._trouble is None:
+        if self._waiting and self._error is None:
             rollout = self._waiting.popleft()
             self._playing[pool.submit(_work, rollout)] = (pool, rollout)
 
@@ -121,13 +121,13 @@ class _Crew:
             yield _lost(rollout)
             return
         except (KeyboardInterrupt, Exception) as error:
-            self._trouble = self._trouble or error
+            self._error = self._error or error
             return
-        told = self._trouble
-        if isinstance(told, KeyboardInterrupt) and isinstance(played.cause, KeyboardInterrupt):
-            # By the signal that came here; this process passed another one on.
-            played = played._replace(cause=told)
-        self._trouble = told or played.cause
+        first = self._error
+        if isinstance(first, KeyboardInterrupt) and isinstance(played.cause, KeyboardInterrupt):
+            # Report the signal that this process received, not the SIGTERM passed to the worker.
+            played = played._replace(cause=first)
+        self._error = first or played.cause
         self._next(pool)
         yield played
 
@@ -136,17 +136,17 @@ class _Crew:
             self._pids[pool].add_done_callback(_terminate)
 
     def _clean_up(self, pool: ProcessPoolExecutor, rollout: Rollout) -> None:
-        """Remove what the dead process was recording."""
+        """Remove the unfinished recording and video of a dead process."""
         pid = self._pids[pool]
-        if self._job.films is not None:
-            self._job.films.discard(rollout.index)
+        if self._job.videos is not None:
+            self._job.videos.discard(rollout.index)
         if self._job.root is None or pid.exception() is not None:
             return
         from positronic.dataset.recorded import META
         from positronic.dataset.writer import STAGING
 
         for staged in self._job.root.glob(f"{STAGING}{pid.result()}-*"):
-            # With it, it is whole: an earlier rollout that waits to be published.
+            # With meta.json it is complete: an earlier rollout that waits to be published.
             if not (staged / META).exists():
                 shutil.rmtree(staged, ignore_errors=True)
 
@@ -160,7 +160,7 @@ def _terminate(pid: Future[int]) -> None:
 def _lost(rollout: Rollout) -> Played:
     error = SimulationError(
         f"the process that played seed {rollout.seed} died (killed, or out of memory?);"
-        " give fewer --num_envs if memory is short"
+        " use fewer --num_envs if memory is short"
     )
     result = EpisodeResult(
         seed=rollout.seed,
@@ -183,19 +183,19 @@ _interrupts = DeferredInterrupts()
 def _open(job: Job) -> None:
     global _job
     _job = job
-    # Ctrl-C in a terminal reaches the workers too, and each ends its rollout by itself.
+    # Ctrl-C in a terminal reaches the workers too; each ends its own rollout.
     _interrupts.__enter__()
 
 
 def _work(rollout: Rollout) -> Played:
     assert _job is not None
-    harness = _opened(_job)
+    harness = _get_harness(_job)
     result, cause = harness.play(rollout, _job.count)
-    return Played(rollout, result, None if cause is None else _portable(cause), harness.meta)
+    return Played(rollout, result, None if cause is None else _picklable(cause), harness.meta)
 
 
-def _opened(job: Job) -> Harness:
-    """The harness of this process; made by the first rollout, whose errors reach the parent."""
+def _get_harness(job: Job) -> Harness:
+    """The harness of this process, created by the first rollout so that errors reach the parent."""
     global _harness
     if _harness is None:
         writer = None
@@ -208,15 +208,15 @@ def _opened(job: Job) -> Harness:
             policy=job.policy,
             setting=job.setting,
             writer=writer,
-            films=job.films,
+            videos=job.videos,
             interrupts=_interrupts,
             publish=False,
         )
     return _harness
 
 
-def _portable(cause: BaseException) -> BaseException:
-    """The same exception as other processes can have it; a bug brings its traceback along."""
+def _picklable(cause: BaseException) -> BaseException:
+    """The exception, or a RuntimeError if it cannot be pickled; bugs get a traceback note."""
     if not isinstance(cause, KeyboardInterrupt | FoundationError | OSError):
         cause.add_note("".join(traceback.format_exception(cause)))
     try:

@@ -20,18 +20,18 @@ RECENT = 10
 
 
 class Plan(Protocol):
-    """What to do at each control time, as far as is known."""
+    """Actions by control time, made from one or more chunks."""
 
     def at(self, t: float) -> Action:
         """Return the action in force at ``t``; the last one stays in force afterwards."""
 
     def over(self, t: float) -> bool:
-        """Whether nothing is planned for ``t`` any more."""
+        """Return whether the plan has ended at ``t``."""
 
 
 @dataclass(frozen=True)
 class CrossFade:
-    """Goes over from one plan to a chunk within ``seconds``, beginning on the old plan."""
+    """Interpolates from a plan to a chunk within ``seconds``, starting from the old plan."""
 
     old: Plan
     new: Chunk
@@ -39,20 +39,20 @@ class CrossFade:
     seconds: float
 
     def at(self, t: float) -> Action:
-        """Return what lies between the two; see `positronic.policy.blending.between`."""
+        """Return the interpolated action; see `positronic.policy.blending.between`."""
         share = (t - self.since) / self.seconds
         if share >= 1:
             return self.new.at(t)
         return between(self.old.at(t), self.new.at(t), max(0.0, share))
 
     def over(self, t: float) -> bool:
-        """Whether the new chunk is used up."""
+        """Return whether the new chunk is used up."""
         return self.new.over(t)
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Temporal ensembling: the mean of what all chunks say of the same control time.
+    """Temporal ensembling: the mean of the actions of all chunks for the same control time.
 
     The i-th oldest of them has weight ``exp(-coeff * i)``: algorithm 2 of Zhao et al., "Learning
     Fine-Grained Bimanual Manipulation with Low-Cost Hardware" (2023).
@@ -62,18 +62,18 @@ class Ensemble:
     coeff: float
 
     def at(self, t: float) -> Action:
-        """Return the mean of those that are not used up; see `positronic.policy.blending.mean`."""
+        """Return the mean over chunks not used up; see `positronic.policy.blending.mean`."""
         present = [chunk for chunk in self.chunks if not chunk.over(t)] or [self.chunks[-1]]
         weights = [exp(-self.coeff * i) for i in range(len(present))]
         return mean([chunk.at(t) for chunk in present], weights)
 
     def over(self, t: float) -> bool:
-        """Whether all chunks are used up."""
+        """Return whether all chunks are used up."""
         return all(chunk.over(t) for chunk in self.chunks)
 
 
 def joined(old: Plan, new: Chunk, t: float, cross_fade_s: float) -> Plan:
-    """Play ``new`` from ``t`` on, after a cross-fade of so many seconds, if any."""
+    """Plan that plays ``new`` from ``t``, with a cross-fade of ``cross_fade_s`` seconds."""
     if not cross_fade_s:
         return new
     if isinstance(old, CrossFade) and t >= old.since + old.seconds:
@@ -81,24 +81,24 @@ def joined(old: Plan, new: Chunk, t: float, cross_fade_s: float) -> Plan:
     return CrossFade(old, new, t, cross_fade_s)
 
 
-"""So many of the last answers say how long the next one may take."""
+"""Number of recent latencies by which the next one is estimated."""
 
 
 class AsynchronousPlayer:
-    """The `Player` that asks for the next chunk in a thread while the present one plays.
+    """A `Player` that requests the next chunk in a thread while the current one plays.
 
-    The next chunk is asked for at the last control step from which its answer still comes in time,
-    going by the slowest of the recent ones. The answer to the observation of time ``t0`` is taken
-    up at the first control step ``t >= t0 + delay``, from the action that is due then: what its
-    beginning says has been done meanwhile by the chunk before. Where that one was used up too
-    early, the last action is held, the steps count as starved, and the new chunk is played from
-    the moment at which the robot came to stand.
+    The next chunk is requested at the last control step from which it still arrives in time, by the
+    slowest of the recent inferences. A chunk inferred from the observation of time ``t0`` starts to
+    play at the first control step ``t >= t0 + delay``, with the action that is due at ``t``: the
+    time before that was covered by the previous chunk. If the previous chunk ended earlier, its
+    last action is held, these steps count as starved, and the new chunk is played from the action
+    due when the previous one ended.
 
-    An inference longer than a chunk leaves nothing to overlap: then the next chunk is asked for
-    when the present one is used up, as `ChunkPlayer` does.
+    If an inference takes longer than a chunk, nothing can overlap: then the next chunk is requested
+    when the current one is used up, as `ChunkPlayer` does.
 
-    What is played depends on control time and on the charged delays alone, not on the thread: a
-    control step waits for the thread where it cannot be known yet whether its answer is due.
+    The actions depend only on control time and the charged delays, not on thread timing: a control
+    step waits for the thread until it is known whether the answer is due.
     """
 
     def __init__(
@@ -111,19 +111,19 @@ class AsynchronousPlayer:
         temporal_ensemble_coeff: float | None = None,
         margin_s: float = 0.05,
     ) -> None:
-        """Play what ``session`` infers.
+        """Create a player of ``session``.
 
         Args:
-            session: Where chunks come from.
+            session: Source of the chunks.
             action_fps: See `ChunkPlayer`.
-            delay: What an inference is charged; on a robot, `measured`.
-            cross_fade_s: Seconds within which the actions go over from one chunk to the next.
-            temporal_ensemble_coeff: Asks as often as answers come, and plays the mean of all
-                chunks, weighted by ``exp(-coeff * i)`` from the oldest on; ACT uses 0.01.
-            margin_s: How many seconds earlier than expected to be necessary a chunk is asked for.
+            delay: Control time charged per inference; on a robot, `measured`.
+            cross_fade_s: Duration in seconds of the cross-fade from one chunk to the next.
+            temporal_ensemble_coeff: Infer continuously and play the mean of all current chunks,
+                weighted by ``exp(-coeff * i)``, oldest first; ACT uses 0.01.
+            margin_s: Seconds by which a chunk is requested earlier than expected to be necessary.
 
         Raises:
-            UsageError: The policy needs every observation, or the arguments make no sense.
+            UsageError: The policy needs every observation, or an argument is invalid.
         """
         if cross_fade_s and temporal_ensemble_coeff is not None:
             raise UsageError("choose one: cross_fade_s or temporal_ensemble_coeff")
@@ -132,7 +132,7 @@ class AsynchronousPlayer:
                 f"cross_fade_s={cross_fade_s} and margin_s={margin_s}: expected 0 s or more"
             )
         if cross_fade_s or temporal_ensemble_coeff is not None:
-            import scipy.spatial.transform  # noqa: F401 - takes longer than a control step may
+            import scipy.spatial.transform  # noqa: F401 - loaded now, as it takes longer than a control step
         _refuse_every_step(session)
         self._fps, self._delay, self._margin_s = frame_rate(session, action_fps), delay, margin_s
         self._cross_fade_s, self._coeff = float(cross_fade_s), temporal_ensemble_coeff
@@ -143,11 +143,11 @@ class AsynchronousPlayer:
 
     @property
     def inferences(self) -> int:
-        """How many chunks came since the last reset."""
+        """Number of chunks received since the last reset."""
         return len(self.latencies)
 
     def reset(self, session: Session | None = None) -> None:
-        """See `Player.reset`; waits for the answer that is under way, and drops it."""
+        """See `Player.reset`; waits for a pending inference and discards its result."""
         if self._request is not None:
             wait([self._request.future])
         if session is not None:
@@ -161,32 +161,32 @@ class AsynchronousPlayer:
         self._plan: Plan | None = None
         self._period = 1 / self._fps
         self._t: float | None = None
-        self._stands_since: float | None = None
+        self._stopped_at: float | None = None
 
     def action(self, obs: Mapping[str, Any], t: float) -> Action:
-        """See `Player.action`; what the thread raised is raised here, when it is due."""
+        """See `Player.action`; an exception in the thread is raised here when the answer is due."""
         require_later(self._t, t)
         if self._t is not None and t > self._t:
             self._period = t - self._t
         self._t = t
-        self._take_up_if_due(t)
-        if self._request is None and self._wanted(t):
-            self._ask(obs, t)
-            self._take_up_if_due(t)
+        self._start_next_if_due(t)
+        if self._request is None and self._should_request(t):
+            self._send_request(obs, t)
+            self._start_next_if_due(t)
         assert self._plan is not None
         if not self._plan.over(t):
-            self._stands_since = None
+            self._stopped_at = None
         else:
             self.starved += 1
-            self._stands_since = t if self._stands_since is None else self._stands_since
+            self._stopped_at = t if self._stopped_at is None else self._stopped_at
         return self._plan.at(t)
 
     def close(self) -> None:
         """See `Player.close`."""
         self._executor.shutdown()
 
-    def _wanted(self, t: float) -> bool:
-        """Whether the next step would be too late to ask for the next chunk."""
+    def _should_request(self, t: float) -> bool:
+        """Return whether the next chunk must be requested at this step."""
         chunk = self._chunk
         if chunk is None or self._coeff is not None:
             return True
@@ -194,20 +194,20 @@ class AsynchronousPlayer:
         if expected >= chunk.horizon:
             return chunk.over(t)
         steps_left = ceil((chunk.end - t - TOLERANCE_S) / self._period)
-        # The present chunk is to last until the cross-fade is over.
+        # The current chunk must last until the cross-fade has ended.
         lead = expected + self._margin_s + self._cross_fade_s
         steps_needed = ceil((lead - TOLERANCE_S) / self._period)
-        # Asked for any earlier, it would be older than new when it comes.
+        # Not before half of the chunk has played, or most of the new one would be outdated.
         return steps_left <= min(steps_needed, (chunk.horizon / 2 + TOLERANCE_S) / self._period)
 
-    def _ask(self, obs: Mapping[str, Any], t: float) -> None:
+    def _send_request(self, obs: Mapping[str, Any], t: float) -> None:
         self.asked += 1
-        # Whoever gave the observation may reuse its buffers for the next one.
+        # The caller may reuse the observation's buffers.
         kept = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in obs.items()}
         delay = no_delay if self._chunk is None else self._delay
         self._request = _Request(self._executor, self.session, kept, t, delay)
 
-    def _take_up_if_due(self, t: float) -> None:
+    def _start_next_if_due(self, t: float) -> None:
         request = self._request
         if request is None or not request.due(t):
             return
@@ -217,8 +217,8 @@ class AsynchronousPlayer:
         if self._plan is None:
             self._plan = Ensemble((chunk,), self._coeff) if self._coeff is not None else chunk
         else:
-            if self._stands_since is not None:
-                chunk = chunk.moved(chunk.start + t - max(self._stands_since, request.t))
+            if self._stopped_at is not None:
+                chunk = chunk.moved(chunk.start + t - max(self._stopped_at, request.t))
             self.jumps.append(jump(self._plan.at(t), chunk.at(t)))
             self._plan = self._join(self._plan, chunk, t)
         self._chunk = chunk
@@ -247,7 +247,7 @@ class _Request:
         self.future: Future[list[Action]] = executor.submit(self._infer, session, obs)
 
     def due(self, t: float) -> bool:
-        """Whether the answer is there at control time ``t``; waits until that is known."""
+        """Return whether the answer is due at control time ``t``; waits until that is known."""
         waited = t - self.t + TOLERANCE_S
         if waited >= self._delay(inf):
             return True
@@ -269,5 +269,5 @@ def _refuse_every_step(session: Session) -> None:
     if session.meta.get("every_step"):
         raise UsageError(
             f"the policy ({session.meta.get('type', 'of unknown type')}) needs the observation of"
-            " every control step and cannot be asked ahead: play it with --player=.synchronous"
+            " every control step and cannot infer ahead: use --player=.synchronous"
         )

@@ -13,27 +13,27 @@ class Session(Protocol):
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What the policy says of itself: ``type``, ``action_fps``, ``contract`` and so on."""
+        """Metadata of the policy: ``type``, ``action_fps``, ``contract`` and so on."""
 
     def infer(self, obs: Mapping[str, Any]) -> list[Action]:
-        """Answer one observation with a chunk of actions.
+        """Infer a chunk of actions from one observation.
 
         Args:
             obs: Raw signals by name (``robot_state.ee_pose``, ``grip``, ``image.wrist``, ...)
                 and ``task``.
 
         Returns:
-            Actions in the order of time. Each holds ``robot_command`` (a mapping with ``type``),
-            ``target_grip`` (1 = open) and, as a rule, ``timestamp``: seconds after the moment of
-            the observation at which it is due.
+            Actions in time order. Each has ``robot_command`` (a mapping with ``type``),
+            ``target_grip`` (1 = open) and usually ``timestamp``: seconds after the observation at
+            which it is due.
 
         Raises:
-            PositronicError: The observation does not fit; the session can go on.
+            PositronicError: The observation is invalid; the session can go on.
             ServerGone: The session is over.
         """
 
     def close(self) -> None:
-        """End the session. More calls of ``close`` do nothing."""
+        """End the session. Further calls have no effect."""
 
 
 @runtime_checkable
@@ -42,10 +42,10 @@ class Policy(Protocol):
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What the policy says of itself, the same as its sessions say."""
+        """Metadata of the policy, the same as that of its sessions."""
 
     def new_session(self, context: Mapping[str, Any] | None = None) -> Session:
         """Start an episode; ``context`` (such as ``task``) is added to every observation."""
 
     def close(self) -> None:
-        """Give back what the policy holds. More calls of ``close`` do nothing."""
+        """Release the policy's resources. Further calls have no effect."""

@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 
 def jump(old: Action, new: Action) -> Jump:
-    """Measure from one action to another; 0 where the two have nothing in common to compare."""
+    """Measure the distance between two actions; 0 in components that they do not share."""
     metres = radians = 0.0
     poses = _vectors([old, new], "pose")
     if poses is not None:
@@ -33,9 +33,9 @@ def jump(old: Action, new: Action) -> Jump:
 def between(old: Action, new: Action, share: float) -> Action:
     """Return the action at ``share`` of the way, 0 to 1, from ``old`` to ``new``.
 
-    Positions, joints and the grip (a position as well, of the fingers) go on a straight line,
-    rotations on the shortest arc at constant speed. Commands of different or unknown types have
-    nothing between them: the new one is returned.
+    Positions, joints and the grip are interpolated linearly, rotations spherically (shortest arc,
+    constant speed). Commands of different or unknown types cannot be interpolated: the new one is
+    returned.
     """
     return _combine([old, new], np.array([1 - share, share]), _slerp)
 
@@ -43,8 +43,8 @@ def between(old: Action, new: Action, share: float) -> Action:
 def mean(actions: Sequence[Action], weights: Sequence[float]) -> Action:
     """Return the weighted mean of actions that are due at the same time, oldest first.
 
-    Of rotations the quaternions are averaged and normalised, which is what averaging the action
-    vectors of a policy comes to. Commands that cannot be averaged give the newest action.
+    Quaternions are averaged and normalised, as averaging a policy's action vectors would do.
+    For commands that cannot be averaged, the newest action is returned.
     """
     shares = np.asarray(weights, dtype=np.float64)
     return _combine(actions, shares / shares.sum(), _weighted_sum)
@@ -73,7 +73,7 @@ def _weighted_sum(quats: Array, shares: Array) -> Array:
 
 
 def _slerp(quats: Array, shares: Array) -> Array:
-    """Spherical interpolation of two unit quaternions of one hemisphere."""
+    """Spherical interpolation of two unit quaternions in the same hemisphere."""
     angle = np.arctan2(np.linalg.norm(quats[1] - quats[0]), np.linalg.norm(quats[1] + quats[0])) * 2
     if angle < 1e-6:
         return _weighted_sum(quats, shares)
@@ -81,7 +81,7 @@ def _slerp(quats: Array, shares: Array) -> Array:
 
 
 def _vectors(actions: Sequence[Action], field: str) -> Array | None:
-    """Stack ``field`` of all commands; None unless all are of one type and size."""
+    """Stack ``field`` of all commands; None unless all have the same type and size."""
     commands: list[Any] = [action.get("robot_command") for action in actions]
     if not all(isinstance(c, Mapping) and field in c for c in commands):
         return None

@@ -14,7 +14,7 @@ DEFAULT_FPS = 15.0
 
 @dataclass(frozen=True)
 class Chunk:
-    """Actions that are each due at ``start + due[i]`` and in force until the next one is."""
+    """Actions, each due at ``start + due[i]`` and in force until the next one is due."""
 
     actions: tuple[Action, ...]
     due: tuple[float, ...]
@@ -25,14 +25,14 @@ class Chunk:
 
     @classmethod
     def of(cls, answer: Sequence[Action], start: float, fps: float) -> "Chunk":
-        """Place what a session answered to the observation of time ``start``.
+        """Create a chunk from the actions inferred from the observation of time ``start``.
 
-        An action is due at its ``timestamp``, or at its index over ``fps``. The chunk is used up
-        one spacing after its last action is due, or at the ``timestamp`` of a closing entry that
-        commands nothing.
+        An action is due at its ``timestamp``, or else at its index divided by ``fps``. The chunk
+        ends one interval after its last action is due, or at the ``timestamp`` of a final entry
+        without a command.
 
         Raises:
-            SessionError: There is no action, or the timestamps are out of order.
+            SessionError: There are no actions, or the timestamps decrease.
         """
         due = [float(action.get("timestamp", i / fps)) for i, action in enumerate(answer)]
         if not all(map(isfinite, due)):
@@ -41,12 +41,12 @@ class Chunk:
             raise SessionError("the policy's action timestamps decrease; they must be in order")
         commands = [i for i, action in enumerate(answer) if action.keys() - {"timestamp"}]
         if not commands:
-            raise SessionError("the policy answered with no action to play")
+            raise SessionError("the policy returned no actions")
         last = commands[-1]
         if last + 1 < len(due):
             horizon = due[last + 1]
         else:
-            # The last action lasts as long as the one before it did.
+            # The last action lasts as long as the one before it.
             horizon = due[last] + (due[last] - due[last - 1] if last > 0 else 1 / fps)
         return cls(
             tuple(answer[i] for i in commands), tuple(due[i] for i in commands), horizon, start
@@ -62,7 +62,7 @@ class Chunk:
         return self.actions[max(0, bisect_right(self.due, t - self.start + TOLERANCE_S) - 1)]
 
     def over(self, t: float) -> bool:
-        """Whether the chunk is used up at ``t``."""
+        """Return whether the chunk is used up at ``t``."""
         return t >= self.end - TOLERANCE_S
 
     def moved(self, start: float) -> "Chunk":
@@ -71,5 +71,5 @@ class Chunk:
 
 
 def frame_rate(session: Session, action_fps: float | None) -> float:
-    """Actions per second where they carry no timestamp: as given, as the session says, or 15."""
+    """Rate of actions without timestamps: as given, else the session's, else 15 per second."""
     return float(action_fps or session.meta.get("action_fps") or DEFAULT_FPS)

@@ -1,4 +1,4 @@
-"""Synchronous player: asks for an action chunk, waits, plays it, asks again."""
+"""Synchronous player: requests an action chunk, waits, plays it, requests the next."""
 
 import time
 from collections.abc import Mapping
@@ -12,23 +12,23 @@ from positronic.policy.player import TOLERANCE_S, Delay, Jump, no_delay
 
 
 class ChunkPlayer:
-    """The synchronous `Player`: the next chunk is asked for when the present one is used up.
+    """Synchronous `Player`: the next chunk is requested when the current one is used up.
 
-    The first chunk is never charged for, since the robot stands still until it has one. While a
-    later one is awaited in control time, the last action is held and the steps count as starved;
+    No delay is charged for the first chunk, since the robot stands still until it has one. While a
+    later chunk is delayed in control time, the last action is held and the steps count as starved;
     the chunk is then played from its first action, since the robot stood still meanwhile.
     """
 
     def __init__(
         self, session: Session, action_fps: float | None = None, *, delay: Delay = no_delay
     ) -> None:
-        """Play what ``session`` infers.
+        """Create a player of ``session``.
 
         Args:
-            session: Where chunks come from.
-            action_fps: Actions per second where they carry no ``timestamp``; taken from the
-                session's ``action_fps`` if None, and 15 if that is silent as well.
-            delay: What an inference is charged.
+            session: Source of the chunks.
+            action_fps: Rate of actions without ``timestamp``; if None the session's
+                ``action_fps``, else 15.
+            delay: Control time charged per inference.
         """
         self._fps, self._delay = frame_rate(session, action_fps), delay
         self.session = session
@@ -36,7 +36,7 @@ class ChunkPlayer:
 
     @property
     def inferences(self) -> int:
-        """How many chunks came since the last reset."""
+        """Number of chunks received since the last reset."""
         return len(self.latencies)
 
     def reset(self, session: Session | None = None) -> None:
@@ -56,18 +56,18 @@ class ChunkPlayer:
         require_later(self._t, t)
         self._t = t
         if self._next is None and (self._chunk is None or self._chunk.over(t)):
-            self._ask(obs, t)
+            self._send_request(obs, t)
         if self._next is not None and t >= self._due - TOLERANCE_S:
-            self._take_up(self._next, t)
+            self._start_chunk(self._next, t)
         elif self._next is not None:
             self.starved += 1
         assert self._chunk is not None
         return self._chunk.at(t)
 
     def close(self) -> None:
-        """Nothing runs between two actions."""
+        """No effect: nothing runs between two actions."""
 
-    def _ask(self, obs: Mapping[str, Any], t: float) -> None:
+    def _send_request(self, obs: Mapping[str, Any], t: float) -> None:
         self.asked += 1
         began = time.perf_counter()
         answer = self.session.infer(obs)
@@ -76,14 +76,14 @@ class ChunkPlayer:
         self._next = Chunk.of(answer, t, self._fps)
         self._due = t if self._chunk is None else t + self._delay(seconds)
 
-    def _take_up(self, chunk: Chunk, t: float) -> None:
+    def _start_chunk(self, chunk: Chunk, t: float) -> None:
         if self._chunk is not None:
             self.jumps.append(jump(self._chunk.actions[-1], chunk.actions[0]))
         self._chunk, self._next = chunk.moved(t), None
 
 
 def require_later(before: float | None, t: float) -> None:
-    """Refuse a control time that went back.
+    """Check that control time does not decrease.
 
     Raises:
         SessionError: ``t`` is before ``before``.

@@ -5,39 +5,39 @@ from typing import Any, NamedTuple, Protocol
 
 from positronic.policy.base import Action, Session
 
-# Control time comes from integer nanoseconds, timestamps from i / fps: equal but for rounding.
+# Control time comes from integer nanoseconds, timestamps from i / fps: they differ by rounding.
 TOLERANCE_S = 1e-6
 
 Delay = Callable[[float], float]
-"""From the wall-clock seconds that an inference took to the seconds of control time that it is
-charged. It never decreases as its argument grows."""
+"""Maps the wall-clock seconds of an inference to the seconds of control time charged for it; must
+be non-decreasing."""
 
 
 def no_delay(seconds: float) -> float:
-    """Control time stands still during inference, as simulated time can."""
+    """Charge nothing: simulated time stands still during inference."""
     return 0.0
 
 
 def measured(seconds: float) -> float:
-    """Charge what the inference took, which is what a real robot pays."""
+    """Charge the measured time of the inference, as on a real robot."""
     return seconds
 
 
 def fixed(delay: float) -> Delay:
-    """Charge ``delay`` seconds, however long the inference took: the same run on any machine."""
+    """Charge ``delay`` seconds per inference, for the same run on any machine."""
     return lambda seconds: delay
 
 
 class Jump(NamedTuple):
-    """How far apart an old chunk and the new one are at the moment of the switch.
+    """Distance between the old chunk and the new one at the moment of the switch.
 
-    The old one's action for that moment is compared, or its last one where it is used up.
+    Compared is the old chunk's action for that moment, or its last one if it is used up.
     """
 
     metres: float
     """Between the target positions; 0 for joint targets."""
     radians: float
-    """Between the target rotations, or of the joint that differs most."""
+    """Between the target rotations, or the largest difference of a joint."""
     grip: float
     """Between the target grips."""
 
@@ -49,37 +49,37 @@ class Player(Protocol):
     latencies: list[float]
     """Wall-clock seconds of each answer since the last reset."""
     jumps: list[Jump]
-    """One for each chunk but the first."""
+    """One per chunk except the first."""
     asked: int
-    """How many chunks were asked for since the last reset."""
+    """Number of chunks requested since the last reset."""
     starved: int
-    """Control steps since the last reset for which no action was there in time."""
+    """Number of control steps since the last reset whose action did not arrive in time."""
 
     @property
     def inferences(self) -> int:
-        """How many chunks came."""
+        """Number of chunks received."""
 
     def action(self, obs: Mapping[str, Any], t: float) -> Action:
         """Return the action in force at control time ``t``.
 
         Args:
-            obs: The present observation; looked at only when a chunk is asked for.
+            obs: The current observation; used only when a chunk is requested.
             t: Control time in seconds, never decreasing between two resets.
 
         Raises:
-            SessionError: The policy returned no actions, or time went backwards; and whatever the
-                session raises.
+            SessionError: The policy returned no actions, or time went backwards. Errors of the
+                session are raised too.
         """
 
     def reset(self, session: Session | None = None) -> None:
-        """Forget the chunks and the counts; go on with ``session`` if one is given."""
+        """Discard chunks and counts; switch to ``session`` if given."""
 
     def close(self) -> None:
-        """Wait for what still runs. Closing the session first cuts that short."""
+        """Wait for a pending inference. Close the session first to end it early."""
 
 
 class MakePlayer(Protocol):
-    """Makes the player of one session: what ``--player=...`` chooses."""
+    """Factory of the player of a session, as chosen by ``--player=...``."""
 
     def __call__(self, session: Session, *, delay: Delay = no_delay) -> Player:
-        """Play ``session``; inference is charged ``delay`` of the time that it took."""
+        """Create the player of ``session`` with the inference delay ``delay``."""

@@ -35,7 +35,7 @@ def env_id(name: str) -> str:
     """Return the Gymnasium id of a short name (``stack_cubes``) or of an id.
 
     Raises:
-        UsageError: there is no such environment; the message names the nearest.
+        UsageError: unknown environment; the message suggests the closest name.
     """
     if name in ENVIRONMENTS.values():
         return name
@@ -43,8 +43,8 @@ def env_id(name: str) -> str:
         return ENVIRONMENTS[name]
     known = [*ENVIRONMENTS, *ENVIRONMENTS.values()]
     raise UsageError(
-        f"unknown environment {name!r}{did_you_mean(name, known)}; there are"
-        f" {', '.join(ENVIRONMENTS)}"
+        f"unknown environment {name!r}{did_you_mean(name, known)} (known:"
+        f" {', '.join(ENVIRONMENTS)})"
     )
 
 
@@ -53,10 +53,10 @@ def make(name: str, **kwargs: Any) -> gymnasium.Env[dict[str, Any], Any]:
 
     Args:
         name: ``stack_cubes``, ``pick_place``, or their Gymnasium ids.
-        kwargs: Passed on to ``positronic.simulator.env.PandaEnv`` and ``gymnasium.make``.
+        kwargs: Passed to ``positronic.simulator.env.PandaEnv`` and ``gymnasium.make``.
 
     Raises:
-        UsageError: there is no such environment.
+        UsageError: unknown environment.
     """
     kwargs.setdefault("disable_env_checker", True)
     return gymnasium.make(env_id(name), **kwargs)

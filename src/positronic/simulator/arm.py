@@ -13,11 +13,11 @@ from positronic.simulator.ik import Kinematics
 
 Array = NDArray[np.float64]
 
-# The gripper pointing straight down at home. Of the two quaternions of a rotation, every pose that
-# leaves the simulator is the one in this hemisphere, so that no sign ever jumps.
+# The gripper pointing straight down at home. Every pose returned by the simulator has its
+# quaternion in this hemisphere, so that the sign does not flip.
 HOME_QUAT = np.array([0.0, 1.0, 0.0, 0.0])
 
-# A target further ahead than this is approached at the Panda's joint speed limit, 2.175 rad/s.
+# Larger steps are clipped to this, which moves at the Panda's joint speed limit, 2.175 rad/s.
 _MAX_LEAD_RAD = 2.175 * robot.SERVO_LAG_S
 
 
@@ -63,13 +63,13 @@ class Arm:
         return float(np.clip(1.0 - driver / robot.GRIPPER_CLOSED_RAD, 0.0, 1.0))
 
     def go_home(self) -> None:
-        """Put the joints at home, open, at rest."""
+        """Set the home position, the gripper open, at rest."""
         self._data.qpos[self._qpos] = robot.HOME_Q
         self._data.ctrl[self._ctrl] = robot.HOME_Q
         self._data.ctrl[self._grip_ctrl] = 0.0
 
     def set_targets(self, joints: Array, grip: float) -> None:
-        """Give the servos their targets: joints (7,) rad and grip (1 open)."""
+        """Set the servo targets: joints (7,) rad and grip (1 open)."""
         q = self.q
         limits = self.kinematics.limits
         lead = np.clip(joints, limits[:, 0], limits[:, 1]) - q
@@ -81,10 +81,10 @@ class Arm:
         self._data.ctrl[self._grip_ctrl] = closing * robot.GRIPPER_CLOSED_CTRL
 
     def joints_for(self, pose: Array) -> Array:
-        """Joints (7,) that bring the gripper to ``pose`` (7,), sought from where it is now.
+        """Joints (7,) that bring the gripper to ``pose`` (7,), solved from the current joints.
 
         Raises:
-            SimulationError: the pose's quaternion has no direction.
+            SimulationError: the pose's quaternion has length 0.
         """
         if np.linalg.norm(pose[3:7]) < 1e-6:
             raise SimulationError("the quaternion of the commanded pose has length 0")
@@ -96,7 +96,7 @@ class Arm:
         return np.concatenate([position, align_quat(matrix_to_quat(matrix), HOME_QUAT)])
 
     def from_wire(self, command: Mapping[str, Any], control_mode: str) -> Array:
-        """Turn a wire command into the (7,) pose or joints that ``control_mode`` wants.
+        """Convert a wire command to the (7,) pose or joints that ``control_mode`` expects.
 
         Raises:
             SimulationError: another command type, or a vector of the wrong length.
@@ -116,11 +116,11 @@ class Arm:
 
 def _vector(command: Mapping[str, Any], key: str, length: int) -> Array:
     if key not in command:
-        raise SimulationError(f"the {command['type']} command lacks its {key!r}")
+        raise SimulationError(f"the {command['type']} command has no {key!r}")
     vector = np.asarray(command[key], dtype=np.float64).reshape(-1)
     if vector.shape != (length,) or not np.isfinite(vector).all():
         raise SimulationError(
-            f"{key!r} of a {command['type']} command is {length} finite numbers, "
+            f"{key!r} of a {command['type']} command must be {length} finite numbers, "
             f"got {vector.tolist()}"
         )
     return vector

@@ -17,7 +17,7 @@ SIM_STATE = "sim_state.mjSTATE_INTEGRATION"
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came of one seed; ``staged`` is the episode's directory if it was kept."""
+    """Result for one seed; ``staged`` is the episode's directory if it was kept."""
 
     seed: int
     success: bool
@@ -27,11 +27,11 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What to record.
+    """Settings of the demonstrations to record.
 
     ``options`` go to the environment's constructor; ``speed`` is the expert's, in m/s; ``mishaps``
-    is the share of attempts in which something goes wrong on purpose; an attempt fails after
-    ``max_steps``, which by default is three times what the expert needs.
+    is the share of attempts with a deliberate mishap; an attempt fails after ``max_steps``, by
+    default three times the steps that the expert needs.
     """
 
     env: str
@@ -42,12 +42,12 @@ class Scenario:
 
 
 class Recorder:
-    """Lets the expert try seeds in one environment and stages what it records.
+    """Runs the expert on seeds in one environment and stages the recorded episodes.
 
-    The observation before a command and the command carry the same timestamp, ``i / fps``; the
-    last observation comes without one. ``robot_commands.pose`` is what the expert commanded. With
-    ``command_noise`` the arm strays from it, which shows states that a perfect run never visits,
-    and the expert's commands there show the way back (Laskey et al., 2017): the noise is in the
+    An observation and the command that follows it have the same timestamp, ``i / fps``; the last
+    observation has no command. ``robot_commands.pose`` is the expert's command. With
+    ``command_noise`` the executed command differs, which leads to states that a perfect run never
+    visits, with the expert's corrections recorded there (Laskey et al., 2017): the noise is in the
     states, not in the commands.
     """
 
@@ -63,7 +63,7 @@ class Recorder:
         self._writer = writer
 
     def attempt(self, seed: int, keep_failure: bool = False) -> Attempt:
-        """Let the expert try one seed; stage the episode if it succeeds, or if failures count."""
+        """Run the expert on one seed; stage the episode on success, or with ``keep_failure``."""
         with self._writer.new_episode() as episode:
             success, steps = self._play(seed, episode)
             if not (success or keep_failure):

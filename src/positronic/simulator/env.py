@@ -25,23 +25,23 @@ PHYSICS_HZ = 480
 SUCCESS_HOLD_S = 0.4
 RENDER_SIZE = (480, 640)
 _SETTLE_STEPS = 3
-# AR(1) coefficient of the command noise: it drifts rather than jitters, or the servos filter it.
+# AR(1) coefficient of the command noise: slow drift, as the servos would filter out white noise.
 _NOISE_MEMORY = 0.8
 _NOISE_RAD_PER_M = 8.0
 
 
 class PandaEnv(gymnasium.Env[Observation, Any]):
-    """A task on the table, seeded and bit for bit repeatable.
+    """A task on the table; the same seed and actions give the same bits.
 
     Observations are a dict of the raw signals: ``robot_state.q`` and ``.dq`` (7,) float32,
     ``robot_state.ee_pose`` (7,) float64 ``[x y z qw qx qy qz]``, ``grip`` () float32 (1 open, 0
     closed), ``object_poses`` (7 n,) float64 in the order of the task's objects, and each camera
     as uint8 (H, W, 3). An action is float64 (8,): a gripper pose (``cartesian_pos``) or joint
-    positions (``joint_pos``), then the target grip. ``info["is_success"]`` tells whether the
-    goal has held for 0.4 s, which ends the episode with reward 1.
+    positions (``joint_pos``), then the target grip. ``info["is_success"]`` is True when the goal
+    has held for 0.4 s, which terminates the episode with reward 1.
     """
 
-    # A mutable default, as Gymnasium declares it.
+    # A mutable class attribute, as Gymnasium declares it.
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012
 
     def __init__(
@@ -59,17 +59,17 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
 
         Args:
             task: ``stack_cubes`` or ``pick_place``.
-            cameras: Image signals to render into every observation; none renders nothing.
-            image_size: Height and width of the pictures.
-            control_mode: What the first seven numbers of an action are.
-            control_fps: Control steps a second.
-            yaw_range: Objects start turned by up to this angle in rad; the task has a default.
-            command_noise: Standard deviation in metres of a slow random drift that the arm adds to
-                each commanded position (and 8 rad per metre of it to its heading).
+            cameras: Image signals to render into every observation; empty or None renders nothing.
+            image_size: Height and width of the images.
+            control_mode: Meaning of the first seven numbers of an action.
+            control_fps: Control steps per second.
+            yaw_range: Maximum start yaw of the objects in rad; the task has a default.
+            command_noise: Standard deviation in metres of a slow random drift added to each
+                commanded position (and 8 rad per metre of it to the heading).
             render_mode: ``rgb_array`` makes ``render`` return the exterior view.
 
         Raises:
-            UsageError: an argument that makes no sense.
+            UsageError: an argument is invalid.
             MissingDependency: the robot model or, with cameras, OpenGL is not installed.
         """
         self.cameras = tuple(cameras or ())
@@ -103,11 +103,11 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
         self.observation_space = self._make_observation_space()
         self.action_space = self._make_action_space()
 
-    # -- what it is
+    # -- properties
 
     @property
     def task(self) -> str:
-        """The task in words, as a policy is told it."""
+        """The task's text, as given to a policy."""
         return self._task.text
 
     @property
@@ -122,7 +122,7 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
 
     @property
     def statics(self) -> dict[str, Any]:
-        """What is constant over an episode and worth recording with it."""
+        """Static values to record with each episode."""
         return {
             "task": self.task,
             "joint_names": [f"joint{i}" for i in range(1, 8)],
@@ -143,7 +143,7 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Put the arm home and the objects where the seed says."""
+        """Move the arm home and draw the objects' poses from the seed."""
         super().reset(seed=seed)
         self._mj.mj_resetData(self.model, self.data)
         self._held = 0
@@ -161,7 +161,7 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
     def step(
         self, action: NDArray[np.float64]
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Give one command and let ``1 / control_fps`` seconds pass.
+        """Apply one command and simulate ``1 / control_fps`` seconds.
 
         Raises:
             SimulationError: the action has the wrong shape or is not finite.
@@ -169,16 +169,16 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
         command = np.asarray(action, dtype=np.float64)
         if command.shape != (8,) or not np.isfinite(command).all():
             raise SimulationError(
-                f"an action is 8 finite numbers ({self.control_mode}, then grip), "
+                f"an action must be 8 finite numbers ({self.control_mode}, then grip), "
                 f"got shape {command.shape}: {command.tolist()}"
             )
         if self.control_mode == "cartesian_pos":
-            joints = self._arm.joints_for(self._disturbed(command[:7]))
+            joints = self._arm.joints_for(self._with_noise(command[:7]))
         else:
             joints = command[:7]
         self._arm.set_targets(joints, command[7])
         self._mj.mj_step(self.model, self.data, nstep=self._substeps)
-        # Positions have moved on since the last derived quantities were computed.
+        # mj_step integrates after computing derived quantities: update them to the new positions.
         self._mj.mj_forward(self.model, self.data)
 
         self._held = self._held + 1 if self._task.is_done(self._scene_state()) else 0
@@ -187,25 +187,25 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
         return self._observe(), float(success), success, False, info
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Picture of the exterior view, uint8 (480, 640, 3); None without a render mode."""
+        """Image of the exterior camera, uint8 (480, 640, 3); None without a render mode."""
         if self.render_mode is None:
             return None
-        return self._picture("image.exterior", RENDER_SIZE)
+        return self._image("image.exterior", RENDER_SIZE)
 
     def close(self) -> None:
-        """Free the rendering contexts; harmless when repeated."""
+        """Free the rendering contexts; may be called repeatedly."""
         while self._views:
             self._views.popitem()[1].close()
 
-    # -- beyond Gymnasium
+    # -- in addition to Gymnasium's interface
 
     def command_to_action(
         self, robot_command: Mapping[str, Any], target_grip: float
     ) -> NDArray[np.float64]:
-        """Turn a command as it comes over the wire into an action ``(8,)`` of this environment.
+        """Convert a wire command to an action ``(8,)`` of this environment.
 
         ``{"type": "cartesian_pos", "pose": (12,)}`` and ``{"type": "joint_pos", "positions":
-        (7,)}`` are understood whatever the control mode is.
+        (7,)}`` are accepted in either control mode.
 
         Raises:
             SimulationError: another command type, or a vector of the wrong length.
@@ -220,14 +220,14 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
         return {"type": "joint_pos", "positions": np.array(action[:7])}, float(action[7])
 
     def sim_state(self) -> NDArray[np.float64]:
-        """The full physics state (``mjSTATE_INTEGRATION``), enough to continue from."""
+        """The full physics state (``mjSTATE_INTEGRATION``), sufficient to continue from."""
         kind = self._mj.mjtState.mjSTATE_INTEGRATION
         state = np.zeros(self._mj.mj_stateSize(self.model, kind))
         self._mj.mj_getState(self.model, self.data, state, kind)
         return state
 
     def set_sim_state(self, state: NDArray[np.float64]) -> Observation:
-        """Go to a state that ``sim_state`` returned, and observe it.
+        """Restore a state from ``sim_state`` and return its observation.
 
         Raises:
             SimulationError: the vector has another length than this scene's state.
@@ -243,7 +243,7 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
         self._mj.mj_forward(self.model, self.data)
         return self._observe()
 
-    # -- inside
+    # -- private
 
     def _check_arguments(self) -> None:
         unknown = [name for name in self.cameras if name not in scene.CAMERAS]
@@ -261,9 +261,9 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
         if self.render_mode not in (None, "rgb_array"):
             raise UsageError(f"render mode {self.render_mode!r}; expected 'rgb_array' or none")
         if self._command_noise < 0 or self._yaw_range < 0:
-            raise UsageError("command_noise and yaw_range are magnitudes; expected 0 or more")
+            raise UsageError("command_noise and yaw_range: expected 0 or more")
 
-    def _disturbed(self, pose: Array) -> Array:
+    def _with_noise(self, pose: Array) -> Array:
         if self._command_noise == 0.0:
             return pose
         fresh = self.np_random.normal(size=4) * np.sqrt(1 - _NOISE_MEMORY**2)
@@ -274,7 +274,7 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
 
     def _object_poses(self) -> Array:
         poses = np.stack([self.data.qpos[a : a + 7] for a in self._object_qpos])
-        # Upright objects turn by less than half a turn, which keeps w positive.
+        # Upright objects yaw by less than half a turn, so w stays positive.
         poses[:, 3:] = align_quat(poses[:, 3:], np.array([1.0, 0.0, 0.0, 0.0]))
         return poses
 
@@ -295,13 +295,13 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
             "object_poses": self._object_poses().reshape(-1),
         }
         for name in self.cameras:
-            observation[name] = self._picture(name, self.image_size)
+            observation[name] = self._image(name, self.image_size)
         return observation
 
     def _info(self) -> dict[str, Any]:
         return {"is_success": self._held >= max(1, round(SUCCESS_HOLD_S * self.control_fps))}
 
-    def _picture(self, signal: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+    def _image(self, signal: str, size: tuple[int, int]) -> NDArray[np.uint8]:
         if size not in self._views:
             self._views[size] = Cameras(self.model, size)
         return self._views[size].render(self.data, scene.CAMERAS[signal])

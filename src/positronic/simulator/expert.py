@@ -1,10 +1,10 @@
 """Scripted experts that solve the tasks, to record demonstrations for imitation learning.
 
-An expert is a function of the present observation and nothing else: it keeps no phase, no timer
-and no plan. That is what makes it clonable by a policy that sees the same robot state and object
-poses, and what lets it recover from a slip or a push as a matter of course. Each command is the
-present pose moved a bounded step towards a goal; the goal's height follows the distance still to
-go sideways, so that approach, descent, lift and transfer are one smooth funnel instead of stages.
+An expert is a function of the current observation alone: it keeps no phase, timer or plan. So a
+policy that sees the same robot state and object poses can imitate it, and it recovers from a slip
+or a push without special cases. Each command is the current pose moved by a bounded step towards a
+goal; the goal's height depends on the remaining horizontal distance, so that approach, descent,
+lift and transfer form one smooth funnel instead of stages.
 """
 
 import math
@@ -27,28 +27,29 @@ Array = NDArray[np.float64]
 
 DEFAULT_SPEED_M_S = 0.25
 
-HOVER_M = 0.10  # height over the goal at which the gripper comes in from the side
-_FUNNEL_SLOPE = 5.0  # metres of height kept per metre still to go sideways
-_YAW_WEIGHT_M = 0.04  # a radian of heading error counts like this many metres sideways
-_MAX_TURN_RAD = 0.35  # a step
+HOVER_M = 0.10  # height above the goal while moving sideways
+_FUNNEL_SLOPE = 5.0  # metres of height per metre of remaining horizontal distance
+_YAW_WEIGHT_M = 0.04  # horizontal distance equivalent to a radian of heading error
+_MAX_TURN_RAD = 0.35  # per step
 
-# The fingers close while the gripper still goes down, and once they do, they go on.
+# The fingers start to close while the gripper still descends. The leeway is a hysteresis: once they
+# are closing, the tolerances grow.
 _GRASP_ASIDE_M, _GRASP_ABOVE_M = 0.008, 0.016
 _CLOSING_GRIP, _CLOSING_LEEWAY = 0.90, 1.4
-# Of a cube's four headings the one nearest to this share of the present heading is taken: an arm
-# that has begun to turn one way goes on, and yet never comes further round than 68 degrees.
+# Of a cube's four equivalent headings the one nearest to this share of the current heading is
+# taken: the arm keeps its direction of turn, and never turns further than 68 degrees.
 _TURNED_SHARE = 1 / 3
 _HELD_DISTANCE_M = 0.022  # fingertips to the centre of a cube between them
 _HELD_GRIP = 0.47  # the fingers stop at 0.42 on a 4 cm cube
 _EMPTY_GRIP = 0.30
-_LET_GO_GRIP = 0.80
-_SET_DOWN_ASIDE_M = 0.006  # so near to the goal the cube goes all the way down
-_SINK_M = 0.002  # press down a little, so that the cube is set down and not dropped
+_RELEASED_GRIP = 0.80
+_SET_DOWN_ASIDE_M = 0.006  # within this horizontal distance the cube is lowered completely
+_SINK_M = 0.002  # commanded below the goal, so that the cube is set down and not dropped
 
 
 @dataclass(frozen=True)
 class Goal:
-    """Where to put the held cube: its centre, heading, and how near is near enough."""
+    """Target of the held cube: centre, heading and tolerances."""
 
     position: Array  # (3,)
     heading: float
@@ -57,15 +58,15 @@ class Goal:
 
 
 class Expert:
-    """Picks up the task's first object and puts it where the task wants it."""
+    """Picks up the task's first object and places it at the task's goal."""
 
     def __init__(self, task: str, control_fps: int, speed: float = DEFAULT_SPEED_M_S) -> None:
-        """Prepare for a task (``stack_cubes`` or ``pick_place``).
+        """Create the expert of a task (``stack_cubes`` or ``pick_place``).
 
         Args:
             task: Short name of the task.
-            control_fps: Control steps a second.
-            speed: How fast the gripper travels, in m/s.
+            control_fps: Control steps per second.
+            speed: Speed of the gripper in m/s.
         """
         self._task = task
         # A servo with lag tau covers this share of its lead within one control period.
@@ -81,7 +82,7 @@ class Expert:
         goal = self._goal(support)
 
         if self._is_placed(cube, goal):
-            return self._let_go(tcp, grip, cube)
+            return self._release(tcp, grip, cube)
         reach = float(np.linalg.norm(tcp[:3] - cube[:3]))
         if reach < _HELD_DISTANCE_M and _EMPTY_GRIP < grip < _HELD_GRIP:
             return self._carry(tcp, cube, goal)
@@ -101,7 +102,7 @@ class Expert:
         return sideways < goal.tolerance_xy and abs(offset[2]) < goal.tolerance_z
 
     def _fetch(self, tcp: Array, grip: float, cube: Array) -> Array:
-        """Come over the cube with open fingers, go down around it, and close."""
+        """Approach above the cube with open fingers, descend around it, and close."""
         present = float(yaw(tcp[3:]))
         heading = _nearest(_heading(cube), present)
         sideways, above = math.hypot(*(cube[:2] - tcp[:2])), float(tcp[2] - cube[2])
@@ -113,7 +114,7 @@ class Expert:
         return self._command(tcp, target, heading, grip=0.0 if near else 1.0)
 
     def _carry(self, tcp: Array, cube: Array, goal: Goal) -> Array:
-        """Lift, go over the goal, and set down; whatever way the cube sits in the fingers."""
+        """Lift, move above the goal, and set down, for any pose of the cube in the fingers."""
         held, present = tcp[:3] - cube[:3], float(yaw(tcp[3:]))
         heading = goal.heading
         if self._task == "stack_cubes":
@@ -122,16 +123,16 @@ class Expert:
         turn = abs(heading - present)
         height = _funnel(sideways + _YAW_WEIGHT_M * turn - _SET_DOWN_ASIDE_M)
         target = goal.position + held + [0.0, 0.0, height - _SINK_M]
-        # First off the table, and then not into the side of what it is to stand on.
+        # First lift off the table, then clear the support's height before moving above it.
         lifted = _ramp(cube[2] - CUBE_M / 2, 0.003, 0.02)
         clear = max(_ramp(cube[2] - goal.position[2], 0.0, 0.02), _ramp(sideways, 0.08, 0.12))
         near = 1.0 - _ramp(sideways, 0.004, 0.012)
         target[:2] = tcp[:2] + (target[:2] - tcp[:2]) * max(lifted * clear, near)
         return self._command(tcp, target, heading, grip=0.0)
 
-    def _let_go(self, tcp: Array, grip: float, cube: Array) -> Array:
-        """Open, then leave straight upwards."""
-        up = HOVER_M + 0.02 if grip > _LET_GO_GRIP else tcp[2] - cube[2]
+    def _release(self, tcp: Array, grip: float, cube: Array) -> Array:
+        """Open, then retreat straight up."""
+        up = HOVER_M + 0.02 if grip > _RELEASED_GRIP else tcp[2] - cube[2]
         target = np.array([tcp[0], tcp[1], cube[2] + up])
         return self._command(tcp, target, float(yaw(tcp[3:])), grip=1.0)
 
@@ -147,7 +148,7 @@ class Expert:
 
 
 def make_expert(env: Any, speed: float = DEFAULT_SPEED_M_S) -> Expert:
-    """Make the expert of an environment, which must take ``cartesian_pos`` commands.
+    """Create the expert of an environment, which must take ``cartesian_pos`` commands.
 
     Raises:
         SimulationError: the environment is in another control mode.
@@ -162,7 +163,7 @@ def make_expert(env: Any, speed: float = DEFAULT_SPEED_M_S) -> Expert:
 
 
 def _heading(cube: Array) -> float:
-    """Heading of a cube, one of the four that look the same, on whichever side it lies."""
+    """One of the four equivalent headings of a cube, whichever face is up."""
     w, x, y, z = cube[3:]
     axes = (
         (1 - 2 * (y * y + z * z), 2 * (x * y + w * z)),
@@ -174,16 +175,16 @@ def _heading(cube: Array) -> float:
 
 
 def _nearest(angle: float, present: float) -> float:
-    """Of the four headings in which a cube looks the same, the one to turn to from ``present``."""
+    """Of a cube's four equivalent headings, the one to turn to from ``present``."""
     quarter, middle = math.pi / 2, _TURNED_SHARE * present
     return angle - quarter * math.floor((angle - middle) / quarter + 0.5)
 
 
 def _funnel(distance: float) -> float:
-    """Height to keep over the goal while ``distance`` metres are left to go sideways."""
+    """Height above the goal at ``distance`` metres of remaining horizontal distance."""
     return min(HOVER_M, _FUNNEL_SLOPE * max(0.0, distance))
 
 
 def _ramp(value: float, low: float, high: float) -> float:
-    """0 below ``low``, 1 above ``high``, straight in between."""
+    """0 below ``low``, 1 above ``high``, linear in between."""
     return min(1.0, max(0.0, (value - low) / (high - low)))

@@ -13,7 +13,7 @@ from foundation.errors import MissingDependency
 
 APT_COMMAND = "apt-get install -y --no-install-recommends libegl1 libgl1"
 
-# What each backend loads. PyOpenGL takes its functions from libOpenGL or, failing that, libGL.
+# Libraries of each backend. PyOpenGL loads functions from libOpenGL or, failing that, libGL.
 _NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "egl": (("libEGL.so.1",), ("libOpenGL.so.0", "libGL.so.1")),
     "osmesa": (("libOSMesa.so", "libOSMesa.so.8", "libOSMesa.so.6"),),
@@ -23,17 +23,17 @@ _NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
 def select_backend(required: bool = True) -> str:
     """Set ``MUJOCO_GL`` (EGL, else OSMesa) unless the user has set it; return its value.
 
-    Where Mesa could not write its cache of shaders, which it complains about before each rollout,
-    it is told to keep none.
+    Disables Mesa's shader cache if its directory is not writable; Mesa would warn each time.
 
     Args:
         required: Whether anything will be rendered. If not, a machine without the libraries gets
             ``disable`` instead of an error: physics alone needs no OpenGL.
 
     Raises:
-        MissingDependency: neither library is installed; the message is the command that mends it.
+        MissingDependency: neither library is installed; the message gives the command to install
+        it.
     """
-    _quiet_shader_cache()
+    _disable_unwritable_shader_cache()
     chosen = os.environ.get("MUJOCO_GL", "").strip().lower()
     disabled = chosen in ("disable", "disabled", "off", "0", "false")
     if chosen and not (disabled and required):
@@ -47,7 +47,7 @@ def select_backend(required: bool = True) -> str:
     if required:
         if disabled and found is not None:
             raise MissingDependency(
-                f"cannot render: MUJOCO_GL={chosen} switches rendering off; "
+                f"cannot render: MUJOCO_GL={chosen} disables rendering; "
                 f"unset it or set MUJOCO_GL={found}"
             )
         raise missing()
@@ -55,28 +55,28 @@ def select_backend(required: bool = True) -> str:
     return "disable"
 
 
-def _quiet_shader_cache() -> None:
-    """Switch Mesa's cache of shaders off where its directory can be neither made nor written."""
+def _disable_unwritable_shader_cache() -> None:
+    """Disable Mesa's shader cache if its directory can neither be created nor written."""
     if any(name in os.environ for name in ("MESA_SHADER_CACHE_DISABLE", "MESA_SHADER_CACHE_DIR")):
         return
     given = os.environ.get("XDG_CACHE_HOME")
     try:
-        place = Path(given) if given else Path.home() / ".cache"
+        path = Path(given) if given else Path.home() / ".cache"
     except RuntimeError:  # a user without a home
-        place = None
-    while place is not None and not place.exists() and place != place.parent:
-        place = place.parent
-    if place is None or not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        path = None
+    while path is not None and not path.exists() and path != path.parent:
+        path = path.parent
+    if path is None or not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
         os.environ["MESA_SHADER_CACHE_DISABLE"] = "true"
 
 
 def is_available(backend: str) -> bool:
-    """Whether the shared libraries of ``egl`` or ``osmesa`` load on this machine."""
+    """Return whether the shared libraries of ``egl`` or ``osmesa`` load on this machine."""
     return all(any(_loads(name) for name in names) for names in _NEEDS[backend])
 
 
 def missing(backend: str = "") -> MissingDependency:
-    """Make the error that tells how to install the rendering libraries."""
+    """Error that says how to install the rendering libraries."""
     tried = f"MUJOCO_GL={backend} does not work" if backend else "no EGL or OSMesa library works"
     return MissingDependency(f"cannot render: {tried} here; install one with: {APT_COMMAND}")
 

@@ -1,7 +1,7 @@
 """Differential inverse kinematics: joint targets for a pose of the gripper.
 
-Damped least squares (Wampler, 1986; Nakamura and Hanafusa, 1986) with a null-space pull towards
-the home posture, which settles the elbow that six numbers leave free.
+Damped least squares (Wampler, 1986; Nakamura and Hanafusa, 1986) with a null-space term towards the
+home posture, which determines the redundant seventh degree of freedom (the elbow).
 """
 
 from typing import Any
@@ -17,19 +17,19 @@ Array = NDArray[np.float64]
 DAMPING = 0.02
 POSTURE_GAIN = 0.1
 MAX_ITERATIONS = 12
-MAX_JOINT_STEP = 0.25  # rad an iteration; the linearisation is not good for more
+MAX_JOINT_STEP = 0.25  # rad per iteration, within the range of the linearisation
 POSITION_TOLERANCE_M = 2e-4
 ROTATION_TOLERANCE_RAD = 1e-3
-# Far targets are approached, not jumped at: a linearised metre is no metre.
+# Limits of the error per iteration, as the linearisation is wrong for distant targets.
 _MAX_POSITION_STEP_M = 0.10
 _MAX_ROTATION_STEP_RAD = 0.5
 
 
 class Kinematics:
-    """Solves for the 7 arm joints on its own scratch ``MjData``; the simulation is not touched."""
+    """Solves for the 7 arm joints on its own scratch ``MjData``; the simulation is unchanged."""
 
     def __init__(self, model: Any, home: Array) -> None:
-        """Prepare for ``model`` with the null-space posture ``home`` ``(7,)`` rad."""
+        """Create a solver of ``model`` with the null-space posture ``home`` ``(7,)`` rad."""
         import mujoco
 
         self._mj = mujoco
@@ -47,9 +47,8 @@ class Kinematics:
     def solve(self, pose: Array, start: Array) -> Array:
         """Find joints ``(7,)`` rad that bring the gripper to ``pose`` ``(7,)``.
 
-        The search starts at the joints ``start``. A pose out of reach yields the nearest posture
-        that the iterations find, within the joint limits; it is not an error, because a policy
-        asks for such poses.
+        The iterations start at the joints ``start``. A pose out of reach gives the closest joints
+        found, within the limits; it is not an error, because policies command such poses.
         """
         q = np.clip(start, self.limits[:, 0], self.limits[:, 1])
         quat = normalize_quat(pose[3:7])
@@ -81,7 +80,7 @@ class Kinematics:
         )
 
     def _pose_error(self, q: Array, position: Array, quat: Array) -> Array:
-        """Return what is left to go, (6,): metres and a rotation vector in the world frame."""
+        """Remaining error (6,): metres and a rotation vector in the world frame."""
         data, mj = self._data, self._mj
         data.qpos[self._qpos] = q
         mj.mj_kinematics(self._model, data)
@@ -93,15 +92,15 @@ class Kinematics:
         mj.mju_mulQuat(rotation, quat, current)
         mj.mju_quat2Vel(self._error[3:], rotation, 1.0)
         self._error[:3] = position - data.site_xpos[self._site]
-        _shorten(self._error[:3], _MAX_POSITION_STEP_M)
-        _shorten(self._error[3:], _MAX_ROTATION_STEP_RAD)
+        _clip_norm(self._error[:3], _MAX_POSITION_STEP_M)
+        _clip_norm(self._error[3:], _MAX_ROTATION_STEP_RAD)
         return self._error
 
     def _arm_jacobian(self) -> Array:
         return self._jacobian[:, self._dofs]
 
 
-def _shorten(vector: Array, limit: float) -> None:
+def _clip_norm(vector: Array, limit: float) -> None:
     length = float(np.linalg.norm(vector))
     if length > limit:
         vector *= limit / length

@@ -1,8 +1,8 @@
 """Read the robot's mesh files, and decimate them by vertex clustering.
 
-The Panda of the ``gym-hil`` wheel has 192,000 visual faces, which a software rasteriser draws
-several times slower than the picture needs. Vertex clustering (Rossignac and Borrel, 1993) keeps
-the outline at the resolution of its grid and takes a few lines.
+The Panda of the ``gym-hil`` wheel has 192,000 visual faces, far more than the rendered images
+show; a software rasteriser takes several times longer for them. Vertex clustering (Rossignac and
+Borrel, 1993) keeps the outline at the resolution of its grid and takes a few lines.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ def read_mesh(path: Path) -> tuple[Vertices, Faces]:
     """Read vertices ``(n, 3)`` and triangles ``(m, 3)`` of a Wavefront OBJ or binary STL file.
 
     Raises:
-        SimulationError: the file is missing or of another kind.
+        SimulationError: the file is missing or has another format.
     """
     if not path.is_file():
         raise SimulationError(f"mesh {path} is missing; reinstall gym-hil")
@@ -28,14 +28,14 @@ def read_mesh(path: Path) -> tuple[Vertices, Faces]:
         return _read_obj(path)
     if path.suffix.lower() == ".stl":
         return _read_stl(path)
-    raise SimulationError(f"mesh {path} is of an unknown kind; expected .obj or .stl")
+    raise SimulationError(f"mesh {path} has an unknown format; expected .obj or .stl")
 
 
 def cluster(vertices: Vertices, faces: Faces, cell: float) -> tuple[Vertices, Faces]:
     """Merge all vertices that share a grid cell of edge ``cell`` into their mean.
 
-    Triangles that collapse or repeat are dropped. A mesh small against the cell is clustered on a
-    finer grid instead, so that it keeps a volume.
+    Degenerate and duplicate triangles are dropped. A mesh that is small relative to the cell is
+    clustered on a finer grid, so that it keeps a volume.
     """
     extent = float(np.ptp(vertices, axis=0).max())
     cell = min(cell, extent / 6)

@@ -1,9 +1,9 @@
-"""Mishaps: perturbations of a demonstration on purpose, so that it shows the recovery.
+"""Mishaps: deliberate perturbations of a demonstration, so that it shows the recovery.
 
-The arm executes something else than the expert commands for a moment: it lets the cube slip,
-misses it, closes early, carries nothing, strays over the goal. What is recorded are the expert's
+For some steps the arm executes something else than the expert commands: it lets the cube slip,
+misses it, closes early, moves on without it, or strays above the goal. Recorded are the expert's
 own commands in the states that follow (Laskey et al., 2017, "DART"), so that a policy learns to
-recover from what a perfect run never visits.
+recover in states that a perfect run never visits.
 """
 
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ from positronic.geom import quat_from_yaw, quat_mul
 Array = NDArray[np.float64]
 
 KINDS = ("slip", "miss", "pinch", "empty", "stray", "spill")
-_CARRY_M, _STEP_M = 0.14, 0.025  # height over the goal, and how far a command leads
-_SEED = 7151  # keeps these draws apart from the environment's, which take the bare seed
+_CARRY_M, _STEP_M = 0.14, 0.025  # height above the goal; length of a commanded step
+_SEED = 7151  # separates these draws from the environment's, which use the seed alone
 
 
 @dataclass(frozen=True)
 class Mishap:
-    """One mishap: when it begins, how long it lasts, and how it changes what is executed.
+    """One mishap: its trigger, duration, and change to the executed action.
 
     Attributes:
         kind: one of ``KINDS``.
-        trigger: metres; the height or distance at which it begins (see ``_begins``).
-        steps: control steps that it lasts.
+        trigger: height or distance in metres at which it begins (see ``_begins``).
+        steps: duration in control steps.
         offset: metres added to the commanded position, ``(3,)``.
         turn: rad added to the commanded heading.
     """
@@ -42,7 +42,7 @@ class Mishap:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Mishap":
-        """Draw one of any kind."""
+        """Draw a mishap of a random kind."""
         kind = KINDS[rng.integers(len(KINDS))]
         low, high = {
             "slip": (0.01, 0.09),
@@ -63,22 +63,22 @@ class Mishap:
 
 
 class Mishaps:
-    """At most one mishap in each attempt; the same for the same seed."""
+    """At most one mishap per attempt, determined by the seed."""
 
     def __init__(self, share: float, seed: int) -> None:
-        """Draw whether there is one, and which.
+        """Draw whether the attempt has a mishap, and which.
 
         Args:
             share: Probability that an attempt has one.
-            seed: Of the attempt.
+            seed: Seed of the attempt.
         """
         rng = np.random.default_rng([seed, _SEED])
-        self.begun: Mishap | None = None  # the mishap, once it has come to it
+        self.begun: Mishap | None = None  # the mishap, once it has begun
         self._planned = Mishap.draw(rng) if rng.random() < share else None
         self._left = self._planned.steps if self._planned else 0
 
     def execute(self, action: Array, observation: Mapping[str, Any]) -> Array:
-        """Return what is executed in place of ``action`` ``(8,)``: itself, most of the time."""
+        """Return the action ``(8,)`` to execute: ``action``, perturbed during the mishap."""
         mishap = self._planned
         if mishap is None or self._left == 0:
             return action
@@ -101,7 +101,7 @@ class Mishaps:
 
 
 def _begins(mishap: Mishap, action: Array, observation: Mapping[str, Any]) -> bool:
-    """Whether the moment of a mishap has come, by where the cube, its goal and the gripper are."""
+    """Return whether cube, goal and gripper meet the condition at which the mishap begins."""
     tcp = np.asarray(observation["robot_state.ee_pose"], dtype=np.float64)[:3]
     objects = np.asarray(observation["object_poses"], dtype=np.float64).reshape(-1, 7)
     cube, support = objects[0, :3], objects[1, :3]
@@ -122,7 +122,7 @@ def _begins(mishap: Mishap, action: Array, observation: Mapping[str, Any]) -> bo
 
 
 def _towards_goal(observation: Mapping[str, Any]) -> Array:
-    """Where the gripper would go next with a cube in its fingers, ``(3,)``."""
+    """Next commanded position ``(3,)`` if the gripper held a cube."""
     tcp = np.asarray(observation["robot_state.ee_pose"], dtype=np.float64)[:3]
     goal = np.asarray(observation["object_poses"], dtype=np.float64).reshape(-1, 7)[1, :3]
     step: Array = goal + np.array([0.0, 0.0, _CARRY_M]) - tcp

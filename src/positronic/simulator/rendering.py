@@ -16,7 +16,7 @@ class Cameras:
     """Renders named cameras at one size; holds an OpenGL context until ``close``."""
 
     def __init__(self, model: Any, size: tuple[int, int]) -> None:
-        """Prepare for pictures of ``size`` (height, width).
+        """Create a renderer of images of ``size`` (height, width).
 
         Raises:
             MissingDependency: OpenGL does not work here; the message says what to install.
@@ -32,11 +32,11 @@ class Cameras:
         try:
             self._renderer = mujoco.Renderer(model, height, width)
         except (ImportError, AttributeError, RuntimeError) as error:
-            # The library is there but not its driver, or MUJOCO_GL named one that is not there.
+            # The library has no driver, or MUJOCO_GL names a missing one.
             raise gl.missing(backend) from error
         if not _open:
-            # After MuJoCo has registered its own: handlers run in reverse, and a context freed
-            # after the display is gone prints an error.
+            # Registered after MuJoCo's handler, so run before it: a context freed after the display
+            # is closed prints an error.
             atexit.unregister(_close_all)
             atexit.register(_close_all)
         _open.add(self)
@@ -44,15 +44,15 @@ class Cameras:
         self._reflection = int(mujoco.mjtRndFlag.mjRND_REFLECTION)
 
     def render(self, data: Any, camera: str) -> NDArray[np.uint8]:
-        """Picture of ``camera``, uint8 ``(height, width, 3)`` RGB."""
+        """Render ``camera`` as RGB, uint8 ``(height, width, 3)``."""
         self._renderer.update_scene(data, camera)
         flags = self._renderer.scene.flags
-        flags[self._shadow] = 0  # with a software rasteriser, shadows cost ten times the rest
+        flags[self._shadow] = 0  # with a software rasteriser, shadows take ten times as long
         flags[self._reflection] = 0
         return np.array(self._renderer.render(), dtype=np.uint8)
 
     def close(self) -> None:
-        """Free the context; harmless when repeated."""
+        """Free the context; may be called repeatedly."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None

@@ -1,6 +1,6 @@
 """Robot model: Franka Panda with a Robotiq 2F-85, from the files of the ``gym-hil`` wheel.
 
-Only the wheel's files are used; the package itself is never imported (it would pull a keyboard
+Only the wheel's files are used; the package itself is never imported (it would import a keyboard
 listener and a game controller library).
 """
 
@@ -22,20 +22,20 @@ TCP_SITE = f"{PREFIX}pinch"
 WRIST_CAMERA = f"{PREFIX}wrist"
 
 GRIPPER_CLOSED_CTRL = 255.0  # ctrl 0 is open
-GRIPPER_CLOSED_RAD = 0.8  # driver joint when the empty gripper is shut
+GRIPPER_CLOSED_RAD = 0.8  # driver joint when the empty gripper is closed
 
-# Gripper pointing down over the near edge of the work area, high enough to stay out of its view.
+# Gripper pointing down above the near edge of the work area, high enough not to occlude it.
 HOME_Q = np.array([0.0, -0.35, 0.0, -2.35, 0.0, 2.0, 0.7854])
 
-# Servo stiffness [N m/rad], about 900 /s² times the inertia that each joint moves at home, so that
-# all respond alike and straight commands give straight paths. The damping makes the arm trail its
-# target by SERVO_LAG_S without overshoot. Both stay low enough for the physics step to be stable
-# where the torque limit cuts in: stiffer servos chatter against each other through the elbow.
+# Servo stiffness [N m/rad], about 900 /s² times the inertia at each joint in the home position, so
+# that all joints respond alike and straight commands give straight paths. The damping makes the arm
+# follow its target with a lag of SERVO_LAG_S without overshoot. Both are low enough for a stable
+# physics step at the torque limit: stiffer servos oscillate against each other through the elbow.
 _STIFFNESS = (900.0, 1600.0, 1100.0, 1100.0, 120.0, 150.0, 100.0)
 SERVO_LAG_S = 0.1
-_TORQUE_LIMIT = (87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0)  # the Panda's own, N m
+_TORQUE_LIMIT = (87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0)  # of the Panda, N m
 
-# As modelled, the fingers shut in 0.1 s; the real ones take several times as long.
+# As modelled, the fingers close in 0.1 s; the real ones take several times as long.
 _GRIPPER_DAMPING = -30.0
 
 _ARM_CELL_M = 0.008
@@ -64,7 +64,7 @@ def model_path() -> Path:
 
 
 def load_robot() -> Any:
-    """Build the robot's ``MjSpec``: thinned meshes, joint servos, weight compensated."""
+    """Build the robot's ``MjSpec``: decimated meshes, joint servos, gravity compensation."""
     import mujoco
 
     path = model_path()
@@ -78,7 +78,7 @@ def load_robot() -> Any:
     fingers = spec.actuator(GRIPPER_ACTUATOR.removeprefix(PREFIX))
     fingers.biasprm[2] = _GRIPPER_DAMPING
     for sensor in list(spec.sensors):
-        spec.delete(sensor)  # computed at every physics step, read by nobody here
+        spec.delete(sensor)  # unused here, but computed at every physics step
     return spec
 
 
@@ -95,7 +95,7 @@ def _inline(mesh: Any, folder: Path) -> None:
     mesh.file = ""
     mesh.uservert = vertices.reshape(-1)
     mesh.userface = faces.reshape(-1)
-    # Thinned meshes need not be watertight, but some bodies take their mass from them.
+    # Decimated meshes may not be watertight, but some bodies get their mass from them.
     mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
 
 

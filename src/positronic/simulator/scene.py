@@ -31,14 +31,14 @@ TIMESTEP_S = 1 / 480
 
 
 def load_model(task: tasks.Task) -> Any:
-    """Return the compiled ``MjModel`` of a task, from the cache where it is already there.
+    """Return the compiled ``MjModel`` of a task, from the cache if present.
 
-    Building reads and thins some 30 MB of meshes, which takes seconds; the compiled file loads in
-    a few hundredths. It lies in ``$XDG_CACHE_HOME/positronic`` (``~/.cache/positronic``) under a
-    name that changes with whatever goes into it.
+    Building reads and decimates some 30 MB of meshes, which takes seconds; the compiled file loads
+    in a few hundredths of a second. It is kept in ``$XDG_CACHE_HOME/positronic``
+    (``~/.cache/positronic``), named by a digest of the task, source files and package versions.
 
     Raises:
-        MissingDependency: the ``gym-hil`` wheel, which carries the robot, is not installed.
+        MissingDependency: the ``gym-hil`` wheel, which has the robot model, is not installed.
     """
     import mujoco
 
@@ -57,7 +57,7 @@ def load_model(task: tasks.Task) -> Any:
 
 
 def cache_path(task: tasks.Task) -> Path:
-    """Where the compiled model of ``task`` is kept."""
+    """Path of the cached compiled model of ``task``."""
     digest = hashlib.sha256()
     for package in ("mujoco", "gym-hil"):
         try:
@@ -72,7 +72,7 @@ def cache_path(task: tasks.Task) -> Path:
 
 
 def build(task: tasks.Task) -> Any:
-    """Compose the ``MjSpec`` of a task's world; the table's top is ``z = 0``, x points away."""
+    """Build the ``MjSpec`` of a task; the table's top is ``z = 0``, x points away from the base."""
     import mujoco
 
     spec = mujoco.MjSpec()
@@ -81,7 +81,7 @@ def build(task: tasks.Task) -> Any:
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     spec.option.impratio = 10.0  # a held cube must not creep out of the fingers
-    spec.visual.quality.offsamples = 0  # antialiasing costs more than the whole picture
+    spec.visual.quality.offsamples = 0  # antialiasing takes longer than the rest of the rendering
     spec.visual.map.znear = 0.01
     spec.visual.headlight.ambient = [0.42, 0.42, 0.43]
     spec.visual.headlight.diffuse = [0.10, 0.10, 0.10]
@@ -96,7 +96,7 @@ def build(task: tasks.Task) -> Any:
         )
     spec.attach(robot.load_robot(), prefix=robot.PREFIX, frame=spec.worldbody.add_frame())
     hand = spec.body(f"{robot.PREFIX}attachment")
-    # Beside the gripper, turned in so that what is between the fingertips comes into view.
+    # Beside the gripper, tilted so that the point between the fingertips is visible.
     position, target = (-0.075, 0.0, 0.02), (-0.015, 0.0, 0.25)
     hand.add_camera(
         name=robot.WRIST_CAMERA,
@@ -145,7 +145,7 @@ def _look_at(
     target: tuple[float, ...],
     up: tuple[float, ...] = (0.0, 0.0, 1.0),
 ) -> list[float]:
-    """Camera orientation (wxyz) that looks from ``position`` to ``target``, ``up`` upwards."""
+    """Orientation (wxyz) of a camera at ``position`` that looks at ``target``, ``up`` upwards."""
     from positronic.geom import matrix_to_quat
 
     back = np.subtract(position, target)  # a MuJoCo camera looks along its own -z
@@ -157,7 +157,7 @@ def _look_at(
 
 
 def _save(model: Any, path: Path) -> None:
-    """Write and then rename, so that a process starting at the same time never reads half."""
+    """Write to a temporary file and rename, so that other processes never read a partial file."""
     import mujoco
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,20 +20,20 @@ RED = (0.86, 0.16, 0.14, 1.0)
 GREEN = (0.17, 0.62, 0.24, 1.0)
 BLUE = (0.20, 0.42, 0.78, 1.0)
 
-# What counts as done. Speeds are linear, of the body's centre, in the world frame.
-MAX_OFFSET_M = 0.02  # cube centre beside the centre it stands on: half a cube hangs over at most
+# Success thresholds. Speeds are linear, of the body's centre, in the world frame.
+MAX_OFFSET_M = 0.02  # horizontal distance of the two centres: at most half a cube hangs over
 MAX_HEIGHT_ERROR_M = 0.006
 MAX_SPEED_M_S = 0.02
 MIN_GRIP_OPEN = 0.75
-MIN_CLEARANCE_M = 0.05  # fingertips to the centre of the object let go
+MIN_CLEARANCE_M = 0.05  # fingertips to the centre of the released object
 
-# Rejection sampling needs a handful of draws; this many failing means the area is too small.
+# Rejection sampling needs a few draws; so many rejections mean that the area is too small.
 _MAX_DRAWS = 1000
 
 
 @dataclass(frozen=True)
 class SceneState:
-    """What the success scorers look at, in SI units and the world frame."""
+    """Input of the success conditions, in SI units and the world frame."""
 
     tcp: Array  # (3,) between the fingertips
     grip: float  # 1 open, 0 closed
@@ -42,7 +42,7 @@ class SceneState:
 
 
 class Task(Protocol):
-    """One task: fixed facts, its objects, its start states, its success."""
+    """One task: text, objects, start states and success condition."""
 
     @property
     def name(self) -> str:
@@ -50,7 +50,7 @@ class Task(Protocol):
 
     @property
     def text(self) -> str:
-        """The task in words, as a policy is told it."""
+        """The task's text, as given to a policy."""
 
     @property
     def objects(self) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ class Task(Protocol):
 
     @property
     def yaw_range(self) -> float:
-        """How far objects start turned, in rad, unless the environment is told otherwise."""
+        """Default maximum start yaw of the objects, in rad."""
 
     def add_objects(self, spec: Any) -> None:
         """Add one free body per object to the ``MjSpec`` of the world."""
@@ -67,7 +67,7 @@ class Task(Protocol):
         """Draw start poses ``(n, 7)`` that do not overlap; yaw within ``±yaw_range`` rad."""
 
     def is_done(self, state: SceneState) -> bool:
-        """Whether the goal holds at this instant."""
+        """Return whether the goal holds at this instant."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class StackCubes:
     name: str = "stack_cubes"
     text: str = "Pick up the red cube and place it on the green cube."
     objects: tuple[str, ...] = ("red_cube", "green_cube")
-    yaw_range: float = math.pi / 4  # every heading a cube can have, as it looks the same each 90°
+    yaw_range: float = math.pi / 4  # covers all headings, as a cube looks the same every 90°
 
     def add_objects(self, spec: Any) -> None:
         """Add both cubes."""
@@ -94,7 +94,7 @@ class StackCubes:
         raise AssertionError("the cubes' area is large enough for two of them")
 
     def is_done(self, state: SceneState) -> bool:
-        """Red rests flat on green, green on the table, and the gripper has let go."""
+        """Return whether red rests on green, green on the table, and the gripper is clear."""
         red, green = state.poses
         return bool(
             abs(green[2] - CUBE_M / 2) < MAX_HEIGHT_ERROR_M
@@ -111,7 +111,7 @@ class PickPlace:
     name: str = "pick_place"
     text: str = "Pick up the red cube and place it in the blue tray."
     objects: tuple[str, ...] = ("cube", "tray")
-    yaw_range: float = math.pi / 12  # few pixels tell the heading in a 64 x 64 picture
+    yaw_range: float = math.pi / 12  # small, as the heading is hard to see in a 64 x 64 image
 
     def add_objects(self, spec: Any) -> None:
         """Add the cube and the tray, which is free to slide as well."""
@@ -126,7 +126,7 @@ class PickPlace:
         return _resting(np.stack([cube, tray]), [CUBE_M / 2, 0.0], yaws)
 
     def is_done(self, state: SceneState) -> bool:
-        """The cube rests flat on the tray's floor, and the gripper has let go."""
+        """Return whether the cube rests flat on the tray's floor and the gripper is clear."""
         cube, tray = state.poses
         offset = quat_to_matrix(tray[3:]).T @ (cube[:3] - tray[:3])
         return bool(

@@ -33,7 +33,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *words: str, status: int = EXI
             ["--model.dim_modle=3"],
             "model: ACT has no option 'dim_modle' (did you mean 'dim_model'?)",
         ),
-        (["--model.dim_model=x"], "model.dim_model: 'x' is no int"),
+        (["--model.dim_model=x"], "model.dim_model: 'x' is not a valid int"),
         (["--model=ACTT"], "model: there is no class 'ACTT' (did you mean 'ACT'?)"),
         (
             ["--data=getiaction.data.LeRobotDataModul"],
@@ -44,7 +44,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *words: str, status: int = EXI
             ["--trainer.max_epoch=3"],
             "there is no option '--trainer.max_epoch' (did you mean '--trainer.max_epochs'?)",
         ),
-        (["--trainer.max_epochs=x"], "trainer.max_epochs: 'x' is none of: int, null"),
+        (["--trainer.max_epochs=x"], "trainer.max_epochs: 'x' is not one of: int, null"),
         (
             ["--trainer.logger=CSVLoger"],
             "trainer.logger: there is no class 'CSVLoger' (did you mean 'CSVLogger'?)",

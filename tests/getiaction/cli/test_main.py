@@ -75,7 +75,7 @@ def test_a_mistyped_command(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (None, "there is no configuration file a.yaml"),
         ("model: [", "the configuration a.yaml is not YAML: while parsing"),
-        ("- model", "the configuration a.yaml holds a list; expected names and their values"),
+        ("- model", "the configuration a.yaml is a list; expected names and their values"),
         ("# to do\n", "the configuration a.yaml is empty; expected names and their values"),
         ("trainer_type: lerobot", "the configuration has no 'model', or it is no mapping"),
     ],
@@ -132,7 +132,7 @@ def test_sigterm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
     monkeypatch.setattr("getiaction.cli._run", terminated)
     assert main(["fit"]) == 143
-    assert "SIGTERM: ended; --ckpt_path goes on" in capsys.readouterr().err
+    assert "SIGTERM: ended; --ckpt_path resumes" in capsys.readouterr().err
 
 
 def failing(argv: list[str]) -> int:

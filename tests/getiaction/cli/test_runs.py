@@ -111,7 +111,7 @@ def test_a_signal_saves(
     assert main(words) == 0
     callback = [f"--trainer.callbacks+={__name__}.Signal", f"--trainer.callbacks.number={number:d}"]
     assert main([*words, *callback]) == 128 + number
-    said = rf"{number.name}: ended after step 2, saved as (.*step=2.ckpt); (\S+) goes on\n$"
+    said = rf"{number.name}: ended after step 2, saved as (.*step=2.ckpt); (\S+) resumes\n$"
     told = re.search(said, capsys.readouterr().err)
     assert told is not None
     assert told[2] == f"--ckpt_path={told[1]}"

@@ -92,7 +92,7 @@ class Meta:
 
 def test_statistics_by_which_all_would_be_nan_are_refused() -> None:
     assert with_statistics(Meta(1.0), use_imagenet_stats=False).stats["action"]
-    with pytest.raises(FoundationError, match="statistics of action .* hold NaN or infinity"):
+    with pytest.raises(FoundationError, match="statistics of action .* have NaN or infinity"):
         with_statistics(Meta(float("nan")), use_imagenet_stats=False)
 
 

@@ -30,8 +30,8 @@ def test_spacing_of_another_rate_is_refused() -> None:
         require_deltas(given, needed, 50)
     assert str(refused.value) == (
         "delta_timestamps of 'action' are [0, 0.1, 0.2, ..., 0.9] (10 values), but the policy "
-        "needs [0, 0.02, 0.04, ..., 0.18] (10 values) at 50 fps; leave delta_timestamps out, and "
-        "they follow from the policy"
+        "needs [0, 0.02, 0.04, ..., 0.18] (10 values) at 50 fps; leave delta_timestamps out "
+        "to use the policy's"
     )
 
 
@@ -59,7 +59,7 @@ def test_what_the_policy_takes_no_history_of_is_named(state_root: Path) -> None:
     data = LeRobotDataModule(
         root=state_root, delta_timestamps={**RIGHT, "observation.state": [0.0]}
     )
-    with pytest.raises(GetiactionError, match="name 'observation.state', of which the policy"):
+    with pytest.raises(GetiactionError, match="have 'observation.state', of which the policy"):
         data.prepare(ACT)
 
 

@@ -229,7 +229,9 @@ def test_the_oldest_that_is_not_in_use_makes_room(image_root: Path, tmp_path: Pa
 
 def test_no_room_is_said_in_a_line(frames: VideoFrames, tmp_path: Path) -> None:
     limits = CacheLimits(disk=SIZE - 1, directory=tmp_path / "frames")
-    with pytest.raises(GetiactionError, match=r"take 0.0 GiB, and there is room for 0.0 in .*; ra"):
+    with pytest.raises(
+        GetiactionError, match=r"take 0.0 GiB, but only 0.0 GiB are available in .*; ra"
+    ):
         kept_on_disk(frames, limits)
 
 
@@ -237,7 +239,9 @@ def test_a_place_that_cannot_be_written_is_said_in_a_line(
     frames: VideoFrames, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(GetiactionError, match=r"cannot be kept in .*file/frames: Not a directory"):
+    with pytest.raises(
+        GetiactionError, match=r"cannot be cached in .*file/frames: Not a directory"
+    ):
         kept_on_disk(frames, CacheLimits(directory=tmp_path / "file/frames"))
 
 

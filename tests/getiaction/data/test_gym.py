@@ -30,7 +30,7 @@ def test_gyms_are_told_apart_by_names() -> None:
     several = named_gyms([pusht, "CartPole-v1", pusht])
     assert list(several) == [pusht.name, "CartPole-v1", f"{pusht.name}#2"]
     assert isinstance(several["CartPole-v1"], GymnasiumGym)
-    with pytest.raises(GetiactionError, match="int is no environment"):
+    with pytest.raises(GetiactionError, match="int is not an environment"):
         named_gyms([3])
 
 

@@ -91,14 +91,14 @@ def test_an_empty_dataset(state_root: Path, tmp_path: Path) -> None:
 def test_missing_metadata_is_not_sought_elsewhere(state_root: Path, tmp_path: Path) -> None:
     root = broken(state_root, tmp_path)
     shutil.rmtree(root / "meta/episodes")
-    with pytest.raises(GetiactionError, match="not whole: files under meta/"):
+    with pytest.raises(GetiactionError, match="is incomplete: files under meta/"):
         _ = LeRobotDataModule(root=root).meta
 
 
 def test_missing_data_is_not_sought_elsewhere(state_root: Path, tmp_path: Path) -> None:
     root = broken(state_root, tmp_path)
     shutil.rmtree(root / "data")
-    with pytest.raises(GetiactionError, match="not whole: episodes"):
+    with pytest.raises(GetiactionError, match="is incomplete: episodes"):
         LeRobotDataModule(root=root).prepare(CONFIG)
 
 
@@ -144,10 +144,10 @@ def test_episodes_out_of_range_are_refused(state_root: Path, episodes: list[int]
         ([0] * 100_000, r"episodes \[0\] are given more than once"),
         ([10**5000], r"episodes \[a huge number\] are out of range"),
         (list(range(100_000)), r"\[3, 4, 5, 6, 7, and 99992 more\] are out of range"),
-        ([True, 0], "holds True; expected whole numbers, 0 to 2"),
-        ([1.0], "holds 1.0; expected whole numbers"),
-        (["0"], "holds '0'; expected whole numbers"),
-        ([[0]], r"holds \[0\]; expected whole numbers"),
+        ([True, 0], "has True; expected integers, 0 to 2"),
+        ([1.0], "has 1.0; expected integers"),
+        (["0"], "has '0'; expected integers"),
+        ([[0]], r"has \[0\]; expected integers"),
         ("01", "episodes is 01; expected a list of indices"),
         (1, "episodes is 1; expected a list of indices"),
     ],
@@ -233,7 +233,7 @@ def test_what_lerobot_fetched_earlier_opens_offline(state_root: Path, hub: Path)
     (repo / "refs/v3.0").write_text("0a1b")
     for revision in (None, "v3.0", "0a1b"):
         assert LeRobotDataModule(repo_id="some/one", revision=revision).meta.total_episodes == 3
-    with pytest.raises(GetiactionError, match="there is no dataset 'some/one'"):
+    with pytest.raises(GetiactionError, match="no dataset 'some/one'"):
         _ = LeRobotDataModule(repo_id="some/one", revision="v2.9").meta
 
 
@@ -241,7 +241,7 @@ def test_a_repo_id_that_is_not_here_offline(hub: Path) -> None:
     with pytest.raises(GetiactionError) as refused:
         _ = LeRobotDataModule(repo_id="some/one").meta
     assert str(refused.value) == (
-        f"there is no dataset 'some/one' in {hub}, and HF_HUB_OFFLINE forbids fetching it; unset "
+        f"no dataset 'some/one' in {hub}, and HF_HUB_OFFLINE forbids fetching it; unset "
         f"that, or copy the dataset to {hub}/some/one"
     )
 

@@ -207,7 +207,7 @@ def test_a_data_module_may_have_gyms_only(tmp_path: Path) -> None:
     lightning.test(module, datamodule=data, verbose=False)
     (batch,) = module.seen["test 0"]
     assert batch.seeds == (100_000,)
-    with pytest.raises(GetiactionError, match="no LeRobotDataset to train on"):
+    with pytest.raises(GetiactionError, match="no LeRobotDataset from which"):
         _ = data.meta
     with pytest.raises(GetiactionError, match="nothing to train on: give .* train_dataset"):
         lightning.fit(module, datamodule=data)
@@ -250,7 +250,7 @@ def test_a_policy_without_a_lerobot_config_needs_delta_timestamps(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 4, "train_batch_size": 4}, "batch_size is another name"),
+        ({"batch_size": 4, "train_batch_size": 4}, "batch_size is an alias"),
         ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
         ({"val_split": 1.0}, "val_split is 1.0; expected a share"),
         ({"val_split": 0.5, "val_dataset": TensorDataset()}, "either val_dataset or val_split"),
@@ -284,7 +284,7 @@ def test_the_given_datasets_statistics_stay_as_they_are(image_root: Path) -> Non
 
 def test_other_datasets_have_no_metadata() -> None:
     other: Dataset[Any] = TensorDataset(torch.zeros(3))
-    with pytest.raises(GetiactionError, match="there is no LeRobotDataset to train on that the"):
+    with pytest.raises(GetiactionError, match="there is no LeRobotDataset from which the"):
         _ = DataModule(other).meta
     with pytest.raises(GetiactionError, match="val_split holds out episodes of a LeRobotData"):
         DataModule(other, val_split=0.5).prepare(ACT)

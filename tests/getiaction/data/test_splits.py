@@ -63,7 +63,7 @@ def test_of_chosen_episodes() -> None:
 
 
 def test_nothing_can_be_held_out_where_no_task_has_two() -> None:
-    with pytest.raises(GetiactionError, match="each task has one episode only"):
+    with pytest.raises(GetiactionError, match="each task has only one"):
         split_episodes(dataset(*"abc"), None, 0.1)
     assert split_episodes(dataset(*"abc"), None, 0.0) == (None, [])
 

@@ -243,7 +243,7 @@ def test_actions_that_do_not_fit_are_refused() -> None:
         def select_action(self, observation: dict[str, Any]) -> Tensor:
             return torch.zeros(1, 3)
 
-    with pytest.raises(GetiactionError, match=r"shape \(3,\), those of Walk-v0 \(2,\)"):
+    with pytest.raises(GetiactionError, match=r"shape \(3,\), but Walk-v0 takes \(2,\)"):
         run_episodes(walk(), Wide(), [1])
 
 

@@ -212,8 +212,8 @@ def test_without_a_limit_of_its_own_an_episode_ends() -> None:
 def test_a_policy_trained_on_another_camera_is_refused() -> None:
     policy = small_act(0, 1, state=(2,), action=(2,), **{"images.top": (33, 40, 3)})
     expected = (
-        "the policy was trained on observation.images.top, which Walk-v0 does not give (it gives "
-        "observation.image, observation.state); if it is the same thing by another name, make the "
+        "the policy was trained on observation.images.top, which Walk-v0 does not have (it has "
+        "observation.image, observation.state); if only the name differs, create the "
         "gym with rename_map={'observation.image': 'observation.images.top'}"
     )
     with pytest.raises(GetiactionError) as caught:
@@ -225,7 +225,7 @@ def test_a_policy_trained_on_another_camera_is_refused() -> None:
 
 def test_a_policy_trained_on_another_state_is_refused() -> None:
     policy = small_act(0, 1, state=(3,), action=(2,), image=(33, 40, 3))
-    with pytest.raises(GetiactionError, match=r"observation\.state of shape \(3,\), Walk-v0 gives"):
+    with pytest.raises(GetiactionError, match=r"observation\.state of shape \(3,\), Walk-v0 has"):
         rollout(walk(), policy, seed=1)
 
 
@@ -244,7 +244,7 @@ def test_names_that_the_policys_own_processor_changes_are_right() -> None:
 def test_what_cannot_be_evaluated_is_refused() -> None:
     with pytest.raises(GetiactionError, match="n_episodes is 0"):
         evaluate_policy(walk(), Still(), 0)
-    with pytest.raises(GetiactionError, match="list is no environment"):
+    with pytest.raises(GetiactionError, match="list is not an environment"):
         evaluate_policy([], Still(), 1)
 
     class Flat(Still):

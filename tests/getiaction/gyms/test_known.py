@@ -91,7 +91,7 @@ def test_alohas_observations_have_the_datasets_keys(obs_type: Any) -> None:
 
 def test_aloha_without_rendering_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUJOCO_GL", "disable")
-    with pytest.raises(GetiactionError, match="MUJOCO_GL=disable switches off"):
+    with pytest.raises(GetiactionError, match="MUJOCO_GL=disable disables"):
         AlohaGym().make()
 
 

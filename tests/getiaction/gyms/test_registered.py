@@ -94,7 +94,7 @@ def test_raw_keys_without_a_name_are_told_and_can_be_named() -> None:
     batch = {"grip": np.zeros(4), "joints": np.zeros((4, 3)), "cameras": {}}
     some = GymnasiumGym("tests/Odd-v0", observation_keys={"grip": "observation.grip"})
     assert some.to_observation(batch)["observation.grip"].shape == (4, 1)
-    with pytest.raises(GetiactionError, match="gives no 'cameras/left' .* it gives cameras, grip"):
+    with pytest.raises(GetiactionError, match="has no 'cameras/left', .* it has cameras, grip"):
         GymnasiumGym("tests/Odd-v0", observation_keys={"cameras/left": "observation.image"}).reset()
 
 
@@ -125,7 +125,7 @@ def test_a_namespace_is_found_by_its_entry_point(
         ("no_such_module:It-v0", "needs the package 'no_such_module', which is not installed"),
         ("CartPol-v1", "there is no environment 'CartPol-v1': .*CartPole"),
         ("tests/Wlk-v0", "there is no environment|not installed"),
-        ("what is this?", "'what is this\\?' is no Gymnasium id, as in CartPole-v1"),
+        ("what is this?", "'what is this\\?' is not a valid Gymnasium id such as CartPole-v1"),
     ],
 )
 def test_what_does_not_exist_is_told(gym_id: str, message: str) -> None:
@@ -135,7 +135,7 @@ def test_what_does_not_exist_is_told(gym_id: str, message: str) -> None:
 
 
 def test_arguments_that_make_no_sense_are_told() -> None:
-    with pytest.raises(GetiactionError, match="Walk-v0 cannot be made: .*'speed'"):
+    with pytest.raises(GetiactionError, match="Walk-v0 cannot be created: .*'speed'"):
         walk(speed=3).make()
     with pytest.raises(GetiactionError, match="max_episode_steps is 0"):
         walk(max_episode_steps=0)

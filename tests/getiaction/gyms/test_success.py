@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from getiaction.gyms.success import NAMES, told_success
+from getiaction.gyms.success import NAMES, success_of
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -25,13 +25,13 @@ from getiaction.gyms.success import NAMES, told_success
     ],
 )
 def test_every_spelling_and_type(name: str, told: bool, form: Any) -> None:
-    assert told_success({name: form(told)}) is told
-    assert told_success({"final_info": {name: form(told)}}) is told
-    assert told_success({"final_info": [{name: form(told)}]}) is told
-    assert told_success({"final_observation": {name: form(told)}}) is told
+    assert success_of({name: form(told)}) is told
+    assert success_of({"final_info": {name: form(told)}}) is told
+    assert success_of({"final_info": [{name: form(told)}]}) is told
+    assert success_of({"final_observation": {name: form(told)}}) is told
     array = np.empty(1, dtype=object)
     array[0] = {name: form(told)}
-    assert told_success({"final_info": array}) is told
+    assert success_of({"final_info": array}) is told
 
 
 @pytest.mark.parametrize(
@@ -55,12 +55,12 @@ def test_every_spelling_and_type(name: str, told: bool, form: Any) -> None:
     ],
 )
 def test_what_is_no_answer(value: Any) -> None:
-    assert told_success({"is_success": value}) is None
+    assert success_of({"is_success": value}) is None
     # It does not hide what another name tells.
-    assert told_success({"is_success": value, "success": True}) is True
+    assert success_of({"is_success": value, "success": True}) is True
 
 
 def test_nothing_told() -> None:
-    assert told_success({}) is None
-    assert told_success({"reward": 1.0, "final_info": None}) is None
-    assert told_success({"final_info": [{"success": True}, {"success": False}]}) is None
+    assert success_of({}) is None
+    assert success_of({"reward": 1.0, "final_info": None}) is None
+    assert success_of({"final_info": [{"success": True}, {"success": False}]}) is None

@@ -373,7 +373,7 @@ def test_parallel_merges_and_refuses_a_clash() -> None:
     assert list(joined.features) == ["observation.state", "observation.environment_state", "action"]
     assert joined.inputs == ("robot_state.ee_pose", "grip", "object_poses")
     assert joined.action_inputs == ("robot_commands.pose", "target_grip")
-    with pytest.raises(CodecError, match="both give feature 'observation.state'"):
+    with pytest.raises(CodecError, match="both have feature 'observation.state'"):
         state() & Vector("observation.state", (("grip", 1),))
 
 
@@ -398,9 +398,9 @@ VECTOR = {"kind": "vector", "key": "a", "signals": [["grip", 1]]}
         ({"kind": "\x1b[2J"}, r"unknown codec kind '\\x1b\[2J'"),
         ({}, "unknown codec kind None"),
         ([], "the codec spec: expected a valid dictionary"),
-        ({"kind": "vector", "colour": 1}, "spec of kind 'vector' does not fit"),
-        ({"kind": "vector", "\x1b": 1}, "spec of kind 'vector' does not fit"),
-        ({"kind": "flip_grip"}, "describes a stage"),
+        ({"kind": "vector", "colour": 1}, "spec of kind 'vector' is invalid"),
+        ({"kind": "vector", "\x1b": 1}, "spec of kind 'vector' is invalid"),
+        ({"kind": "flip_grip"}, "is a stage"),
         (VECTOR | {"signals": [["grip", 10**9]]}, "the size of grip is 1000000000; give a whole"),
         (VECTOR | {"signals": [["grip", 1e300]]}, "the size of grip is 1e"),
         (VECTOR | {"signals": [["grip", -1]]}, "the size of grip is -1"),
@@ -425,12 +425,15 @@ VECTOR = {"kind": "vector", "key": "a", "signals": [["grip", 1]]}
         ({"kind": "object_poses", "n_objects": True}, "n_objects is True"),
         ({"kind": "object_poses", "n_objects": 10**400}, "n_objects is a number of more than"),
         ({"kind": "rename", "names": [["a", "b", "c"]]}, "names is a list; give a list of pairs"),
-        ({"kind": "sequential", "stage": VECTOR, "codec": VECTOR}, "stage is a Vector; give a"),
-        ({"kind": "sequential", "stage": {"kind": "flip_grip"}, "codec": 5}, "codec is 5; give a"),
-        ({"kind": "parallel", "parts": [5]}, "a part is 5; give codecs"),
+        ({"kind": "sequential", "stage": VECTOR, "codec": VECTOR}, "stage is a Vector; expected a"),
+        (
+            {"kind": "sequential", "stage": {"kind": "flip_grip"}, "codec": 5},
+            "codec is 5; expected a",
+        ),
+        ({"kind": "parallel", "parts": [5]}, "a part is 5; expected codecs"),
         ({"kind": "parallel", "parts": [{"kind": "flip_grip"}]}, "a part is a FlipGrip"),
         ({"kind": "parallel", "parts": 5}, "parts is 5; give a list"),
-        ({"kind": "parallel", "parts": [], "label": 5}, "label is 5; give a name"),
+        ({"kind": "parallel", "parts": [], "label": 5}, "label is 5; expected a printable name"),
         ({"kind": "parallel", "parts": [VECTOR] * 100_000}, "more than the 100000 values"),
     ],
 )

@@ -208,8 +208,8 @@ PICTURE = {"dtype": "video", "shape": [64, 64, 3], "names": None}
         ({"features": {"action": FEATURE | {"shape": "8"}}}, "field 'features.action.shape'"),
         ({"features": {"action": FEATURE | {"dtype": "object"}}}, "field 'features.action.dtype'"),
         ({"features": {"action": FEATURE | {"names": 3}}}, "field 'features.action.names'"),
-        ({"features": {"a": PICTURE | {"shape": [10**9, 1, 3]}}}, "expected the shape of a pic"),
-        ({"features": {"a": PICTURE | {"shape": [64, 64]}}}, "expected the shape of a picture"),
+        ({"features": {"a": PICTURE | {"shape": [10**9, 1, 3]}}}, "expected an image shape"),
+        ({"features": {"a": PICTURE | {"shape": [64, 64]}}}, "expected an image shape"),
         ({"features": {"../../x": FEATURE}}, "expected the name of a feature"),
         ({"features": {"action": 5}}, "field 'features.action'"),
         ({"stats_digest": "0"}, "field 'stats_digest'"),
@@ -256,7 +256,7 @@ def test_what_a_server_leaves_out_is_not_missed() -> None:
 
 def test_a_contract_whose_codec_makes_something_else_is_refused() -> None:
     other = contract(features=contract().features | {"extra": FEATURE})
-    with pytest.raises(ContractError, match=r"says the features .*, but its codec makes"):
+    with pytest.raises(ContractError, match=r"states the features .*, but its codec makes"):
         other.require_made(other.make_codec())
     smaller = contract()
     smaller.codec["spec"]["parts"][1]["n_objects"] = 1

@@ -39,19 +39,19 @@ def check(row: dict[str, Any], codec: Codec | None = None) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"robot_state.ee_pose": POSE * [1000, 1000, 1000, 1, 1, 1, 1]}, "ee_pose' gives 500 "),
-        ({"robot_state.ee_pose": POSE * [100, 100, 100, 1, 1, 1, 1]}, "ee_pose' gives 50 "),
+        ({"robot_state.ee_pose": POSE * [1000, 1000, 1000, 1, 1, 1, 1]}, "ee_pose' is 500 "),
+        ({"robot_state.ee_pose": POSE * [100, 100, 100, 1, 1, 1, 1]}, "ee_pose' is 50 "),
         (
             {"grip": 255},
-            r"'grip' gives 255 \(observation.state, element 7\), expected at most 9.98",
+            r"'grip' is 255 \(observation.state, element 7\), expected at most 9.98",
         ),
         (
             {"grip": 100},
-            "'grip' gives 100 .*training saw nothing beyond 0.998; send it in the unit",
+            "'grip' is 100 .*in training the largest was 0.998; send it in the unit",
         ),
         (
             {"object_poses": ROW["object_poses"] * np.tile([1e3, 1e3, 1e3, 1, 1, 1, 1], 2)},
-            "'object_poses' gives 1200 ",
+            "'object_poses' is 1200 ",
         ),
     ],
     ids=["mm", "cm", "0..255", "per cent", "objects in mm"],
@@ -68,7 +68,7 @@ def test_joints_in_degrees_are_refused_and_any_in_radians_are_not() -> None:
         "observation.state": {"min": [*(home - 0.2), 0.0], "max": [*(home + 0.2), 1.0]},
     }
     limits = Limits.of(codec, stats)
-    with pytest.raises(CodecError, match="'robot_state.q' gives -135"):
+    with pytest.raises(CodecError, match="'robot_state.q' is -135"):
         limits.check(codec.encode({"robot_state.q": np.degrees(home), "grip": 0.5}))
     for angle in (-np.pi, np.pi):
         limits.check(codec.encode({"robot_state.q": np.full(7, angle), "grip": 1.0}))
@@ -84,7 +84,7 @@ def test_a_signal_that_stood_still_in_training_may_move() -> None:
     codec = Vector("observation.state", (("lift", 1),))
     limits = Limits.of(codec, {"observation.state": {"min": [0.0], "max": [0.0]}})
     limits.check(codec.encode({"lift": 0.9 * MARGIN * SMALLEST}))
-    with pytest.raises(CodecError, match="'lift' gives 1.1"):
+    with pytest.raises(CodecError, match="'lift' is 1.1"):
         limits.check(codec.encode({"lift": 1.1 * MARGIN * SMALLEST}))
 
 
@@ -99,7 +99,7 @@ def test_the_signal_is_named_as_the_client_calls_it() -> None:
     codec = Rename((("grip", "gripper"),)) | (FlipGrip() | eepose_state())
     row = {**ROW, "gripper": 255.0}
     del row["grip"]
-    with pytest.raises(CodecError, match="'gripper' gives -254"):
+    with pytest.raises(CodecError, match="'gripper' is -254"):
         check(row, codec)
 
 
@@ -151,10 +151,10 @@ def test_nothing_recorded_elsewhere_is_refused() -> None:
 @pytest.mark.parametrize(
     ("end", "says"),
     [
-        ([0.5] * 7, "statistics of observation.state are of 7 and 8 numbers, expected 8"),
-        ([0.5] * 7 + [float("nan")], "statistics of observation.state hold a value that is not"),
-        ([0.5] * 7 + [float("inf")], "statistics of observation.state hold a value that is not"),
-        ([0.5] * 7 + [1e38], "statistics of observation.state hold a value that is not"),
+        ([0.5] * 7, "statistics of observation.state have 7 and 8 numbers, expected 8"),
+        ([0.5] * 7 + [float("nan")], "statistics of observation.state have a value that is not"),
+        ([0.5] * 7 + [float("inf")], "statistics of observation.state have a value that is not"),
+        ([0.5] * 7 + [1e38], "statistics of observation.state have a value that is not"),
     ],
 )
 def test_statistics_that_would_let_everything_through_are_refused(end: Any, says: str) -> None:

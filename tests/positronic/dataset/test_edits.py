@@ -52,7 +52,9 @@ def test_an_edit_of_two_that_nobody_named_is_refused(tmp_path: Path) -> None:
     note(tmp_path, {"op": "set_static", "ep": same, "data": {"task": "c"}})
     dataset = load_all_datasets(tmp_path)
     assert dataset[0]["task"] == "c"
-    with pytest.raises(EpisodeError, match="0 has the same. Give each a meta.json with a uid"):
+    with pytest.raises(
+        EpisodeError, match="0 has the same. Give each a meta.json with its own uid"
+    ):
         dataset[1]
 
 

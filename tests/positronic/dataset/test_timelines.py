@@ -66,7 +66,7 @@ def test_files_that_are_not_understood(tmp_path: Path, name: str) -> None:
     with pytest.raises(EpisodeError, match=r"\['emitted.wall', 'tick'\], expected one of"):
         len(opened(path)[signal])
     rewrite(path / name, {"harness.world": 0}, signal_version=b"3")
-    with pytest.raises(EpisodeError, match=f"{signal}.*format version 3, known are 1 and 2"):
+    with pytest.raises(EpisodeError, match=f"{signal}.*format version is 3, expected 1 or 2"):
         len(opened(path)[signal])
 
 

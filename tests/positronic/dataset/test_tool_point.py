@@ -140,17 +140,20 @@ CIRCLE += [("end_effector", "gripper", "fixed", "0 0 1", "0 0 0")]
     ("static", "words"),
     [
         ({"ee_frames": frames()}, "no static 'urdf'"),
-        ({"ee_frames": frames(), "urdf": "<robot"}, "'urdf' is no model of a robot"),
-        ({"ee_frames": frames(), "urdf": urdf(JOINTS).replace("0 0 0.107", "0 0")}, "no model"),
+        ({"ee_frames": frames(), "urdf": "<robot"}, "'urdf' is not a valid URDF"),
+        (
+            {"ee_frames": frames(), "urdf": urdf(JOINTS).replace("0 0 0.107", "0 0")},
+            "not a valid URDF",
+        ),
         ({"ee_frames": frames(), "urdf": urdf(MOVES)}, "joints that move between 'gripper'"),
         (
             {"ee_frames": frames(), "urdf": urdf(JOINTS).replace("gripper", "x")},
             "no link 'gripper'",
         ),
-        ({"ee_frames": "gripper", "urdf": urdf()}, "'ee_frames' says 'gripper', expected"),
-        ({"ee_frames": {POSE: {"point": 1}}, "urdf": urdf()}, "expected of each pose signal"),
-        ({"ee_frames": frames(offset=[0, 0, 0]), "urdf": urdf()}, "expected of each"),
-        ({"ee_frames": frames(offset=[0.0] * 7), "urdf": urdf()}, "expected of each"),
+        ({"ee_frames": "gripper", "urdf": urdf()}, "'ee_frames' is 'gripper', expected"),
+        ({"ee_frames": {POSE: {"point": 1}}, "urdf": urdf()}, "expected for each pose signal"),
+        ({"ee_frames": frames(offset=[0, 0, 0]), "urdf": urdf()}, "expected for each"),
+        ({"ee_frames": frames(offset=[0.0] * 7), "urdf": urdf()}, "expected for each"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path: Path, static: dict[str, Any], words: str) -> None:

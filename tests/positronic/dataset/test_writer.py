@@ -164,12 +164,12 @@ REFUSED: dict[str, tuple[Callable[[EpisodeWriter], None], str]] = {
     "image to a number": (lambda w: w.append("s", picture(0), 11), "cannot be stored"),
     "time lines": (lambda w: w.append("s", 1.0, 11, {"x": 1}), "extra time lines"),
     "matrix": (lambda w: w.append("m", np.zeros((2, 2)), 11), "cannot be stored"),
-    "nothing": (lambda w: w.append("n", None, 11), "neither number nor text"),
-    "object": (lambda w: w.append("n", {"a": 1}, 11), "neither number nor text"),
+    "nothing": (lambda w: w.append("n", None, 11), "neither numeric nor text"),
+    "object": (lambda w: w.append("n", {"a": 1}, 11), "neither numeric nor text"),
     "ragged": (lambda w: w.append("n", [[1], [1, 2]], 11), "inhomogeneous"),
     "static is there": (lambda w: w.append("task", 1.0, 11), "is a static value"),
     "signal is there": (lambda w: w.set_static("s", 1), "is a signal"),
-    "static twice": (lambda w: w.set_static("task", "b"), "set already"),
+    "static twice": (lambda w: w.set_static("task", "b"), "already set"),
     "static None": (lambda w: w.set_static("n", None), "None cannot be stored"),
     "slash": (lambda w: w.append("a/b", 1.0, 1), "cannot name a signal"),
     "hidden": (lambda w: w.append(".unfinished", 1.0, 1), "cannot name a signal"),
@@ -341,7 +341,7 @@ def test_times_and_texts_that_no_reader_takes_are_refused_while_recording(tmp_pa
     with DatasetWriter(tmp_path).new_episode() as writer:
         writer.append("grip", 1.0, 0, {"world": 0})
         for time, extra in ((2**63, 1), (5, -(2**63))):
-            with pytest.raises(ValueError, match="no time of today's"):
+            with pytest.raises(ValueError, match="is not a plausible time"):
                 writer.append("grip", 1.0, time, {"world": extra})
         with pytest.raises(ValueError, match="not Unicode"):
             writer.set_static("task", {"inner": ["\ud800"]})

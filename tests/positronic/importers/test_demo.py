@@ -98,7 +98,7 @@ def test_without_a_known_controller_raw_actions_remain(make_file: MakeFile) -> N
         (lambda f: replace(f, "actions", np.zeros((6, 14))), r"expected \(steps, 7\)"),
         (lambda f: replace(f, "actions", np.zeros((0, 7))), "no steps"),
         (lambda f: replace(f, "obs/robot0_eef_pos", np.zeros((4, 3))), "4 rows"),
-        (lambda f: replace(f, "obs/robot0_eef_pos", np.full((6, 3), np.nan)), "not finite"),
+        (lambda f: replace(f, "obs/robot0_eef_pos", np.full((6, 3), np.nan)), "non-finite"),
         (lambda f: replace(f, "obs/robot0_eef_quat", np.zeros((6, 4))), "length 0"),
         (lambda f: replace(f, "obs/agentview_image", np.zeros((6, 16, 16, 3))), "expected uint8"),
         (lambda f: replace(f, "rewards", np.zeros(2)), "2 rewards for 6 actions"),

@@ -164,7 +164,7 @@ def test_a_demo_costs_itself_alone(
     with at_most(1 << 30):
         assert run(path, tmp_path / "raw") == 1
     out = capsys.readouterr().out
-    (line,) = [line for line in out.splitlines() if line.startswith("left out:")]
+    (line,) = [line for line in out.splitlines() if line.startswith("skipped:")]
     assert "demo_1" in line
     assert "2 of 3 demos" in out
     kept = [episode["robomimic.demo"] for episode in LocalDataset(tmp_path / "raw")]
@@ -184,7 +184,7 @@ def test_another_robot_without_a_model_is_refused(
         del file["data/demo_0"].attrs["model_file"]
 
     assert run(make_file(demos=2, spoil=sawyer), tmp_path / "raw") == 1
-    assert "brings no model of its Sawyer" in capsys.readouterr().out
+    assert "has no model of its Sawyer" in capsys.readouterr().out
     assert len(LocalDataset(tmp_path / "raw")) == 1
 
 
@@ -237,7 +237,9 @@ def test_robosuites_own_recordings_are_refused_with_the_way_to_convert_them(
         del file["data"].attrs["env_args"]
         file["data"].attrs["env"] = "Lift"
 
-    with pytest.raises(DatasetError, match=r"robosuite's own.*convert_robosuite\.py") as refused:
+    with pytest.raises(
+        DatasetError, match=r"like raw robosuite recordings.*convert_robosuite\.py"
+    ) as refused:
         setup_of(make_file(spoil=spoil))
     assert "KeyError" not in str(refused.value)
 
@@ -254,7 +256,7 @@ def test_links_for_all_demos_are_refused(
 
     assert run(make_file(spoil=spoil), tmp_path / "raw") == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "is a link to another place" in line
+    assert "is a link to another location" in line
     assert not (tmp_path / "raw").exists()
 
 

@@ -59,7 +59,7 @@ def test_one_bad_demo_does_not_cost_the_others(
 
     assert run(make_file(demos=3, spoil=spoil), tmp_path / "raw") == 1
     out = capsys.readouterr().out
-    assert "left out: demo_1 has no 'robot0_joint_pos'" in out
+    assert "skipped: demo_1 has no 'robot0_joint_pos'" in out
     assert "2 of 3 demos" in out
     kept = [episode["robomimic.demo"] for episode in LocalDataset(tmp_path / "raw")]
     assert kept == ["demo_0", "demo_2"]

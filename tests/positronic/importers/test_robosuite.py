@@ -42,7 +42,7 @@ def test_finger_limits_are_read_from_the_model() -> None:
     assert finger_limits(None) == pytest.approx((0.0, 0.08))
     thumb, half = MODEL.replace("finger_joint1", "thumb"), MODEL.replace("0 0.04", "0")
     for other in ("<mujoco/>", thumb, half):
-        with pytest.raises(ValueError, match="no two sliding finger joints"):
+        with pytest.raises(ValueError, match="not have two sliding finger joints"):
             finger_limits(other)
     with pytest.raises(ValueError, match="not finite, or empty"):
         finger_limits(MODEL.replace("0.04", "0.0"))

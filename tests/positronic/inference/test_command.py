@@ -221,7 +221,7 @@ def test_demonstrations_are_not_mixed_with_rollouts(
         episode.set_static("eval.success", True)
         episode.append("grip", 1.0, 0)
     assert run(HOLD, "--driver.simulation_time=0.2", f"--output_dir={tmp_path}/raw") == 1
-    assert "holds recordings that are no rollouts" in capsys.readouterr().err
+    assert "holds recordings that are not rollouts" in capsys.readouterr().err
     assert len(LocalDataset(tmp_path / "raw")) == 1
 
 

@@ -243,7 +243,7 @@ def test_time_that_goes_back_is_refused() -> None:
 
 def test_a_policy_that_needs_every_observation_is_refused() -> None:
     every_step = Timekeeper(1, every_step=True, n_obs_steps=2)
-    with pytest.raises(UsageError, match=r"timekeeper.*play it with --player=\.synchronous"):
+    with pytest.raises(UsageError, match=r"timekeeper.*use --player=\.synchronous"):
         make(every_step)
     player = make(Timekeeper(10))
     with pytest.raises(UsageError, match="every control step"):

@@ -1,4 +1,4 @@
-"""Lightning callback with the settings of validation and test rollouts; logs a line about each."""
+"""Lightning callback with the settings of validation and test rollouts; prints their results."""
 
 import sys
 import time
@@ -14,16 +14,17 @@ from getiaction.policies.rollouts import Evaluated, RolloutSettings, metrics_of
 
 
 class GymEvaluation(Callback):
-    """Says how policies are rolled out in the data module's gyms, and how it went.
+    """Settings of rollouts in the data module's gyms; prints a summary of each evaluation.
 
-    Rollouts need no callback: they happen where the data module has gyms.
+    Rollouts do not need this callback: they run if the data module has gyms.
 
     Args:
-        max_steps: Steps after which an episode ends; what the data module says unless given.
-        num_videos: How many episodes of each gym to film at each evaluation.
-        videos_dir: Where films go; ``videos`` in the trainer's ``default_root_dir`` unless given.
-        batched: Ask the policy for the actions of all environments of a batch at once: faster on
-            a graphics card, and equal only within rounding.
+        max_steps: Steps after which an episode ends; by default the data module's setting.
+        num_videos: Number of episodes per gym to record as video at each evaluation.
+        videos_dir: Directory of videos; by default ``videos`` in the trainer's
+            ``default_root_dir``.
+        batched: Infer the actions of all environments of a batch at once: faster on a GPU, and
+            equal only within rounding.
         verbose: Print a line for each evaluation.
     """
 
@@ -44,7 +45,7 @@ class GymEvaluation(Callback):
         self._begun = 0.0
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Hand the settings to the policy."""
+        """Pass the settings to the policy."""
         if not isinstance(pl_module, Evaluated):
             raise GetiactionError(
                 f"{type(pl_module).__name__} cannot be rolled out; GymEvaluation expects a "
@@ -66,15 +67,15 @@ class GymEvaluation(Callback):
         self._begun = time.perf_counter()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Say how it went."""
+        """Print the summary."""
         if not trainer.sanity_checking:
-            self._say("validation", trainer, pl_module)
+            self._print_summary("validation", trainer, pl_module)
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
-        """Say how it went."""
-        self._say("test", trainer, pl_module)
+        """Print the summary."""
+        self._print_summary("test", trainer, pl_module)
 
-    def _say(self, what: str, trainer: Any, policy: Any) -> None:
+    def _print_summary(self, what: str, trainer: Any, policy: Any) -> None:
         if not (self.verbose and trainer.is_global_zero):
             return
         elapsed = time.perf_counter() - self._begun
@@ -85,14 +86,14 @@ class GymEvaluation(Callback):
 
 
 def summary(episodes: list[Any]) -> str:
-    """Say in one line how episodes went: successes, their 95 % interval, rewards and lengths."""
+    """One-line summary: successes with their 95 % interval, mean reward and length."""
     values = metrics_of(episodes)
-    told = NOT_MEASURED
+    outcome = NOT_MEASURED
     if "success" in values:
         succeeded = sum(bool(episode.success) for episode in episodes)
         low, high = (100 * values[name] for name in ("success_low", "success_high"))
-        told = f"{succeeded}/{len(episodes)} succeeded ({low:.1f}-{high:.1f} %)"
+        outcome = f"{succeeded}/{len(episodes)} succeeded ({low:.1f}-{high:.1f} %)"
     return (
-        f"{told}, mean reward {values['reward_mean']:.3f}, "
+        f"{outcome}, mean reward {values['reward_mean']:.3f}, "
         f"mean length {values['episode_length']:.1f}"
     )

@@ -1,4 +1,4 @@
-"""ModelCheckpoint and EarlyStopping that know by a metric's name which way it is better."""
+"""ModelCheckpoint and EarlyStopping that infer the mode from the metric's name."""
 
 import logging
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ SMALLER_IS_BETTER = ("loss", "length", "error")
 
 
 def mode_of(metric: str) -> Mode | None:
-    """Say whether a metric is to be small or large, by its name; None where that says nothing."""
+    """Infer from a metric's name whether to minimise or maximise it; None if unknown."""
     name = metric.rpartition("/")[2]
     if any(word in name for word in LARGER_IS_BETTER):
         return "max"
@@ -33,23 +33,24 @@ def _mode(callback: str, monitor: str, given: Mode | None) -> Mode:
     mode = given or mode_of(monitor)
     if mode is None:
         raise GetiactionError(
-            f"{callback} cannot tell whether a large {monitor!r} is good: give mode='min' or 'max'"
+            f"{callback} cannot infer the mode of {monitor!r} from its name: give "
+            "mode='min' or 'max'"
         )
     return mode
 
 
 class ModelCheckpoint(lightnings.ModelCheckpoint):
-    """Lightning's ModelCheckpoint that knows which way its metric is better.
+    """Lightning's ModelCheckpoint that infers the mode from its metric's name.
 
     Args:
         dirpath: As Lightning's.
         filename: As Lightning's.
         monitor: As Lightning's, e.g. ``val/gym/success``.
-        mode: As Lightning's; by the metric's name unless given.
+        mode: As Lightning's; by default inferred from the metric's name.
         **kwargs: The rest of Lightning's arguments.
 
     Raises:
-        GetiactionError: the metric's name does not say which way is better.
+        GetiactionError: the mode cannot be inferred from the metric's name.
     """
 
     def __init__(
@@ -66,15 +67,15 @@ class ModelCheckpoint(lightnings.ModelCheckpoint):
 
 
 class EarlyStopping(lightnings.EarlyStopping):
-    """Lightning's EarlyStopping that knows which way its metric is better.
+    """Lightning's EarlyStopping that infers the mode from its metric's name.
 
     Args:
         monitor: As Lightning's, e.g. ``val/gym/success``.
-        mode: As Lightning's; by the metric's name unless given.
+        mode: As Lightning's; by default inferred from the metric's name.
         **kwargs: The rest of Lightning's arguments.
 
     Raises:
-        GetiactionError: the metric's name does not say which way is better.
+        GetiactionError: the mode cannot be inferred from the metric's name.
     """
 
     def __init__(self, monitor: str, *, mode: Mode | None = None, **kwargs: Any) -> None:
@@ -83,17 +84,17 @@ class EarlyStopping(lightnings.EarlyStopping):
 
 
 class MonitorCheck(Callback):
-    """Before training begins, look whether what other callbacks watch will ever be there."""
+    """Check before training that the metrics monitored by other callbacks will be logged."""
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Let callbacks that the trainer got later look the right way too."""
-        look_upwards(trainer.callbacks)
+        """Correct the mode of callbacks added to the trainer later too."""
+        maximise_success(trainer.callbacks)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Check each watched metric that rollouts or held-out episodes would log.
+        """Check each monitored metric of rollouts or held-out episodes.
 
         Raises:
-            GetiactionError: naming the metric and what would bring it.
+            GetiactionError: the message has the metric and what is needed to log it.
         """
         if trainer.fast_dev_run:
             return
@@ -104,8 +105,8 @@ class MonitorCheck(Callback):
                 _require(type(callback).__name__, metric, loaders)
 
 
-def look_upwards(callbacks: Iterable[Callback]) -> None:
-    """Turn callbacks that would keep the lowest success or reward, Lightning's default, around."""
+def maximise_success(callbacks: Iterable[Callback]) -> None:
+    """Set ``mode="max"`` of callbacks that monitor success or reward with Lightning's ``min``."""
     for callback in callbacks:
         metric = getattr(callback, "monitor", None)
         if (
@@ -119,7 +120,7 @@ def look_upwards(callbacks: Iterable[Callback]) -> None:
         if isinstance(callback, lightnings.ModelCheckpoint):
             callback.kth_value = torch.tensor(-torch.inf)
         else:
-            # Lightning keeps the bound with the sign of the direction.
+            # Lightning stores min_delta with the sign of the mode.
             callback.min_delta = abs(callback.min_delta)
             callback.best_score = torch.tensor(-torch.inf)
         logger.warning(
@@ -130,7 +131,7 @@ def look_upwards(callbacks: Iterable[Callback]) -> None:
 
 
 def _loaders(trainer: Any) -> list[Any] | None:
-    """Validation loaders; None while Lightning has not asked for them."""
+    """Validation loaders; None before Lightning has created them."""
     if trainer.limit_val_batches == 0:
         return []
     loaders = trainer.val_dataloaders
@@ -152,12 +153,12 @@ def _require(callback: str, metric: str, loaders: list[Any]) -> None:
         return
     if not names:
         raise GetiactionError(
-            f"{callback} watches {metric!r}, but there is no gym to roll out in; give the data "
+            f"{callback} watches {metric!r}, but there are no gyms for rollouts; give the data "
             "module val_gyms"
         )
-    offered = [f"val/gym/{name}" for name in METRICS]
+    available = [f"val/gym/{name}" for name in METRICS]
     if len(names) > 1:
-        offered += [f"val/gym/{gym}/{name}" for gym in names for name in METRICS]
-    if metric not in offered:
-        meant = did_you_mean(metric, offered) or f"; there are: {', '.join(offered)}"
+        available += [f"val/gym/{gym}/{name}" for gym in names for name in METRICS]
+    if metric not in available:
+        meant = did_you_mean(metric, available) or f"; there are: {', '.join(available)}"
         raise GetiactionError(f"{callback} watches {metric!r}, which nothing logs{meant}")

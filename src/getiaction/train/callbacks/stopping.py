@@ -13,30 +13,31 @@ from getiaction.train.exact_resume import State, random_state, restore_random_st
 
 
 class StopOnSignal(Callback):
-    """At SIGTERM or Ctrl-C, finish the running step, save a checkpoint, and end.
+    """On SIGTERM or Ctrl-C, finish the current step, save a checkpoint, and end.
 
-    The checkpoint is the trainer's :class:`NativeCheckpoint`'s, or else one of Lightning's beside
-    those of its ``ModelCheckpoint``; a run that is resumed from it goes on exactly. Validation is
-    broken off, since it may take longer than there is time. Before the first step there is nothing
-    to save, and a signal ends it at once. Of several processes, each may get the signal.
+    The checkpoint is saved by the trainer's :class:`NativeCheckpoint`, or else as one of
+    Lightning's beside those of its ``ModelCheckpoint``; a run resumed from it equals an
+    uninterrupted one. Validation is aborted, since it may take too long. Before the first step
+    there is nothing to save, and a signal ends training at once. Any of several processes may get
+    the signal.
 
     Args:
-        signals: What takes the signals; one for the time of the training unless given.
+        signals: Signal handlers; by default new ones, installed during training.
 
     Raises:
-        Stopped: out of ``fit``; a SystemExit with the status 143 after SIGTERM, 130 after Ctrl-C.
+        Stopped: from ``fit``; a SystemExit with status 143 after SIGTERM, 130 after Ctrl-C.
     """
 
     def __init__(self, signals: StopSignals | None = None) -> None:
         self.signals = signals or StopSignals()
         self.saved: str | Path | None = None
-        """The checkpoint that a signal was answered with."""
+        """The checkpoint saved because of a signal."""
         self._before_validation: State | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Take the signals from Lightning, which at the end gives them back to whom it had them of.
+        """Replace Lightning's signal handlers, which end without a checkpoint on SIGTERM.
 
-        Its own answer to SIGTERM is to end without a checkpoint.
+        At the end Lightning restores the handlers that it found.
         """
         self.signals.forget()
         self.signals.deferred = False
@@ -45,24 +46,24 @@ class StopOnSignal(Callback):
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """From here on the step is finished first."""
+        """Defer signals until the end of the step."""
         self.signals.deferred = True
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """End here if asked to, unless more batches belong to the step."""
+        """Stop here if a signal arrived, unless gradients still accumulate."""
         if trainer.fit_loop._should_accumulate():
             return
-        told = self.signals.received is not None
+        requested = self.signals.received is not None
         if trainer.world_size == 1:
-            if told:
+            if requested:
                 self._stop(trainer, pl_module)
-        elif trainer.strategy.reduce_boolean_decision(told, all=False):
+        elif trainer.strategy.reduce_boolean_decision(requested, all=False):
             self._stop_all(trainer, pl_module)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        """From here on a signal need not wait: nothing changes but the random state."""
+        """Let signals interrupt validation, which changes only the random state."""
         if (
             not self.signals.deferred
             or trainer.world_size > 1
@@ -75,16 +76,16 @@ class StopOnSignal(Callback):
             raise Stopped(self.signals.received)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Steps are finished first again."""
+        """Defer signals again."""
         if self._before_validation is not None:
             self.signals.deferred = True
             self._before_validation = None
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Save what was being validated."""
+        """Save a checkpoint if validation was interrupted."""
         state, self._before_validation = self._before_validation, None
         if isinstance(exception, Stopped) and state is not None:
-            # A second signal must not break the saving off.
+            # A second signal must not interrupt saving.
             self.signals.deferred = True
             restore_random_state(state)
             self.saved = _save(trainer, pl_module)
@@ -104,9 +105,9 @@ class StopOnSignal(Callback):
 
 
 def _save(trainer: Any, module: Any) -> str | Path | None:
-    """Write a checkpoint by whatever the trainer writes them with; None if by nothing.
+    """Save with the trainer's checkpoint callback; None without one.
 
-    Called in all processes: Lightning waits for all of them in its ``save_checkpoint``.
+    Called in all processes: Lightning's ``save_checkpoint`` synchronises them.
     """
     for callback in trainer.callbacks:
         if isinstance(callback, NativeCheckpoint):

@@ -1,7 +1,7 @@
 """Datasets by name for the command line: ``--dataset=@positronic.cfg.ds.local``.
 
-Those that choose from others take them in ``--dataset``, a config or simply a path; so they nest,
-and each writes its own flags after its own name::
+Those that select from another dataset take it as ``--dataset``, a config or a path. So they nest,
+and the flags of each are prefixed by its position::
 
     --dataset=@positronic.cfg.ds.filtered --dataset.where.task="stack the cubes"
     --dataset.dataset=@positronic.cfg.ds.split.train
@@ -19,20 +19,19 @@ __all__ = ["concat", "filtered", "local", "share"]
 
 @cfn.config()
 def local(path: str, grip_open: float | None = None) -> Any:
-    """Raw episodes, all datasets under a directory joined.
+    """Raw episodes: all datasets under a directory, concatenated.
 
     Args:
-        path: The directory; ~ is the home directory. Or s3://bucket/key, which is fetched file by
-            file when it is read.
-        grip_open: What the grip counts when it is open, 1 or 0, for recordings that do not say so
-            themselves.
+        path: The directory; ~ is the home directory. Or s3://bucket/key, of which each file is
+            fetched when it is read.
+        grip_open: Value of the open grip, 1 or 0, for recordings that do not state it.
     """
     return declared(opened(path), grip_open)
 
 
 @cfn.config()
 def concat(**datasets: Any) -> Any:
-    """Several datasets, one after the other, in the order they are given.
+    """Several datasets, concatenated in the order in which they are given.
 
     Each has a flag with a name of your choice: --dataset.first=~/monday
     --dataset.second=@positronic.cfg.ds.phail.sim_stack_cubes.
@@ -43,23 +42,25 @@ def concat(**datasets: Any) -> Any:
     from positronic.dataset import ConcatDataset
 
     if not datasets:
-        raise UsageError("nothing to concatenate: give datasets, as --dataset.first=~/monday")
+        raise UsageError("nothing to concatenate: give datasets, such as --dataset.first=~/monday")
     return ConcatDataset(*(opened(dataset) for dataset in datasets.values()))
 
 
 @cfn.config(dataset=local, where={})
 def filtered(dataset: Any, where: dict[str, Any]) -> Any:
-    """Only episodes with certain static values; nothing else of them is read.
+    """The episodes with certain static values; only these values are read.
 
     Args:
-        dataset: The dataset to choose from, a config or a path.
-        where: What to ask for, such as --dataset.where.task="stack the cubes". A list as in
-            [red,blue] asks for one of several, None for episodes without such a value.
+        dataset: The dataset to select from, a config or a path.
+        where: Static values to match, such as --dataset.where.task="stack the cubes". A list such
+            as [red,blue] matches any of its members, None a missing value.
     """
     from positronic.dataset.subsets import where as having
 
     if not where:
-        raise UsageError("nothing to filter by: give static values, as --dataset.where.task=stack")
+        raise UsageError(
+            "nothing to filter by: give static values, such as --dataset.where.task=stack"
+        )
     return having(opened(dataset), where)
 
 
@@ -68,9 +69,9 @@ def share(dataset: Any, share: float, seed: int = 42) -> Any:
     """A random share of the episodes.
 
     Args:
-        dataset: The dataset to choose from, a config or a path.
-        share: How much of it, more than 0 and at most 1.
-        seed: The same seed chooses the same episodes; with it a larger share contains a smaller.
+        dataset: The dataset to select from, a config or a path.
+        share: Share to keep, more than 0 and at most 1.
+        seed: The same seed selects the same episodes; a larger share contains a smaller one.
     """
     from positronic.dataset.subsets import share_of
 
@@ -78,7 +79,7 @@ def share(dataset: Any, share: float, seed: int = 42) -> Any:
 
 
 def opened(dataset: Any, *, nested: bool = True) -> Any:
-    """A dataset itself, or the one at a path; UsageError for anything else."""
+    """Return a dataset as it is, or open the one at a path; UsageError for anything else."""
     from positronic.dataset import Dataset, load_all_datasets
 
     if isinstance(dataset, str):
@@ -89,7 +90,7 @@ def opened(dataset: Any, *, nested: bool = True) -> Any:
 
 
 def declared(dataset: Any, grip_open: float | None) -> Any:
-    """The dataset with its grip's convention stated where it does not say one."""
+    """The dataset, with its grip convention declared if ``grip_open`` is given."""
     from positronic.dataset.conventions import OPEN_0, OPEN_1, Declared
     from positronic.dataset.transforms import DerivedDataset
 

@@ -1,8 +1,7 @@
 """Public Positronic datasets (PhAIL, simulation) by name, read from S3 without an account.
 
-Nothing is fetched before it is read, and what was fetched stays in the cache. ``path`` may name a
-mirror or a copy on a disk, and the profile ``PUBLIC`` be pointed elsewhere in
-``~/.config/positronic/profiles.toml``.
+Files are fetched when they are read, and kept in the cache. ``path`` may be a mirror or a local
+copy, and the profile ``PUBLIC`` may be redefined in ``~/.config/positronic/profiles.toml``.
 """
 
 from typing import Any
@@ -21,8 +20,8 @@ def phail(path: str, grip_open: float | None = None) -> Any:
     """Teleoperated DROID recordings: 352 episodes, 12 GB.
 
     Args:
-        path: Where they lie.
-        grip_open: What the grip counts when it is open, 1 or 0, where recordings do not say so.
+        path: Location of the dataset.
+        grip_open: Value of the open grip, 1 or 0, for recordings that do not state it.
     """
     return _public(path, grip_open)
 
@@ -32,8 +31,8 @@ def sim_stack_cubes(path: str, grip_open: float | None = None) -> Any:
     """Cubes stacked in simulation: 317 episodes, 499 MB.
 
     Args:
-        path: Where they lie.
-        grip_open: What the grip counts when it is open, 1 or 0, where recordings do not say so.
+        path: Location of the dataset.
+        grip_open: Value of the open grip, 1 or 0, for recordings that do not state it.
     """
     return _public(path, grip_open)
 
@@ -43,12 +42,12 @@ def sim_pick_place(path: str, grip_open: float | None = None) -> Any:
     """Objects picked and placed in simulation: 214 episodes, 1.3 GB.
 
     Args:
-        path: Where they lie.
-        grip_open: What the grip counts when it is open, 1 or 0, where recordings do not say so.
+        path: Location of the dataset.
+        grip_open: Value of the open grip, 1 or 0, for recordings that do not state it.
     """
     return _public(path, grip_open)
 
 
 def _public(path: str, grip_open: float | None) -> Any:
-    # Later versions of a dataset lie below the first one and are not part of it.
+    # Later versions of a dataset are stored below the first one, but are not part of it.
     return declared(opened(path, nested=False), grip_open)

@@ -1,7 +1,7 @@
 """Dataset splits by name for the command line: training, validation, recorded masks.
 
-``train`` and ``val`` share the episodes out at random by a seed. ``masked`` takes the decision of
-those who recorded: imported demonstrations bring masks (``mask.train``, ``mask.valid``) with them.
+``train`` and ``val`` split the episodes at random by a seed. ``masked`` selects by masks that were
+recorded with the episodes, such as ``mask.train`` and ``mask.valid`` of imported demonstrations.
 """
 
 from typing import Any
@@ -20,11 +20,11 @@ PREFIX = "mask."
 
 @cfn.config(dataset=local)
 def train(dataset: Any, val_share: float = 0.1, seed: int = 42) -> Any:
-    """The episodes to train on: all that @positronic.cfg.ds.split.val does not hold out.
+    """The training episodes: all except those of @positronic.cfg.ds.split.val.
 
     Args:
         dataset: The dataset to split, a config or a path.
-        val_share: How much of it is held out.
+        val_share: Share of the episodes to hold out.
         seed: With the same seed and share the two parts never overlap.
     """
     from positronic.dataset.subsets import split
@@ -34,11 +34,11 @@ def train(dataset: Any, val_share: float = 0.1, seed: int = 42) -> Any:
 
 @cfn.config(dataset=local)
 def val(dataset: Any, val_share: float = 0.1, seed: int = 42) -> Any:
-    """The episodes held out from @positronic.cfg.ds.split.train.
+    """The validation episodes, held out from @positronic.cfg.ds.split.train.
 
     Args:
         dataset: The dataset to split, a config or a path.
-        val_share: How much of it is held out.
+        val_share: Share of the episodes to hold out.
         seed: With the same seed and share the two parts never overlap.
     """
     from positronic.dataset.subsets import split
@@ -53,7 +53,7 @@ def masked(mask: str, path: str | None = None, dataset: Any = None) -> Any:
     Args:
         mask: The mask's name: episodes whose static mask.NAME is true.
         path: The directory or s3://bucket/key that the episodes are in; ~ is the home directory.
-        dataset: Instead of a path, another config to choose from.
+        dataset: Instead of a path, another config to select from.
     """
     if (path is None) == (dataset is None):
         raise UsageError("masked: give either --dataset.path=... or --dataset.dataset=@...")
@@ -62,9 +62,9 @@ def masked(mask: str, path: str | None = None, dataset: Any = None) -> Any:
 
 
 def indices(dataset: Any, mask: str) -> list[int]:
-    """Positions of the mask's episodes, and of those that cannot be read, which may be of it.
+    """Positions of the mask's episodes, and of those that cannot be read, which might belong to it.
 
-    DatasetError, naming the masks there are, if none is the mask's.
+    DatasetError, naming the existing masks, if no episode has the mask.
     """
     from positronic.dataset.subsets import described
 

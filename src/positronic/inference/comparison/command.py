@@ -27,23 +27,23 @@ if TYPE_CHECKING:
 JSON, HTML = "comparison.json", "comparison.html"
 
 type Side = tuple[str, Callable[[], Policy]]
-"""What is to be played: a label, and how to open the policy."""
+"""A policy to play: its label, and a function that opens it."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A policy that is to be made later, once for each checkpoint."""
+class DeferredPolicy:
+    """A policy that is opened later, possibly once per checkpoint."""
 
     config: cfn.Config
 
     @property
     def chosen(self) -> bool:
-        """Whether the command line says what it is."""
+        """Whether the command line selects a policy."""
         return self.config.target is not positronic.cfg.policy.placeholder.target
 
     @property
     def has_checkpoints(self) -> bool:
-        """Whether it can be made at one checkpoint or another."""
+        """Whether its config takes a checkpoint."""
         return "checkpoint" in parameters(self.config)
 
     def make(self, checkpoint: Any = None) -> "Policy":
@@ -56,20 +56,20 @@ class Recipe:
 
 
 def prepare(config: cfn.Config, flags: Flags) -> tuple[cfn.Config, Flags]:
-    """Put off making the policies, which are made one after the other and perhaps not at all."""
+    """Defer opening the policies, which are opened one after the other, if at all."""
     if config is not compare:
         return config, flags
     config = apply_flags(config, flags)
-    put_off = {name: _put_off(config.kwargs[name]) for name in ("policy", "against")}
-    return config.override(**put_off), Flags(())
+    deferred = {name: _defer(config.kwargs[name]) for name in ("policy", "against")}
+    return config.override(**deferred), Flags(())
 
 
-def _put_off(config: cfn.Config) -> cfn.Config:
-    """Return the same config, help and all, which makes a `Recipe` of itself."""
-    recipe = Recipe(config.copy())
+def _defer(config: cfn.Config) -> cfn.Config:
+    """Return the same config, with the same help, whose result is a `DeferredPolicy`."""
+    recipe = DeferredPolicy(config.copy())
 
     @wraps(config.target)
-    def target(**given: Any) -> Recipe:
+    def target(**given: Any) -> DeferredPolicy:
         return recipe
 
     later = config.copy()
@@ -104,41 +104,44 @@ def compare(
     report_videos: int = 4,
     fail_on_regression: bool = False,
 ) -> int:
-    """Play several policies on the same seeds, and tell which is better.
+    """Roll out several policies on the same seeds and compare their success rates.
 
     Prints, and writes to comparison.html and comparison.json, each policy's success rate and, for
-    each pair of policies, on how many seeds only one of the two succeeded, the exact test of
-    McNemar on those, and the difference of the rates with its interval. With more than two
-    policies the p-values are corrected after Holm. What each policy did is kept as by
-    positronic-inference sim, in a directory of its own below --output_dir.
+    each pair of policies, on how many seeds only one of the two succeeded, McNemar's exact test of
+    those, and the difference of the rates with its interval. With more than two policies the
+    p-values are corrected by Holm's method. The rollouts of each policy are recorded as by
+    positronic-inference sim, in its own directory below --output_dir.
 
     Args:
-        policy: The first policy, against which the others are held.
+        policy: The first policy, with which the others are compared.
         against: Another policy: --against=.remote --against.port=8001.
         checkpoints: Play --policy at each of these checkpoints, such as [5000,10000].
-        runs: Play nothing and compare finished runs, by their output directories: [DIR,DIR].
-        driver: How many rollouts of each policy, and how long.
-        player: How chunks of actions are played.
+        runs: Compare finished runs instead, given by their output directories: [DIR,DIR].
+        driver: Number of rollouts of each policy, and their time limit.
+        player: Player of action chunks.
         env: The environment, ``stack_cubes`` or ``pick_place``.
-        output_dir: Where to write, local or, if new, s3://bucket/key; nothing is kept if not given.
+        output_dir: Directory to write to, local or, if new, s3://bucket/key; nothing is written if
+            not given.
         seed: Seed of the first rollout.
-        num_envs: So many rollouts at once, each in a process of its own, of policies on servers.
+        num_envs: Number of parallel rollouts, each in its own process, of policies on servers.
         cameras: Image signals to render and record, separated by commas; none renders nothing.
         image_size: Height and width of the images.
-        charge_inference_time: Let simulated time go on while a policy infers, as on a robot.
-        inference_delay: Seconds of simulated time to charge for each inference instead.
-        video: Keep a film of each rollout, in videos/ beside the report of its policy.
-        report_videos: How many rollouts the report of each policy shows in full, failures first.
-        fail_on_regression: End with 1 if another policy is significantly worse than the first.
+        charge_inference_time: Advance simulated time while a policy infers, as on a robot.
+        inference_delay: Seconds of simulated time to charge per inference instead.
+        video: Write a video of each rollout to videos/ beside the report of its policy.
+        report_videos: Number of rollouts shown in full in the report of each policy, failures
+        first. fail_on_regression: Exit with status 1 if another policy is significantly worse than
+        the
+            first.
     """
     from positronic.inference.comparison.entrants import Entrant, require_comparable
     from positronic.inference.evaluation import Evaluation
 
-    places = _listed(runs, "runs")
+    directories = _listed(runs, "runs")
     sides = _sides(policy, against, _listed(checkpoints, "checkpoints"))
-    if places and sides:
-        raise UsageError("give --runs to compare what was played, or --policy to play, not both")
-    if len(places or sides) < 2:
+    if directories and sides:
+        raise UsageError("give --runs to compare finished runs, or --policy to play, not both")
+    if len(directories or sides) < 2:
         raise UsageError(
             "nothing to compare: give --policy with --checkpoints=[A,B] or with --against, or"
             " --runs=[DIR,DIR]"
@@ -149,9 +152,11 @@ def compare(
     kept = nullcontext() if output_dir is None else storage.output_directory(output_dir)
     with kept as root:
         if root is not None and (root / JSON).exists():
-            raise StorageError(f"{root} holds a comparison already; choose another --output_dir")
-        if places:
-            entrants = [Entrant.read(*side) for side in zip(places, _labels(places), strict=True)]
+            raise StorageError(f"{root} already has a comparison; choose another --output_dir")
+        if directories:
+            entrants = [
+                Entrant.read(*side) for side in zip(directories, _labels(directories), strict=True)
+            ]
         else:
             setting = make_setting(
                 driver, player, env, cameras, image_size, charge_inference_time, inference_delay
@@ -173,13 +178,15 @@ def compare(
     return 1 if worse and fail_on_regression else 0
 
 
-def _sides(policy: Recipe, against: Recipe, checkpoints: Sequence[Any]) -> list[Side]:
-    """What is to be played: a label for each policy, and how to make it."""
+def _sides(
+    policy: DeferredPolicy, against: DeferredPolicy, checkpoints: Sequence[Any]
+) -> list[Side]:
+    """The policies to play, each with a label and a function that opens it."""
     if checkpoints and not (policy.chosen and policy.has_checkpoints):
-        raise UsageError("--checkpoints wants a --policy that has them, such as .remote")
+        raise UsageError("--checkpoints needs a --policy with checkpoints, such as .remote")
     for name in map(str, checkpoints):
         if "/" in name or name.startswith("."):
-            raise UsageError(f"--checkpoints={name} names no directory; give the step alone")
+            raise UsageError(f"--checkpoints={name} is not a checkpoint name; give the step alone")
     sides: list[Side] = [(str(name), partial(policy.make, name)) for name in checkpoints]
     if policy.chosen and not checkpoints:
         sides.append(("first", policy.make))
@@ -189,7 +196,7 @@ def _sides(policy: Recipe, against: Recipe, checkpoints: Sequence[Any]) -> list[
 
 
 def _require_checkpoints(sides: Sequence[Side]) -> None:
-    """Open them all before the first is played for hours, in case one is mistyped."""
+    """Open every policy first, so that a mistyped checkpoint fails before hours of rollouts."""
     for _, make in sides:
         with closing(make()) as policy, closing(policy.new_session()):
             pass
@@ -201,20 +208,20 @@ def _play_all(
     output_dir: str | None,
     root: Path | None,
 ) -> "tuple[list[Entrant], BaseException | None]":
-    """Play one policy after the other; return what came of them, and what ended it all early."""
+    """Play one policy after the other; return their results, and what ended the run early."""
     from positronic.inference.comparison.entrants import Entrant
     from positronic.inference.run import REPORT
 
     entrants: list[Entrant] = []
     for label, make in sides:
         print(f"{label}:", flush=True)
-        place = None if output_dir is None else storage.join(output_dir, label)
+        directory = None if output_dir is None else storage.join(output_dir, label)
         try:
             policy = make()
             try:
-                evaluation.check(policy, place)
+                evaluation.check(policy, directory)
                 result, cause = evaluation.run(
-                    policy, place, None if root is None else root / label
+                    policy, directory, None if root is None else root / label
                 )
             finally:
                 policy.close()
@@ -228,7 +235,7 @@ def _play_all(
 
 
 def _conclude(entrants: "Sequence[Entrant]", root: Path | None) -> "list[Contest]":
-    """Print and write the comparison; return the contests that the first entrant won."""
+    """Print and write the comparison; return the pairs that the first entrant won."""
     from positronic.inference.comparison import contest
     from positronic.inference.comparison.page import render_page
     from positronic.inference.evaluation import command_line
@@ -245,7 +252,7 @@ def _conclude(entrants: "Sequence[Entrant]", root: Path | None) -> "list[Contest
 
 
 def _listed(value: Any, flag: str) -> list[Any]:
-    """Read a list from the command line: ``[a,b]``, ``a,b`` or a list from Python."""
+    """Parse a list from the command line: ``[a,b]``, ``a,b`` or a list from Python."""
     if value is None:
         return []
     if isinstance(value, str):
@@ -254,15 +261,15 @@ def _listed(value: Any, flag: str) -> list[Any]:
     if not all(isinstance(item, str | int) and str(item) for item in listed):
         raise UsageError(f"--{flag}={value}: expected a list such as [A,B]")
     if len({str(item) for item in listed}) < len(listed):
-        raise UsageError(f"--{flag}={value} names one twice")
+        raise UsageError(f"--{flag}={value} has a duplicate")
     return listed
 
 
-def _labels(places: Sequence[Any]) -> list[str]:
-    """Short names for directories: their last parts, as many as it takes to tell them apart."""
-    parts = [str(place).rstrip("/").split("/") for place in places]
+def _labels(directories: Sequence[Any]) -> list[str]:
+    """Short names of directories: as many of their last components as make them distinct."""
+    parts = [str(directory).rstrip("/").split("/") for directory in directories]
     for count in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(part[-count:]) for part in parts]
         if len(set(labels)) == len(labels):
             return labels
-    raise UsageError("--runs names one directory twice")
+    raise UsageError("--runs has a duplicate directory")

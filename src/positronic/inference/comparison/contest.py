@@ -31,18 +31,18 @@ class Contest:
 
     @property
     def significant(self) -> bool:
-        """Whether the two differ by more than chance explains."""
+        """Whether the difference is statistically significant."""
         return self.p_value < SIGNIFICANT
 
     @property
     def verdict(self) -> str:
-        """The outcome in words."""
+        """The result in words."""
         if not self.significant or not self.pairs.difference:
             return "no significant difference"
         return f"{self.second.label} is {'better' if self.pairs.difference > 0 else 'worse'}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as plain values."""
+        """Return all values as JSON types."""
         pairs = self.pairs
         return {
             "first": self.first.label,
@@ -63,8 +63,8 @@ class Contest:
 
 
 def all_contests(entrants: Sequence[Entrant]) -> list[Contest]:
-    """Let each entrant meet each later one."""
-    met = []
+    """Compare each entrant with each later one."""
+    compared = []
     for first, second in combinations(entrants, 2):
         mine, theirs = first.finished, second.finished
         seeds = sorted(mine.keys() & theirs.keys())
@@ -79,16 +79,16 @@ def all_contests(entrants: Sequence[Entrant]) -> list[Contest]:
                 mean(theirs[seed].steps for seed in solved),
             )
         left_out = len(first.episodes.keys() | second.episodes.keys()) - len(seeds)
-        met.append((first, second, pairs, steps, left_out))
-    corrected = holm([pairs.p_value for _, _, pairs, _, _ in met])
+        compared.append((first, second, pairs, steps, left_out))
+    corrected = holm([pairs.p_value for _, _, pairs, _, _ in compared])
     return [
         Contest(first, second, pairs, p, steps, left_out)
-        for (first, second, pairs, steps, left_out), p in zip(met, corrected, strict=True)
+        for (first, second, pairs, steps, left_out), p in zip(compared, corrected, strict=True)
     ]
 
 
 def regressions(entrants: Sequence[Entrant], contests: Sequence[Contest]) -> list[Contest]:
-    """Contests in which one is significantly worse than the first entrant."""
+    """Contests whose second entrant is significantly worse than the first of all."""
     return [
         contest
         for contest in contests
@@ -106,7 +106,7 @@ def seeds_of(entrants: Sequence[Entrant]) -> list[int]:
 def dumps(
     entrants: Sequence[Entrant], contests: Sequence[Contest], origin: Mapping[str, Any]
 ) -> str:
-    """Return the JSON text of ``comparison.json``; ``origin`` is what may differ between runs."""
+    """Return the text of ``comparison.json``; ``origin`` has values that differ between runs."""
     first, by_seed = entrants[0].results, [entrant.episodes for entrant in entrants]
     document = {
         "format": FORMAT,
@@ -138,14 +138,14 @@ def dumps(
 
 
 def summary_lines(entrants: Sequence[Entrant], contests: Sequence[Contest]) -> list[str]:
-    """Say for the terminal how each did and how each pair compares."""
+    """Lines for the terminal: each entrant's success rate, and each pair's comparison."""
     width = max(len(entrant.label) for entrant in entrants)
     lines = [f"{entrant.label:<{width}}  {entrant.rate}" for entrant in entrants]
     several = f", Holm's correction for {len(contests)} pairs" if len(contests) > 1 else ""
     for contest in contests:
         pairs = contest.pairs
         if pairs.difference is None:
-            lines.append(f"{contest.second.label} against {contest.first.label}: nothing in common")
+            lines.append(f"{contest.second.label} against {contest.first.label}: no common seeds")
             continue
         low, high = pairs.interval
         lines.append(

@@ -1,4 +1,4 @@
-"""Entrants of a comparison: results of one policy each, just played or from ``results.json``."""
+"""Entrants of a comparison: results of one policy each, from this run or ``results.json``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from positronic.inference.results import FINISHED, FORMAT
 from positronic.inference.run import RESULTS
 from positronic.inference.statistics import Rate
 
-# Rollouts under other conditions say nothing about which policy is better.
+# Rollouts under different conditions cannot be compared.
 CONDITIONS = {
     "env": "environment",
     "control_fps": "control rate",
@@ -23,7 +23,7 @@ CONDITIONS = {
 }
 
 
-# NaN is what a reward or a policy's own figures may be; the fields below take none.
+# Rewards and a policy's own values may be NaN; the fields below reject it.
 READER = Reader(
     DatasetError, f"give the {RESULTS} as positronic-inference sim wrote it", allow_nan=True
 )
@@ -36,7 +36,7 @@ Ending = Literal["success", "timeout", "terminated", "server_gone", "interrupted
 
 
 class EpisodeOutcome(Document):
-    """What a comparison needs to know of a rollout."""
+    """The fields of a rollout that a comparison reads."""
 
     seed: Seed
     success: bool
@@ -52,7 +52,7 @@ class EpisodeOutcome(Document):
 
 
 class Summary(Document):
-    """The figures of a run, which are those of its rollouts."""
+    """Summary of a run, checked against its rollouts."""
 
     successes: Count
     finished: Count
@@ -65,7 +65,7 @@ class Summary(Document):
 
 
 class Durations(Document):
-    """Durations of inference calls in milliseconds; None where there were none."""
+    """Durations of inference calls in milliseconds; None without calls."""
 
     count: Count
     median: Number | None
@@ -74,7 +74,7 @@ class Durations(Document):
 
 
 class Origin(Document):
-    """Where a run came from."""
+    """Provenance of a run."""
 
     started: str
     command: list[str]
@@ -85,7 +85,7 @@ class Origin(Document):
 
 
 class Results(Document):
-    """``results.json`` of a run, as far as a comparison reads it."""
+    """The fields of ``results.json`` that a comparison reads."""
 
     env: str
     task: str
@@ -107,34 +107,36 @@ class Results(Document):
         if strange := [seed for seed in seeds if seed not in planned]:
             raise ValueError(f"expected episodes of the {_range(planned)}, found seed {strange[0]}")
         if len(self.inference_delays) > 1:
-            return self  # the same seeds at each; refused by whoever compares
+            return self  # has each seed several times; Entrant.read rejects it
         finished = [episode for episode in self.episodes if episode.ended_by in FINISHED]
-        told = sum(episode.success for episode in finished), len(finished)
+        counted = sum(episode.success for episode in finished), len(finished)
         if len(set(seeds)) < len(seeds):
             raise ValueError("expected each seed once")
-        if (self.summary.successes, self.summary.finished) != told:
-            raise ValueError(f"expected a summary of {told[0]} successes in {told[1]} episodes")
+        if (self.summary.successes, self.summary.finished) != counted:
+            raise ValueError(
+                f"expected a summary of {counted[0]} successes in {counted[1]} episodes"
+            )
         return self
 
 
 class Version(Document):
-    """The one field that results of every version have."""
+    """The field that results of every format version have."""
 
     format: Annotated[int, Field(lt=2**31)]
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """One side of a comparison: a label, and what the ``results.json`` of its run holds."""
+    """One side of a comparison: a label, and the ``results.json`` of its run."""
 
     label: str
     results: Results
     report: str | None = None
-    """Where its own report is, relative to the comparison."""
+    """Path of its own report, relative to the comparison."""
 
     @classmethod
     def of(cls, label: str, document: Mapping[str, Any], report: str | None = None) -> "Entrant":
-        """Make one of a run just played, by what its results say in JSON."""
+        """Create an entrant from the results of a run, as JSON."""
         return cls(label, READER.validate(plain(document), Results, label), report)
 
     @classmethod
@@ -142,21 +144,21 @@ class Entrant:
         """Read the results of a finished run from its output directory, local or in S3.
 
         Raises:
-            StorageError: there are none.
-            DatasetError: they are of another version, broken, or of several delays at once.
+            StorageError: there is no ``results.json``.
+            DatasetError: it has another format version, is damaged, or has several delays.
         """
-        place = storage.join(directory, RESULTS)
-        if not storage.exists(place):
+        path = storage.join(directory, RESULTS)
+        if not storage.exists(path):
             raise StorageError(
                 f"{directory} has no {RESULTS}: give output directories of positronic-inference sim"
             )
-        content = storage.read_bytes(place) if storage.is_remote(place) else READER.read(place)
-        found = READER.parse_json(content, Version, str(place)).format
+        content = storage.read_bytes(path) if storage.is_remote(path) else READER.read(path)
+        found = READER.parse_json(content, Version, str(path)).format
         if found != FORMAT:
             raise DatasetError(
-                f"{place} has format {found}, expected {FORMAT}: play these rollouts again"
+                f"{path} has format {found}, expected {FORMAT}: play these rollouts again"
             )
-        results = READER.parse_json(content, Results, str(place))
+        results = READER.parse_json(content, Results, str(path))
         if len(results.inference_delays) > 1:
             raise DatasetError(
                 f"{directory} was played at {len(results.inference_delays)} delays; compare"
@@ -171,7 +173,7 @@ class Entrant:
 
     @property
     def finished(self) -> dict[int, EpisodeOutcome]:
-        """Its rollouts in which the policy had its full chance, by seed."""
+        """Its finished rollouts (neither interrupted nor failed by an error), by seed."""
         return {s: e for s, e in self.episodes.items() if e.ended_by in FINISHED}
 
     @property
@@ -181,7 +183,7 @@ class Entrant:
 
     @property
     def description(self) -> str:
-        """The policy in a few words: its type, checkpoint and player."""
+        """Short description of the policy: type, checkpoint and player."""
         results, policy = self.results, self.results.run.policy
         words = [printable(policy.get("type", "unknown policy"))]
         if policy.get("checkpoint_id"):
@@ -195,10 +197,10 @@ class Entrant:
 
 
 def require_comparable(entrants: Sequence[Entrant]) -> None:
-    """Refuse runs that are not of the same seeds under the same conditions.
+    """Check that all runs have the same seeds and conditions.
 
     Raises:
-        ContractError: names what differs, on both sides.
+        ContractError: the message names the difference.
     """
     first = entrants[0]
     for other in entrants[1:]:
@@ -207,21 +209,21 @@ def require_comparable(entrants: Sequence[Entrant]) -> None:
             if a != b:
                 raise ContractError(
                     f"{first.label} and {other.label} cannot be compared: the {name} is"
-                    f" {printable(a)} here and {printable(b)} there"
+                    f" {printable(a)} and {printable(b)}"
                 )
         a, b = (_planned(entrant.results) for entrant in (first, other))
         if a != b:
             raise ContractError(
-                f"{first.label} and {other.label} cannot be compared seed by seed: the {_range(a)}"
-                f" were to be played here and the {_range(b)} there"
+                f"{first.label} and {other.label} cannot be compared seed by seed: they have"
+                f" {_range(a)} and {_range(b)}"
             )
         mine, theirs = first.episodes, other.episodes
         for seed in sorted(mine.keys() & theirs.keys()):
             states = mine[seed].initial_state, theirs[seed].initial_state
             if all(states) and states[0] != states[1]:
                 raise ContractError(
-                    f"{first.label} and {other.label} cannot be compared: seed {seed} begins"
-                    " otherwise here than there; were the environments of the same version?"
+                    f"{first.label} and {other.label} cannot be compared: their initial states of"
+                    f" seed {seed} differ; were the environments of the same version?"
                 )
 
 

@@ -31,24 +31,24 @@ class Pairs:
 
     @property
     def count(self) -> int:
-        """How many seeds there are."""
+        """Number of seeds."""
         return self.both + self.first_only + self.second_only + self.neither
 
     @property
     def difference(self) -> float | None:
-        """Success rate of the second less that of the first; None without seeds."""
+        """Success rate of the second minus that of the first; None without seeds."""
         return (self.second_only - self.first_only) / self.count if self.count else None
 
     @property
     def p_value(self) -> float:
-        """Chance of pairs as unequal as these or more if both policies were equally good.
+        """Probability of pairs as unequal as these or more if both policies were equally good.
 
-        The exact, two-sided form of McNemar's test: only the seeds on which the two differ say
-        anything, and each of those goes either way with probability 1/2. 1 where none differ.
+        The exact, two-sided form of McNemar's test: only discordant seeds count, and under the
+        null hypothesis each goes either way with probability 1/2. 1 without discordant seeds.
 
         Source: Q. McNemar, "Note on the sampling error of the difference between correlated
-        proportions or percentages", Psychometrika 12 (1947); the binomial distribution in place
-        of his normal one.
+        proportions or percentages", Psychometrika 12 (1947); with the binomial distribution
+        instead of his normal approximation.
         """
         from scipy.stats import binomtest
 
@@ -71,11 +71,11 @@ class Pairs:
         if difference is None:
             return -1.0, 1.0
         second, first = self.both + self.second_only, self.both + self.first_only
-        below, above = _arms(second, n), _arms(first, n)
+        below, above = _margins(second, n), _margins(first, n)
         phi = self._correlation()
         low = below[0] ** 2 - 2 * phi * below[0] * above[1] + above[1] ** 2
         high = below[1] ** 2 - 2 * phi * below[1] * above[0] + above[0] ** 2
-        # Rounding may leave a negative number where the two terms cancel.
+        # Rounding may make the difference slightly negative.
         return difference - math.sqrt(max(0.0, low)), difference + math.sqrt(max(0.0, high))
 
     def _correlation(self) -> float:
@@ -84,13 +84,13 @@ class Pairs:
         if not product:
             return 0.0
         covariance = a * d - b * c
-        # A positive correlation narrows the interval; it is corrected for continuity.
+        # Continuity correction of a positive correlation, which narrows the interval.
         corrected = max(covariance - self.count / 2, 0.0) if covariance > 0 else covariance
         return corrected / math.sqrt(product)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number, so that one of them is below 0.05 by chance in 5 %.
+    """Adjust p-values for multiple tests: the family-wise error rate at 0.05 is at most 5 %.
 
     Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
     Journal of Statistics 6 (1979).
@@ -103,8 +103,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _arms(successes: int, trials: int) -> tuple[float, float]:
-    """How far the Wilson interval reaches below and above the rate."""
+def _margins(successes: int, trials: int) -> tuple[float, float]:
+    """Distance from the rate to the lower and upper end of the Wilson interval."""
     interval = wilson_interval(successes, trials)
     rate = successes / trials
     return rate - interval.low, interval.high - rate

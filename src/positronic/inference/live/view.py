@@ -1,7 +1,7 @@
-"""LiveView: sends camera images to a window in another process, and never waits for it.
+"""LiveView: sends camera images to a window in another process, without blocking.
 
-A window of its own process cannot stall, crash or otherwise touch the rollout, and needs OpenGL on
-a display while MuJoCo renders without one. Frames that it does not keep up with are dropped.
+In its own process the window cannot stall or crash the rollout, and it can use OpenGL on a display
+while MuJoCo renders without one. Frames that arrive faster than it draws are dropped.
 """
 
 import os
@@ -34,7 +34,7 @@ class LiveView:
 
     @property
     def is_open(self) -> bool:
-        """Whether the window is still there."""
+        """Whether the window is still open."""
         return not self._stopped and self._process.poll() is None
 
     def show(self, obs: Mapping[str, Any], title: str) -> None:
@@ -78,18 +78,18 @@ class LiveView:
             try:
                 stdin.write(pack_frame(frame["title"], frame["images"]))
                 stdin.flush()
-            except OSError:  # the window was closed: nobody looks, so nothing is to be sent
+            except OSError:  # the window was closed
                 self._stopped = True
                 return
 
 
 def open_live_view() -> tuple[LiveView | None, str]:
-    """Open the window; where there is no display, return None and the reason in words."""
+    """Open the window; without a display, return None and the reason."""
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
         return None, "there is no display (neither DISPLAY nor WAYLAND_DISPLAY is set)"
-    # MuJoCo's EGL rendering sets this for its own process; a window needs the platform's default.
+    # MuJoCo's EGL backend sets this in our process; a window needs the platform's default.
     environment = {k: v for k, v in os.environ.items() if k != "PYOPENGL_PLATFORM"}
     process = subprocess.Popen(
         [sys.executable, "-m", "positronic.inference.live.window"],
@@ -117,14 +117,14 @@ def _first_line(process: "subprocess.Popen[bytes]") -> str:
 
 
 def pack_frame(title: str, images: Mapping[str, NDArray[np.uint8]]) -> bytes:
-    """Serialise one frame: its length as four bytes, little-endian, then a msgpack map."""
+    """Serialise one frame: its length in four little-endian bytes, then a msgpack map."""
     body = {name: (image.shape, image.tobytes()) for name, image in images.items()}
     data: bytes = msgpack.packb({"title": title, "images": body})
     return len(data).to_bytes(4, "little") + data
 
 
 def unpack_frame(data: bytes) -> tuple[str, dict[str, NDArray[np.uint8]]]:
-    """Read what :func:`pack_frame` wrote, without the length."""
+    """Deserialise the msgpack map of :func:`pack_frame`, without the length."""
     frame = msgpack.unpackb(data)
     images = {
         name: np.frombuffer(body, np.uint8).reshape(shape)

@@ -1,7 +1,7 @@
 """Window of the live view: a program that reads frames on stdin and shows the latest.
 
-It prints ``ready``, or why there can be no window, and ends when stdin does or the window is
-closed. GLFW and OpenGL come with MuJoCo; nothing else is needed.
+It prints ``ready``, or the reason why no window opened, and ends at the end of stdin or when the
+window is closed. GLFW and OpenGL come with MuJoCo; nothing else is needed.
 """
 
 import math
@@ -46,13 +46,13 @@ def mosaic(images: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def fitting_size(width: int, height: int) -> tuple[int, int]:
-    """Return the window size for a picture: twice its size, or as much of that as is sensible."""
+    """Return the window size for an image: twice its size, limited to ``LARGEST``."""
     scale = min(2.0, LARGEST[0] / width, LARGEST[1] / height)
     return round(width * scale), round(height * scale)
 
 
 class Inbox:
-    """Reads frames from a stream in a thread and keeps the newest only."""
+    """Reads frames from a stream in a thread and keeps only the newest."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -62,7 +62,7 @@ class Inbox:
         threading.Thread(target=self._read, daemon=True).start()
 
     def take(self) -> bytes | None:
-        """Return the newest frame that was not taken yet, if any."""
+        """Return the newest frame not taken yet, or None."""
         with self._lock:
             frame, self._latest = self._latest, None
             return frame
@@ -79,7 +79,7 @@ class Inbox:
 
 
 class Window:
-    """A GLFW window that shows one picture, as large as fits without distorting it."""
+    """A GLFW window that shows one image, as large as fits, with its aspect ratio."""
 
     def __init__(self) -> None:
         import glfw
@@ -105,24 +105,24 @@ class Window:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the operator has closed it."""
+        """Whether the user has closed it."""
         return bool(self._glfw.window_should_close(self._handle))
 
-    def show(self, title: str, picture: NDArray[np.uint8]) -> None:
-        """Take a new uint8 HWC picture; the first one decides the size of the window."""
+    def show(self, title: str, image: NDArray[np.uint8]) -> None:
+        """Upload a uint8 HWC image; the first one sets the window's size."""
         gl = self._gl
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         if not self._aspect:
             self._glfw.set_window_size(self._handle, *fitting_size(width, height))
         self._aspect = width / height
         self._glfw.set_window_title(self._handle, f"{TITLE} · {title}")
         gl.glTexImage2D(
             *(gl.GL_TEXTURE_2D, 0, gl.GL_RGB, width, height, 0),
-            *(gl.GL_RGB, gl.GL_UNSIGNED_BYTE, np.ascontiguousarray(picture)),
+            *(gl.GL_RGB, gl.GL_UNSIGNED_BYTE, np.ascontiguousarray(image)),
         )
 
     def draw(self) -> None:
-        """Draw the picture in the middle of the window, and let the window live a moment."""
+        """Draw the image in the centre of the window, and process window events."""
         glfw, gl = self._glfw, self._gl
         gl.glClearColor(*(channel / 255 for channel in BACKGROUND), 1.0)
         gl.glClear(gl.GL_COLOR_BUFFER_BIT)
@@ -140,17 +140,17 @@ class Window:
         glfw.wait_events_timeout(POLL_S)
 
     def close(self) -> None:
-        """Give the display back."""
+        """Close the window and terminate GLFW."""
         self._glfw.terminate()
 
 
 def main() -> int:
-    """Show frames until there are no more or the window is closed; 1 without a display."""
-    # Ctrl-C is meant for the rollouts; this process goes when its stdin does.
+    """Show frames until stdin ends or the window is closed; return 1 without a display."""
+    # Ctrl-C is meant for the parent process; this one ends with its stdin.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         window = Window()
-    except Exception as error:  # GLFW and PyOpenGL raise many kinds; each means: no window
+    except Exception as error:  # GLFW and PyOpenGL raise many classes of errors
         print(" ".join(f"the window did not open: {error}".split()), flush=True)
         return 1
     print(READY, flush=True)

@@ -1,4 +1,4 @@
-"""``positronic-inference open_loop``: compare a policy's actions with those that were recorded."""
+"""``positronic-inference open_loop``: compare a policy's actions with recorded ones."""
 
 import json
 from collections.abc import Sequence
@@ -33,22 +33,23 @@ def open_loop(
     mask: str | None = None,
     fps: float | None = None,
 ) -> None:
-    """Compare a policy's actions with the recorded ones on episodes that it was not trained on.
+    """Compare a policy's actions with recorded ones, on episodes that it was not trained on.
 
-    The recorded observations are played to the policy in the rhythm of a rollout; nothing moves.
-    Prints the mean absolute error of the served targets, beside that of holding still, and writes
-    open_loop.json (figures and curves) and open_loop.html (the same, drawn) to --output_dir.
+    The policy gets the recorded observations at the rate of a rollout; its actions are not
+    executed. Prints the mean absolute error of its targets, beside that of holding still, and
+    writes open_loop.json (numbers and curves) and open_loop.html (charts) to --output_dir.
 
     Args:
-        policy: The policy to check, such as .remote with --policy.host and --policy.port.
+        policy: The policy to evaluate, such as .remote with --policy.host and --policy.port.
         dataset: The raw episodes: a path, local or in S3, or a config such as
             @positronic.cfg.ds.split.masked.
-        output_dir: Where the two files go; made if need be. In S3, s3://bucket/key, it must be new.
-        episodes: Which episodes: a number for so many from the first, or a list such as [0,4,8];
-            all if not given.
-        mask: Only episodes whose static mask.NAME is true: --mask=valid for an imported file's
-            held-out ones.
-        fps: Steps per second; by default the rate that the policy was trained at.
+        output_dir: Directory of the two files; created if missing. In S3, s3://bucket/key, it must
+            be new.
+        episodes: Number of episodes from the first, or a list of indices such as [0,4,8]; all if
+            not given.
+        mask: Only episodes whose static mask.NAME is true, such as --mask=valid for the held-out
+            episodes of an imported file.
+        fps: Steps per second; by default the rate at which the policy was trained.
     """
     from foundation.progress import track
     from positronic.inference.open_loop.tracks import compare
@@ -57,7 +58,9 @@ def open_loop(
     cause: FoundationError | None = None
     with storage.output_directory(output_dir) as out:
         if (out / JSON).exists():
-            raise StorageError(f"{out} holds a check already; choose another --output_dir")
+            raise StorageError(
+                f"{out} already has an open-loop result; choose another --output_dir"
+            )
         chosen = choose(dataset, episodes, mask)
         results: list[Comparison] = []
         try:
@@ -77,30 +80,30 @@ def open_loop(
 
 
 def choose(dataset: "Dataset", episodes: Any, mask: str | None) -> list[int]:
-    """Indices of the episodes meant by ``--episodes`` and ``--mask``; at least one.
+    """Indices of the episodes selected by ``--episodes`` and ``--mask``; at least one.
 
-    UsageError for an index that does not exist or is not of the mask, DatasetError where the mask
-    selects nothing.
+    UsageError for an index that does not exist or does not have the mask, DatasetError if no
+    episode has the mask.
     """
-    offered = list(range(len(dataset))) if mask is None else indices(dataset, mask)
-    if not offered:
-        raise DatasetError("the dataset holds no episodes; record or import some first")
+    available = list(range(len(dataset))) if mask is None else indices(dataset, mask)
+    if not available:
+        raise DatasetError("the dataset has no episodes; record or import some first")
     if episodes is None:
-        return offered
+        return available
     if isinstance(episodes, int) and not isinstance(episodes, bool) and episodes > 0:
-        return offered[:episodes]
+        return available[:episodes]
     wanted = list(episodes) if isinstance(episodes, list | tuple) else []
-    strange = [i for i in wanted if i not in offered or isinstance(i, bool)]
-    if not wanted or strange:
+    unknown = [i for i in wanted if i not in available or isinstance(i, bool)]
+    if not wanted or unknown:
         raise UsageError(
-            f"--episodes={episodes}: expected a number above 0, or a list of indices among "
-            f"{_ranges(offered)}"
+            f"--episodes={episodes}: expected a number above 0, or a list of indices from "
+            f"{_ranges(available)}"
         )
     return wanted
 
 
 def mean_errors(results: "Sequence[Comparison]") -> dict[str, dict[str, float]]:
-    """Mean absolute error over all steps of all episodes, of the served actions and of holding."""
+    """Mean absolute error over all steps of all episodes, of served actions and of holding."""
     import numpy as np
 
     from positronic.inference.open_loop.tracks import UNITS

@@ -1,7 +1,7 @@
 """Open-loop replay of a recorded episode: a policy's actions, recorded actions, their errors.
 
-Open loop: what the policy answers changes nothing about what it sees next. The chunks are asked
-for and played exactly as in a rollout, at the policy's frame rate and through ``ChunkPlayer``.
+Open loop: the policy's actions do not affect its next observations. Chunks are requested and played
+as in a rollout, at the policy's frame rate, by ``ChunkPlayer``.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,8 +23,8 @@ PRESENT = ("robot_state.ee_pose", "grip")
 OBSERVED = ("robot_state.", "image.", "grip", "object_poses")
 
 UNITS = {"x": "mm", "y": "mm", "z": "mm", "position": "mm", "rotation": "°", "grip": ""}
-"""The dimensions of an error and their units; ``position`` is the distance, ``rotation`` the
-angle of the rotation between the two, ``grip`` counts from 0 (closed) to 1 (open)."""
+"""Components of an error and their units; ``position`` is the distance, ``rotation`` the angle
+between the two orientations, ``grip`` ranges from 0 (closed) to 1 (open)."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Track:
     grip: Array
 
     def errors(self, other: "Track") -> dict[str, Array]:
-        """Absolute differences ``(T,)`` in the dimensions and units of ``UNITS``."""
+        """Absolute differences ``(T,)`` by the components and units of ``UNITS``."""
         offset = 1e3 * (self.pose[:, :3] - other.pose[:, :3])
-        # Not from the dot product: arccos near 1 turns rounding into hundredths of a degree.
+        # Not by arccos of the dot product, whose rounding errors near 1 are hundredths of a degree.
         between = geom.quat_mul(self.pose[:, 3:], geom.quat_conj(other.pose[:, 3:]))
         sine, cosine = np.linalg.norm(between[:, 1:], axis=1), np.abs(between[:, 0])
         return {
@@ -54,9 +54,9 @@ class Track:
 class Comparison:
     """One episode: ``times`` ``(T,)`` in seconds from its start, and the tracks at them.
 
-    ``present`` is where the robot was; ``hold`` is the baseline that a policy has to beat: stay
-    where the robot was when the chunk was asked for. ``asked`` are the times of the inferences,
-    ``latencies`` the wall-clock seconds that they took.
+    ``present`` is the robot's pose; ``hold`` is the baseline that a policy has to beat: hold the
+    pose at which the chunk was requested. ``asked`` are the times of the inferences, ``latencies``
+    their wall-clock seconds.
     """
 
     index: int
@@ -73,10 +73,10 @@ class Comparison:
 def compare(episode: "Episode", index: int, policy: Policy, fps: float | None) -> Comparison:
     """Replay one episode's observations through a new session of ``policy``.
 
-    ``fps`` overrides the frame rate that the policy was trained with. EpisodeError where the
-    episode lacks what the policy reads or what it is compared with; SessionError where the policy
-    answers with something other than end-effector poses. A grip that the recording says to count
-    otherwise than the policy was trained with is turned.
+    ``fps`` overrides the frame rate that the policy was trained with. A grip recorded in another
+    convention than the policy's is converted. EpisodeError if the episode lacks signals of the
+    policy's inputs or recorded actions; SessionError if the policy returns other commands than
+    end-effector poses.
     """
     from positronic.dataset.conventions import adapted
 
@@ -93,7 +93,7 @@ def compare(episode: "Episode", index: int, policy: Policy, fps: float | None) -
         _require(episode, name, inputs, "that the policy reads")
         grid = _grid(episode, (*inputs, *needed), fps)
         if not len(grid):
-            raise EpisodeError(f"{name} has no step at which all its signals are known")
+            raise EpisodeError(f"{name} has no step at which all its signals have a value")
         recorded, present = (
             Track(
                 np.stack([episode.signals[pose].time[t][0] for t in grid]).astype(np.float64),
@@ -136,13 +136,13 @@ def frame_rate(
     found = fps or contract.get("fps") or meta.get("action_fps") or static.get("control_fps")
     if not found:
         raise DatasetError(
-            "neither the policy nor the recording says its frame rate; give --fps=15 or the like"
+            "neither the policy nor the recording states its frame rate; give it, such as --fps=15"
         )
     return float(found)
 
 
 class _Observation(Mapping[str, Any]):
-    """What was recorded at one instant; decoded only when the policy is asked."""
+    """The recorded observation at one time; decoded only when the policy infers."""
 
     def __init__(
         self, episode: "Episode", inputs: tuple[str, ...], ts: int, context: Mapping[str, Any]
@@ -177,12 +177,12 @@ def _require(episode: "Episode", name: str, wanted: tuple[str, ...], why: str) -
 
 
 def _grid(episode: "Episode", used: tuple[str, ...], fps: float) -> np.ndarray[Any, Any]:
-    """Instants in ns at ``fps``, from where every signal has begun to the last command."""
+    """Times in ns at ``fps``, from when all signals have values to the last command."""
     start = max(episode.signals[key].start_ts for key in used)
     end = max(episode.signals[key].last_ts for key in COMMANDS)
     steps = int((end - start) * fps / 1e9 + 1e-6) + 1 if end >= start else 0
-    # From i / fps each time, so nothing drifts against the recorded timestamps. These are rounded
-    # down from another origin, so the sample that is meant may stand one nanosecond later.
+    # Computed from i / fps each time, to avoid drift against the recorded timestamps. Those are
+    # rounded down from another origin, so the matching sample may be one nanosecond later.
     return np.array([start + int(i * 1e9 / fps) + 1 for i in range(steps)], dtype=np.int64)
 
 
@@ -192,7 +192,7 @@ def _track(actions: list[Action]) -> Track:
         command = action.get("robot_command") or {}
         if command.get("type") != "cartesian_pos" or "target_grip" not in action:
             raise SessionError(
-                f"the policy answers with {command.get('type', 'no')!r} commands; open_loop "
+                f"the policy returns {command.get('type', 'no')!r} commands; open_loop "
                 "compares end-effector targets ('cartesian_pos') with a target_grip"
             )
         poses.append(geom.pose_from_wire(command["pose"]))

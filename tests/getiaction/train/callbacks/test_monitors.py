@@ -113,9 +113,11 @@ def test_training_stops_when_success_no_longer_grows(
 
 
 def test_a_metric_that_says_nothing_needs_a_mode() -> None:
-    with pytest.raises(GetiactionError, match="whether a large 'mine' is good: give mode"):
+    with pytest.raises(
+        GetiactionError, match="cannot infer the mode of 'mine' from its name: give mode"
+    ):
         ModelCheckpoint(monitor="mine")
-    with pytest.raises(GetiactionError, match="^EarlyStopping cannot tell"):
+    with pytest.raises(GetiactionError, match="^EarlyStopping cannot infer the mode"):
         EarlyStopping("mine")
     assert EarlyStopping("mine", mode="max", patience=7).patience == 7
     assert ModelCheckpoint(monitor="mine", mode="max", save_last=True).mode == "max"
@@ -125,7 +127,7 @@ def test_a_metric_that_says_nothing_needs_a_mode() -> None:
 @pytest.mark.parametrize(
     ("callback", "gyms", "message"),
     [
-        (ModelCheckpoint(monitor=SUCCESS), None, "no gym to roll out in; .* val_gyms$"),
+        (ModelCheckpoint(monitor=SUCCESS), None, "no gyms for rollouts; .* val_gyms$"),
         (lightnings.EarlyStopping(SUCCESS), None, "^EarlyStopping watches .*val_gyms$"),
         (EarlyStopping("val/loss"), drift(), "no episodes are held out .* val_split"),
         (

@@ -257,7 +257,7 @@ def test_a_path_is_a_dataset_too(tmp_path: Path) -> None:
 def test_a_check_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     dataset = record(tmp_path / "raw", 1)
     check(dataset, Recorded(dataset), tmp_path / "out")
-    with pytest.raises(StorageError, match="holds a check already"):
+    with pytest.raises(StorageError, match="already has an open-loop result"):
         check(dataset, Recorded(dataset), tmp_path / "out")
 
 

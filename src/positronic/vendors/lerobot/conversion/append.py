@@ -1,8 +1,8 @@
-"""Append episodes to a converted LeRobot dataset, which stays whole all the while.
+"""Append episodes to a converted LeRobot dataset, which stays complete meanwhile.
 
-The new dataset is prepared beside the old one: the old files are linked, not copied, new rows and
-videos go to new files, and LeRobot's own classes rewrite the metadata. Then the two directories
-are swapped in one step.
+The new dataset is prepared beside the old one: old files are hard-linked, not copied, new rows and
+videos are written to new files, and LeRobot's own classes rewrite the metadata. Then the two
+directories are exchanged atomically.
 """
 
 import time
@@ -21,7 +21,7 @@ from positronic.vendors.lerobot.conversion.dataset_writer import LeRobotWriter
 from positronic.vendors.lerobot.conversion.encode_episode import EncodedEpisode, Recipe
 from positronic.vendors.lerobot.conversion.encoders import VCODECS, lerobot_config
 from positronic.vendors.lerobot.conversion.grips import require_one_convention
-from positronic.vendors.lerobot.conversion.job import Job, Workplace, describe, identity
+from positronic.vendors.lerobot.conversion.job import Job, WorkDirectory, describe, identity
 from positronic.vendors.lerobot.conversion.output import Output, state_of
 from positronic.vendors.lerobot.conversion.pipeline import check, chosen_of, keeping
 from positronic.vendors.lerobot.conversion.provenance import NAME, Provenance, Recording
@@ -39,33 +39,33 @@ def append_dataset(
     *,
     fps: int | None = None,
 ) -> Report:
-    """Append the episodes of ``dataset`` to the one in ``output_dir``, converted as it was.
+    """Append the episodes of ``dataset`` to the one in ``output_dir``, with the same settings.
 
-    Rows per second, video or pictures, and the encoder are the dataset's; of ``options`` only
-    ``task``, ``workers``, ``share``, ``seed`` and ``resume`` count. Recordings that are in it
-    already are skipped.
+    Rows per second, video or PNG, and the encoder are the dataset's; of ``options`` only
+    ``task``, ``workers``, ``share``, ``seed`` and ``resume`` apply. Recordings that are already in
+    the dataset are skipped.
 
     Raises:
-        UsageError: an option makes no sense.
-        StorageError: no dataset of ours is there, or another or an unfinished conversion to it.
+        UsageError: an option is invalid.
+        StorageError: there is no dataset of ours, or another or an unfinished conversion to it.
         ContractError: the dataset was made by another codec or at another ``fps``.
-        DatasetError: not one episode could be converted.
+        DatasetError: no episode could be converted.
     """
     started = time.perf_counter()
     output = Output(output_dir)
-    workplace = output.workplace()
+    work_dir = output.work_dir()
     output.settle()
     if not output.exists():
-        raise StorageError(f"there is nothing at {output} to append to; convert makes a dataset")
-    output.require_writable(workplace)
-    with workplace.locked():
+        raise StorageError(f"no dataset at {output} to append to; create one with convert")
+    output.require_writable(work_dir)
+    with work_dir.locked():
         base = storage.fetch(output.uri)
         contract, provenance = _require_ours(base, output)
         codec = contract.adopt(codec)
         options = _as_before(options or Options(), contract, provenance)
         _require_same(contract, codec, fps, options, output)
         chosen, skipped = _new_episodes(chosen_of(dataset, options), provenance)
-        _forget_finished(workplace, provenance)
+        _remove_finished(work_dir, provenance)
         if len(chosen) == 0:
             seconds = time.perf_counter() - started
             return report_of(output.uri, provenance, 0, seconds=seconds, skipped=skipped)
@@ -73,21 +73,23 @@ def append_dataset(
         state = state_of(base)
         recipe = assembly.recipe_of(codec, contract, options.vcodec, options.task)
         job = describe(chosen, contract, recipe, options.decisive()) | {"base": state}
-        earlier = workplace.begin(job, resume=options.resume)
-        with keeping(workplace, len(chosen)):
-            if not workplace.dataset.is_dir():
+        earlier = work_dir.begin(job, resume=options.resume)
+        with keeping(work_dir, len(chosen)):
+            if not work_dir.dataset.is_dir():
                 found = counted(base, options.workers)
-                assembled = _assemble(workplace, base, found.counts, chosen, recipe, options)
+                assembled = _assemble(work_dir, base, found.counts, chosen, recipe, options)
                 record = assembly.record(assembled, options.decisive())
-                if found.decoded:  # of a dataset whose own version counted no pixels
+                if found.decoded:  # a dataset of a version without pixel counts
                     record["decoded"] = found.decoded
                 added = provenance.with_appended(record).counted(assembled.pixels)
-                assembly.sign(workplace, contract, assembled.stats, added)
+                assembly.write_provenance(work_dir, contract, assembled.stats, added)
             if state_of(storage.fetch(output.uri, only=output.decides)) != state:
-                raise StorageError(f"{output} was changed by someone else meanwhile; append again")
-            provenance = Provenance.load(workplace.dataset)
-            output.swap(workplace)
-        workplace.clear()
+                raise StorageError(
+                    f"{output} was changed by another process meanwhile; append again"
+                )
+            provenance = Provenance.load(work_dir.dataset)
+            output.swap(work_dir)
+        work_dir.clear()
     return report_of(
         output.uri,
         provenance,
@@ -99,18 +101,18 @@ def append_dataset(
 
 
 def _require_ours(base: Path, output: Output) -> tuple[Contract, Provenance]:
-    """Contract and provenance of the dataset, if they account for all that is in it."""
+    """Contract and provenance of the dataset, if the latter lists all of its episodes."""
     contract = Contract.load(base / "meta")
     try:
         provenance = Provenance.load(base)
-        there = layout.read_info(base).said.total_episodes
+        total = layout.read_info(base).said.total_episodes
     except (OSError, DatasetError) as error:
-        raise DatasetError(f"{output} is not whole: {error}; see verify") from error
+        raise DatasetError(f"{output} is incomplete: {error}; run verify") from error
     known = len(provenance.episodes)
-    if known != there:
+    if known != total:
         raise DatasetError(
-            f"{output} has {there} episodes, but its provenance accounts for {known}: another"
-            " program has changed it, so what would be appended twice is unknown; convert anew"
+            f"{output} has {total} episodes, but its provenance lists {known}: another"
+            " program has changed it, so duplicates cannot be detected; convert again"
         )
     return contract, provenance
 
@@ -121,7 +123,7 @@ def _as_before(options: Options, contract: Contract, provenance: Provenance) -> 
     if vcodec not in VCODECS:
         raise DatasetError(
             f"{NAME}: options.vcodec is {printable(repr(vcodec))}, expected one of"
-            f" {', '.join(VCODECS)}; convert anew"
+            f" {', '.join(VCODECS)}; convert again"
         )
     return replace(options, video="image" not in kinds, vcodec=vcodec, robot_type=None)
 
@@ -131,7 +133,9 @@ def _require_same(
 ) -> None:
     check(codec, contract.fps, options)
     if fps is not None and fps != contract.fps:
-        raise ContractError(f"--fps={fps}: {output} has {contract.fps} rows a second; leave it out")
+        raise ContractError(
+            f"--fps={fps}: {output} has {contract.fps} rows per second; leave out --fps"
+        )
     ours = assembly.contract_of(codec, int(contract.fps), options.video)
     contract.require_same(ours, f"the dataset {output}", "the codec", ignore=("stats_digest",))
 
@@ -147,20 +151,20 @@ def _new_episodes(dataset: Dataset, provenance: Provenance) -> tuple[Dataset, tu
 
 
 def _key(episode: dict[str, Any]) -> str:
-    """What tells a recording from others: its uid if it was given one."""
+    """Unique key of a recording: its uid if it has one."""
     return Recording(source=episode["source"], uid=episode.get("uid"), frames=0).key
 
 
-def _forget_finished(workplace: Workplace, provenance: Provenance) -> None:
-    """Tidy up after an append that was killed when all was done but the tidying."""
-    begun: Job | None = workplace.begun
+def _remove_finished(work_dir: WorkDirectory, provenance: Provenance) -> None:
+    """Clean up after an append that was killed before its own clean-up."""
+    begun: Job | None = work_dir.begun
     known = {episode.key for episode in provenance.episodes}
     if begun and begun.get("base") and any(_key(each) in known for each in begun["episodes"]):
-        workplace.clear()
+        work_dir.clear()
 
 
 def _assemble(
-    workplace: Workplace,
+    work_dir: WorkDirectory,
     base: Path,
     counts: dict[str, PixelCounts],
     dataset: Dataset,
@@ -168,8 +172,8 @@ def _assemble(
     options: Options,
 ) -> assembly.Assembled:
     def begin(_: EncodedEpisode) -> LeRobotWriter:
-        durable.link_tree(base, workplace.assembling)
+        durable.link_tree(base, work_dir.assembling)
         encoder = lerobot_config(options.vcodec) if recipe.encoder else None
-        return LeRobotWriter.extend(workplace.assembling, video_encoder=encoder, pixels=counts)
+        return LeRobotWriter.extend(work_dir.assembling, video_encoder=encoder, pixels=counts)
 
-    return assembly.assemble(workplace, dataset, recipe, options.workers, begin)
+    return assembly.assemble(work_dir, dataset, recipe, options.workers, begin)

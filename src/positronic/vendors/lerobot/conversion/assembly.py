@@ -1,4 +1,4 @@
-"""Assemble a LeRobot dataset of encoded episodes, for converting and appending alike."""
+"""Assemble a LeRobot dataset from encoded episodes, for convert and append."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ from positronic.source import commit
 from positronic.vendors.lerobot.conversion import durable, stored_episode
 from positronic.vendors.lerobot.conversion.encode_episode import EncodedEpisode, Recipe
 from positronic.vendors.lerobot.conversion.encoders import ENCODERS
-from positronic.vendors.lerobot.conversion.job import Workplace
+from positronic.vendors.lerobot.conversion.job import WorkDirectory
 from positronic.vendors.lerobot.conversion.provenance import Provenance
 from positronic.vendors.lerobot.conversion.workers import encoding
 from positronic.vendors.lerobot.dataset.statistics import PixelCounts
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Assembled:
-    """What became of the episodes: records of those converted, source and reason of the others.
+    """Result of an assembly: records of converted episodes, source and reason of refused ones.
 
-    ``stats`` and ``pixels`` are those of the whole dataset; ``commit`` is the project's, as it was
-    before the work began.
+    ``stats`` and ``pixels`` are those of the whole dataset; ``commit`` is the project's commit at
+    the start.
     """
 
     converted: list[dict[str, Any]]
@@ -45,7 +45,7 @@ class Assembled:
 
 
 def stored(features: Features, video: bool) -> Features:
-    """The features as the dataset has them: pictures instead of video if so wanted."""
+    """The features as stored in the dataset: images instead of video unless ``video``."""
     return {
         name: feature | {"dtype": "image" if not video and dtype == "video" else dtype}
         for name, feature in features.items()
@@ -54,39 +54,39 @@ def stored(features: Features, video: bool) -> Features:
 
 
 def contract_of(codec: Codec, fps: int, video: bool) -> Contract:
-    """The contract of a dataset to be, its statistics still open."""
+    """The contract of a new dataset, without statistics."""
     features = plain(stored(codec.features, video))
     return Contract.of(codec, fps=fps).replace(features=features)
 
 
 def recipe_of(codec: Codec, contract: Contract, vcodec: str, task: str | None) -> Recipe:
-    """How every episode is encoded."""
+    """Encoding settings of every episode."""
     video = any(feature["dtype"] == "video" for feature in contract.features.values())
     return Recipe(codec, int(contract.fps), ENCODERS[vcodec] if video else None, task)
 
 
 def assemble(
-    workplace: Workplace,
+    work_dir: WorkDirectory,
     dataset: Dataset,
     recipe: Recipe,
     workers: int | None,
     begin: Callable[[EncodedEpisode], "LeRobotWriter"],
 ) -> Assembled:
-    """Encode what is not yet durable and write all of it with the writer that ``begin`` makes.
+    """Encode the episodes that are not stored yet; write all with the writer from ``begin``.
 
     Raises:
-        DatasetError: not one episode could be converted.
+        DatasetError: no episode could be converted.
     """
-    began_with = commit()  # hours later, a checkout may be at another one
+    began_with = commit()  # the checkout may change during hours of conversion
     writer: LeRobotWriter | None = None
     converted: list[dict[str, Any]] = []
     refused: list[tuple[str, str]] = []
     try:
         with (
-            encoding(dataset, recipe, workplace.episodes, workers) as outcomes,
+            encoding(dataset, recipe, work_dir.episodes, workers) as outcomes,
             bar(total=len(dataset), desc="converting", unit="episode") as progress,
         ):
-            import lerobot.datasets.dataset_metadata  # noqa: F401 - slow, so while others work
+            import lerobot.datasets.dataset_metadata  # noqa: F401 - slow, so imported while workers encode
 
             for outcome in outcomes:
                 if isinstance(outcome, Path):
@@ -111,18 +111,18 @@ def assemble(
     return Assembled(converted, refused, writer.stats, writer.pixels, began_with)
 
 
-def sign(
-    workplace: Workplace, contract: Contract, stats: dict[str, Any], provenance: Provenance
+def write_provenance(
+    work_dir: WorkDirectory, contract: Contract, stats: dict[str, Any], provenance: Provenance
 ) -> None:
-    """Add contract and provenance to what was assembled; it is whole and durable after this."""
-    contract.with_statistics(stats).save(workplace.assembling / "meta" / "contract.json")
-    provenance.save(workplace.assembling)
-    durable.sync_tree(workplace.assembling)
-    durable.rename(workplace.assembling, workplace.dataset)
+    """Write contract and provenance to the dataset, which is then complete and durable."""
+    contract.with_statistics(stats).save(work_dir.assembling / "meta" / "contract.json")
+    provenance.save(work_dir.assembling)
+    durable.sync_tree(work_dir.assembling)
+    durable.rename(work_dir.assembling, work_dir.dataset)
 
 
 def record(assembled: Assembled, options: dict[str, Any]) -> dict[str, Any]:
-    """Who wrote it, when, where, with what; for the provenance."""
+    """Provenance record: time, command, directory, versions, options, episodes."""
     return {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,

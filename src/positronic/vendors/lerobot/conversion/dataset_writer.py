@@ -1,9 +1,10 @@
 """LeRobot v3.0 dataset writer for encoded episodes (LeRobot 0.6.1).
 
-The layout, schemas and metadata are LeRobot's own: its metadata class writes ``meta/``. What is
-done here is what its writer does slowly, wrongly or at a risk: rows go to parquet as whole columns,
-videos arrive encoded, each video file is joined once, from parts that stay where they are, and the
-statistics are those of all rows, where its writer takes the mean of the episodes' quantiles.
+The layout, schemas and metadata are LeRobot's own: its metadata class writes ``meta/``. This module
+replaces the parts of LeRobot's writer that are slow, inexact or not crash-safe: rows are written to
+parquet as whole columns, videos are already encoded, each video file is concatenated once, from
+parts that are kept, and statistics are those of all rows, where LeRobot's writer takes the mean of
+the episodes' quantiles.
 """
 
 from collections.abc import Mapping
@@ -19,15 +20,15 @@ from positronic.vendors.lerobot.conversion.video import join
 from positronic.vendors.lerobot.dataset import statistics, totals
 
 MEBIBYTE = 2**20
-# LeRobot compares a frame's time with a row's as float32, to 1e-4 s. From 1024 s on float32 is
-# coarser than that, and it refuses some frames of a file with several long episodes.
+# LeRobot compares times of frames and rows as float32, to 1e-4 s. From 1024 s on float32 is coarser
+# than that, and it rejects some frames of a file with several long episodes.
 LONGEST_VIDEO_S = 1000.0
-# Episodes whose metadata are held until they are written together.
+# Number of episodes whose metadata is buffered and written together.
 METADATA_BUFFER = 100
 
 
 class LeRobotWriter:
-    """Adds episodes to a dataset; `create` makes a new one, `extend` goes on with one.
+    """Adds episodes to a dataset: `create` starts a new one, `extend` continues one.
 
     ``video_encoder`` is LeRobot's ``RGBEncoderConfig``, recorded in ``info.json``, or None without
     videos.
@@ -66,7 +67,7 @@ class LeRobotWriter:
         robot_type: str | None,
         video_encoder: Any,
     ) -> Self:
-        """Begin a dataset in the directory ``root``, which must not exist.
+        """Create a dataset in the directory ``root``, which must not exist.
 
         ``features`` are LeRobot feature dicts without LeRobot's own columns.
         """
@@ -87,10 +88,10 @@ class LeRobotWriter:
     def extend(
         cls, root: Path, *, video_encoder: Any, pixels: Mapping[str, statistics.PixelCounts]
     ) -> Self:
-        """Go on with the finished dataset in ``root``: new episodes go to new files.
+        """Continue the finished dataset in ``root``; new episodes are written to new files.
 
-        ``pixels`` are counts of what is there, by camera. Of the files that are there, those
-        directly in ``meta/`` are rewritten, no others.
+        ``pixels`` are the pixel counts of the existing episodes, by camera. Of the existing files,
+        only those directly in ``meta/`` are rewritten.
         """
         from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
@@ -135,7 +136,7 @@ class LeRobotWriter:
             "index": first + frame,
             "task_index": np.full(episode.length, self._meta.get_task_index(episode.task)),
         }
-        # In the features' order, so that two conversions give the same bytes.
+        # In the order of the features, so that two conversions give the same bytes.
         stats = {
             name: episode.stats.get(name) or statistics.of_vectors(columns[name])
             for name in self._meta.features
@@ -147,11 +148,11 @@ class LeRobotWriter:
         location |= {"dataset_from_index": first, "dataset_to_index": first + episode.length}
         for key in self._meta.video_keys:
             location |= self._place_video(key, episode.videos[key], episode.length)
-        self._meta.stats = None  # LeRobot's sum of the episodes' is not that of their rows
+        self._meta.stats = None  # LeRobot's aggregate of the episodes is not exact
         self._meta.save_episode(index, episode.length, [episode.task], stats, location)
 
     def finish(self) -> None:
-        """Join the videos and close every file; the dataset is whole after this."""
+        """Concatenate the videos and close every file; the dataset is complete after this."""
         from lerobot.datasets.io_utils import write_info, write_stats
 
         if self._table_writer is not None:
@@ -170,11 +171,11 @@ class LeRobotWriter:
     def discard(self) -> None:
         """Close every file of a dataset that will be deleted.
 
-        Otherwise LeRobot's metadata, when it is collected, writes the rows that it still holds
-        and makes the deleted directories anew.
+        Otherwise LeRobot's metadata object, when garbage-collected, writes its buffered rows and
+        recreates the deleted directories.
         """
         self._meta._metadata_buffer.clear()
-        with suppress(OSError):  # writing may be just what went wrong
+        with suppress(OSError):  # writing may be what failed
             if self._table_writer is not None:
                 self._table_writer.close()
         with suppress(OSError):
@@ -233,7 +234,7 @@ class LeRobotWriter:
         frames = join(self._parts[key], self._root / name, self._meta.fps)
         if frames != self._video_frames[key]:
             raise DatasetError(
-                f"{name} holds {frames} frames for {self._video_frames[key]} rows; convert again"
+                f"{name} has {frames} frames for {self._video_frames[key]} rows; convert again"
             )
         self._parts[key] = []
 
@@ -249,10 +250,10 @@ def _file_of(episode: dict[str, Any], kind: str) -> tuple[int, int]:
 
 
 def _column(values: Any, kind: Any) -> Any:
-    """A column of a feature as an arrow array of the type that LeRobot's schema gives it."""
+    """Convert a feature's column to an Arrow array of the type in LeRobot's schema."""
     import pyarrow as pa
 
-    if pa.types.is_struct(kind):  # an image, as `datasets` keeps it
+    if pa.types.is_struct(kind):  # an image, in the format of `datasets`
         return pa.array([{"bytes": file, "path": None} for file in values], type=kind)
     array = np.asarray(values)
     if array.ndim == 1:

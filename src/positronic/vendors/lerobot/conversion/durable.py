@@ -1,4 +1,4 @@
-"""Durable writes, renames and swaps of files and directories, which survive a power cut."""
+"""Durable writes, renames and exchanges of files and directories (fsync)."""
 
 import ctypes
 import errno
@@ -14,7 +14,7 @@ _RENAME_EXCHANGE = 2
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write a file atomically."""
     replace_text(path, text)
 
 
@@ -27,18 +27,18 @@ def sync_tree(directory: Path) -> None:
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """Make ``target`` a copy of a dataset whose files are links to those of ``source``.
+    """Make ``target`` a copy of a dataset, with hard links to the files of ``source``.
 
-    Those directly in ``meta`` are copied, since they are rewritten where they are.
+    Files directly in ``meta`` are copied, since they are rewritten in place.
     """
     shutil.copytree(source, target, copy_function=_link)
-    # A dataset may be read-only; what is prepared in its stead is written to, and removed.
+    # The dataset may be read-only, but its copy must be writable and removable.
     for folder, _, _ in os.walk(target):
         os.chmod(folder, os.stat(folder).st_mode | stat.S_IRWXU)
 
 
 def _link(source: str, target: str) -> None:
-    # A link to a symbolic link leads elsewhere: it is relative to where it lies.
+    # A relative symbolic link would resolve differently from the new directory.
     if Path(source).parent.name != "meta" and not os.path.islink(source):
         try:
             os.link(source, target)
@@ -49,7 +49,7 @@ def _link(source: str, target: str) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename a directory and wait until its new name is on the disk."""
+    """Rename a directory and sync its parent."""
     source.rename(target)
     sync(target.parent)
     if source.parent != target.parent:
@@ -57,7 +57,7 @@ def rename(source: Path, target: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Swap two directories in a single step; False, and nothing done, where that cannot be."""
+    """Exchange two directories atomically; False, with nothing done, if not supported."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except AttributeError:

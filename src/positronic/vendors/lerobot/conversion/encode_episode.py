@@ -1,7 +1,7 @@
-"""Encode one raw episode through the codec: the work of one conversion worker.
+"""Encode one raw episode with the codec: the task of a conversion worker.
 
-Frames go from the decoder through the codec into the encoder one at a time, so the memory taken
-does not grow with the episode. Nothing here imports torch or LeRobot: a worker starts in a second.
+Frames pass from the decoder through the codec to the encoder one at a time, so memory does not grow
+with the episode. Neither torch nor LeRobot is imported: a worker starts in a second.
 """
 
 import io
@@ -23,21 +23,21 @@ from positronic.vendors.lerobot.conversion.resample import sample
 from positronic.vendors.lerobot.conversion.video import VideoWriter
 from positronic.vendors.lerobot.dataset import statistics
 
-# The static value of rollouts and demonstrations that says how they ended.
+# The static value with the outcome of rollouts and demonstrations.
 SUCCESS = "eval.success"
-# How far a grip may be from the middle between open and closed, in widths of that range.
+# Maximum distance of a grip from the middle of its range, in widths of the range.
 _GRIP_LEEWAY = 1.0
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every episode of a conversion is encoded.
+    """Encoding settings of a conversion.
 
     Attributes:
-        codec: what is made of the signals.
+        codec: encodes signals to features.
         fps: rows per second.
-        encoder: of the videos; None stores PNG images in the table instead.
-        task: for every episode; None takes each episode's static ``task``.
+        encoder: video encoder; None stores PNG images in the table instead.
+        task: task of every episode; None uses each episode's static ``task``.
     """
 
     codec: Codec
@@ -48,20 +48,20 @@ class Recipe:
 
 @dataclass
 class EncodedEpisode:
-    """What the dataset writer needs of one episode.
+    """One encoded episode, as input of the dataset writer.
 
     Attributes:
-        source: where it came from.
-        uid: identity of the recording.
-        task: what the robot was asked to do.
-        robot_type: the static value of that name, if it has one.
+        source: path of the recording, or another identifier.
+        uid: unique id of the recording.
+        task: the task in words.
+        robot_type: the static value of that name, if present.
         length: number of rows.
-        grip_stated: whether the recording says how its grip counts, if the codec reads one.
-        failed: whether its static ``eval.success`` says that the task was not done.
+        grip_stated: whether the recording states its grip convention, if the codec reads a grip.
+        failed: whether its static ``eval.success`` is False.
         columns: numeric features ``(T, n)`` by name; PNG files as bytes, one per row, for images.
         videos: mp4 files by feature name.
         stats: statistics by feature name.
-        pixels: how often a camera's channels have each value, by feature name.
+        pixels: histogram of the values of each channel, by feature name.
     """
 
     source: str
@@ -78,7 +78,7 @@ class EncodedEpisode:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where the rows came from, as JSON."""
+        """Record of the episode for the provenance, as JSON."""
         found: dict[str, Any] = {"source": self.source, "uid": self.uid, "frames": self.length}
         if not self.grip_stated:
             found["grip_stated"] = False
@@ -88,18 +88,18 @@ class EncodedEpisode:
 
 
 def source_of(episode: Episode) -> str:
-    """The path of a recording, or what else tells it from others; always Unicode."""
+    """The path of a recording, or its uid; always valid Unicode."""
     source = str(getattr(episode, "path", None) or episode.meta.get("path") or episode.uid)
-    # Names of files may be any bytes, which JSON and parquet cannot hold.
+    # File names may be arbitrary bytes, which JSON and parquet cannot store.
     return source.encode("utf-8", "backslashreplace").decode()
 
 
 def encode_episode(episode: Episode, recipe: Recipe, scratch: Path) -> EncodedEpisode:
-    """Sample and encode ``episode``; video files go to the directory ``scratch``, made if needed.
+    """Sample and encode ``episode``; video files are written to the directory ``scratch``.
 
     Raises:
         CodecError: a value does not fit the codec.
-        EpisodeError: a signal is missing or broken, or a static value makes no sense.
+        EpisodeError: a signal is missing or damaged, or a static value is invalid.
     """
     codec = recipe.codec
     names = (*codec.inputs, *codec.action_inputs)
@@ -119,7 +119,7 @@ def encode_episode(episode: Episode, recipe: Recipe, scratch: Path) -> EncodedEp
     robot_type = episode.static.get("robot_type")
     if robot_type is not None and not _is_unicode(str(robot_type)):
         raise EpisodeError(
-            f"its static 'robot_type' is {printable(repr(robot_type))}, expected text; set it right"
+            f"its static 'robot_type' is {printable(repr(robot_type))}, expected text; correct it"
             " with an edit log"
         )
     encoded = EncodedEpisode(
@@ -138,14 +138,14 @@ def encode_episode(episode: Episode, recipe: Recipe, scratch: Path) -> EncodedEp
             continue
         counted = statistics.ImageStatistics()
         if recipe.encoder is None:
-            encoded.columns[name] = _pictures(values, counted)
+            encoded.columns[name] = _png_files(values, counted)
         else:
             scratch.mkdir(parents=True, exist_ok=True)
             path = scratch / f"{name}.mp4"
             _video(values, path, recipe, counted)
             if counted.frames != len(actions):
                 raise EpisodeError(
-                    f"gave {counted.frames} frames for {name}, expected {len(actions)}"
+                    f"has {counted.frames} frames of {name}, expected {len(actions)}"
                 )
             encoded.videos[name] = path
         encoded.stats[name], encoded.pixels[name] = counted.result(), counted.counts
@@ -153,9 +153,9 @@ def encode_episode(episode: Episode, recipe: Recipe, scratch: Path) -> EncodedEp
 
 
 def _require_within(columns: Mapping[str, Any], grip: Convention) -> None:
-    """Refuse a grip far beyond what its recording says that it counts: in 0..255, or in mm.
+    """Reject a grip far out of its recording's convention, such as values in 0..255 or in mm.
 
-    What a policy commanded may be somewhat beyond, as it was executed.
+    Values slightly out of range are allowed, as a policy may have commanded them.
     """
     middle = (grip["open"] + grip["closed"]) / 2
     most = _GRIP_LEEWAY * abs(grip["open"] - grip["closed"])
@@ -165,14 +165,14 @@ def _require_within(columns: Mapping[str, Any], grip: Convention) -> None:
             if off.max(initial=0) > most:
                 value = float(np.ravel(columns[name])[int(np.argmax(off))])
                 raise EpisodeError(
-                    f"its {name} comes to {value:.4g}, where its recording says that it is "
-                    f"{grip['open']:g} when open and {grip['closed']:g} when closed (in the "
-                    "codec's counting); set its grip_convention right with an edit log"
+                    f"its {name} is {value:.4g} (in the codec's convention), but its recording "
+                    f"states a range of {grip['open']:g} when open to {grip['closed']:g} when "
+                    "closed; correct its grip_convention with an edit log"
                 )
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether the text can be stored: it holds no half of a surrogate pair."""
+    """Return whether the text can be stored: it has no lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -181,11 +181,11 @@ def _is_unicode(text: str) -> bool:
 
 
 def _finite(name: str, values: NDArray[Any]) -> NDArray[Any]:
-    """The values, which were finite before the codec; it may have gone beyond its dtype's range."""
+    """Check encoded values, which may have overflowed the feature's dtype."""
     wrong = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
     if wrong.any():
         raise EpisodeError(
-            f"its {name} is beyond what {values.dtype} can hold in row {int(wrong.argmax())},"
+            f"its {name} is out of the range of {values.dtype} in row {int(wrong.argmax())},"
             f" in {int(wrong.sum())} of {len(values)} rows"
         )
     return values
@@ -204,7 +204,7 @@ def _video(
             counted.add(image)
 
 
-def _pictures(
+def _png_files(
     images: Iterable[NDArray[np.uint8]], counted: statistics.ImageStatistics
 ) -> list[bytes]:
     from PIL import Image

@@ -1,18 +1,17 @@
 """Video encoder settings of a dataset: H.264 and AV1.
 
-They are written out twice, as PyAV takes them and as LeRobot records them, so that workers can
-encode while LeRobot is still being imported; a test holds the two together.
+They are defined twice, for PyAV and for LeRobot's metadata, so that workers can encode while
+LeRobot is still being imported; a test checks that both agree.
 """
 
 from typing import Any
 
 from foundation.video import Encoder
 
-# AV1 is LeRobot's default as it stands. For H.264: a key frame every second picture as well,
-# because training reads at random. ultrafast at crf 25 loses less than that AV1, is encoded in a
-# tenth of its time and decoded faster, for files half as large again (benchmarks/README.md).
-# B-frames would save nothing between such key frames and make a packet's place depend on its
-# neighbours.
+# AV1 has LeRobot's default settings. H.264 also has a key frame every second frame, because
+# training reads at random. ultrafast at crf 25 loses less than that AV1, encodes in a tenth of the
+# time and decodes faster, with files 50 % larger (benchmarks/README.md). Without B-frames, which
+# would save nothing between such key frames, packets are in display order.
 ENCODERS = {
     "h264": Encoder(
         "h264",
@@ -29,7 +28,7 @@ VCODECS = tuple(ENCODERS)
 
 
 def lerobot_config(vcodec: str) -> Any:
-    """The ``RGBEncoderConfig`` of LeRobot that says the same as ``ENCODERS[vcodec]``."""
+    """LeRobot's ``RGBEncoderConfig`` equivalent to ``ENCODERS[vcodec]``."""
     from lerobot.configs import RGBEncoderConfig
 
     if vcodec == "libsvtav1":

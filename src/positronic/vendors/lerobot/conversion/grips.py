@@ -1,7 +1,7 @@
-"""Grip convention check: refuse a dataset of which only some recordings state their convention.
+"""Grip convention check: reject a dataset if only some recordings state their convention.
 
-Whoever states how the grip counts is turned to what the codec says; whoever does not is taken as
-it is. The two together may count opposite ways, and nothing would show it.
+Recordings that state one are converted to the codec's convention, others are used unchanged. Mixed,
+they could have opposite conventions without any error.
 """
 
 from collections.abc import Sequence
@@ -18,46 +18,46 @@ FLAG = "--dataset.dataset.grip_open=0 (or 1)"
 
 
 def require_one_convention(dataset: Dataset, codec: Codec, there: Sequence[Recording] = ()) -> None:
-    """Refuse recordings of which some state how their grip counts and others do not.
+    """Check that all recordings or none state their grip convention.
 
     Args:
-        dataset: Those to be converted.
-        codec: What they go through; one that reads no grip takes anything.
-        there: Those that are in the dataset already.
+        dataset: Recordings to convert.
+        codec: The codec; if it does not read a grip, nothing is checked.
+        there: Recordings that are already in the dataset.
 
     Raises:
-        DatasetError: naming the first that states nothing, and the flag that states it.
+        DatasetError: with the first that does not state it, and the flag to declare it.
     """
     if codec.meta.get("grip") is None:
         return
-    silent, stated = _told_apart(dataset)
+    unstated, stated = _by_statement(dataset)
     known = [recording for recording in there if recording.grip_stated]
-    if silent and (stated or known):
+    if unstated and (stated or known):
         raise DatasetError(
-            f"{len(silent)} recordings do not say what their grip counts when it is open, the"
-            f" first is {silent[0]}, and {stated + len(known)} others do; say it for those that do"
-            f" not, converted apart or appended, with {FLAG}"
+            f"{len(unstated)} recordings do not state their grip convention, the"
+            f" first is {unstated[0]}, and {stated + len(known)} others do; declare it for those"
+            f" that do not with {FLAG}, converting them separately or appending them"
         )
     if stated and there and not known:
         raise DatasetError(
-            f"the {len(there)} episodes of the dataset come from recordings that do not say what"
-            " their grip counts when it is open, and those to be appended do; convert all of them"
-            f" anew, the former with {FLAG}"
+            f"the {len(there)} episodes of the dataset come from recordings that do not state their"
+            " grip convention, and those to be appended do; convert all of them"
+            f" again, the former with {FLAG}"
         )
 
 
-def _told_apart(dataset: Dataset) -> tuple[list[str], int]:
-    """Sources of the recordings that state nothing, and how many do; broken ones are neither."""
-    silent, stated = [], 0
+def _by_statement(dataset: Dataset) -> tuple[list[str], int]:
+    """Sources of recordings without a stated convention, and number of those with one."""
+    unstated, stated = [], 0
     for index in range(len(dataset)):
         try:
             episode = dataset[index]
             if grip_convention(episode) is None:
-                silent.append(source_of(episode))
+                unstated.append(source_of(episode))
             else:
                 stated += 1
         except StorageError:
             raise
         except FoundationError:
             continue
-    return silent, stated
+    return unstated, stated

@@ -1,13 +1,13 @@
-"""Conversion job: all that decides its result, and the work directory by which it is resumed.
+"""Conversion job: everything that affects its result, and the work directory to resume it.
 
 ::
 
     .NAME.partial/
-      lock              held by the process that works here
-      job.json          what decides the result; with anything else it is not resumed
-      episodes/000123/  durable one by one, see `stored_episode`
-      assembling/       made from the episodes; after a kill it is made again
-      dataset/          whole; it only waits to be put in its place
+      lock              held by the process that uses it
+      job.json          inputs of the conversion; resumed only with the same ones
+      episodes/000123/  encoded episodes, durable, see `stored_episode`
+      assembling/       dataset in preparation; restarted after a kill
+      dataset/          complete dataset, to be moved to the output
 """
 
 import fcntl
@@ -31,7 +31,7 @@ from positronic.dataset import Dataset
 from positronic.vendors.lerobot.conversion import durable, stored_episode
 from positronic.vendors.lerobot.conversion.encode_episode import Recipe, source_of
 
-# Packages whose version may change what an episode becomes.
+# Packages whose version may change an encoded episode.
 _DECISIVE = ("positronic-lightning", "lerobot", "numpy", "pillow", "av")
 
 Job = dict[str, Any]
@@ -66,18 +66,18 @@ class _Fields(Document):
 
 
 def parse(content: bytes | str, source: str) -> Job:
-    """The job in a file's ``content``; StorageError where it is none."""
+    """Parse a job from a file's ``content``; StorageError if it is not one."""
     return validated(READER.parse_json(content, dict[str, Any], source), source)
 
 
 def validated(document: dict[str, Any], source: str) -> Job:
-    """The document, if it is a job; StorageError where it is none."""
+    """Return ``document`` if it is a job; StorageError if it is not."""
     READER.validate(document, _Fields, source)
     return document
 
 
 def describe(dataset: Dataset, contract: Contract, recipe: Recipe, options: dict[str, Any]) -> Job:
-    """All that decides the result of a conversion, as JSON."""
+    """All inputs that affect the result of a conversion, as JSON."""
     dataset.prefetch(range(len(dataset)))
     installed = versions()
     job = {
@@ -94,9 +94,9 @@ def describe(dataset: Dataset, contract: Contract, recipe: Recipe, options: dict
 
 
 def identity(dataset: Dataset, index: int) -> dict[str, Any]:
-    """What tells an episode from others: source, uid, a digest of its static values.
+    """Identity of an episode: source, uid, a digest of its static values.
 
-    Uid and digest are None for one that cannot be opened.
+    Uid and digest are None if it cannot be opened.
     """
     try:
         episode = dataset[index]
@@ -110,7 +110,7 @@ def identity(dataset: Dataset, index: int) -> dict[str, Any]:
 
 
 def _static_digest(dataset: Dataset, index: int) -> str | None:
-    """Of what an episode says of itself: a task that was edited since makes another dataset."""
+    """Digest of an episode's static values: an edited task changes the result."""
     try:
         static = json.dumps(dict(dataset[index].static), sort_keys=True, default=repr)
     except StorageError:
@@ -121,13 +121,13 @@ def _static_digest(dataset: Dataset, index: int) -> str | None:
 
 
 def brief(job: Job) -> Job:
-    """The job with a digest in place of its episodes, for the provenance."""
+    """The job with a digest instead of its episodes, for the provenance."""
     listed = json.dumps(job["episodes"], sort_keys=True).encode()
     return job | {"episodes": hashlib.sha256(listed).hexdigest()}
 
 
 def differences(then: Job, now: Job) -> list[str]:
-    """What was another thing when the conversion began, in words: ``"fps: 15 against 10"``."""
+    """Descriptions of the inputs that changed since the start: ``"fps: 15 against 10"``."""
     begun, given = Contract.from_json(then["contract"]), Contract.from_json(now["contract"])
     names = begun.codec["name"], given.codec["name"]
     if names[0] != names[1]:
@@ -161,8 +161,8 @@ def _other_episodes(then: Any, now: Any) -> str:
     return f"raw episode {index}: {a['source']} ({a['uid']}) against {b['source']} ({b['uid']})"
 
 
-class Workplace:
-    """The directory of a conversion to ``output``; only within `locked` may anything be done."""
+class WorkDirectory:
+    """The work directory of a conversion to ``output``; to be used only within `locked`."""
 
     def __init__(self, directory: Path, output: str) -> None:
         self.directory = directory
@@ -176,7 +176,7 @@ class Workplace:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only process here; StorageError if another one is. Leaves nothing for nothing."""
+        """Hold the lock; StorageError if another process does. Deletes the directory if unused."""
         descriptor = self._locked_file()
         try:
             self._finish_swap()
@@ -193,14 +193,14 @@ class Workplace:
 
     @property
     def is_between(self) -> bool:
-        """Whether the dataset that was at ``output`` is here and nothing there: a killed swap."""
+        """Whether a swap was killed: the old dataset is here, and ``output`` does not exist."""
         return self.replaced.exists() and not Path(self.output).exists()
 
     def _finish_swap(self) -> None:
-        """Give the dataset its place, before anything here is taken for rubbish."""
+        """Move the dataset to ``output`` after a killed swap, before anything here is deleted."""
         if self.is_between:
-            whole = self.dataset if self.dataset.exists() else self.replaced
-            durable.rename(whole, Path(self.output))
+            complete = self.dataset if self.dataset.exists() else self.replaced
+            durable.rename(complete, Path(self.output))
 
     def _locked_file(self) -> int:
         while True:
@@ -208,7 +208,7 @@ class Workplace:
             try:
                 descriptor = lock_descriptor(self._lock)
             except FileNotFoundError:
-                continue  # whoever was here has finished and tidied up
+                continue  # the other process finished and removed the directory
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.stat(self._lock).st_ino == os.fstat(descriptor).st_ino:
@@ -228,56 +228,56 @@ class Workplace:
 
     @property
     def begun(self) -> Job | None:
-        """The job that was begun here, if there is one; StorageError where it is damaged."""
+        """The job that was started here, or None; StorageError if its file is damaged."""
         try:
             return parse(READER.read(self._job), str(self._job))
         except FileNotFoundError:
             return None
         except StorageError as error:
-            raise StorageError(f"{error}; begin anew after `rm -r {self.directory}`") from error
+            raise StorageError(f"{error}; start over after `rm -r {self.directory}`") from error
 
     @property
     def done(self) -> int:
-        """Number of episodes that are durable."""
+        """Number of stored episodes."""
         return len(stored_episode.done(self.episodes))
 
     @property
     def worth_keeping(self) -> bool:
-        """Whether anything is done that would have to be done again."""
+        """Whether it has finished work that would be lost."""
         return self.done > 0 or self.dataset.exists()
 
     def begin(self, job: Job, *, resume: bool) -> int:
-        """Begin ``job``, or go on with it; how many of its episodes are done.
+        """Start ``job``, or resume it; returns the number of episodes that are done.
 
         Raises:
-            StorageError: something unfinished is here, and it is not to be resumed or is another.
+            StorageError: there is an unfinished job, and ``resume`` is False or the job differs.
         """
         then, done = self.begun, self.done
         if then is None or not self.worth_keeping:
             if resume:
-                print(f"no unfinished conversion to {self.output}; beginning one", file=sys.stderr)
+                print(f"no unfinished conversion to {self.output}; starting one", file=sys.stderr)
             self.clear()
             self.episodes.mkdir()
             durable.write_text(self._job, json.dumps(job, indent=1) + "\n")
             return 0
-        afresh = f"begin anew after `rm -r {self.directory}`"
+        afresh = f"start over after `rm -r {self.directory}`"
         if not resume:
             raise StorageError(
                 f"there is an unfinished conversion to {self.output}, {done} of"
-                f" {len(then['episodes'])} episodes done: go on with --resume=True, or {afresh}"
+                f" {len(then['episodes'])} episodes done: continue with --resume=True, or {afresh}"
             )
         found = differences(then, job)
         if found:
             raise StorageError(
-                f"the unfinished conversion to {self.output} was begun otherwise (then against"
-                f" now): {'; '.join(found)}. Give it the same again, or {afresh}"
+                f"the unfinished conversion to {self.output} was started with other inputs (then"
+                f" against now): {'; '.join(found)}. Give the same again, or {afresh}"
             )
         stored_episode.clear_unfinished(self.episodes)
         shutil.rmtree(self.assembling, ignore_errors=True)
         return done
 
     def clear(self) -> None:
-        """Delete all but the lock; the job first, so that the rest is never taken for its own."""
+        """Delete all but the lock; the job first, so that a kill leaves no job without data."""
         self._job.unlink(missing_ok=True)
         for entry in list(self.directory.iterdir()):
             if entry.is_dir():

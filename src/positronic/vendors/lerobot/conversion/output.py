@@ -10,11 +10,10 @@ from foundation.storage.s3 import Location
 from foundation.storage.s3.cache import directory_of
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion import durable, provenance
-from positronic.vendors.lerobot.conversion.job import Workplace
+from positronic.vendors.lerobot.conversion.job import WorkDirectory
 from positronic.vendors.lerobot.conversion.provenance import Provenance
 
-# Rewritten by every append and repair; the digest of these tells one state of a dataset from
-# another.
+# Rewritten by every append and repair; their digest identifies a state of the dataset.
 STATE = ("meta/info.json", "meta/stats.json", provenance.NAME)
 
 
@@ -28,54 +27,54 @@ def state_of(dataset: Path) -> str:
 
 
 class Output:
-    """The dataset's place, and the directory in which it is prepared.
+    """Location of the dataset, and its work directory.
 
-    A local one is prepared beside its place, one on S3 in the cache of this machine.
+    The work directory is beside a local dataset; for one on S3 it is in the local cache.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.is_remote = storage.is_remote(path)
-        # Beside the directory itself, not beside a link to it, which may be on another disk.
+        # Resolved, because a symbolic link to the directory may be on another disk.
         self.uri = storage.join(path) if self.is_remote else str(storage.local(path).resolve())
 
     def __str__(self) -> str:
         return self.uri
 
-    def workplace(self) -> Workplace:
-        """The directory in which a dataset for this place is prepared."""
+    def work_dir(self) -> WorkDirectory:
+        """The work directory of this output."""
         if self.is_remote:
             name = directory_of(Location.parse(self.uri)).name
-            return Workplace(cache_root() / "positronic" / "conversions" / name, self.uri)
+            return WorkDirectory(cache_root() / "positronic" / "conversions" / name, self.uri)
         place = Path(self.uri)
-        return Workplace(place.parent / f".{place.name}.partial", self.uri)
+        return WorkDirectory(place.parent / f".{place.name}.partial", self.uri)
 
     def exists(self) -> bool:
-        """Whether anything is there."""
+        """Return whether anything exists there."""
         return storage.exists(self.uri)
 
-    def is_whole(self) -> bool:
-        """Whether what is there can be read: not one whose publication was stopped."""
+    def is_complete(self) -> bool:
+        """Return whether a complete dataset is there, not an interrupted publication."""
         return storage.is_whole(self.uri)
 
-    def require_writable(self, workplace: Workplace) -> None:
-        """Refuse a place that could not be written to, before the work.
+    def require_writable(self, work_dir: WorkDirectory) -> None:
+        """Check before the conversion that output and work directory are writable.
 
         Raises:
-            StorageError: it could not, or the directory in which the work is done.
+            StorageError: one of them is not.
         """
         if not self.is_remote:
             storage.require_writable(self.uri)
-        storage.require_writable(workplace.directory)
+        storage.require_writable(work_dir.directory)
 
     def provenance(self) -> Provenance | None:
-        """The provenance of the dataset that is there; None if it is not one of ours."""
+        """The provenance of the existing dataset; None if it is not one of ours."""
         try:
             return Provenance.parse(storage.read_bytes(storage.join(self.uri, provenance.NAME)))
         except (StorageError, DatasetError, OSError):
             return None
 
     def put(self, dataset: Path) -> None:
-        """Give the finished directory ``dataset`` its place, whole or not at all."""
+        """Move or publish the finished directory ``dataset`` to the output, atomically."""
         if self.is_remote:
             storage.publish(dataset, self.uri)
         else:
@@ -84,32 +83,34 @@ class Output:
 
     @staticmethod
     def decides(name: str) -> bool:
-        """Whether a file of the dataset tells one state of it from another."""
+        """Return whether a file is part of the digest of the dataset's state."""
         return name in STATE
 
-    def swap(self, workplace: Workplace) -> None:
-        """Put the workplace's dataset in the place of the one that is there.
+    def swap(self, work_dir: WorkDirectory) -> None:
+        """Replace the existing dataset by that of the work directory.
 
-        A reader finds the one or the other. Where the system cannot swap directories, there is a
-        moment without either; a kill in it is mended by whoever comes next, see `settle`.
+        A reader finds the one or the other. If the system cannot exchange directories, there is a
+        moment without either; a kill then is repaired by the next process, see `settle`.
         """
         place = Path(self.uri)
         if self.is_remote:
-            storage.publish(workplace.dataset, self.uri, replace=True)
-        elif not durable.exchange(workplace.dataset, place):
-            durable.rename(place, workplace.replaced)
-            durable.rename(workplace.dataset, place)
+            storage.publish(work_dir.dataset, self.uri, replace=True)
+        elif not durable.exchange(work_dir.dataset, place):
+            durable.rename(place, work_dir.replaced)
+            durable.rename(work_dir.dataset, place)
 
     def settle(self) -> None:
-        """Finish a swap that was killed between its two renames; to be called before looking.
+        """Finish a swap that was killed between its two renames; call before reading.
 
         Raises:
-            StorageError: a process is at it just now.
+            StorageError: another process holds the lock.
         """
-        if not self.is_remote and self.workplace().is_between:
-            with self.workplace().locked():
+        if not self.is_remote and self.work_dir().is_between:
+            with self.work_dir().locked():
                 pass
 
     def _require_free(self) -> None:
         if self.exists():
-            raise StorageError(f"{self} appeared meanwhile; nothing was written into it")
+            raise StorageError(
+                f"{self} was created meanwhile by another process; nothing was written to it"
+            )

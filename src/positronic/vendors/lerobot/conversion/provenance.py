@@ -1,7 +1,7 @@
 """``meta/provenance.json``: recordings, settings and pixel counts of a converted dataset.
 
-It is read by later conversions to the same place, by `verify` and by `info`, and may have been
-written by an older version, by a newer one, or by somebody else.
+It is read by later conversions to the same output, by `verify` and by `info`, and may have been
+written by an older or newer version, or by another program.
 """
 
 import json
@@ -22,19 +22,19 @@ from positronic.vendors.lerobot.dataset.statistics import PixelCounts
 NAME = "meta/provenance.json"
 # A million episodes take 100 MB.
 READER = Reader(error=DatasetError, size=1 << 28, values=16_000_000, allow_nan=True)
-# Of recordings that were given no identity, whose source has to do.
-_NO_UID = (None, "ts-0")  # and those of recordings that nobody named, by their files' sizes
+# Uids of recordings without a unique one, which are identified by source.
+_NO_UID = (None, "ts-0")  # and those derived from file sizes (UNNAMED)
 
 
 class Recording(Document):
     """A recording that became an episode.
 
     Attributes:
-        source: its path, or what else tells it from others.
-        uid: its identity.
-        frames: rows that it gave.
-        grip_stated: whether it says how its grip counts, where the codec reads one.
-        failed: whether it says that the task was not done.
+        source: its path, or another identifier.
+        uid: its unique id.
+        frames: number of its rows.
+        grip_stated: whether it states its grip convention, if the codec reads a grip.
+        failed: whether its ``eval.success`` is False.
     """
 
     source: str
@@ -45,20 +45,20 @@ class Recording(Document):
 
     @property
     def key(self) -> str:
-        """What tells it from other recordings."""
+        """Unique key among recordings."""
         named = self.uid not in _NO_UID and not str(self.uid).startswith(UNNAMED)
         return str(self.uid) if named else self.source
 
 
 class Refusal(Document):
-    """A recording that was left out."""
+    """A recording that could not be converted."""
 
     source: str
     reason: str
 
 
 class Settings(Document):
-    """How it was converted, as far as an append has to do the same."""
+    """Settings of the conversion that an append has to repeat."""
 
     vcodec: str | None = None
 
@@ -86,14 +86,14 @@ class _Fields(Document):
 
 
 class Provenance:
-    """Where a dataset came from: a JSON document, and its fields as far as they are known.
+    """Provenance of a dataset: a JSON document and its known fields.
 
     Args:
-        document: As it is in the file; fields of newer versions are kept.
-        source: What it is called in errors.
+        document: Content of the file; fields of newer versions are kept.
+        source: Its name in error messages.
 
     Raises:
-        DatasetError: a field is missing or of another kind.
+        DatasetError: a field is missing or has another type.
     """
 
     def __init__(self, document: Mapping[str, Any], source: str = NAME) -> None:
@@ -102,7 +102,7 @@ class Provenance:
 
     @classmethod
     def parse(cls, content: bytes | str, source: str = NAME) -> Self:
-        """The provenance in a file's ``content``; DatasetError where it is none."""
+        """Parse provenance from a file's ``content``; DatasetError if it is not valid."""
         return cls(READER.parse_json(content, dict[str, Any], source), source)
 
     @classmethod
@@ -111,12 +111,12 @@ class Provenance:
 
         Raises:
             OSError: it cannot be read.
-            DatasetError: it is none.
+            DatasetError: it is not valid.
         """
         return cls.parse(READER.read(dataset / NAME))
 
     def save(self, dataset: Path) -> None:
-        """Write it into the dataset in a directory."""
+        """Write it to the dataset in a directory."""
         text = json.dumps(self._document, indent=2) + "\n"
         (dataset / NAME).write_text(text, encoding="utf-8")
 
@@ -127,45 +127,44 @@ class Provenance:
 
     @property
     def refused(self) -> list[Refusal]:
-        """The recordings that were left out."""
+        """The recordings that could not be converted."""
         return self._fields.refused
 
     @property
     def appended(self) -> list[Appended]:
-        """What was appended later, first to last."""
+        """The appends to the dataset, in order."""
         return self._fields.appended
 
     @property
     def vcodec(self) -> str | None:
-        """The encoder of its videos."""
+        """The video encoder."""
         return self._fields.options.vcodec
 
     @property
     def job(self) -> dict[str, Any] | None:
-        """What decided the result of the conversion, by which another one is the same."""
+        """The conversion's job, to compare with another one."""
         return self._fields.job
 
     @property
     def written(self) -> str | None:
-        """When, as a date and time."""
+        """Time of the conversion, ISO 8601."""
         return self._fields.written
 
     @property
     def versions(self) -> dict[str, str]:
-        """Packages that wrote it."""
+        """Versions of the packages that wrote it."""
         return self._fields.versions
 
     @property
     def commits(self) -> list[str]:
-        """The project's when it wrote the dataset, and at each append to it."""
+        """The project's commits at the conversion and at each append."""
         found = [self._fields.commit, *(each.commit for each in self.appended)]
         return [commit for commit in found if commit]
 
     def pixel_counts(self, cameras: Mapping[str, int]) -> dict[str, PixelCounts]:
-        """Pixel counts by camera, of those ``cameras`` whose number of pixels they account for.
+        """Pixel counts by camera, of those ``cameras`` whose total number of pixels matches.
 
-        Versions that counted none, and such that changed the dataset without counting, left none
-        or too few.
+        They are missing or too low if a version without pixel counts wrote or changed the dataset.
         """
         found = {}
         for name, pixels in cameras.items():
@@ -175,7 +174,7 @@ class Provenance:
         return found
 
     def counted(self, pixels: Mapping[str, PixelCounts]) -> Self:
-        """A copy that holds these pixel counts, by camera."""
+        """A copy with these pixel counts, by camera."""
         counts = {name: each.tolist() for name, each in pixels.items()}
         return self.replace(pixel_counts=counts) if counts else self
 
@@ -185,11 +184,11 @@ class Provenance:
         return type(self)(rest | changes)
 
     def repaired(self, record: Mapping[str, Any]) -> Self:
-        """A copy that says what was computed anew, and by whom."""
+        """A copy with a record of a repair."""
         return self.replace(repaired=[*self._fields.repaired, record])
 
     def with_appended(self, record: Mapping[str, Any]) -> Self:
-        """A copy with the new episodes, and with who appended them and when."""
+        """A copy with appended episodes, and the record of the append."""
         new = record["episodes"]
         sources = {episode["source"] for episode in new}
         counts = {"episodes": len(new), "frames": sum(episode["frames"] for episode in new)}

@@ -1,4 +1,4 @@
-"""Options of a conversion, and the report of how it ended."""
+"""Options and report of a conversion."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,15 +13,15 @@ class Options:
     """Settings of a conversion that have a default.
 
     Attributes:
-        task: what the robot was to do, instead of what each episode says.
-        video: store images as video, otherwise as PNG pictures.
-        workers: processes that encode, 0 for none but this; by default one per processor where
-            there are images.
+        task: task of all episodes, instead of each episode's own.
+        video: store images as video, otherwise as PNG.
+        workers: number of encoding processes, 0 for this one only; by default one per CPU if there
+            are images.
         vcodec: one of `VCODECS`.
-        robot_type: written into the dataset, instead of what the first episode says.
-        share: of the episodes, chosen at random, kept in order.
-        seed: of that choice.
-        resume: go on with an unfinished conversion.
+        robot_type: written to the dataset, instead of the first episode's.
+        share: share of the episodes, selected at random, kept in order.
+        seed: seed of the selection.
+        resume: continue an unfinished conversion.
     """
 
     task: str | None = None
@@ -34,7 +34,7 @@ class Options:
     resume: bool = False
 
     def decisive(self) -> dict[str, Any]:
-        """Those that decide the result."""
+        """The options that affect the result."""
         return {k: v for k, v in asdict(self).items() if k not in ("workers", "resume")}
 
 
@@ -46,13 +46,13 @@ class Report:
         output_dir: the dataset, a path or a URL.
         episodes: number of episodes written.
         frames: number of rows written.
-        seconds: how long it took.
+        seconds: duration.
         refused: pairs of episode and reason.
-        skipped: sources of episodes that were there already.
-        earlier: how many of the episodes were encoded before this run went on with them.
-        finished_before: whether there was nothing left to do.
-        grip_unstated: how many of the episodes do not say how their grip counts.
-        failed: how many of the episodes say that the task was not done.
+        skipped: sources of episodes that were already in the dataset.
+        earlier: number of episodes that were encoded before this run resumed.
+        finished_before: whether nothing was left to do.
+        grip_unstated: number of episodes that do not state their grip convention.
+        failed: number of episodes whose ``eval.success`` is False.
     """
 
     output_dir: str
@@ -67,20 +67,20 @@ class Report:
     failed: int = 0
 
     def warnings(self) -> list[str]:
-        """One line for each episode that was left out, and their number."""
+        """Lines about skipped, doubtful and refused episodes."""
         lines = []
         if self.skipped:
             shown = ", ".join(self.skipped[:SHOWN]) + (", ..." if self.skipped[SHOWN:] else "")
-            lines.append(f"skipped {len(self.skipped)} that are in the dataset already: {shown}")
+            lines.append(f"skipped {len(self.skipped)} that are already in the dataset: {shown}")
         if self.grip_unstated:
             lines.append(
-                f"note: {self.grip_unstated} of {self.episodes} episodes do not say what their grip"
-                " counts when it is open, and were converted as they are; if it is not as the codec"
-                " says, convert them with --dataset.dataset.grip_open=0 (or 1)"
+                f"note: {self.grip_unstated} of {self.episodes} episodes do not state their grip"
+                " convention, and were converted unchanged; if it is not the codec's, convert them"
+                " with --dataset.dataset.grip_open=0 (or 1)"
             )
         if self.failed:
             lines.append(
-                f"note: {self.failed} of {self.episodes} episodes say that the task was not done;"
+                f"note: {self.failed} of {self.episodes} episodes have eval.success=False;"
                 " to leave them out, filter them by where.eval.success=True"
                 " (--dataset.dataset=@positronic.cfg.ds.filtered)"
             )
@@ -91,7 +91,7 @@ class Report:
         return [*lines, f"warning: {len(self.refused)} of {total} episodes were refused"]
 
     def summary(self, verb: str = "converted") -> str:
-        """What was written, in one line."""
+        """One-line summary."""
         if self.finished_before:
             return f"{self.output_dir} is finished: {self.episodes} episodes, {self.frames} frames"
         rate = f" ({self.frames / max(self.seconds, 1e-9):.0f} frames/s)"
@@ -107,10 +107,10 @@ class Report:
 def report_of(
     output_dir: str, provenance: Provenance, appended: int | None = None, **known: Any
 ) -> Report:
-    """What the provenance of a dataset says of its conversion, or of the last append to it.
+    """Report of a conversion, or of the last append, from the provenance of the dataset.
 
-    ``appended`` is the number of episodes of that append; ``known`` is what the provenance does
-    not say, such as ``seconds``.
+    ``appended`` is the number of episodes of the append; ``known`` are fields that are not in the
+    provenance, such as ``seconds``.
     """
     refused = provenance.refused
     episodes = provenance.episodes

@@ -1,18 +1,18 @@
-"""Resample signals that tick at their own rates to rows at a fixed rate.
+"""Resample signals of different rates to rows at a fixed rate.
 
-Row ``i`` of an episode stands at ``start + floor(i * 1e9 / fps)`` ns, computed in whole numbers.
-The public converter steps by ``1e9 / fps`` truncated to nanoseconds (66 666 666 at 15 per second),
-so its rows creep ahead of a recording made at that very rate, fall just before the sample they
-mean, and read the one before it.
+Row ``i`` of an episode is at ``start + floor(i * 1e9 / fps)`` ns, in integer arithmetic. The public
+converter steps by ``1e9 / fps`` truncated to nanoseconds (66 666 666 at 15 per second), so its rows
+drift ahead of a recording of the same rate, fall just before the intended sample, and read the
+previous one.
 
 Each signal gives its last sample at or before the row. ``start`` is the first time at which every
 needed signal has a value; the rows end with the last sample of any of them. So the observation
-after the last command is kept, and its action is that last command, carried on.
+after the last command is kept, and its action is the last command again.
 
-Gaps are carried over in the same way, since a command holds until the next, however late that is.
-What is no gap but a clock that was set, or two that disagree, is refused: it would give an episode
-of years. So is a signal that ended before the episode began or stands still in it by its times,
-and a row without a number.
+Gaps are filled in the same way, since a command holds until the next one. Gaps caused by a clock
+that was set, or by two clocks that disagree, are rejected: they would give an episode of years.
+Also rejected are a signal that ends before the episode starts or hardly changes its timestamps in
+it, and rows that are not finite.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,17 +26,17 @@ from positronic.errors import EpisodeError
 
 SECOND = 10**9
 
-# Recorders round times to whole nanoseconds and so do rows, each relative to its own start: a
-# sample that belongs to a row may stand one nanosecond behind it.
+# Recorders and rows both round times to nanoseconds, relative to different starts: the sample of a
+# row may be one nanosecond after it.
 ROUNDING_NS = 1
 
-# No robot stands still for this long within an episode.
+# A robot does not stand still for this long within an episode.
 HOUR_NS = 3600 * SECOND
 LONGEST_GAP_NS = HOUR_NS
 
-# So many samples, or fewer, may hold for all of an episode.
+# Up to so many samples may be held for a whole episode.
 FEW, MANY = 3, 10
-# Times in microseconds, read as nanoseconds, span a thousandth.
+# Microseconds misread as nanoseconds span a thousandth of the episode.
 CLOCK_RATIO = 500
 
 
@@ -47,14 +47,14 @@ def row_times(start_ts: int, last_ts: int, fps: int) -> NDArray[np.int64]:
 
 
 def sample(episode: Episode, names: Iterable[str], fps: int) -> dict[str, Any]:
-    """The signals ``names`` of an episode as columns at ``fps`` rows a second.
+    """The signals ``names`` of an episode as columns at ``fps`` rows per second.
 
     Returns:
         For each name an array ``(T, ...)``, or for video a lazy sequence of ``T`` images.
 
     Raises:
-        EpisodeError: a signal is missing, empty or unreadable, holds NaN, or its clock is not that
-            of the others; or there are fewer than two rows.
+        EpisodeError: a signal is missing, empty or unreadable, has NaN, or its clock differs from
+            that of the others; or there are fewer than two rows.
     """
     names = list(names)
     missing = [name for name in names if name not in episode.signals]
@@ -71,7 +71,7 @@ def sample(episode: Episode, names: Iterable[str], fps: int) -> dict[str, Any]:
     times = row_times(start, last, fps)
     if len(times) < 2:
         raise EpisodeError(
-            f"is shorter than a frame: all signals are there for {(last - start) / 1e6:.1f} ms,"
+            f"is shorter than a frame: all signals have values for {(last - start) / 1e6:.1f} ms,"
             f" a frame at {fps} fps takes {1000 / fps:.1f} ms"
         )
     columns = {name: signal.time[times + ROUNDING_NS].values() for name, signal in signals.items()}
@@ -84,8 +84,8 @@ def _check_clocks(signals: Mapping[str, Signal], start: int, last: int) -> None:
     for name, signal in signals.items():
         if signal.kind == "video" and signal.last_ts < start:
             raise EpisodeError(
-                f"its {name} ends {(start - signal.last_ts) / SECOND:.1f} s before all signals are"
-                " there, so there is no picture of the episode; are the clocks the same?"
+                f"its {name} ends {(start - signal.last_ts) / SECOND:.1f} s before all signals have"
+                " values, so the episode has no image; are the clocks the same?"
             )
     if any(last - signal.start_ts > LONGEST_GAP_NS for signal in signals.values()):
         _check_gaps(signals, start, last)
@@ -101,7 +101,7 @@ def _check_gaps(signals: Mapping[str, Signal], start: int, last: int) -> None:
         if gap > LONGEST_GAP_NS:
             raise EpisodeError(
                 f"its {name} has no sample for {gap / HOUR_NS:.1f} h, {limit};"
-                " was the clock set meanwhile?"
+                " was the clock set during the recording?"
             )
     for name, signal in signals.items():
         if last - signal.last_ts > LONGEST_GAP_NS:
@@ -112,21 +112,21 @@ def _check_gaps(signals: Mapping[str, Signal], start: int, last: int) -> None:
 
 
 def _check_span(name: str, signal: Signal, start: int, last: int) -> None:
-    """Refuse numbers that would stand still all along, because their clock is another.
+    """Reject a signal that would be constant in the rows because of its clock.
 
-    A few samples may do for an episode: a place that stays, a command that holds.
+    A few samples are allowed: a fixed position, a command that holds.
     """
     count, span = len(signal), signal.last_ts - signal.start_ts
     if count > FEW and signal.last_ts < start:
         raise EpisodeError(
             f"its {name} has {count} samples, and all of them end"
-            f" {(start - signal.last_ts) / SECOND:.1f} s before all signals are there, so its last"
-            " would stand in every row; are the clocks the same?"
+            f" {(start - signal.last_ts) / SECOND:.1f} s before all signals have values, so its"
+            " last one would be in every row; are the clocks the same?"
         )
     if (count > FEW and span == 0) or (count > MANY and span * CLOCK_RATIO < last - start):
         raise EpisodeError(
             f"its {name} has {count} samples within {span / SECOND:.6f} s of an episode of"
-            f" {(last - start) / SECOND:.1f} s, so its last would stand in nearly every row; are"
+            f" {(last - start) / SECOND:.1f} s, so its last one would be in nearly every row; are"
             " its times in nanoseconds?"
         )
 

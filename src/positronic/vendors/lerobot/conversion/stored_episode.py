@@ -1,10 +1,10 @@
-"""Stored episode: an encoded episode as a directory, from which the dataset is assembled.
+"""Stored episode: directory of an encoded episode, from which the dataset is assembled.
 
 ::
 
     000123/
-      episode.json           what is one value for the whole episode, statistics, pixel counts
-      columns.npz            the rows' numbers, in their exact types
+      episode.json           values of the whole episode, statistics, pixel counts
+      columns.npz            the rows' numbers, in their exact dtypes
       <feature>.mp4          each camera's video
 """
 
@@ -27,9 +27,9 @@ from positronic.vendors.lerobot.conversion.encode_episode import EncodedEpisode
 from positronic.vendors.lerobot.dataset.statistics import PixelCounts, Statistics
 
 DOCUMENT, ARRAYS = "episode.json", "columns.npz"
-READER = Reader(error=DatasetError, mend="remove its directory and go on with --resume=True")
+READER = Reader(error=DatasetError, mend="remove its directory and continue with --resume=True")
 _SEPARATE = ("columns", "videos", "stats", "pixels")
-# What np.load raises on a damaged file.
+# Errors of np.load for a damaged file.
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, BadZipFile, NotImplementedError)
 
 _Channel = Annotated[list[Count], Field(min_length=256, max_length=256)]
@@ -57,19 +57,19 @@ class StoredEpisode(Document):
 
 
 def save(episode: EncodedEpisode, unfinished: Path, folder: Path) -> None:
-    """Make ``unfinished``, where the episode's videos are, the episode's directory ``folder``."""
+    """Write the episode to ``unfinished``, which has its videos, and rename it to ``folder``."""
     arrays: dict[str, NDArray[Any]] = {}
     for name, values in episode.columns.items():
         if isinstance(values, np.ndarray):
             arrays[f"rows/{name}"] = values
-        else:  # files of pictures, one after the other
+        else:  # PNG files, concatenated
             arrays[f"sizes/{name}"] = np.array([len(file) for file in values])
             arrays[f"files/{name}"] = np.frombuffer(b"".join(values), dtype=np.uint8)
     unfinished.mkdir(parents=True, exist_ok=True)
     np.savez(unfinished / ARRAYS, allow_pickle=False, **arrays)
     document = {key: value for key, value in vars(episode).items() if key not in _SEPARATE}
     document["videos"] = {name: path.name for name, path in episode.videos.items()}
-    # JSON keeps a float64 to the bit, and forty small arrays would take longer than all else here.
+    # JSON keeps float64 exactly, and is much faster than forty small arrays.
     document["stats"] = {
         name: {kind: value.tolist() for kind, value in statistics.items()}
         for name, statistics in episode.stats.items()
@@ -80,7 +80,7 @@ def save(episode: EncodedEpisode, unfinished: Path, folder: Path) -> None:
     try:
         durable.rename(unfinished, folder)
     except OSError:
-        if not folder.is_dir():  # else another process was faster, with the very same
+        if not folder.is_dir():  # else another process stored the same episode first
             raise
 
 
@@ -88,7 +88,7 @@ def load(folder: Path) -> EncodedEpisode:
     """The episode in the directory ``folder``.
 
     Raises:
-        DatasetError: it is damaged, or of a version that counted no pixels.
+        DatasetError: it is damaged, or of a version without pixel counts.
     """
     document = READER.load_json(folder / DOCUMENT, StoredEpisode)
     simple = {name: getattr(document, name) for name in StoredEpisode.model_fields}
@@ -141,12 +141,12 @@ def numbered(episodes: Path, index: int) -> Path:
 
 
 def unfinished(episodes: Path, index: int) -> Path:
-    """Where this process prepares it; other processes, even orphaned ones, use other names."""
+    """The directory in which this process prepares it; the pid makes it unique."""
     return episodes / f"{index:06d}.{os.getpid()}"
 
 
 def done(episodes: Path) -> list[int]:
-    """Which episodes are whole, in order."""
+    """Indices of the stored episodes, in order."""
     if not episodes.is_dir():
         return []
     names = [name for name in os.listdir(episodes) if name.isdigit()]
@@ -154,16 +154,16 @@ def done(episodes: Path) -> list[int]:
 
 
 def clear_unfinished(episodes: Path) -> None:
-    """Delete what a killed process left half done, and what is damaged or of an older version."""
+    """Delete incomplete, damaged and outdated episodes."""
     if not episodes.is_dir():
         return
     for entry in list(episodes.iterdir()):
-        if not (entry.name.isdigit() and _is_whole(entry)):
+        if not (entry.name.isdigit() and _is_complete(entry)):
             shutil.rmtree(entry, ignore_errors=True)
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether it is all there; its rows, which may be gigabytes of pictures, are read later."""
+def _is_complete(folder: Path) -> bool:
+    """Return whether all files exist; the rows, maybe gigabytes of images, are read later."""
     try:
         document = READER.load_json(folder / DOCUMENT, StoredEpisode)
     except (OSError, DatasetError):

@@ -1,4 +1,4 @@
-"""Video files of a LeRobot dataset: encode an episode's camera, join episodes into one file."""
+"""Video files of a LeRobot dataset: encode a camera's frames, concatenate episodes."""
 
 import contextlib
 import os
@@ -15,25 +15,25 @@ from positronic.errors import DatasetError
 
 
 class VideoWriter(VideoFile):
-    """The video of an episode's camera, by any of the dataset's encoders."""
+    """Encodes images uint8 ``(H, W, 3)`` to one mp4 at a fixed rate, without dropping any."""
 
     def __init__(self, path: Path, fps: int, encoder: Encoder) -> None:
         os.environ.setdefault("SVT_LOG", "1")  # errors only; by default it prints its settings
         super().__init__(path, fps, encoder)
 
     @override
-    def add(self, picture: NDArray[np.uint8]) -> None:
+    def add(self, image: NDArray[np.uint8]) -> None:
         urgent = os.sched_getscheduler(0) == os.SCHED_FIFO
-        super().add(picture)
+        super().add(image)
         if self.frames == 1 and not urgent:
             end_real_time()
 
 
 def end_real_time() -> None:
-    """Take back what SVT-AV1 does to a process of root's when it opens an encoder.
+    """Undo the real-time scheduling that SVT-AV1 sets when root opens an encoder.
 
-    It makes the calling thread real-time, above everything else on the machine, and all threads
-    and processes that it starts from then on.
+    It would apply to the calling thread, and be inherited by threads and processes started later,
+    which would starve everything else on the machine.
     """
     for thread in map(int, os.listdir("/proc/self/task")):
         with contextlib.suppress(ProcessLookupError):  # it may have ended since it was listed
@@ -42,18 +42,18 @@ def end_real_time() -> None:
 
 
 def join(parts: Sequence[Path], output: Path, fps: int) -> int:
-    """Put the videos ``parts`` one after the other into ``output`` without encoding; count frames.
+    """Concatenate the videos ``parts`` to ``output`` without re-encoding; return the frame count.
 
-    Every packet is stamped with its frame's number, so that frame ``k`` stands at ``k / fps``
-    exactly. FFmpeg's concat demuxer rounds each part's duration to microseconds, and after some
-    hundred episodes frames would be further off than LeRobot tolerates.
+    Every packet's timestamp is its frame's number, so that frame ``k`` is at exactly ``k / fps``.
+    FFmpeg's concat demuxer rounds each part's duration to microseconds, so that after some hundred
+    episodes frames would be off by more than LeRobot tolerates.
 
     Raises:
-        DatasetError: the file does not hold as many frames as the parts.
+        DatasetError: the file does not have as many frames as the parts.
     """
     import av
 
-    av.logging.set_libav_level(av.logging.WARNING)  # it reports every file that it finishes
+    av.logging.set_libav_level(av.logging.WARNING)  # by default it logs every finished file
     output.parent.mkdir(parents=True, exist_ok=True)
     base, tick = 0, Fraction(1, fps)
     with av.open(str(output), "w", options={"movflags": "faststart"}) as joined:
@@ -70,7 +70,7 @@ def join(parts: Sequence[Path], output: Path, fps: int) -> int:
                         continue
                     packet.pts = base + round(packet.pts / ticks)
                     packet.dts = base + round(packet.dts / ticks)
-                    packet.duration = 1  # a wrong last one falsifies the rate in the header
+                    packet.duration = 1  # otherwise the last one changes the rate in the header
                     packet.time_base = tick
                     packet.stream = stream
                     joined.mux(packet)
@@ -79,5 +79,5 @@ def join(parts: Sequence[Path], output: Path, fps: int) -> int:
     with av.open(str(output)) as check:
         written = int(check.streams.video[0].frames)
     if written != base:
-        raise DatasetError(f"{output.name} holds {written} frames, expected {base}; convert again")
+        raise DatasetError(f"{output.name} has {written} frames, expected {base}; convert again")
     return base

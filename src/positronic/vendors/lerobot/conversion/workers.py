@@ -1,4 +1,4 @@
-"""Encode every episode of a dataset, in this process or in several; each is durable when done."""
+"""Encode every episode of a dataset, in this process or in several, each stored when done."""
 
 import os
 import pickle
@@ -16,11 +16,11 @@ from positronic.dataset import Dataset
 from positronic.vendors.lerobot.conversion import stored_episode
 from positronic.vendors.lerobot.conversion.encode_episode import Recipe, encode_episode, source_of
 
-# The directory of an episode, or the source and the reason why it had to be refused.
+# The directory of a stored episode, or source and reason of a refused one.
 Outcome = Path | tuple[str, str]
 Work = tuple[Dataset, Recipe, Path]
 
-# Episodes handed out before the first of them is asked for, per worker: results wait on the disk.
+# Episodes submitted ahead, per worker; results are on the disk.
 AHEAD = 16
 
 _job: Work | None = None
@@ -30,15 +30,15 @@ _job: Work | None = None
 def encoding(
     dataset: Dataset, recipe: Recipe, episodes: Path, workers: int | None
 ) -> Iterator[Iterator[Outcome]]:
-    """Encode the episodes that are not yet in the directory ``episodes``; give all, in order.
+    """Encode the episodes not yet stored in the directory ``episodes``; yield all, in order.
 
-    Workers begin at once, whenever the first outcome is asked for. ``workers`` processes share the
-    work, 0 is this process; by default one per processor if there are images, and this one if
-    there are none, since starting a process takes longer than an episode.
+    Workers start at once, before the first outcome is requested. ``workers`` is the number of
+    processes, 0 for this one; by default one per CPU if there are images, else this one, since
+    starting a process takes longer than encoding an episode without images.
 
     Raises:
-        OSError, StorageError: the machine or the storage failed, not an episode; what is done
-            stays done.
+        OSError, StorageError: the machine or the storage failed, not an episode; stored episodes
+            are kept.
     """
     work = dataset, recipe, episodes
     done = set(stored_episode.done(episodes))
@@ -47,7 +47,7 @@ def encoding(
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if images else 0
     workers = min(workers, len(todo))
-    if workers == 0 or not _can_travel(work):
+    if workers == 0 or not _is_picklable(work):
         yield (
             stored_episode.numbered(episodes, index) if index in done else _attempt(work, index)
             for index in range(len(dataset))
@@ -61,13 +61,13 @@ def encoding(
 
 
 class _Processes:
-    """Worker processes on a list of episodes. One that a worker dies of is tried again alone."""
+    """Worker processes for a list of episodes. An episode whose worker died is retried alone."""
 
     def __init__(self, work: Work, todo: Sequence[int], workers: int) -> None:
         self._work = work
         self._workers = workers
         self._todo = iter(todo)
-        self._handed: dict[int, Future[Outcome]] = {}
+        self._submitted: dict[int, Future[Outcome]] = {}
         self._open = ExitStack()
         self._pool: ProcessPoolExecutor | None = None
 
@@ -79,47 +79,47 @@ class _Processes:
         self._open.close()
 
     def outcome(self, index: int) -> Outcome:
-        """Wait for an episode; those before it must have been asked for."""
+        """Wait for an episode; call in order."""
         try:
-            outcome = self._handed[index].result()
+            outcome = self._submitted[index].result()
         except BrokenProcessPool:
             self._open.close()
-            outcome = _alone(self._work, index)
-            del self._handed[index]
+            outcome = _retry_alone(self._work, index)
+            del self._submitted[index]
             self._start()
             return outcome
-        del self._handed[index]
-        self._hand_out()
+        del self._submitted[index]
+        self._submit_more()
         return outcome
 
     def _start(self) -> None:
         self._pool = self._open.enter_context(worker_pool(self._workers, _start, self._work))
-        for index, future in self._handed.items():
+        for index, future in self._submitted.items():
             if not future.done() or future.cancelled() or future.exception() is not None:
                 self._submit(index)
-        self._hand_out()
+        self._submit_more()
 
-    def _hand_out(self) -> None:
-        free = AHEAD * self._workers - len(self._handed)
+    def _submit_more(self) -> None:
+        free = AHEAD * self._workers - len(self._submitted)
         for index in islice(self._todo, max(0, free)):
             self._submit(index)
 
     def _submit(self, index: int) -> None:
         assert self._pool is not None
         try:
-            self._handed[index] = self._pool.submit(_attempt_here, index)
-        except BrokenProcessPool as error:  # it shows when this episode is asked for
-            self._handed[index] = Future()
-            self._handed[index].set_exception(error)
+            self._submitted[index] = self._pool.submit(_attempt_here, index)
+        except BrokenProcessPool as error:  # raised when this episode's outcome is requested
+            self._submitted[index] = Future()
+            self._submitted[index].set_exception(error)
 
 
-def _alone(work: Work, index: int) -> Outcome:
-    """Encode the one episode in a process of its own, since a worker died at it or beside it."""
+def _retry_alone(work: Work, index: int) -> Outcome:
+    """Encode one episode in its own process, after a worker died."""
     try:
         with worker_pool(1, _start, work) as pool:
             return pool.submit(_attempt_here, index).result()
     except BrokenProcessPool:
-        why = "its worker was killed, twice: out of memory, or a decoder's fault"
+        why = "its worker process died twice: out of memory, or a crash of the video decoder"
         return _source(work[0], index), why
 
 
@@ -131,7 +131,7 @@ def _source(dataset: Dataset, index: int) -> str:
 
 
 def _attempt(work: Work, index: int) -> Outcome:
-    """Encode one episode; what goes wrong is its own fault, unless it is the machine's."""
+    """Encode one episode; errors become its outcome, except OSError and StorageError."""
     dataset, recipe, episodes = work
     source = f"episode {index}"
     scratch = stored_episode.unfinished(episodes, index)
@@ -141,7 +141,7 @@ def _attempt(work: Work, index: int) -> Outcome:
         source = source_of(episode)
         stored_episode.save(encode_episode(episode, recipe, scratch), scratch, folder)
     except OSError as error:
-        # PyAV's own kinds of it do not travel between processes.
+        # PyAV's subclasses cannot be pickled.
         raise OSError(error.errno, error.strerror or str(error), error.filename) from error
     except StorageError:
         raise
@@ -154,11 +154,11 @@ def _attempt(work: Work, index: int) -> Outcome:
     return folder
 
 
-def _can_travel(work: Work) -> bool:
+def _is_picklable(work: Work) -> bool:
     try:
         pickle.dumps(work)
     except (pickle.PicklingError, AttributeError, TypeError):
-        return False  # derived by a local function, say: then it stays in this process
+        return False  # e.g. derived by a local function: encoded in this process
     return True
 
 

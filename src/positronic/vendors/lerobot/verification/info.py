@@ -16,7 +16,7 @@ from positronic.vendors.lerobot.dataset import layout
 from positronic.vendors.lerobot.dataset.layout import Episode, Info
 from positronic.vendors.lerobot.verification.metadata_checks import CONTRACT
 
-# What decides how a video looks and how fast it is read; the rest is in info.json.
+# Encoder settings that affect quality and reading speed; the rest is in info.json.
 _ENCODING = ("g", "crf", "preset")
 
 
@@ -30,7 +30,7 @@ class _Contract(Document):
 
 @cfn.config()
 def info(dataset_root: str) -> int:
-    """Say what is in a LeRobot dataset. Of one on s3:// only meta/ is fetched.
+    """Summarise a LeRobot dataset. Of one on s3:// only meta/ is fetched.
 
     Args:
         dataset_root: The dataset's directory, or s3://bucket/key.
@@ -46,10 +46,10 @@ def info(dataset_root: str) -> int:
 
 
 def summary(name: str, root: Path, sizes: Mapping[str, int]) -> Iterator[str]:
-    """What ``meta/`` in ``root`` says, in lines; ``sizes`` are those of all files, in bytes.
+    """Yield the summary of ``meta/`` in ``root``, line by line; ``sizes``: bytes of all files.
 
     Raises:
-        DatasetError: a file of ``meta/`` cannot be read; it is named.
+        DatasetError: a file of ``meta/`` cannot be read; the message names it.
     """
     said = layout.read_info(root)
     episodes = [
@@ -80,7 +80,7 @@ def _spread(lengths: Sequence[int], fps: float) -> str:
 
 
 def _features(said: Info) -> Iterator[str]:
-    """Those that are numbers or text; cameras have lines of their own."""
+    """Numeric and text features; cameras have their own lines."""
     for name, feature in said.own.items():
         if feature["dtype"] in ("video", "image"):
             continue
@@ -106,7 +106,7 @@ def _cameras(said: Info, episodes: Sequence[Episode], sizes: Mapping[str, int]) 
         yield f"camera       {printable(f'{key}: {", ".join(words)}', 400)}"
     for key in said.keys("image"):
         height, width = layout.size_of(said.features[key])
-        yield f"camera       {printable(key)}: pictures {height}x{width}, inside the tables"
+        yield f"camera       {printable(key)}: images {height}x{width}, in the tables"
 
 
 def _tasks(root: Path, episodes: Sequence[Episode]) -> Iterator[str]:

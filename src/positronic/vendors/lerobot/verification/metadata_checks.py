@@ -1,4 +1,4 @@
-"""Metadata checks: ``meta/`` of a LeRobot dataset against itself and the files that are there."""
+"""Metadata checks: consistency of a LeRobot dataset's ``meta/``, and with its files."""
 
 import re
 from collections import Counter
@@ -21,12 +21,12 @@ from positronic.vendors.lerobot.dataset.fault import REPAIR, Fault, listed
 from positronic.vendors.lerobot.dataset.layout import Episode, Info
 
 CONTRACT = f"meta/{FILE_NAME}"
-# Where a file that nothing refers to is read all the same, or was left by an interrupted writer.
+# Directories in which an unreferenced file may be read anyway, or is left from an interruption.
 _OWNED = ("data", "videos", "images", "meta")
 
 
 def is_ours(root: Path) -> bool:
-    """Whether the dataset is of `positronic-to-lerobot`, whose promises go further."""
+    """Return whether `positronic-to-lerobot` wrote the dataset, which then has stricter checks."""
     return any((root / name).exists() for name in (CONTRACT, PROVENANCE))
 
 
@@ -39,9 +39,9 @@ def info_faults(
         "total_frames": (info.said.total_frames, sum(episode.length for episode in episodes)),
         "total_tasks": (info.said.total_tasks, len(tasks)),
     }
-    for name, (said, there) in counted.items():
-        if said != there:
-            yield Fault(layout.INFO, f"{name} is {said}, the tables hold {there}")
+    for name, (stated, actual) in counted.items():
+        if stated != actual:
+            yield Fault(layout.INFO, f"{name} is {stated}, the tables have {actual}")
     for name, dtype in layout.COUNTERS.items():
         feature = info.features.get(name)
         if feature is None or feature["dtype"] != dtype or tuple(feature["shape"]) != (1,):
@@ -54,14 +54,14 @@ def info_faults(
 
 
 def task_faults(tasks: Sequence[tuple[int, str]]) -> Iterator[Fault]:
-    """The tasks' numbers are their places, as LeRobot looks them up; none is there twice."""
+    """Check that task indices are row numbers, by which LeRobot looks them up, and unique."""
     for place, (index, task) in enumerate(tasks):
         if index != place:
             text = f"task_index of {task!r} is {index}, expected {place}"
             yield Fault(layout.TASKS, text)
     for task, times in Counter(task for _, task in tasks).items():
         if times > 1:
-            yield Fault(layout.TASKS, f"{task!r} is there {times} times")
+            yield Fault(layout.TASKS, f"{task!r} occurs {times} times")
 
 
 def episode_faults(
@@ -76,7 +76,7 @@ def episode_faults(
             return Fault(episode.table, text, episode.index)
 
         if episode.index != place:
-            yield fault(f"stands in row {place}, where episode {place} is expected")
+            yield fault(f"is in row {place}, where episode {place} is expected")
         if episode.length < 1:
             yield fault(f"its length is {episode.length}, expected at least 1")
         if episode.stop - episode.start != episode.length:
@@ -87,26 +87,26 @@ def episode_faults(
         if episode.start != expected:
             yield fault(f"dataset_from_index is {episode.start}, expected {expected}")
         expected = episode.start + episode.length
-        strangers = set(episode.tasks) - known
-        if strangers or not episode.tasks:
-            said = ", ".join(map(repr, sorted(strangers))) or "none"
+        unknown = set(episode.tasks) - known
+        if unknown or not episode.tasks:
+            said = ", ".join(map(repr, sorted(unknown))) or "none"
             yield fault(f"its tasks are not in {layout.TASKS}: {said}")
 
 
 def stats_faults(recorded: dict[str, Statistics], info: Info) -> Iterator[Fault]:
-    """Gaps and no numbers in ``stats.json``."""
+    """Missing and non-finite values in ``stats.json``."""
     for feature, stats in recorded.items():
         if not all(np.isfinite(array).all() for array in stats.values()):
-            yield Fault(layout.STATS, f"{printable(feature)}: holds NaN or infinity", mend=REPAIR)
+            yield Fault(layout.STATS, f"{printable(feature)}: has NaN or infinity", mend=REPAIR)
     texts = info.keys(*layout.TEXT)
     missing = [name for name in info.own if name not in recorded and name not in texts]
     if missing and recorded:
-        text = f"there are no statistics of {', '.join(map(printable, missing))}"
+        text = f"no statistics of {', '.join(map(printable, missing))}"
         yield Fault(layout.STATS, text, mend=REPAIR)
 
 
 def contract_faults(root: Path, info: Info, recorded: dict[str, Statistics]) -> Iterator[Fault]:
-    """The contract says what the dataset is: features, fps, and whose statistics."""
+    """Check that the contract matches the dataset: features, fps, digest of the statistics."""
     try:
         contract = Contract.load(root / CONTRACT)
         contract.make_codec()
@@ -114,17 +114,17 @@ def contract_faults(root: Path, info: Info, recorded: dict[str, Statistics]) -> 
         text = str(error).replace(f"{root / CONTRACT}: ", "").replace(f"{root / CONTRACT} ", "")
         yield Fault(CONTRACT, text)
         return
-    except Exception as error:  # a codec that this version cannot make
-        yield Fault(CONTRACT, f"its codec cannot be made: {layout.one_line(error)}")
+    except Exception as error:  # a codec that this version cannot create
+        yield Fault(CONTRACT, f"its codec cannot be created: {layout.one_line(error)}")
         return
     ours = plain({n: _bare(f) for n, f in info.own.items()})
     for name in dict.fromkeys([*contract.features, *ours]):
-        said, there = contract.features.get(name), ours.get(name)
-        if said is None or there is None:
-            where = layout.INFO if there is None else "it"
+        stated, actual = contract.features.get(name), ours.get(name)
+        if stated is None or actual is None:
+            where = layout.INFO if actual is None else "it"
             yield Fault(CONTRACT, f"feature {name} is missing in {where}")
-        elif _bare(said) != there:
-            yield Fault(CONTRACT, f"feature {name} is {_bare(said)}, {layout.INFO} says {there}")
+        elif _bare(stated) != actual:
+            yield Fault(CONTRACT, f"feature {name} is {_bare(stated)}, {layout.INFO} says {actual}")
     if contract.fps != info.fps:
         yield Fault(CONTRACT, f"fps is {contract.fps:g}, {layout.INFO} says {info.fps:g}")
     if recorded and contract.stats_digest != stats_digest(recorded, contract.features):
@@ -132,26 +132,26 @@ def contract_faults(root: Path, info: Info, recorded: dict[str, Statistics]) -> 
 
 
 def _bare(feature: dict[str, Any]) -> dict[str, Any]:
-    """What a contract says of a feature, without what LeRobot notes of its videos."""
+    """A feature as in a contract, without LeRobot's video info."""
     return {key: feature.get(key) for key in ("dtype", "shape", "names")}
 
 
 def provenance_faults(root: Path, episodes: Sequence[Episode]) -> Iterator[Fault]:
-    """Every episode comes from one recording, and no recording came in twice."""
+    """Check that every episode comes from one recording, and no recording occurs twice."""
     try:
         recordings = Provenance.parse(layout.read_text(root, PROVENANCE)).episodes
     except DatasetError as error:
         yield Fault(PROVENANCE, str(error).removeprefix(PROVENANCE).lstrip(": "))
         return
     if len(recordings) != len(episodes):
-        text = f"names {len(recordings)} recordings, there are {len(episodes)} episodes"
+        text = f"lists {len(recordings)} recordings, there are {len(episodes)} episodes"
         yield Fault(PROVENANCE, text)
         return
     first: dict[str, int] = {}
     for episode, recording in zip(episodes, recordings, strict=True):
         source = printable(recording.source)
         if recording.frames != episode.length:
-            text = f"{source} gave {recording.frames} frames, the episode has {episode.length}"
+            text = f"{source} has {recording.frames} frames, the episode {episode.length}"
             yield Fault(PROVENANCE, text, episode.index)
         if recording.key in first:
             text = (
@@ -163,18 +163,18 @@ def provenance_faults(root: Path, episodes: Sequence[Episode]) -> Iterator[Fault
 
 
 def file_faults(root: Path, episodes: Sequence[Episode], tables: Sequence[str]) -> Iterator[Fault]:
-    """Files of the episodes that are not there, and files that no episode refers to."""
+    """Missing files of episodes, and files that no episode refers to."""
     owners: dict[str, list[int]] = {}
     for episode in episodes:
         for name in (episode.data, *(clip.file for clip in episode.videos.values())):
             owners.setdefault(name, []).append(episode.index)
     for name, indices in owners.items():
         try:
-            there = inside(root, name).is_file()
+            exists = inside(root, name).is_file()
         except InvalidDocument as error:
             yield Fault(name, str(error), unreadable=True)
             continue
-        if not there:
+        if not exists:
             yield Fault(
                 name, f"does not exist; episode {listed(indices)} should be in it", unreadable=True
             )

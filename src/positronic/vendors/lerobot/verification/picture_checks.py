@@ -1,4 +1,4 @@
-"""Picture checks: decode every image that a LeRobot dataset keeps in its tables."""
+"""Image checks: decode every image stored in a LeRobot dataset's tables."""
 
 import io
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from positronic.vendors.lerobot.dataset.fault import Fault
 from positronic.vendors.lerobot.dataset.layout import Episode, one_line, size_of
 from positronic.vendors.lerobot.verification import statistics_checks
 
-# What Pillow raises on a damaged picture, and `picture` on one that would take all memory.
+# Errors of Pillow for a damaged image, and of `picture` for one too large for memory.
 UNDECODABLE: tuple[type[Exception], ...] = (ValueError, OSError, SyntaxError)
 
 
 @dataclass(frozen=True)
 class PicturesCheck:
-    """Every picture of a camera in one data file, decoded.
+    """Decode every image of a camera in one data file.
 
-    ``kind`` says what the recorded statistics are of; None leaves them alone (depth maps).
+    ``kind`` is the source of the recorded statistics; None skips them (depth maps).
     """
 
     root: Path
@@ -36,7 +36,7 @@ class PicturesCheck:
     kind: statistics_checks.Kind | None
 
     def run(self) -> list[Fault]:
-        """Decode and say what is wrong."""
+        """Decode and return faults."""
         counted = {episode.index: statistics.ImageStatistics() for episode in self.episodes}
         numbers = dict.fromkeys(counted, 0)
         texts: dict[int, str] = {}
@@ -57,8 +57,8 @@ class PicturesCheck:
                     numbers[episode] += 1
         faults = [Fault(self.file, text, episode) for episode, text in texts.items()]
         for episode in self.episodes:
-            whole = episode.index not in texts and numbers[episode.index] == episode.length
-            if self.kind and whole:
+            complete = episode.index not in texts and numbers[episode.index] == episode.length
+            if self.kind and complete:
                 found = counted[episode.index].result()
                 faults += compared(episode, self.key, self.file, found, self.kind)
         return faults
@@ -67,24 +67,24 @@ class PicturesCheck:
 def compared(
     episode: Episode, key: str, file: str, counted: Statistics, kind: statistics_checks.Kind
 ) -> list[Fault]:
-    """What is wrong with a camera's statistics, given those of its frames."""
+    """Faults of a camera's statistics, compared with those of its frames."""
     if key not in episode.stats:
-        text: str | None = f"there are no statistics of {key} in {episode.table}"
+        text: str | None = f"no statistics of {key} in {episode.table}"
     elif text := statistics_checks.of_images(episode.stats[key], counted, kind):
         text = f"statistics of {key} in {episode.table}: {text}"
     return [Fault(file, text, episode.index)] if text else []
 
 
 def picture(cell: dict[str, Any] | None, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return the picture ``(H, W, 3)`` of a table's cell.
+    """Return the image ``(H, W, 3)`` of a table's cell.
 
     Raises:
-        ValueError: it is missing, has another size, or would take all memory.
+        ValueError: it is missing, has another size, or is too large for memory.
     """
     from PIL import Image
 
     if not cell or cell["bytes"] is None:
-        raise ValueError("it is not inside the table")
+        raise ValueError("it is not stored in the table")
     try:
         with Image.open(io.BytesIO(cell["bytes"])) as image:
             if (image.height, image.width) != size:

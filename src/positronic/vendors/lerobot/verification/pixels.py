@@ -26,7 +26,7 @@ class _Counting:
     key: str
     episode: Episode
     fps: float
-    size: tuple[int, int] | None  # of a picture in the table; None for a video
+    size: tuple[int, int] | None  # of images in the table; None for a video
 
     def run(self) -> tuple[str, ImageStatistics]:
         counted = ImageStatistics()
@@ -37,12 +37,12 @@ class _Counting:
         except self._faults() as error:
             raise DatasetError(
                 f"{file}: episode {self.episode.index}: {self.key} cannot be decoded:"
-                f" {one_line(error)}; see verify"
+                f" {one_line(error)}; run verify"
             ) from error
         if counted.frames != self.episode.length:
             raise DatasetError(
                 f"{file}: episode {self.episode.index}: {self.key} has {counted.frames} frames,"
-                f" expected {self.episode.length}; see verify"
+                f" expected {self.episode.length}; run verify"
             )
         return self.key, counted
 
@@ -67,7 +67,7 @@ def count(
     """Decode every frame of the ``cameras`` and count its pixels, by camera.
 
     Raises:
-        DatasetError: a frame cannot be decoded, or there are fewer than the episodes have.
+        DatasetError: a frame cannot be decoded, or frames are missing.
     """
     jobs = []
     for key in cameras:

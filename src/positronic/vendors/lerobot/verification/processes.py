@@ -1,4 +1,4 @@
-"""Worker processes that share the reading of a dataset, or none where one is enough."""
+"""Worker processes that read a dataset in parallel, or none for one worker."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -14,15 +14,15 @@ type RunAll = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 def number_of(workers: int | None) -> int:
-    """How many processes: as many as asked for, or one per processor; UsageError for none."""
+    """Number of processes: as given, or one per CPU; UsageError below 1."""
     if workers is not None and workers < 1:
-        raise UsageError(f"--workers={workers}: give at least 1")
+        raise UsageError(f"--workers={workers}: expected 1 or more")
     return workers or len(os.sched_getaffinity(0))
 
 
 @contextmanager
 def processes(workers: int) -> Iterator[RunAll]:
-    """A ``map`` over processes, or over none if one is enough.
+    """Yield a ``map`` over worker processes, or the plain ``map`` for one worker.
 
     Raises:
         DatasetError: one of them was killed.
@@ -35,12 +35,11 @@ def processes(workers: int) -> Iterator[RunAll]:
             yield pool.map
     except BrokenProcessPool as error:
         raise DatasetError(
-            "a process that read the dataset was killed, probably for want of memory;"
-            " try --workers=1"
+            "a process that read the dataset was killed, probably out of memory; try --workers=1"
         ) from error
 
 
 def _one_thread() -> None:
     import cv2
 
-    cv2.setNumThreads(1)  # the processes already share out the processors
+    cv2.setNumThreads(1)  # there is already a process per CPU

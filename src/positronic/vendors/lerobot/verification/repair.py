@@ -1,9 +1,9 @@
-"""Repair of statistics that other versions wrote: recomputed from rows and frames.
+"""Repair of statistics written by other versions: recomputed from rows and frames.
 
-Until November 2026 ``meta/stats.json`` held the means of the episodes' quantiles for those of all
-rows. The quantiles of numbers follow from the tables to the last bit. Those of cameras are of the
-frames before they were encoded, which are gone; the decoded ones, by which training goes, are
-counted in their place, and the provenance says so.
+Until November 2026 ``meta/stats.json`` had the means of the episodes' quantiles instead of those of
+all rows. Quantiles of numeric features are recomputed exactly from the tables. Those of cameras
+were of the frames before encoding, which no longer exist; instead the decoded frames, on which
+policies are trained, are counted, and the provenance records that.
 """
 
 import sys
@@ -34,9 +34,9 @@ class Counted:
     """Pixel counts of a dataset, by camera.
 
     Attributes:
-        counts: of all its cameras but those that measure distances.
-        decoded: those that were counted now, from the frames that there are.
-        moments: of these, as decoded.
+        counts: pixel counts of all cameras except depth cameras.
+        decoded: cameras whose counts were computed now, from decoded frames.
+        moments: moments of these cameras' decoded frames.
     """
 
     counts: dict[str, PixelCounts]
@@ -46,20 +46,20 @@ class Counted:
 
 @dataclass(frozen=True)
 class Repaired:
-    """What was computed anew: numbers of features, and the cameras that were decoded for it."""
+    """Result of a repair: number of features, and the cameras that were decoded."""
 
     features: int
     decoded: list[str]
 
     @property
     def words(self) -> str:
-        """In words."""
-        decoded = f", {', '.join(self.decoded)} decoded for it" if self.decoded else ""
+        """Description for messages."""
+        decoded = f" ({', '.join(self.decoded)} decoded)" if self.decoded else ""
         return f"{self.features} features{decoded}"
 
 
 def counted(root: Path, workers: int | None) -> Counted:
-    """Pixel counts of the dataset in ``root``: those it holds, and of other cameras, counted now.
+    """Pixel counts of the dataset in ``root``: recorded ones, and of other cameras counted now.
 
     Raises:
         DatasetError: a frame cannot be decoded.
@@ -76,34 +76,36 @@ def counted(root: Path, workers: int | None) -> Counted:
 
 
 def repair_statistics(dataset_root: str | Path, workers: int | None = None) -> Repaired:
-    """Write the statistics of a dataset anew; its contract follows, its provenance notes it.
+    """Recompute the statistics of a dataset; update its contract, record it in its provenance.
 
-    All other files stay as they are. Readers find the old dataset or the new, whole.
+    All other files are unchanged. Readers find the old dataset or the new one.
 
     Raises:
-        StorageError: an append to it is unfinished, or someone changed it meanwhile.
+        StorageError: an append to it is unfinished, or another process changed it meanwhile.
         DatasetError: its rows or frames cannot be read.
     """
     output = Output(dataset_root)
     output.settle()
-    workplace = output.workplace()
-    output.require_writable(workplace)
-    with workplace.locked():
-        if workplace.begun is not None and workplace.worth_keeping:
+    work_dir = output.work_dir()
+    output.require_writable(work_dir)
+    with work_dir.locked():
+        if work_dir.begun is not None and work_dir.worth_keeping:
             raise StorageError(
                 f"there is an unfinished conversion to {output}; finish it with --resume=True, or"
-                f" give it up by `rm -r {workplace.directory}`"
+                f" discard it by `rm -r {work_dir.directory}`"
             )
-        workplace.clear()
+        work_dir.clear()
         base = storage.fetch(output.uri)
         state = state_of(base)
-        durable.link_tree(base, workplace.assembling)
-        repaired = _rewrite(workplace.assembling, workers)
-        durable.sync_tree(workplace.assembling)
-        durable.rename(workplace.assembling, workplace.dataset)
+        durable.link_tree(base, work_dir.assembling)
+        repaired = _rewrite(work_dir.assembling, workers)
+        durable.sync_tree(work_dir.assembling)
+        durable.rename(work_dir.assembling, work_dir.dataset)
         if state_of(storage.fetch(output.uri, only=output.decides)) != state:
-            raise StorageError(f"{output} was changed by someone else meanwhile; repair it again")
-        output.swap(workplace)
+            raise StorageError(
+                f"{output} was changed by another process meanwhile; repair it again"
+            )
+        output.swap(work_dir)
     return repaired
 
 
@@ -127,7 +129,7 @@ def _rewrite(root: Path, workers: int | None) -> Repaired:
 
 
 def _moments(episodes: Sequence[Episode], key: str, found: Counted) -> Statistics:
-    """Of a camera: those of its episodes, or of its decoded frames where these have none."""
+    """Moments of a camera: of its episodes' statistics, else of its decoded frames."""
     parts = [episode.stats[key] for episode in episodes if key in episode.stats]
     if len(parts) == len(episodes):
         try:
@@ -140,7 +142,7 @@ def _moments(episodes: Sequence[Episode], key: str, found: Counted) -> Statistic
 
 
 def _of_depth(root: Path, info: Info) -> dict[str, Statistics]:
-    """Those that are there of depth cameras, whose frames are no RGB pictures."""
+    """Recorded statistics of depth cameras, which are not recomputed."""
     depth = [key for key in info.keys("video", "image") if layout.is_depth(info.features[key])]
     if not depth:
         return {}

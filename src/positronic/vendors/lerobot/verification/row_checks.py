@@ -19,7 +19,7 @@ from positronic.vendors.lerobot.dataset.layout import (
 )
 from positronic.vendors.lerobot.verification import statistics_checks
 
-TOLERANCE_S = 1e-4  # LeRobot's, of a row's time
+TOLERANCE_S = 1e-4  # LeRobot's tolerance of a row's time
 MANY = 100_000
 
 
@@ -28,13 +28,13 @@ class RowsCheck:
     """The rows of one parquet file.
 
     Attributes:
-        root: of the dataset.
+        root: directory of the dataset.
         file: the data file, relative to it.
-        first: ``index`` that its first row must have, as LeRobot finds rows by their place.
-        features: all of the dataset.
+        first: expected ``index`` of its first row, as LeRobot finds rows by position.
+        features: all features of the dataset.
         fps: rows per second.
-        tasks: by ``task_index``.
-        episodes: whose rows should be in the file.
+        tasks: tasks by ``task_index``.
+        episodes: episodes whose rows should be in the file.
         ours: whether the statistics must be exact.
     """
 
@@ -48,7 +48,7 @@ class RowsCheck:
     ours: bool
 
     def run(self) -> list[Fault]:
-        """Read the file and say what is wrong."""
+        """Read the file and return faults."""
         pictures = [name for name, f in self.features.items() if f["dtype"] == "image"]
         try:
             table = read_table(self.root, self.file, lambda t: t, pictures)
@@ -66,7 +66,7 @@ class RowsCheck:
                 faults.append(Fault(self.file, f"column {name}: {error}"))
         if not COUNTERS.keys() <= columns.keys():
             return faults
-        faults += self._strangers(columns)
+        faults += self._unknown_episodes(columns)
         for episode in self.episodes:
             rows = np.flatnonzero(columns["episode_index"] == episode.index)
             found = {name: column[rows] for name, column in columns.items()}
@@ -77,17 +77,17 @@ class RowsCheck:
             faults += [Fault(self.file, text, episode.index) for text in texts]
         return faults or self._out_of_place(columns["index"])
 
-    def _strangers(self, columns: dict[str, NDArray[Any]]) -> list[Fault]:
+    def _unknown_episodes(self, columns: dict[str, NDArray[Any]]) -> list[Fault]:
         known = [episode.index for episode in self.episodes]
         others = set(columns["episode_index"].tolist()) - set(known)
-        text = "there are rows of it here, which the episodes table does not say"
+        text = "has rows in this file, which the episodes table does not list"
         return [Fault(self.file, text, index) for index in sorted(others)]
 
     def _miscounted(self, episode: Episode, rows: dict[str, NDArray[Any]]) -> list[str]:
         count = len(rows["index"])
         if count == episode.length:
             return []
-        # An absurd length would take all memory to list.
+        # Bounded, as listing an absurd length would exhaust memory.
         expected = range(min(episode.length, count + MANY))
         missing = set(expected) - set(rows["frame_index"].tolist())
         which = f"; missing: frame {listed(missing)}" if missing else ""
@@ -101,7 +101,7 @@ class RowsCheck:
                 at, more = first_of(wrong)
                 yield f"{name} of frame {at} is {rows[name][at]}, expected {right[at]}{more}"
         times = frames / self.fps
-        # A float32 cannot be closer than this to a time after half an hour.
+        # The precision of float32 after half an hour.
         tolerance = np.maximum(TOLERANCE_S, times * 2.0**-24)
         if (wrong := ~(np.abs(rows["timestamp"] - times) <= tolerance)).any():
             at, more = first_of(wrong)
@@ -124,22 +124,22 @@ class RowsCheck:
                 wrong = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
                 if wrong.any():
                     at, more = first_of(wrong)
-                    yield f"{name} of frame {at} holds NaN or infinity{more}"
+                    yield f"{name} of frame {at} has NaN or infinity{more}"
                     continue
             if name not in episode.stats:
                 if name not in COUNTERS:
-                    yield f"there are no statistics of {name} in {episode.table}"
+                    yield f"no statistics of {name} in {episode.table}"
                 continue
             fault = statistics_checks.of_vectors(episode.stats[name], values, ours=self.ours)
             if fault:
                 yield f"statistics of {name} in {episode.table}: {fault}"
 
     def _out_of_place(self, index: NDArray[Any]) -> list[Fault]:
-        """Rows are each right, but not where LeRobot looks for them."""
+        """Rows that are valid but not at the position at which LeRobot looks for them."""
         expected = self.first + np.arange(len(index))
         wrong = index != expected
         if not wrong.any():
             return []
         at, more = first_of(wrong)
-        text = f"row {at} has index {index[at]}, expected {expected[at]} in this place{more}"
+        text = f"row {at} has index {index[at]}, expected {expected[at]} at this position{more}"
         return [Fault(self.file, text)]

@@ -1,15 +1,14 @@
 """Statistics checks: recorded normalisation statistics against those of the data.
 
-How close they have to be depends on who wrote them, and on what is left to compare them with:
+The tolerances depend on the writer, and on the data that is left for comparison:
 
-- Ours of vectors and pictures are exact: they agree to float32's precision, which is what a
-  policy's normaliser holds.
-- Ours of a video are of the frames before encoding, and only the encoded ones are left. Encoding
-  keeps the mean (a checkerboard of single pixels moves it by 5% of white) and takes detail, and
-  with it deviation: next to nothing from a camera's picture, a third from coloured noise. Extremes
-  and quantiles of a lossy picture prove nothing; they only have to stand in order.
+- Ours of vectors and PNG images are exact to float32's precision, as in a policy's normaliser.
+- Ours of a video are of the frames before encoding, of which only the encoded ones are left.
+  Encoding preserves the mean (a checkerboard of single pixels changes it by 5% of white) and
+  removes detail, which lowers the standard deviation: hardly for camera images, by a third for
+  coloured noise. Extremes and quantiles of a lossy image cannot be compared, only their order.
 - LeRobot sums in float32 (its deviation is up to 2% off), takes quantiles from a histogram, and
-  of images looks at some frames, and of those at some pixels.
+  samples some pixels of some frames.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,23 +30,23 @@ ENCODED_LOSS = 0.45  # of the deviation
 SAMPLED = 0.1  # of white
 HISTOGRAM = 1e-3  # of the range
 
-# What a camera's statistics were computed from, compared with the frames that are there.
+# Source of a camera's recorded statistics, relative to the stored frames.
 Kind = Literal["same", "encoded", "sampled"]
 
 
 def of_vectors(recorded: Statistics, values: NDArray[Any], *, ours: bool) -> str | None:
-    """What is wrong with the recorded statistics of ``values`` ``(T, ...)``; None if nothing is."""
+    """Return the fault of the recorded statistics of ``values`` ``(T, ...)``, or None."""
     return moments(recorded, values, ours=ours) or quantiles(recorded, values, ours=ours)
 
 
 def moments(recorded: Statistics, values: NDArray[Any], *, ours: bool) -> str | None:
-    """What is wrong with all but the quantiles, as `of_vectors`."""
+    """Return the fault of all statistics except quantiles, as `of_vectors`."""
     expected = statistics.of_vectors(values)
     return _differs(recorded, expected, _tolerances(expected, MOMENTS, ours=ours))
 
 
 def quantiles(recorded: Statistics, values: NDArray[Any], *, ours: bool) -> str | None:
-    """What is wrong with the quantiles, as `of_vectors`."""
+    """Return the fault of the quantiles, as `of_vectors`."""
     if not ours:
         rows = values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1)
         return _quantiles_outside(recorded, rows)
@@ -56,7 +55,7 @@ def quantiles(recorded: Statistics, values: NDArray[Any], *, ours: bool) -> str 
 
 
 def of_images(recorded: Statistics, expected: Statistics, kind: Kind) -> str | None:
-    """What is wrong with a camera's statistics; ``expected`` are those of the frames there are."""
+    """Return the fault of a camera's statistics; ``expected`` are those of the stored frames."""
     if kind == "same":
         return _differs(recorded, expected, dict.fromkeys(expected, EXACT))
     if kind == "encoded":
@@ -64,7 +63,7 @@ def of_images(recorded: Statistics, expected: Statistics, kind: Kind) -> str | N
         close: dict[str, Any] = {"mean": ENCODED_MEAN, "std": ENCODED_STD + lost, "count": 0}
     else:
         close = {"mean": SAMPLED, "std": SAMPLED}
-    return _differs(recorded, expected, close) or _disordered(recorded)
+    return _differs(recorded, expected, close) or _check_order(recorded)
 
 
 def of_camera(
@@ -74,12 +73,12 @@ def of_camera(
     *,
     ours: bool,
 ) -> str | None:
-    """What is wrong with a camera's statistics in ``stats.json``; None if nothing is.
+    """Return the fault of a camera's statistics in ``stats.json``, or None.
 
     Args:
-        recorded: They.
-        episodes: Those of every episode, from which all but the quantiles follow.
-        counts: Of all pixels, from which the quantiles follow; None where nobody counted them.
+        recorded: The statistics in ``stats.json``.
+        episodes: Those of every episode, which determine all but the quantiles.
+        counts: Counts of all pixels, which determine the quantiles; None if not recorded.
         ours: Whether they must be exact.
     """
     try:
@@ -100,10 +99,10 @@ def of_camera(
 
 
 def pooled_of(episodes: Sequence[Statistics]) -> Statistics:
-    """All but the quantiles of a camera, from those of its episodes.
+    """Pooled statistics of a camera's episodes, except quantiles.
 
     Raises:
-        KeyError, ValueError, IndexError: one of them is missing, or of another shape.
+        KeyError, ValueError, IndexError: one of them is missing, or has another shape.
     """
     found: Statistics | None = None
     with np.errstate(all="ignore"):
@@ -134,7 +133,7 @@ def _differs(
 ) -> str | None:
     for name, tolerance in tolerances.items():
         if name not in recorded:
-            return f"there is no {name}"
+            return f"{name} is missing"
         found, right = recorded[name].ravel(), np.ravel(expected[name])
         if found.shape != right.shape:
             return f"{name} has {found.size} values, expected {right.size}"
@@ -146,7 +145,7 @@ def _differs(
 
 
 def _quantiles_outside(recorded: Statistics, values: NDArray[Any]) -> str | None:
-    """The first quantile that is not between the samples beside its place."""
+    """Describe the first quantile that is not between its neighbouring samples."""
     ordered = np.sort(values.astype(np.float64), axis=0)
     count = len(ordered)
     margin = HISTOGRAM * (ordered[-1] - ordered[0]) + 1e-9 + EXACT * np.abs(ordered).max(axis=0)
@@ -165,7 +164,7 @@ def _quantiles_outside(recorded: Statistics, values: NDArray[Any]) -> str | None
     return None
 
 
-def _disordered(recorded: Statistics) -> str | None:
+def _check_order(recorded: Statistics) -> str | None:
     names = [name for name in ("min", *statistics.quantile_names(), "max") if name in recorded]
     low: NDArray[Any] = np.zeros(1)
     for name in names:

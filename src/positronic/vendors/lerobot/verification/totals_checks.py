@@ -18,13 +18,13 @@ from positronic.vendors.lerobot.verification import statistics_checks
 
 @dataclass(frozen=True)
 class TotalsCheck:
-    """A feature of numbers, over all rows of the dataset.
+    """Check of a numeric feature over all rows of the dataset.
 
     Attributes:
-        root: of the dataset.
-        name: of the feature.
-        feature: as in ``info.json``.
-        frames: rows of the dataset.
+        root: directory of the dataset.
+        name: name of the feature.
+        feature: its entry in ``info.json``.
+        frames: number of rows of the dataset.
         recorded: its statistics in ``stats.json``.
         ours: whether they must be exact.
     """
@@ -37,11 +37,11 @@ class TotalsCheck:
     ours: bool
 
     def run(self) -> list[Fault]:
-        """Read all rows and say what is wrong."""
+        """Read all rows and return faults."""
         try:
             rows = totals.rows_of(self.root, self.name, self.feature, self.frames)
         except DatasetError:
-            return []  # those who look at the tables say so
+            return []  # reported by the row checks
         name = printable(self.name)
         if wrong := statistics_checks.moments(self.recorded, rows, ours=self.ours):
             return [Fault(layout.STATS, f"{name}: {wrong}", mend=REPAIR)]
@@ -54,7 +54,7 @@ class TotalsCheck:
 def checks_of(
     root: Path, info: Info, frames: int, recorded: Mapping[str, Statistics], *, ours: bool
 ) -> Iterator[TotalsCheck]:
-    """A check of every feature of numbers that has statistics in ``stats.json``."""
+    """Yield a check of every numeric feature with statistics in ``stats.json``."""
     for name, feature in info.features.items():
         if feature["dtype"] not in ("video", "image", *layout.TEXT) and name in recorded:
             yield TotalsCheck(root, name, feature, frames, recorded[name], ours)
@@ -68,19 +68,19 @@ def camera_faults(
     *,
     ours: bool,
 ) -> Iterator[Fault]:
-    """What is wrong with the cameras' statistics in ``stats.json``."""
+    """Faults of the cameras' statistics in ``stats.json``."""
     counts = counts_in(root, info) if ours else {}
     for key in info.keys("video", "image"):
         parts = [episode.stats[key] for episode in episodes if key in episode.stats]
         if key not in recorded or len(parts) != len(episodes):
-            continue  # said elsewhere
+            continue  # reported by other checks
         wrong = statistics_checks.of_camera(recorded[key], parts, counts.get(key), ours=ours)
         if wrong:
             yield Fault(layout.STATS, f"{printable(key)}: {wrong}", mend=REPAIR)
 
 
 def counts_in(root: Path, info: Info) -> dict[str, PixelCounts]:
-    """Pixel counts by camera, of those whose every pixel the provenance accounts for."""
+    """Recorded pixel counts by camera, of cameras whose total number of pixels matches."""
     try:
         provenance = Provenance.load(root)
     except (OSError, DatasetError):
@@ -89,7 +89,7 @@ def counts_in(root: Path, info: Info) -> dict[str, PixelCounts]:
 
 
 def pixels_of(info: Info) -> dict[str, int]:
-    """How many pixels a channel of every RGB camera has, in all frames."""
+    """Number of pixels per channel in all frames, by RGB camera."""
     found = {}
     for key in info.keys("video", "image"):
         if not layout.is_depth(info.features[key]):

@@ -1,4 +1,4 @@
-"""``positronic-to-lerobot verify``: proves a LeRobot dataset whole, or names each fault."""
+"""``positronic-to-lerobot verify``: check the integrity of a LeRobot dataset."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,10 +38,10 @@ FOREIGN = (
 
 
 class Check(Protocol):
-    """A closer look at one file, or at one episode in it, made in any process."""
+    """A check of one file, or one episode in it, that runs in any process."""
 
     def run(self) -> list[Fault]:
-        """What is wrong."""
+        """Return the faults."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,13 @@ class Verdict:
     """Result of an examination.
 
     Attributes:
-        faults: what is wrong, files of ``meta/`` first.
-        notes: what is unusual but not wrong.
-        episodes: number of episodes, by the episodes table.
-        frames: number of rows, by it.
+        faults: integrity errors, of files of ``meta/`` first.
+        notes: unusual but valid findings.
+        episodes: number of episodes in the episodes table.
+        frames: number of rows according to it.
         cameras: number of cameras.
         decoded: whether frames were decoded.
-        mendable: faults, and notes, that a repair mends.
+        mendable: faults and notes that a repair fixes.
     """
 
     faults: tuple[Fault, ...]
@@ -67,49 +67,49 @@ class Verdict:
     mendable: tuple[Fault, ...] = ()
 
     def summary(self, name: str) -> str:
-        """One line."""
+        """One-line summary."""
         held = f"{self.episodes} episodes, {self.frames} frames, {self.cameras} cameras"
         if self.faults:
             faults = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
             return f"{name} is damaged: {faults} in {held}"
         decoded = ", every frame decoded" if self.decoded else ", frames not decoded"
-        return f"{name} is whole: {held}{decoded if self.cameras else ''}"
+        return f"{name} is valid: {held}{decoded if self.cameras else ''}"
 
 
 @cfn.config()
 def verify(
     dataset_root: str, decode: bool = True, workers: int | None = None, repair: str | None = None
 ) -> int:
-    """Prove a LeRobot dataset whole, or name each fault with file and episode.
+    """Check the integrity of a LeRobot dataset; print each fault with file and episode.
 
-    Ends with 0 if the dataset is whole, and with 1 if it has faults, each on one line.
+    The exit status is 0 if the dataset is valid, and 1 if it has faults.
 
     Args:
         dataset_root: The dataset's directory, or s3://bucket/key.
-        decode: Decode every frame; otherwise only the videos' packets and times are read.
-        workers: Processes that read; by default one per processor.
-        repair: Give "statistics" to write meta/stats.json anew from all rows and pixels, where
-            that is all that is wrong. Readers find the old dataset or the new, whole.
+        decode: Decode every frame; otherwise only the videos' packets and timestamps are read.
+        workers: Number of worker processes; by default one per CPU.
+        repair: "statistics" recomputes meta/stats.json from all rows and pixels, if there are no
+            other faults. Readers find the old dataset or the new one.
     """
     if repair not in (None, REPAIR):
-        raise UsageError(f"--repair={repair}: give {REPAIR}")
+        raise UsageError(f"--repair={repair}: expected {REPAIR}")
     Output(dataset_root).settle()
     verdict = verify_dataset(storage.fetch(dataset_root), decode=decode, workers=workers)
     if repair and verdict.mendable:
         others = [fault for fault in verdict.faults if not fault.mend]
         if not others:
             mended = repair_statistics(dataset_root, workers)
-            print(f"{dataset_root}: the statistics of {mended.words} were written anew")
+            print(f"{dataset_root}: recomputed the statistics of {mended.words}")
             verdict = verify_dataset(storage.fetch(dataset_root), decode=decode, workers=workers)
         else:
-            print(f"nothing was repaired: there is more wrong than {REPAIR}", file=sys.stderr)
+            print(f"nothing was repaired: there are faults other than {REPAIR}", file=sys.stderr)
     for fault in verdict.faults:
         print(f"fault: {fault}")
     for note in verdict.notes:
         print(f"note: {note}")
     if verdict.mendable and not repair:
         print(
-            "note: mend the statistics by `positronic-to-lerobot verify"
+            "note: repair the statistics by `positronic-to-lerobot verify"
             f" --dataset_root={dataset_root} --repair={REPAIR}`"
         )
     print(verdict.summary(dataset_root))
@@ -117,19 +117,19 @@ def verify(
 
 
 def verify_dataset(root: Path, *, decode: bool = True, workers: int | None = None) -> Verdict:
-    """Examine the LeRobot dataset in the directory ``root``.
+    """Verify the LeRobot dataset in the directory ``root``.
 
     Raises:
-        DatasetError: there is no dataset, or a process that looked at it was killed.
+        DatasetError: it is not a dataset, or a worker process was killed.
     """
     number = number_of(workers)
     if not (root / layout.INFO).exists():
         raise DatasetError(f"{root} is not a LeRobot dataset: it has no {layout.INFO}")
-    return _Examination(root, decode).run(number)
+    return _Verification(root, decode).run(number)
 
 
-class _Examination:
-    """Of one dataset: the tables first, then, in processes, what they point to."""
+class _Verification:
+    """Verification of one dataset: the tables first, then in processes the files they refer to."""
 
     def __init__(self, root: Path, decode: bool) -> None:
         self._root = root
@@ -146,7 +146,7 @@ class _Examination:
         for table in tables:
             self._episodes += self._read(partial(layout.read_episodes, name=table, info=info)) or []
         tasks = self._read(layout.read_tasks) or []
-        # Without the tables everything else would only seem to be wrong.
+        # Without valid tables, all other checks would report false faults.
         if not self._faults:
             stats = self._read(layout.read_stats) or {}
             self._meta(info, tables, tasks, stats)
@@ -155,7 +155,7 @@ class _Examination:
                     *self._rows(info, dict(tasks)),
                     *self._packets(info),
                     *totals_checks.checks_of(
-                        self._root, info, self._frames_told, stats, ours=self._ours
+                        self._root, info, self._total_frames, stats, ours=self._ours
                     ),
                 ]
                 self._collect(run_all(_run, checks), len(checks), "verifying", "file")
@@ -173,14 +173,14 @@ class _Examination:
             faults,
             tuple(notes),
             len(self._episodes),
-            self._frames_told,
+            self._total_frames,
             cameras,
             self._decode,
             mendable,
         )
 
     @property
-    def _frames_told(self) -> int:
+    def _total_frames(self) -> int:
         return sum(episode.length for episode in self._episodes)
 
     def _read[T](self, read: Callable[[Path], T]) -> T | None:
@@ -219,7 +219,7 @@ class _Examination:
                 progress.update()
 
     def _by_file(self, file_of: Callable[[Episode], str]) -> Iterator[tuple[str, list[Episode]]]:
-        """Files in LeRobot's order with their episodes, but for those nothing can be read of."""
+        """Readable files in LeRobot's order, with their episodes."""
         found: dict[str, list[Episode]] = {}
         for episode in self._episodes:
             found.setdefault(file_of(episode), []).append(episode)
@@ -262,7 +262,7 @@ class _Examination:
 
 
 def _unreadable(message: str) -> Fault:
-    """What is wrong with a file of ``meta/``, given the message that begins with its name."""
+    """Fault of a file of ``meta/``, from the message that begins with its name."""
     file = message.split(maxsplit=1)[0].rstrip(":")
     mend = REPAIR if file == layout.STATS else None
     return Fault(file, message.removeprefix(file).lstrip(": "), unreadable=True, mend=mend)

@@ -1,8 +1,8 @@
 """Video checks: packets, timestamps and every frame of a LeRobot dataset's cameras.
 
-LeRobot takes frame ``k`` of an episode at ``from_timestamp + timestamp`` of its file, by its
-number at the file's rate (torchcodec) or by seeking (PyAV), and refuses it when the two times, as
-float32, are ``TOLERANCE_S`` or more apart. The same is computed here for every frame.
+LeRobot reads frame ``k`` of an episode at ``from_timestamp + timestamp`` of its file, by frame
+number at the file's rate (torchcodec) or by seeking (PyAV), and raises if the two times, as
+float32, differ by ``TOLERANCE_S`` or more. The same is computed here for every frame.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,9 +22,9 @@ from positronic.vendors.lerobot.verification.picture_checks import compared
 
 TOLERANCE_S = 1e-4
 MANY = 100_000
-LARGEST = 1 << 26  # pixels of a picture: 8192 x 8192
-# Formats that hold their frames themselves: a playlist would have other files opened, or addresses.
-ALONE = {
+LARGEST = 1 << 26  # pixels of a frame: 8192 x 8192
+# Self-contained formats: a playlist could open other files or URLs.
+SELF_CONTAINED = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts",
 }
@@ -32,7 +32,7 @@ ALONE = {
 
 @dataclass(frozen=True)
 class PacketsCheck:
-    """One video file without decoding it: its packets, and the episodes' times in it."""
+    """Check of a video file's packets and the episodes' timestamps, without decoding."""
 
     root: Path
     key: str
@@ -42,15 +42,15 @@ class PacketsCheck:
     episodes: Sequence[Episode]
 
     def run(self) -> list[Fault]:
-        """Read the packets and say what is wrong."""
+        """Read the packets and return faults."""
         try:
             texts, times, rate = self._stream()
         except broken() as error:
-            return [Fault(self.file, f"cannot be read: {_said(error)}", unreadable=True)]
+            return [Fault(self.file, f"cannot be read: {_message(error)}", unreadable=True)]
         faults = [Fault(self.file, text) for text in texts]
         rows = sum(episode.length for episode in self.episodes)
         if len(times) != rows:
-            faults.append(Fault(self.file, f"holds {len(times)} frames, expected {rows}"))
+            faults.append(Fault(self.file, f"has {len(times)} frames, expected {rows}"))
         before: Episode | None = None
         for episode in sorted(self.episodes, key=lambda e: e.videos[self.key].start):
             texts = [*self._span(episode, before), *self._times(episode, times, rate)]
@@ -59,14 +59,14 @@ class PacketsCheck:
         return faults
 
     def _stream(self) -> tuple[list[str], NDArray[np.float64], float]:
-        """What the header says amiss, the packets' times in seconds, ascending, and the rate."""
+        """Faults of the header, the packets' times in seconds, ascending, and the rate."""
         with _opened(self.root, self.file) as container:
             stream = container.streams.video[0]
             size = (stream.height, stream.width)
             rate = float(stream.average_rate or 0)
             found = {
-                "a picture": (f"{size[0]}x{size[1]}", "{}x{}".format(*size_of(self.feature))),
-                "video": (stream.codec.canonical_name, self._noted("video.codec")),
+                "an image": (f"{size[0]}x{size[1]}", "{}x{}".format(*size_of(self.feature))),
+                "video": (stream.codec.canonical_name, self._recorded_info("video.codec")),
                 "video at": (f"{rate:.4g} fps", f"{self.fps:.4g} fps"),
             }
             texts = [
@@ -83,7 +83,7 @@ class PacketsCheck:
             times = [float(pts * base) for pts, _ in packets if pts is not None]
         return texts, np.sort(np.array(times, dtype=np.float64)), rate
 
-    def _noted(self, name: str) -> str | None:
+    def _recorded_info(self, name: str) -> str | None:
         info = self.feature.get("info") or self.feature.get("video_info") or {}
         return info.get(name)
 
@@ -102,7 +102,7 @@ class PacketsCheck:
             )
 
     def _times(self, episode: Episode, times: NDArray[np.float64], rate: float) -> Iterator[str]:
-        # An absurd length would take all memory.
+        # Bounded, as an absurd length would exhaust memory.
         count = min(episode.length, len(times) + MANY)
         rows = (np.arange(count) / self.fps).astype(np.float32).astype(np.float64)
         asked = episode.videos[self.key].start + rows
@@ -115,16 +115,16 @@ class PacketsCheck:
         if (wrong := apart >= TOLERANCE_S).any():
             at, more = first_of(wrong)
             yield (
-                f"frame {at} stands at {times[numbers[at]]:.6f} s, LeRobot looks for it at"
+                f"frame {at} is at {times[numbers[at]]:.6f} s, LeRobot looks for it at"
                 f" {asked[at]:.6f} s{more}"
             )
 
 
 @dataclass(frozen=True)
 class FramesCheck:
-    """Every frame of one episode's camera, decoded from its video.
+    """Decode every frame of one episode's camera.
 
-    ``kind`` says what the recorded statistics are of; None leaves them alone (depth maps).
+    ``kind`` is the source of the recorded statistics; None skips them (depth maps).
     """
 
     root: Path
@@ -139,7 +139,7 @@ class FramesCheck:
         return self.episode.videos[self.key].file
 
     def run(self) -> list[Fault]:
-        """Decode and say what is wrong."""
+        """Decode and return faults."""
         counted = statistics.ImageStatistics()
         number = 0
         try:
@@ -148,7 +148,7 @@ class FramesCheck:
                     counted.add(frame.to_ndarray(format="rgb24"))
                 number += 1
         except broken() as error:
-            text = f"frame {number} cannot be decoded: {_said(error)}"
+            text = f"frame {number} cannot be decoded: {_message(error)}"
             return [Fault(self.file, text, self.episode.index)]
         if not self.kind:
             return []
@@ -156,7 +156,7 @@ class FramesCheck:
 
 
 def frames_of(root: Path, key: str, episode: Episode, fps: float) -> Iterator[Any]:
-    """Every frame of an episode's camera; what a damaged video raises where one is not there."""
+    """Yield every frame of an episode's camera; raises one of `broken` if one is missing."""
     frames = _decoded(root, episode.videos[key], fps)
     for number, frame in enumerate(frames, 1):
         yield frame
@@ -166,32 +166,32 @@ def frames_of(root: Path, key: str, episode: Episode, fps: float) -> Iterator[An
 
 
 def broken() -> tuple[type[Exception], ...]:
-    """What a damaged video raises."""
+    """Classes of errors raised for a damaged video."""
     import av
 
     return av.FFmpegError, OSError, ValueError, IndexError, InvalidDocument
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or one_line(error))
 
 
 def _opened(root: Path, name: str) -> Any:
-    """The container of a video file that lies in the dataset and refers to no others."""
+    """Open a video file inside the dataset that does not refer to other files."""
     import av
 
     path = inside(root, name)
     if not path.is_file():
         raise ValueError("it is not a regular file")
-    return av.open(str(path.absolute()), options={**ALONE})
+    return av.open(str(path.absolute()), options={**SELF_CONTAINED})
 
 
 def _decoded(root: Path, clip: Clip, fps: float) -> Iterator[Any]:
-    """Frames from the clip's first on; ValueError where one is damaged or at another time."""
+    """Yield frames from the clip's first; ValueError if one is damaged or at a wrong time."""
     with _opened(root, clip.file) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
-        # Say it, do not paint over it; and take no picture that would fill the memory.
+        # Raise on errors instead of concealing them, and limit the frame size.
         stream.codec_context.options = {"err_detect": "explode", "max_pixels": str(LARGEST)}
         base = stream.time_base or 1
         container.seek(round(clip.start / base), stream=stream)
@@ -203,6 +203,6 @@ def _decoded(root: Path, clip: Clip, fps: float) -> Iterator[Any]:
                 raise ValueError("it is damaged")
             time, expected = float(frame.pts * base), clip.start + number / fps
             if abs(time - expected) > 0.5 / fps:
-                raise ValueError(f"the next frame stands at {time:.6g} s, not {expected:.6g} s")
+                raise ValueError(f"the next frame is at {time:.6g} s, expected {expected:.6g} s")
             yield frame
             number += 1

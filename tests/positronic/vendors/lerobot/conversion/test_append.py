@@ -143,9 +143,9 @@ def test_what_does_not_belong_is_refused(
     before = contents(first)
     with pytest.raises(ContractError, match="codec 'eepose_absolute' against 'joints_absolute'"):
         append_dataset(raw, codecs.joints_absolute(image_size=32), first, HERE)
-    with pytest.raises(ContractError, match="--fps=10: .* has 15 rows a second"):
+    with pytest.raises(ContractError, match="--fps=10: .* has 15 rows per second"):
         append_dataset(raw, codec, first, HERE, fps=10)
-    with pytest.raises(StorageError, match="nothing at .*out to append to"):
+    with pytest.raises(StorageError, match="no dataset at .*out to append to"):
         append_dataset(raw, codec, tmp_path / "nowhere" / "out", HERE)
     record(tmp_path / "bad", 9, without=("grip",))
     with pytest.raises(DatasetError, match="none of the 1 episodes could be converted"):
@@ -154,10 +154,10 @@ def test_what_does_not_belong_is_refused(
     provenance = first / "meta" / "provenance.json"
     document = json.loads(provenance.read_text())
     provenance.write_text(json.dumps(document | {"episodes": document["episodes"][:1]}))
-    with pytest.raises(DatasetError, match="has 2 episodes, but its provenance accounts for 1"):
+    with pytest.raises(DatasetError, match="has 2 episodes, but its provenance lists 1"):
         append_dataset(raw, codec, first, HERE)
     (first / "meta" / "contract.json").unlink()
-    with pytest.raises(ContractError, match="carry a contract"):
+    with pytest.raises(ContractError, match="have a contract"):
         append_dataset(raw, codec, first, HERE)
     assert os.listdir(first.parent) == ["out"]
 
@@ -219,7 +219,7 @@ def test_a_swap_of_two_renames_is_finished_by_the_next_run(
         with pytest.raises(StorageError, match="there is an unfinished conversion"):
             repair_statistics(str(first))
     elif by == "convert":
-        with pytest.raises(StorageError, match="exists already"):
+        with pytest.raises(StorageError, match="already exists"):
             convert_dataset(raw, codec, first, FPS, HERE)
     assert by == "append" or len(opened(first)) == 34
     assert append_dataset(raw, codec, first, HERE).episodes == 0
@@ -231,11 +231,13 @@ def test_an_unfinished_append_is_not_taken_unasked(
     raw: LocalDataset, codec: Codec, first: Path
 ) -> None:
     assert killed(appending(raw, codec, first), files_in(first.parent), 60)
-    with pytest.raises(StorageError, match="of 2 episodes done: go on with --resume=True"):
+    with pytest.raises(StorageError, match="of 2 episodes done: continue with --resume=True"):
         append_dataset(raw, codec, first, HERE)
-    with pytest.raises(StorageError, match="was begun otherwise.*--task: None against x"):
+    with pytest.raises(StorageError, match="was started with other inputs.*--task: None against x"):
         append_dataset(raw, codec, first, Options(resume=True, task="x"))
-    with pytest.raises(StorageError, match="was begun otherwise.*raw episodes: 2 against 1"):
+    with pytest.raises(
+        StorageError, match="was started with other inputs.*raw episodes: 2 against 1"
+    ):
         append_dataset(raw[:3], codec, first, GO_ON)
     assert append_dataset(raw, codec, first, GO_ON).earlier > 0
 
@@ -256,7 +258,7 @@ def test_the_command(
     assert cli.status(COMMANDS, "prog", words) == 0
     captured = capfd.readouterr()
     assert captured.out.startswith("appended 2 episodes, 2 skipped, 15 frames in ")
-    assert "skipped 2 that are in the dataset already: " in captured.err
+    assert "skipped 2 that are already in the dataset: " in captured.err
     assert cli.status(COMMANDS, "prog", words) == 0
     assert capfd.readouterr().out.startswith("appended 0 episodes, 4 skipped, 0 frames")
     assert link.is_symlink()

@@ -175,8 +175,8 @@ def test_bad_episodes_are_named_and_the_others_converted(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("signal", "value", "says"),
     [
-        ("grip", np.float64(1e300), "its grip comes to 1e+300"),
-        ("target_grip", np.float64(-1e39), "its target_grip comes to -1e+39"),
+        ("grip", np.float64(1e300), "its grip is 1e+300"),
+        ("target_grip", np.float64(-1e39), "its target_grip is -1e+39"),
         ("robot_state.ee_pose", np.full(7, 0.2), "no rotation at elements 3 to 6 of row 0"),
         ("robot_commands.pose", np.ones(7), "no rotation at elements 3 to 6 of row 0"),
     ],
@@ -243,9 +243,14 @@ def test_a_task_as_long_as_its_episode_stays_one_task(tmp_path: Path) -> None:
     [
         (codecs.eepose_state(), 0, Options(), "--fps=0"),
         (codecs.eepose_state(), 14.5, Options(), "--fps=14.5.*whole number"),
-        (codecs.eepose_absolute(image_size=65), 15, Options(), "even sizes, not 65x65"),
+        (codecs.eepose_absolute(image_size=65), 15, Options(), "even sizes, got 65x65"),
         (codecs.eepose_absolute(), 15, Options(vcodec="vp8"), "h264, libsvtav1"),
-        (codecs.eepose_state(), 15, Options(workers=-1), "at least 0"),
+        (
+            codecs.eepose_state(),
+            15,
+            Options(workers=-1),
+            "expected 0 .no worker processes. or more",
+        ),
         (codecs.eepose_state(), 15, Options(share=1.5), "--share=1.5"),
         (codecs.eepose_state().parts[0], 15, Options(), "has no action"),
     ],
@@ -261,7 +266,7 @@ def test_options_that_make_no_sense_are_refused_at_once(
 def test_an_existing_output_is_left_alone(raw: LocalDataset, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").touch()
-    with pytest.raises(StorageError, match="exists already"):
+    with pytest.raises(StorageError, match="already exists"):
         convert_dataset(raw, codecs.eepose_state(), tmp_path / "out", FPS)
     assert (tmp_path / "out" / "precious").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -302,8 +307,8 @@ def test_the_command_of_the_documentation(
     assert all(line.startswith("converting:") for line in captured.err.splitlines())
     assert opened(tmp_path / "a").features["observation.images.side"]["shape"] == (32, 48, 3)
     assert run(*words, f"--output_dir={tmp_path / 'a'}") == 1
-    assert "exists already" in capfd.readouterr().err
-    for command, said in (("verify", "is whole: 3 episodes, 29 frames"), ("info", "29")):
+    assert "already exists" in capfd.readouterr().err
+    for command, said in (("verify", "is valid: 3 episodes, 29 frames"), ("info", "29")):
         assert cli.status(COMMANDS, "prog", [command, f"--dataset_root={tmp_path / 'a'}"]) == 0
         assert said in capfd.readouterr().out
 

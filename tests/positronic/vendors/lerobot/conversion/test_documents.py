@@ -69,21 +69,21 @@ def begun(raw: LocalDataset, output: Path) -> Path:
     output.parent.mkdir(parents=True)
     work = lambda: convert_dataset(raw, CODEC, output, FPS, GO_ON)  # noqa: E731
     assert killed(work, files_in(output.parent), 20)
-    workplace = output.parent / f".{output.name}.partial"
-    assert stored_episode.done(workplace / "episodes")
-    return workplace
+    work_dir = output.parent / f".{output.name}.partial"
+    assert stored_episode.done(work_dir / "episodes")
+    return work_dir
 
 
 def test_mutations_of_a_job_and_an_episode(raw: LocalDataset, tmp_path: Path) -> None:
-    workplace = begun(raw, tmp_path / "data" / "out")
-    document = json.loads((workplace / "job.json").read_text())
+    work_dir = begun(raw, tmp_path / "data" / "out")
+    document = json.loads((work_dir / "job.json").read_text())
     other = job.parse(json.dumps(document), "job.json")
 
     def compare(content: bytes) -> None:
         job.differences(job.parse(content, "job.json"), other)
 
     require_one_line(compare, document)
-    document = json.loads((workplace / "episodes" / "000000" / "episode.json").read_text())
+    document = json.loads((work_dir / "episodes" / "000000" / "episode.json").read_text())
     document["pixels"] = {"camera": [[1] * 8] * 3}
 
     def read(content: bytes) -> None:
@@ -99,20 +99,20 @@ def test_a_damaged_episode_is_encoded_again(
     raw: LocalDataset, whole: Path, tmp_path: Path, content: bytes
 ) -> None:
     output = tmp_path / "data" / "out"
-    workplace = begun(raw, output)
-    (workplace / "episodes" / "000000" / "episode.json").write_bytes(content)
+    work_dir = begun(raw, output)
+    (work_dir / "episodes" / "000000" / "episode.json").write_bytes(content)
     convert_dataset(raw, CODEC, output, FPS, GO_ON)
     assert contents(output) == contents(whole)
 
 
 def test_a_damaged_job_is_told(raw: LocalDataset, tmp_path: Path) -> None:
     output = tmp_path / "data" / "out"
-    workplace = begun(raw, output)
-    (workplace / "job.json").write_text('{"contract": 1}')
-    with pytest.raises(StorageError, match=r"job\.json: field .*begin anew after `rm -r") as told:
+    work_dir = begun(raw, output)
+    (work_dir / "job.json").write_text('{"contract": 1}')
+    with pytest.raises(StorageError, match=r"job\.json: field .*start over after `rm -r") as told:
         convert_dataset(raw, CODEC, output, FPS, GO_ON)
     assert len(str(told.value).splitlines()) == 1
-    shutil.rmtree(workplace)
+    shutil.rmtree(work_dir)
     assert convert_dataset(raw, CODEC, output, FPS, HERE).episodes == 3
 
 

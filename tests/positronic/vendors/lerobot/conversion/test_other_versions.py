@@ -77,8 +77,8 @@ def test_a_grip_beyond_what_is_said_of_it_is_refused(
     )
     ((source, reason),) = report.refused
     assert source == str(path)
-    assert "its grip comes to " in reason
-    assert "set its grip_convention right with an edit log" in reason
+    assert "its grip is " in reason
+    assert "correct its grip_convention with an edit log" in reason
 
 
 def test_what_a_policy_commanded_may_be_a_little_beyond(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_failures_are_told(tmp_path: Path) -> None:
             (path / "static.json").write_text(json.dumps(statics | {"eval.success": success}))
     dataset, codec = LocalDataset(tmp_path / "raw"), codecs.eepose_state()
     (line,) = convert_dataset(dataset, codec, tmp_path / "out", FPS).warnings()
-    assert line.startswith("note: 1 of 3 episodes say that the task was not done")
+    assert line.startswith("note: 1 of 3 episodes have eval.success=False")
     kept = convert_dataset(where(dataset, {"eval.success": True}), codec, tmp_path / "kept", FPS)
     assert (kept.episodes, kept.warnings()) == (1, [])
 
@@ -119,7 +119,7 @@ def test_what_says_nothing_is_left_and_told_once(tmp_path: Path, plain: Any) -> 
     silent = LocalDataset(tmp_path / "raw")
     report = convert_dataset(silent, codecs.eepose_state(), tmp_path / "out", FPS)
     (line,) = report.warnings()
-    assert line.startswith("note: 2 of 2 episodes do not say what their grip counts")
+    assert line.startswith("note: 2 of 2 episodes do not state their grip convention")
     assert "--dataset.dataset.grip_open=0 (or 1)" in line
     first = rows(silent[:1], tmp_path / "first")
     for ours, theirs in zip(first, plain, strict=True):
@@ -136,7 +136,7 @@ def test_what_was_said_since_is_not_mixed_with_what_was_said_then(tmp_path: Path
     silent, codec = LocalDataset(tmp_path / "raw"), codecs.eepose_state()
     declared = DerivedDataset(silent, Declared(OPEN_0), keep=True)
     convert_dataset(silent, codec, tmp_path / "out", FPS)
-    with pytest.raises(StorageError, match="converted otherwise .*: the raw episodes"):
+    with pytest.raises(StorageError, match="converted with other inputs .*: the raw episodes"):
         convert_dataset(declared, codec, tmp_path / "out", FPS, Options(resume=True))
     contract = assembly.contract_of(codec, FPS, video=True)
     recipe = Recipe(codec, FPS, None)
@@ -160,8 +160,8 @@ def test_an_append_of_what_says_nothing_is_told_as_well(tmp_path: Path) -> None:
     convert_dataset(silent[:1], codec, tmp_path / "out", FPS)
     report = append_dataset(silent, codec, tmp_path / "out")
     line, note = report.warnings()
-    assert line.startswith("skipped 1 that are in the dataset already")
-    assert note.startswith("note: 1 of 1 episodes do not say what their grip counts")
+    assert line.startswith("skipped 1 that are already in the dataset")
+    assert note.startswith("note: 1 of 1 episodes do not state their grip convention")
     assert append_dataset(silent, codec, tmp_path / "out").grip_unstated == 0
 
 
@@ -169,11 +169,11 @@ def test_grips_that_may_count_opposite_ways_are_not_mixed(tmp_path: Path) -> Non
     silent, stated = silent_and_stated(tmp_path)
     codec, flag = codecs.eepose_state(), r"--dataset\.dataset\.grip_open=0 \(or 1\)"
     both = ConcatDataset(silent, stated)
-    with pytest.raises(DatasetError, match=rf"2 recordings do not say .* 2 others do; .*{flag}"):
+    with pytest.raises(DatasetError, match=rf"2 recordings do not state .* 2 others do; .*{flag}"):
         convert_dataset(both, codec, tmp_path / "out", FPS)
     assert not list(tmp_path.glob("*out*"))
     convert_dataset(stated, codec, tmp_path / "out", FPS)
-    with pytest.raises(DatasetError, match=rf"2 recordings do not say .* 2 others do; .*{flag}"):
+    with pytest.raises(DatasetError, match=rf"2 recordings do not state .* 2 others do; .*{flag}"):
         append_dataset(silent, codec, tmp_path / "out")
     declared = DerivedDataset(silent, Declared(OPEN_0), keep=True)
     assert append_dataset(declared, codec, tmp_path / "out").warnings() == []

@@ -115,8 +115,8 @@ def recorded(root: Path, arm: list[int], grip: list[int]) -> LocalDataset:
 
 
 TICKS = [step * 10**9 // 15 for step in range(150)]
-APART = "all of them end 2.1 s before all signals are there.*are the clocks the same"
-STILL = "would stand in nearly every row; are its times in nanoseconds"
+APART = "all of them end 2.1 s before all signals have values.*are the clocks the same"
+STILL = "would be in nearly every row; are its times in nanoseconds"
 
 
 @pytest.mark.parametrize(

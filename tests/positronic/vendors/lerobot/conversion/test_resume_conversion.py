@@ -119,14 +119,14 @@ def test_killed_before_the_last_rename_nothing_is_done_twice(
     again = convert_dataset(raw, codec, output, FPS, GO_ON)
     assert again.finished_before
     assert again.summary() == f"{output} is finished: 3 episodes, 29 frames"
-    with pytest.raises(StorageError, match="was converted otherwise.*fps: 15 against 10"):
+    with pytest.raises(StorageError, match="was converted with other inputs.*fps: 15 against 10"):
         convert_dataset(raw, codec, output, 10, GO_ON)
 
 
 def begun(raw: Dataset, codec: Codec, output: Path) -> int:
     """Kill a conversion when some of its episodes are done; how many."""
     assert killed(converting(raw, codec, output), renames_to(_episode(output, 2)))
-    return Output(output).workplace().done
+    return Output(output).work_dir().done
 
 
 def _episode(output: Path, index: int) -> Path:
@@ -138,7 +138,9 @@ def test_what_is_unfinished_is_neither_taken_nor_lost_unasked(
 ) -> None:
     output = tmp_path / "out"
     assert begun(raw, codec, output) == 2
-    with pytest.raises(StorageError, match=r"2 of 4 episodes done: go on with --resume=True, or"):
+    with pytest.raises(
+        StorageError, match=r"2 of 4 episodes done: continue with --resume=True, or"
+    ):
         convert_dataset(raw, codec, output, FPS, HERE)
     other = codecs.eepose_absolute(image_size=(48, 32))
     attempts: list[tuple[Dataset, Codec, int, Options, str]] = [
@@ -151,7 +153,7 @@ def test_what_is_unfinished_is_neither_taken_nor_lost_unasked(
         (raw[[1, 0, 2, 3]], codec, FPS, GO_ON, "raw episode 0: .* against .*000000000001"),
     ]
     for dataset, its_codec, fps, options, message in attempts:
-        with pytest.raises(StorageError, match=f"was begun otherwise.*{message}"):
+        with pytest.raises(StorageError, match=f"was started with other inputs.*{message}"):
             convert_dataset(dataset, its_codec, output, fps, options)
     assert convert_dataset(raw, codec, output, FPS, GO_ON).earlier == 2
     assert contents(output) == whole
@@ -189,7 +191,7 @@ def test_two_conversions_to_one_place_are_one_too_many(
     raw: LocalDataset, codec: Codec, tmp_path: Path
 ) -> None:
     refused = pytest.raises(StorageError, match=f"another process .pid {os.getpid()}. is convert")
-    with Output(tmp_path / "out").workplace().locked(), refused:
+    with Output(tmp_path / "out").work_dir().locked(), refused:
         convert_dataset(raw, codec, tmp_path / "out", FPS, GO_ON)
     assert not list(tmp_path.iterdir())
 
@@ -211,7 +213,7 @@ def test_a_full_disk_costs_nothing_that_is_done(
     monkeypatch.setattr(LeRobotWriter, "finish", finish)
     (note,) = caught.value.__notes__
     assert note.startswith("3 of 4 episodes are kept in ")
-    assert "--resume=True goes on" in note
+    assert "--resume=True continues" in note
     convert_dataset(raw, codec, tmp_path / "out", FPS, GO_ON)
     assert contents(tmp_path / "out") == whole
 
@@ -241,7 +243,7 @@ def test_an_episode_that_kills_its_worker_costs_no_other(
     assert report.episodes == 2
     ((source, reason),) = report.refused
     assert source == str(raw[1].path)  # type: ignore[attr-defined]
-    assert "its worker was killed" in reason
+    assert "its worker process died" in reason
 
 
 @pytest.mark.e2e
@@ -271,7 +273,7 @@ def test_ctrl_c_and_sigkill_of_the_command(
     assert process.returncode == 128 + signal.SIGINT
     assert "episodes are kept in" in error
     assert "Traceback" not in error
-    done = Output(output).workplace().done
+    done = Output(output).work_dir().done
     assert done >= 1
     for index in (1, 2):  # so that there is something left to do
         shutil.rmtree(_episode(output, index), ignore_errors=True)
@@ -282,7 +284,7 @@ def test_ctrl_c_and_sigkill_of_the_command(
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert not alive
     assert cli.status(COMMANDS, "prog", words) == 1
-    assert "go on with --resume=True" in capfd.readouterr().err
+    assert "continue with --resume=True" in capfd.readouterr().err
     assert cli.status(COMMANDS, "prog", [*words, "--resume=True"]) == 0
     assert "converted 3 episodes, " in capfd.readouterr().out
     assert contents(output) == whole
@@ -301,6 +303,6 @@ def test_onto_s3_whole_or_not_at_all(
     provenance = json.loads(storage.read_bytes(f"{uri}/meta/provenance.json"))
     assert [episode["frames"] for episode in provenance["episodes"]] == [13, 6, 10]
     assert not list((tmp_path / "cache" / "positronic" / "conversions").iterdir())
-    with pytest.raises(StorageError, match=f"{uri} exists already"):
+    with pytest.raises(StorageError, match=f"{uri} already exists"):
         convert_dataset(raw, codec, uri, FPS, HERE)
     assert convert_dataset(raw, codec, uri, FPS, GO_ON).finished_before

@@ -231,9 +231,9 @@ def test_read_only_arrays_from_the_wire_are_taken_and_left_alone(runs: dict[str,
         ({"image.wrist": ...}, "needs image.wrist"),
         (
             {"robot_state.ee_pose": np.array([412.0, 0, 306, 0, 1, 0, 0])},
-            r"ee_pose' gives 412 \(observation.state, element 0\), expected at most 15: training",
+            r"ee_pose' is 412 \(observation.state, element 0\), expected at most 15: in training",
         ),
-        ({"grip": 255}, "'grip' gives 255 .*: training saw nothing beyond 1.5; send it in the"),
+        ({"grip": 255}, "'grip' is 255 .*: in training the largest was 1.5; send it in the"),
     ],
 )
 def test_an_observation_that_does_not_fit_is_named(

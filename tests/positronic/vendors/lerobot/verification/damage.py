@@ -176,7 +176,7 @@ DAMAGES: list[Damage] = [
         info(total_frames=30, total_episodes=4),
         ["total_episodes is 4", "total_frames is 30"],
     ),
-    ("info tasks", info(total_tasks=1), ["meta/info.json: total_tasks is 1, the tables hold 2"]),
+    ("info tasks", info(total_tasks=1), ["meta/info.json: total_tasks is 1, the tables have 2"]),
     ("info split", info(splits={"train": "0:5"}), ["split train is '0:5', there are 3 episodes"]),
     ("info version", info(codebase_version="v2.1"), ["format v2.1, expected v3.0"]),
     ("info gone bad", cut("meta/info.json", 0.5), ["meta/info.json: is not JSON"]),
@@ -197,7 +197,7 @@ DAMAGES: list[Damage] = [
     (
         "episode_index",
         cell(DATA, "episode_index", 28, 7),
-        ["DATA: episode 7: there are rows of it", "episode 2: has 9 rows"],
+        ["DATA: episode 7: has rows in this file", "episode 2: has 9 rows"],
     ),
     (
         "frame_index",
@@ -214,7 +214,7 @@ DAMAGES: list[Damage] = [
         cell(DATA, "task_index", 20, 1),
         ["episode 2: task_index of frame 1 is 1, 'odd', where", "says 'even'"],
     ),
-    ("nan", nan_state, ["DATA: episode 2: observation.state of frame 1 holds NaN"]),
+    ("nan", nan_state, ["DATA: episode 2: observation.state of frame 1 has NaN"]),
     (
         "shape",
         short_state,
@@ -240,7 +240,7 @@ DAMAGES: list[Damage] = [
     (
         "table row",
         lambda r: edit(r, TABLE, lambda t: t.take([0, 2])),
-        ["episode 2: stands in row 1, where episode 1", "episode 1: there are rows of it here"],
+        ["episode 2: is in row 1, where episode 1", "episode 1: has rows in this file"],
     ),
     (
         "length",
@@ -280,7 +280,7 @@ DAMAGES: list[Damage] = [
         lambda r: edit(
             r, TABLE, lambda t: t.drop([c for c in t.column_names if c.startswith("stats/action/")])
         ),
-        ["there are no statistics of action in TABLE"],
+        ["no statistics of action in TABLE"],
     ),
     (
         "stats of the dataset",
@@ -293,7 +293,7 @@ DAMAGES: list[Damage] = [
     (
         "stats of a feature",
         lambda root: edit_json(root, "meta/stats.json", lambda stats: stats.pop("action")),
-        ["meta/stats.json: there are no statistics of action"],
+        ["meta/stats.json: no statistics of action"],
     ),
     (
         "stats file gone",
@@ -315,20 +315,20 @@ DAMAGES: list[Damage] = [
     (
         "video cut",
         cut(LEFT, 0.6),
-        ["LEFT: holds", "LEFT: episode 2: frame 0 is not in the file (and 9 more)"],
+        ["LEFT: has", "LEFT: episode 2: frame 0 is not in the file (and 9 more)"],
     ),
     ("video cut short", cut(LEFT, 0.01), ["LEFT: cannot be read"]),
     ("video garbled", garble, ["LEFT: episode 1: frame 3 cannot be decoded"]),
     (
         "frame missing",
         lambda r: rewrite(r, range(28)),
-        ["LEFT: holds 28 frames, expected 29", "LEFT: episode 2: frame 9 is not in the file"],
+        ["LEFT: has 28 frames, expected 29", "LEFT: episode 2: frame 9 is not in the file"],
     ),
-    ("frame too many", lambda r: rewrite(r, range(30)), ["LEFT: holds 30 frames, expected 29"]),
+    ("frame too many", lambda r: rewrite(r, range(30)), ["LEFT: has 30 frames, expected 29"]),
     (
         "another size",
         lambda r: rewrite(r, range(29), size=(32, 64)),
-        ["LEFT: is a picture 32x64, expected 64x64"],
+        ["LEFT: is an image 32x64, expected 64x64"],
     ),
     (
         "another picture",
@@ -341,7 +341,7 @@ DAMAGES: list[Damage] = [
         [
             "LEFT: episode 1: from_timestamp 0.84 to to_timestamp 1.26667",
             "begins at 0.84 s, before episode 0 ends",
-            "frame 0 stands at",
+            "frame 0 is at",
         ],
     ),
     (
@@ -381,6 +381,6 @@ DAMAGES: list[Damage] = [
     (
         "one recording less",
         forget_one,
-        ["provenance.json: names 2 recordings, there are 3 episodes"],
+        ["provenance.json: lists 2 recordings, there are 3 episodes"],
     ),
 ]

@@ -112,7 +112,7 @@ def test_the_command_names_and_mends_it(
     assert contents(root) == old
 
     assert run(root, "--repair=statistics") == 0
-    assert f"{root} is whole" in capfd.readouterr().out
+    assert f"{root} is valid" in capfd.readouterr().out
     mended = contents(root)
     assert mended.keys() == old.keys()
     assert {file for file in mended if mended[file] != old[file]} == REWRITTEN
@@ -148,11 +148,11 @@ def test_what_is_damaged_otherwise_is_left_alone(
     before = contents(root)
     assert run(root, "--repair=statistics") == 1
     captured = capfd.readouterr()
-    assert "nothing was repaired: there is more wrong than statistics" in captured.err
+    assert "nothing was repaired: there are faults other than statistics" in captured.err
     assert "total_tasks is 7" in captured.out
     assert contents(root) == before
     assert run(root, "--repair=everything") != 0
-    assert "--repair=everything: give statistics" in capfd.readouterr().err
+    assert "--repair=everything: expected statistics" in capfd.readouterr().err
 
 
 def test_missing_statistics_are_made_anew(
@@ -185,14 +185,14 @@ def test_killed_at_any_step_it_is_the_old_or_the_new(copied: Callable[[str], Pat
 def test_killed_between_two_renames_nothing_is_lost(
     raw: LocalDataset, copied: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
-    """Where directories cannot be swapped, the only copy lies in the workplace for a moment."""
+    """Where directories cannot be swapped, the only copy lies in the work_dir for a moment."""
     monkeypatch.setattr(durable, "exchange", lambda one, other: False)
     root = copied("state")
     as_before(root)
     assert killed(lambda: repair_statistics(root, 1), renames_to(root))
     assert not root.exists()
     if by == "convert":
-        with pytest.raises(StorageError, match="exists already"):
+        with pytest.raises(StorageError, match="already exists"):
             convert_dataset(raw[:1], codecs.eepose_state(), root, FPS, HERE)
     assert run(root, "--repair=statistics") == 0
     assert len(contents(root)) == len(contents(copied("video").parent / "state"))

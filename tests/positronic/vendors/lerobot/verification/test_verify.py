@@ -190,7 +190,7 @@ def test_several_files_are_told_apart(
     shutil.copy(root / "data/chunk-000/file-002.parquet", root / "data/chunk-000/file-001.parquet")
     found = "\n".join(faults(root))
     assert "data/chunk-000/file-001.parquet: episode 1: has 0 rows, expected 6" in found
-    assert "file-001.parquet: episode 2: there are rows of it here" in found
+    assert "file-001.parquet: episode 2: has rows in this file" in found
 
 
 def test_frames_that_lerobot_would_refuse_are_named(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_frames_that_lerobot_would_refuse_are_named(tmp_path: Path) -> None:
     check = PacketsCheck(tmp_path, "camera", "file.mp4", feature, fps, episodes)
     (fault,) = check.run()
     assert fault.episode == 1
-    assert fault.text.startswith("frame 2984 stands at 1024.285714 s, LeRobot looks for it at")
+    assert fault.text.startswith("frame 2984 is at 1024.285714 s, LeRobot looks for it at")
     for frame, refused in ((2983, False), (2984, True)):
         asked = start / fps + float(np.float32(frame / fps))
         with pytest.raises(FrameTimestampError) if refused else nullcontext():
@@ -237,7 +237,7 @@ def run(*words: str) -> int:
 def test_the_command(dataset: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(f"--dataset_root={dataset}", "--workers=1") == 0
     captured = capfd.readouterr()
-    whole = f"{dataset} is whole: 3 episodes, 29 frames, 2 cameras, every frame decoded\n"
+    whole = f"{dataset} is valid: 3 episodes, 29 frames, 2 cameras, every frame decoded\n"
     assert captured.out == whole
     assert "decoding: 100%" in captured.err
     drop_row(dataset)
@@ -248,7 +248,7 @@ def test_the_command(dataset: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for words, message in (
         ([f"--dataset_root={dataset / 'data'}"], "has no meta/info.json"),
         ([f"--dataset_root={dataset / 'nowhere'}"], "nowhere"),
-        ([f"--dataset_root={dataset}", "--workers=0"], "give at least 1"),
+        ([f"--dataset_root={dataset}", "--workers=0"], "expected 1 or more"),
     ):
         assert run(*words) != 0
         error = capfd.readouterr().err.strip()
@@ -262,4 +262,4 @@ def test_s3(dataset: Path, s3: Any, capfd: pytest.CaptureFixture[str]) -> None:
     storage.publish(dataset, "s3://bucket/datasets/one")
     capfd.readouterr()
     assert run("--dataset_root=s3://bucket/datasets/one", "--workers=1") == 0
-    assert "s3://bucket/datasets/one is whole" in capfd.readouterr().out
+    assert "s3://bucket/datasets/one is valid" in capfd.readouterr().out

@@ -91,6 +91,6 @@ def test_a_wrong_unit_is_refused_over_the_wire_and_the_episode_goes_on(run: Path
         assert session.meta["every_step"]
         assert session.meta["n_obs_steps"] == 4
         for obs, expected in zip(seen(1, STEPS), in_process(run, 1), strict=True):
-            with pytest.raises(SessionError, match="'grip' gives 255 .*expected at most 15"):
+            with pytest.raises(SessionError, match="'grip' is 255 .*expected at most 15"):
                 session.infer({**seen(2, 1)[0], "grip": 255})
             np.testing.assert_equal(session.infer(obs), expected)
