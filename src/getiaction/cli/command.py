@@ -15,7 +15,7 @@ import getiaction.policies.lerobot
 import getiaction.train.callbacks  # noqa: F401 - imported classes are found by their bare names
 from foundation.console import EXIT_USAGE
 from foundation.stopping import Stopped
-from getiaction.cli import PROG
+from getiaction.cli.commands import PROG
 from getiaction.cli.completion import OPTION, completion_script
 from getiaction.cli.explain import explain
 from getiaction.cli.universal import flat_flags, make_named, use_loader

@@ -13,8 +13,8 @@ from jsonargparse import ArgumentParser
 
 from foundation.errors import UsageError
 from foundation.text import did_you_mean
-from getiaction.cli import COMMANDS, PROG
 from getiaction.cli.classes import descendants
+from getiaction.cli.commands import COMMANDS, PROG
 from getiaction.data import LeRobotDataModule
 from getiaction.policies.lerobot import LeRobotPolicy
 from getiaction.policies.lerobot.named import policy_classes

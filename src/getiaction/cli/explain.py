@@ -10,8 +10,8 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from foundation.text import did_you_mean
-from getiaction.cli import PROG, one_line
 from getiaction.cli.classes import descendants, imported, no_class
+from getiaction.cli.commands import PROG
 from getiaction.policies.lerobot import LeRobotPolicy
 from getiaction.policies.lerobot.named import policy_classes
 
@@ -57,7 +57,7 @@ def explain(message: str, parser: Any) -> str:
         return _missing(match[1].split(", "))
     if (match := _NO_CONFIG.search(message)) is not None:
         return f"{_key_path(message)}{match[1]!r} is neither a mapping nor a file with one"
-    return _wrong_value(message) or one_line(message)
+    return _wrong_value(message) or _one_line(message)
 
 
 def _no_option(option: str, before: str) -> str:
@@ -94,7 +94,7 @@ def _wrong_value(message: str) -> str | None:
     part = message[keys[-1].end() :]
     types, value = _SUBTYPES.search(part), _VALUE.search(part)
     if types is not None and value is not None:
-        return f"{_key_path(message)}{one_line(value[1])!r} is not one of: {_plain(types[1])}"
+        return f"{_key_path(message)}{_one_line(value[1])!r} is not one of: {_plain(types[1])}"
     single = _NOT_A.search(part)
     if single is not None:
         return f"{_key_path(message)}{single[2].strip()!r} is not a valid {_plain(single[1])}"
@@ -125,3 +125,8 @@ def _options(parser: Any) -> list[str]:
     """Names of the command's options; those of a policy or dataset depend on its class."""
     names = parser.get_defaults(skip_validation=True).keys()
     return [*names, "config", "print_config", "help"]
+
+
+def _one_line(text: str) -> str:
+    """Return ``text`` without its line breaks."""
+    return " ".join(text.split())

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from foundation.errors import UsageError
 from positronic.errors import SimulationError
 from positronic.geom import align_quat, pose_to_wire, quat_from_yaw, quat_mul
-from positronic.simulator import ENVIRONMENTS, gl, scene, tasks
+from positronic.simulator import gl, scene, tasks
 from positronic.simulator.arm import Arm
+from positronic.simulator.environments import ENVIRONMENTS
 from positronic.simulator.rendering import Cameras
 
 __all__ = ["PandaEnv"]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from foundation.console import EXIT_ERROR, EXIT_USAGE
-from getiaction.cli import COMMANDS, main
+from getiaction.cli import main
+from getiaction.cli.commands import COMMANDS
 
 ROOT = Path(__file__).parents[3]
 
@@ -118,7 +119,7 @@ def stopped_by_lightning(argv: list[str]) -> int:
 def test_ctrl_c(
     run: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("getiaction.cli._run", run)
+    monkeypatch.setattr("getiaction.cli.program._run", run)
     assert main(["fit"]) == 128 + signal.SIGINT
     assert capsys.readouterr().err == "getiaction: interrupted\n"
 
@@ -130,7 +131,7 @@ def test_sigterm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     def terminated(argv: list[str]) -> int:
         raise SIGTERMException
 
-    monkeypatch.setattr("getiaction.cli._run", terminated)
+    monkeypatch.setattr("getiaction.cli.program._run", terminated)
     assert main(["fit"]) == 143
     assert "SIGTERM: ended; --ckpt_path resumes" in capsys.readouterr().err
 
@@ -142,7 +143,7 @@ def failing(argv: list[str]) -> int:
 def test_a_bug_shows_where_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("getiaction.cli._run", failing)
+    monkeypatch.setattr("getiaction.cli.program._run", failing)
     assert main(["fit"]) == 1
     printed = capsys.readouterr().err
     assert "Traceback" in printed
