@@ -142,7 +142,7 @@ def require_episodes(episodes: Any, total: int) -> None:
 
     Raises:
         GetiactionError: an index is not an integer, out of range or duplicate, or the list is
-        empty.
+            empty.
     """
     if episodes is None:
         return

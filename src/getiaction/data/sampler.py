@@ -56,8 +56,8 @@ def sampler_of(
         shuffle: Whether to shuffle.
         drop_n_last_frames: Number of frames at the end of each episode to leave out.
 
-        Raises:
-            GetiactionError: no frames are left.
+    Raises:
+        GetiactionError: no frames are left.
     """
     if isinstance(dataset, IterableDataset):
         return None

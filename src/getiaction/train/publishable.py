@@ -23,8 +23,8 @@ def require_finite(
         step: Number of steps taken.
         kept: Description of the last good checkpoint, for the message.
 
-        Raises:
-            GetiactionError: the message has the step, the weight and a remedy.
+    Raises:
+        GetiactionError: the message has the step, the weight and a remedy.
     """
     optimizers = list(optimizers)
     found = first_non_finite(module.state_dict())

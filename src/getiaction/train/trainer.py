@@ -140,8 +140,7 @@ class Trainer(LightningsTrainer, BaseTrainer):
 
         Raises:
             GetiactionError: a value in it is not finite, or it cannot be written; earlier
-            checkpoints
-                are kept.
+                checkpoints are kept.
         """
         kept = "checkpoints saved before are good"
         require_finite(self.lightning_module, self.optimizers, step=self.global_step, kept=kept)

@@ -39,10 +39,11 @@ def remote(
         url: Instead of host and port: ws://HOST:PORT, or wss://, http:// or https://.
         checkpoint: Checkpoint to use; by default the server's default checkpoint.
         token: Bearer token, if the server requires one; better set in the environment as
-        AUTH_TOKEN. connect_timeout: Seconds to retry while nothing listens there or the server is
-        full. request_timeout: Seconds to wait for the reply to one observation. reconnect_timeout:
-        Seconds to try to reconnect when the connection is lost; 0: do not. allow_history_loss:
-        Reconnect even if the policy depends on earlier observations, which are
+            AUTH_TOKEN.
+        connect_timeout: Seconds to retry while nothing listens there or the server is full.
+        request_timeout: Seconds to wait for the reply to one observation.
+        reconnect_timeout: Seconds to try to reconnect when the connection is lost; 0: do not.
+        allow_history_loss: Reconnect even if the policy depends on earlier observations, which are
             lost.
         jpeg_quality: 1 to 95 sends images as JPEG, a twentieth of the bytes; by default raw pixels.
     """

@@ -289,8 +289,8 @@ class Contract:
             there: owner of the other contract.
             ignore: fields not to compare, such as ``stats_digest`` when appending.
 
-            Raises:
-                ContractError: with both sides, each difference and the remedy.
+        Raises:
+            ContractError: with both sides, each difference and the remedy.
         """
         names = [
             f.name

@@ -93,7 +93,7 @@ class EpisodeWriter:
         Args:
             name: name of the signal.
             value: a uint8 image ``(height, width, 3)``, or a number, vector or text, of the shape
-            and dtype of the first sample.
+                and dtype of the first sample.
             ts_ns: time in ns, after that of the signal's last sample.
             extra_ts: further time lines (name to ns), the same names at every sample.
         """

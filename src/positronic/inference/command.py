@@ -51,8 +51,9 @@ def sim(
         player: Player of action chunks; ``.asynchronous`` infers the next one in advance.
         env: The environment, ``stack_cubes`` or ``pick_place``.
         output_dir: Directory to record to, local or s3://bucket/key; nothing is recorded if not
-        given. seed: Seed of the first rollout. num_envs: Number of parallel rollouts, each in its
-        own process, of a policy on a server.
+            given.
+        seed: Seed of the first rollout.
+        num_envs: Number of parallel rollouts, each in its own process, of a policy on a server.
             The results are the same, bit for bit if the server has --max_batch=1.
         cameras: Image signals to render and record, separated by commas; none renders nothing.
         image_size: Height and width of the images.

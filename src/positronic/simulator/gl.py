@@ -31,7 +31,7 @@ def select_backend(required: bool = True) -> str:
 
     Raises:
         MissingDependency: neither library is installed; the message gives the command to install
-        it.
+            it.
     """
     _disable_unwritable_shader_cache()
     chosen = os.environ.get("MUJOCO_GL", "").strip().lower()

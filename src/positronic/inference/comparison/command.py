@@ -130,8 +130,8 @@ def compare(
         inference_delay: Seconds of simulated time to charge per inference instead.
         video: Write a video of each rollout to videos/ beside the report of its policy.
         report_videos: Number of rollouts shown in full in the report of each policy, failures
-        first. fail_on_regression: Exit with status 1 if another policy is significantly worse than
-        the
+            first.
+        fail_on_regression: Exit with status 1 if another policy is significantly worse than the
             first.
     """
     from positronic.inference.comparison.entrants import Entrant, require_comparable
