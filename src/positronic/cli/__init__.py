@@ -29,7 +29,7 @@ TRACEBACK_VARIABLE = "POSITRONIC_TRACEBACK"
 EXTRAS = {
     **dict.fromkeys(("av", "h5py", "jinja2", "markupsafe", "pyarrow"), "data"),
     **dict.fromkeys(("gymnasium", "mujoco"), "sim"),
-    **dict.fromkeys(("prometheus_client", "starlette", "uvicorn"), "server"),
+    **dict.fromkeys(("fastapi", "prometheus_client", "starlette", "uvicorn"), "server"),
 }
 # Of an error: the longest are lists of flags.
 LONGEST_ERROR = 4000

@@ -3,7 +3,9 @@
 ::
 
     WS  /api/v1/session[/{checkpoint_id}]    GET /livez /readyz /metrics
-    GET /api/v1/models /api/v1/status        GET /
+    GET /api/v1/models /api/v1/status        GET / /docs /openapi.json
+
+FastAPI serves the endpoints and describes them. Sessions and pages are plain routes of Starlette.
 """
 
 import ipaddress
@@ -11,17 +13,21 @@ import logging
 import re
 import socket
 from collections.abc import Callable, Collection
+from importlib.metadata import version
 
-from starlette.applications import Starlette
+from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from foundation.text import printable
-from positronic.offboard.serving import health, status_page
+from positronic.offboard.serving import docs_page, health, status_page
 from positronic.offboard.serving.channel import Reason
 from positronic.offboard.serving.connection import WebSocketChannel
 from positronic.offboard.serving.logs import log
@@ -33,6 +39,18 @@ logger = logging.getLogger(__name__)
 # A name or an address, with or without a port, as in a Host header.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?")
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://(.*)")
+
+DESCRIPTION = """What operators ask an inference server over HTTP. Robots open a WebSocket at
+`/api/v1/session` or `/api/v1/session/{checkpoint_id}`, which OpenAPI cannot describe.
+"""
+# An installed OpenTelemetry SDK would get spans of every session otherwise.
+NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
 
 
 class Guard:
@@ -129,7 +147,24 @@ def _is_foreign(origin: str | None, host: str | None) -> bool:
     return found is None or host is None or found[1].lower() != host.lower()
 
 
-def make_app(service: Service) -> Starlette:
+class HeadAsGet:
+    """ASGI middleware: answers HEAD as GET; the HTTP protocol leaves the content out.
+
+    Routes of Starlette do so by themselves, those of FastAPI answer nothing but GET.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Answer for ``app``."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or WebSocket."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
+
+
+def make_app(service: Service) -> FastAPI:
     """Put the ``service`` behind its paths and its token."""
 
     async def session(websocket: WebSocket) -> None:
@@ -137,17 +172,39 @@ def make_app(service: Service) -> Starlette:
         requested = websocket.path_params.get("checkpoint_id")
         await service.serve(WebSocketChannel(websocket), requested)
 
+    docs = service.options.docs
     page = status_page.routes()
     open_paths = [*health.OPEN_PATHS, *(route.path for route in page)]
-    return Starlette(
+    app = FastAPI(
+        title="Inference server",
+        description=DESCRIPTION,
+        version=version("positronic-lightning"),
+        openapi_url="/openapi.json" if docs else None,
+        docs_url=None,
+        redoc_url=None,
+        responses={status: health.text(why) for status, why in health.ERRORS.items()},
+        generate_unique_id_function=lambda route: route.name,
+        exception_handlers={HTTPException: _say},
+        middleware=[guarded(service, open_paths), Middleware(HeadAsGet)],
         routes=[
-            *health.routes(service),
             *page,
+            *(docs_page.routes() if docs else ()),
             WebSocketRoute("/api/v1/session", session),
             WebSocketRoute("/api/v1/session/{checkpoint_id:path}", session),
         ],
-        middleware=[guarded(service, open_paths)],
+        telemetry=NO_TELEMETRY,
     )
+    health.add_endpoints(app, service)
+    return app
+
+
+async def _say(request: Request, error: Exception) -> PlainTextResponse:
+    """Answer in words, as the rest of this server does."""
+    assert isinstance(error, HTTPException)
+    headers = {**(error.headers or {})}
+    if "Allow" in headers:
+        headers["Allow"] = "GET, HEAD"
+    return PlainTextResponse(error.detail, error.status_code, headers=headers)
 
 
 def guarded(service: Service, open_paths: Collection[str], scheme: str = "Bearer") -> Middleware:

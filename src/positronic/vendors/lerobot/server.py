@@ -52,6 +52,7 @@ def serve(
     max_message_mb: float = 16.0,
     insecure: bool = False,
     log_format: str = "text",
+    docs: bool = True,
     openpi_port: int | None = None,
     trust_checkpoint: bool = False,
 ) -> int:
@@ -86,6 +87,7 @@ def serve(
         max_message_mb: The largest message in MiB; a larger one ends its session.
         insecure: Let other machines connect without a token, where the network keeps others out.
         log_format: text or json.
+        docs: Describe the HTTP endpoints: /docs is a page for people, /openapi.json for programs.
         openpi_port: Serve openpi's clients, too, on this port; 0 takes a free one.
         trust_checkpoint: Let checkpoints load models, tokenizers and their code from the places
             that they name; policies other than act, diffusion, tdmpc and vqbet need it.
@@ -122,6 +124,7 @@ def serve(
         rate_limit=rate_limit,
         drain_timeout_s=drain_timeout,
         token=read_token(os.environ),
+        docs=docs,
     )
     insecure = insecure or is_insecure(os.environ)
     require_token(resolve(host), host, options.token, insecure)
