@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from foundation.text import printable
-from positronic.offboard.serving import docs_page, health, status_page
+from positronic.offboard.serving import docs_page, health, responses, status_page
 from positronic.offboard.serving.channel import Reason
 from positronic.offboard.serving.connection import WebSocketChannel
 from positronic.offboard.serving.logs import log
@@ -172,29 +172,27 @@ def make_app(service: Service) -> FastAPI:
         requested = websocket.path_params.get("checkpoint_id")
         await service.serve(WebSocketChannel(websocket), requested)
 
-    docs = service.options.docs
     page = status_page.routes()
     open_paths = [*health.OPEN_PATHS, *(route.path for route in page)]
     app = FastAPI(
         title="Inference server",
         description=DESCRIPTION,
         version=version("positronic-lightning"),
-        openapi_url="/openapi.json" if docs else None,
-        docs_url=None,
-        redoc_url=None,
-        responses={status: health.text(why) for status, why in health.ERRORS.items()},
+        openapi_url=None,
+        responses=responses.errors(service.options.token is not None),
         generate_unique_id_function=lambda route: route.name,
         exception_handlers={HTTPException: _say},
         middleware=[guarded(service, open_paths), Middleware(HeadAsGet)],
         routes=[
             *page,
-            *(docs_page.routes() if docs else ()),
             WebSocketRoute("/api/v1/session", session),
             WebSocketRoute("/api/v1/session/{checkpoint_id:path}", session),
         ],
         telemetry=NO_TELEMETRY,
     )
     health.add_endpoints(app, service)
+    if service.options.docs:
+        app.routes.extend(docs_page.routes(app.openapi))
     return app
 
 

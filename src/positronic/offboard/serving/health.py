@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import FastAPI, Security
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -23,14 +22,6 @@ from positronic.offboard.serving.serving_session import ServingSession
 logger = logging.getLogger(__name__)
 
 OPEN_PATHS = ("/livez", "/readyz")
-# What any request can be answered with, by the guard of the application or before it gets there.
-ERRORS = {
-    400: "The request, or its Host header, is malformed.",
-    408: "The request did not come in time.",
-    413: "The request has a body.",
-    431: "The head of the request is too large.",
-    503: "The server has too many connections.",
-}
 
 
 class MetricsText(Response):
@@ -101,22 +92,16 @@ def _session(session: ServingSession, now: float) -> responses.SessionStatus:
     )
 
 
-def text(*descriptions: str) -> dict[str, Any]:
-    """Declare an answer in words, for OpenAPI."""
-    schema = {"schema": {"type": "string"}}
-    return {"description": " Or: ".join(descriptions), "content": {"text/plain": schema}}
-
-
 def add_endpoints(app: FastAPI, service: Service) -> None:
     """Add the endpoints of ``service`` to the application."""
     listing: asyncio.Task[list[str]] | None = None
     one_at_a_time = asyncio.Lock()
-    # The guard has asked for the token before; this tells OpenAPI.
+    limit = service.options.request_timeout_s / 2  # the connection itself has all of it
+    has_token = service.options.token is not None
+    # For OpenAPI alone: the guard of the application has asked for the token before.
     token = HTTPBearer(description="What `AUTH_TOKEN` is on the server.", auto_error=False)
-    guarded: dict[str, Any] = {}
-    if service.options.token is not None:
-        refusal = {**text("The token is missing or wrong."), "headers": {"WWW-Authenticate": {}}}
-        guarded = {"dependencies": [Security(token)], "responses": {401: refusal}}
+    dependencies = [Security(token)] if has_token else []
+    refusals = responses.refusals(has_token)
 
     async def in_turn[T](make: Callable[[], T]) -> T:
         """Make a document of some milliseconds; between two of them others have their turn."""
@@ -133,9 +118,7 @@ def add_endpoints(app: FastAPI, service: Service) -> None:
     @app.get(
         "/readyz",
         response_model=responses.Readiness,
-        responses={
-            503: {**text("It loads or drains.", ERRORS[503]), "model": responses.Unready},
-        },
+        responses={503: responses.unavailable("it loads or drains", model=responses.Unready)},
     )
     async def readyz() -> Response | responses.Readiness:
         """Say whether new sessions are welcome: the default checkpoint is warm."""
@@ -150,23 +133,23 @@ def add_endpoints(app: FastAPI, service: Service) -> None:
         unready = responses.Unready(**evidence.model_dump(), reason=service.not_ready)
         return JSONResponse(unready.model_dump(), 503)
 
-    @app.get("/metrics", response_class=MetricsText, **guarded)
+    @app.get("/metrics", response_class=MetricsText, dependencies=dependencies, responses=refusals)
     async def metrics() -> Response:
         """Count sessions, answers and failures, and their times, for Prometheus."""
         return MetricsText(await in_turn(service.metrics.text))
 
-    @app.get("/api/v1/status", **guarded)
+    @app.get("/api/v1/status", dependencies=dependencies, responses=refusals)
     async def status() -> responses.Status:
         """Describe the server, its models and sessions, the last answers, and what failed."""
         return await in_turn(lambda: describe(service))
 
-    limit = service.options.request_timeout_s / 2  # the connection itself has all of it
     late = f"no list of checkpoints within {limit:g} s"
 
     @app.get(
         "/api/v1/models",
         response_model=responses.Checkpoints,
-        **{**guarded, "responses": {**guarded.get("responses", {}), 503: text(late, ERRORS[503])}},
+        dependencies=dependencies,
+        responses={**refusals, 503: responses.unavailable(late)},
     )
     async def models() -> Response | responses.Checkpoints:
         """List the checkpoints of the run, each of which can be asked for by a session."""

@@ -10,7 +10,10 @@ _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 HEADERS = {
     # A new version of the server comes with a new page.
     "Cache-Control": "no-cache",
-    "Content-Security-Policy": "default-src 'self'; img-src data:; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src data:; base-uri 'none'; form-action 'none';"
+        " frame-ancestors 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }

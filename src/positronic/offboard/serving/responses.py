@@ -1,6 +1,6 @@
-"""Response models of the HTTP endpoints: what they answer, and what OpenAPI says of it."""
+"""Response models of the HTTP endpoints, and the errors that OpenAPI declares beside them."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -101,3 +101,44 @@ class Status(BaseModel):
     sessions: list[SessionStatus] = Field(description="Oldest first.")
     latency: Latency
     failures: dict[str, int] = Field(description="How many of each reason, since the start.")
+
+
+Declared = dict[int | str, dict[str, Any]]
+_TOO_MANY = "too many connections"
+
+
+def errors(has_token: bool) -> Declared:
+    """Declare what any request may be answered with before it gets to an endpoint."""
+    declared: Declared = {
+        400: _in_words("The request, or its Host header, is malformed."),
+        408: _in_words("The request did not come in time."),
+        413: _in_words("The request has a body."),
+        431: _in_words("The head of the request is too large."),
+        503: _in_words(f"Unavailable: {_TOO_MANY}."),
+    }
+    if not has_token:
+        declared[403] = _in_words("The Host header is no name of this server, which has no token.")
+    return declared
+
+
+def refusals(has_token: bool) -> Declared:
+    """Declare what a request without the token is answered with; nothing where there is none."""
+    if not has_token:
+        return {}
+    header = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+    return {401: {**_in_words("The token is missing or wrong."), "headers": header}}
+
+
+def unavailable(why: str, model: type[BaseModel] | None = None) -> dict[str, Any]:
+    """Declare an endpoint's own 503, beside that of too many connections."""
+    declared = _in_words(f"Unavailable: {why}, or {_TOO_MANY}.")
+    if model is not None:
+        # FastAPI adds the schema; pages show what stands first.
+        content = {"application/json": {}, **declared["content"]}
+        declared = {**declared, "content": content, "model": model}
+    return declared
+
+
+def _in_words(description: str) -> dict[str, Any]:
+    content = {"text/plain": {"schema": {"type": "string"}}}
+    return {"description": description, "content": content}

@@ -5,18 +5,33 @@ a strict Content-Security-Policy forbids.
 """
 
 import importlib.util
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from positronic.offboard.serving.page_files import file_route
 
 
-def routes() -> list[Route]:
-    """Serve the page at ``/docs`` and what it consists of under ``/docs/``."""
+def routes(openapi: Callable[[], dict[str, Any]]) -> list[Route]:
+    """Serve the page at ``/docs``, what it consists of under ``/docs/``, and ``/openapi.json``.
+
+    Args:
+        openapi: Returns the OpenAPI document.
+    """
     folder, swagger_ui = files(__name__), _swagger_ui()
+
+    # Starlette calls it in a thread. FastAPI's own route makes the document in the event loop, and
+    # sessions would wait for it, the first time for some 80 ms.
+    def document(request: Request) -> Response:
+        return JSONResponse(openapi())
+
     return [
+        Route("/openapi.json", document),
         file_route("/docs", folder / "index.html"),
         file_route("/docs/docs.js", folder / "docs.js"),
         file_route("/docs/swagger-ui.css", swagger_ui / "swagger-ui.css"),
