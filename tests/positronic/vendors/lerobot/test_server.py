@@ -169,6 +169,7 @@ def test_a_bad_observation_names_the_key_and_keeps_the_session(server: Running) 
 def test_operators_see_what_it_does(server: Running) -> None:
     assert get(server.port, "/readyz")[1]["default"] == "020000"
     assert b"positronic_infer_seconds_bucket" in get(server.port, "/metrics")[1]
+    assert b"swagger-ui" in get(server.port, "/docs")[1]
     document = get(server.port, "/api/v1/status")[1]
     model = document["models"][0]
     known = (model["id"], model["type"], model["backend"], model["precision"])
@@ -199,13 +200,14 @@ def test_every_flag_reaches_what_it_is_for_and_sigterm_drains(run: Path) -> None
     flags = ["--checkpoint=10000", "--max_sessions=1", "--max_batch=2", "--batch_window_ms=1"]
     flags += ["--max_queue=3", "--model_memory_gb=0.5", "--request_timeout=9", "--rate_limit=2"]
     flags += ["--idle_timeout=99", "--drain_timeout=0.5", "--max_message_mb=0.1"]
-    flags += ["--log_format=json", "--openpi_port=0", "--host=localhost"]
+    flags += ["--log_format=json", "--openpi_port=0", "--host=localhost", "--docs=False"]
     with running(f"--checkpoints_dir={run / 'checkpoints'}", *flags) as server:
         openpi = server.wait_until_ready()
         assert re.fullmatch(r"openpi's clients connect to localhost:\d+\n", openpi)
         assert server.wait_until_ready().startswith("serving act 010000 on http://localhost:")
         document = get(server.port, "/api/v1/status")[1]["server"]
         assert (document["max_sessions"], document["memory_bytes"]) == (1, 500_000_000)
+        assert get(server.port, "/docs") == (404, b"Not Found")
         assert get(int(openpi.rpartition(":")[2]), "/healthz") == (200, b"OK\n")
         with raw(server.port) as session:
             assert ready(session)["host"] == "localhost"
@@ -341,7 +343,7 @@ def test_another_codec_is_refused_before_anything_heavy_is_imported(run: Path) -
         "from positronic import cli\n"
         "from positronic.vendors.lerobot.server import serve\n"
         "status = cli.status(serve, 'server', sys.argv[1:])\n"
-        "heavy = {'torch', 'lerobot', 'starlette', 'uvicorn', 'mujoco', 'pyarrow'}\n"
+        "heavy = {'torch', 'lerobot', 'fastapi', 'starlette', 'uvicorn', 'mujoco', 'pyarrow'}\n"
         "print(status, sorted(heavy & set(sys.modules)))\n"
     )
     codec = "--codec=@positronic.vendors.lerobot.codecs.joints_absolute"
