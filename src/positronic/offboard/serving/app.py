@@ -5,7 +5,7 @@
     WS  /api/v1/session[/{checkpoint_id}]    GET /livez /readyz /metrics
     GET /api/v1/models /api/v1/status        GET / /docs /openapi.json
 
-FastAPI serves the endpoints and describes them. Sessions and pages are plain routes of Starlette.
+FastAPI serves the endpoints and describes them. Sessions do not pass through it.
 """
 
 import ipaddress
@@ -17,12 +17,13 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
+from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import WebSocketRoute
+from starlette.routing import Mount, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -43,7 +44,7 @@ _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://(.*)")
 DESCRIPTION = """What operators ask an inference server over HTTP. Robots open a WebSocket at
 `/api/v1/session` or `/api/v1/session/{checkpoint_id}`, which OpenAPI cannot describe.
 """
-# An installed OpenTelemetry SDK would get spans of every session otherwise.
+# An OpenTelemetry SDK would get a span of every request otherwise.
 NO_TELEMETRY: TelemetryConfig = {
     "tracing": False,
     "metrics": False,
@@ -164,7 +165,7 @@ class HeadAsGet:
         await self._app(scope, receive, send)
 
 
-def make_app(service: Service) -> FastAPI:
+def make_app(service: Service) -> Starlette:
     """Put the ``service`` behind its paths and its token."""
 
     async def session(websocket: WebSocket) -> None:
@@ -174,7 +175,7 @@ def make_app(service: Service) -> FastAPI:
 
     page = status_page.routes()
     open_paths = [*health.OPEN_PATHS, *(route.path for route in page)]
-    app = FastAPI(
+    http = FastAPI(
         title="Inference server",
         description=DESCRIPTION,
         version=version("positronic-lightning"),
@@ -182,18 +183,21 @@ def make_app(service: Service) -> FastAPI:
         responses=responses.errors(service.options.token is not None),
         generate_unique_id_function=lambda route: route.name,
         exception_handlers={HTTPException: _say},
-        middleware=[guarded(service, open_paths), Middleware(HeadAsGet)],
-        routes=[
-            *page,
-            WebSocketRoute("/api/v1/session", session),
-            WebSocketRoute("/api/v1/session/{checkpoint_id:path}", session),
-        ],
+        middleware=[Middleware(HeadAsGet)],
+        routes=[*page],
         telemetry=NO_TELEMETRY,
     )
-    health.add_endpoints(app, service)
+    health.add_endpoints(http, service)
     if service.options.docs:
-        app.routes.extend(docs_page.routes(app.openapi))
-    return app
+        http.routes.extend(docs_page.routes(http.openapi))
+    return Starlette(
+        routes=[
+            WebSocketRoute("/api/v1/session", session),
+            WebSocketRoute("/api/v1/session/{checkpoint_id:path}", session),
+            Mount("/", http),
+        ],
+        middleware=[guarded(service, open_paths)],
+    )
 
 
 async def _say(request: Request, error: Exception) -> PlainTextResponse:
