@@ -147,9 +147,6 @@ def serve(
         for other in others:
             print(f"openpi's clients connect to {_address(host, other)}", flush=True)
 
-        # What is imported stays: to look through it for garbage is a twelfth of the start.
-        gc.disable()
-        stack.callback(gc.enable)
         from positronic.offboard.models.store import ModelStore
         from positronic.offboard.serving.openpi import make_openpi_app
         from positronic.offboard.serving.server import serve_forever
@@ -211,6 +208,9 @@ def _require_positive(**flags: float | None) -> None:
 
 def main() -> None:
     """Run the command line."""
+    # Until it is ready. What is imported stays; looking through it for garbage takes some tenths
+    # of a second of the start.
+    gc.disable()
     run(serve, "python -m positronic.vendors.lerobot.server")
 
 
