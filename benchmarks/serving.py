@@ -1,12 +1,14 @@
 """Benchmark: inference server with many robots at once, one robot alone, a thousand sessions.
 
     python benchmarks/serving.py [--rounds=3] [--only=wire,alone,many,memory] [--policies=64,224]
+    python benchmarks/serving.py --only=wire --beside=/path/to/another/version/src
 
 ``many``: robots that each ask again as soon as they have an answer, 1 to 32 of them, of a server
 that batches (``--max_batch=16``) and of one that does not (``--max_batch=1``), in turns; with the
 policy in torch, and as ``--backend=auto`` chooses. ``alone``: one robot with the project's client,
 beside the policy called natively in a process of its own, in turns: what server and client add, and
-what the exported policy saves. ``wire``: the same bytes to a server that computes nothing.
+what the exported policy saves. ``wire``: the same bytes to an echo, and to our server with a
+model that computes nothing; with ``--beside`` to that of another version, too, in turns.
 ``memory``: what a server holds after 250, 500 and 1,000 sessions that each asked once.
 
 The servers are ``python -m positronic.vendors.lerobot.server`` with ACTs of random weights; robots
@@ -19,6 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
@@ -27,16 +30,17 @@ from typing import Any
 
 import numpy as np
 from serving_models import KINDS, Kind, save
-from serving_sides import Echo, Server, side
+from serving_sides import Echo, Paused, Server, Still, side
 from turns import Side, end_as_asked, quiet, spread
 
+HERE = Path(__file__).resolve()
 ROBOTS = (1, 2, 4, 8, 16, 32)
 BATCHES = (16, 1)
 MIB = 1 << 20
 
 
 @contextmanager
-def turn(server: Server) -> Iterator[int]:
+def turn(server: Paused) -> Iterator[int]:
     """Let a server run; gives its port."""
     server.go_on()
     try:
@@ -211,6 +215,63 @@ def measure_wire(options: argparse.Namespace) -> None:
         p50, p95, p99 = np.percentile(found, (50, 95, 99)) * 1e3
         print(f"| {KINDS[kind].name} | {p50:.3f} | {p95:.3f} | {p99:.3f} |", flush=True)
     echo.end()
+    for kind in options.policies:
+        compare_wire(kind, options)
+
+
+VISITS, ASKED = 100, 200
+HTTP = ("/readyz", "/metrics", "/api/v1/status")
+
+
+def compare_wire(kind: str, options: argparse.Namespace) -> None:
+    """Print what our server adds to the wire, beside that of another version if one is given."""
+    sources = {"this version": HERE.parent.parent / "src"}
+    if options.beside:
+        sources["the other"] = options.beside.resolve()
+    servers = {
+        name: Still(name, source, options.folder / f"still-{number}.log")
+        for number, (name, source) in enumerate(sources.items())
+    }
+    robots = side("robots", options.folder, kind=kind, side="robots")
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
+    try:
+        for number in range(options.rounds):
+            for name in list(servers) if number % 2 else list(servers)[::-1]:
+                with turn(servers[name]) as port:
+                    found[name].append(measure_still(servers[name], robots, port, options.seconds))
+    finally:
+        for process in (robots, *servers.values()):
+            process.end()
+    print(f"\n| a model that computes nothing, {KINDS[kind].name} |", end="")
+    print("".join(f" {name} |" for name in found), f"\n|---|{'---|' * len(found)}")
+    for what in found["this version"][0]:
+        cells = [spread([each[what] for each in rounds], 3) for rounds in found.values()]
+        print(f"| {what} | {' | '.join(cells)} |", flush=True)
+
+
+def measure_still(server: Paused, robots: Side, port: int, turn_s: float) -> dict[str, float]:
+    """Measure one turn of a server."""
+    row = {}
+    for count in (1, 8):
+        used = server.cpu_seconds()
+        answer = robots.ask({"port": port, "sessions": count, "seconds": turn_s})
+        used = server.cpu_seconds() - used
+        p50, p99 = np.percentile(answer["latencies"], (50, 99)) * 1e3
+        words = "one robot" if count == 1 else f"{count} robots"
+        row[f"{words}, p50, ms"], row[f"{words}, p99, ms"] = float(p50), float(p99)
+        row[f"{words}, answers/s"] = answer["rate"]
+        row[f"{words}, CPU-ms an answer"] = 1e3 * used / answer["answers"]
+    used, began = server.cpu_seconds(), time.perf_counter()
+    robots.ask({"port": port, "visits": VISITS})
+    row["a session with one answer, ms"] = 1e3 * (time.perf_counter() - began) / VISITS
+    row["a session with one answer, CPU-ms"] = 1e3 * (server.cpu_seconds() - used) / VISITS
+    for path in HTTP:
+        used = server.cpu_seconds()
+        for _ in range(ASKED):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as response:
+                response.read()
+        row[f"GET {path}, CPU-ms"] = 1e3 * (server.cpu_seconds() - used) / ASKED
+    return row
 
 
 def measure_memory(kind: str, run: Path, options: argparse.Namespace) -> None:
@@ -247,6 +308,7 @@ def main() -> None:
     parser.add_argument("--policies", default="64,224", help="by comma")
     parser.add_argument("--backends", default="torch,auto", help="by comma")
     parser.add_argument("--runs", type=Path, help="keep the checkpoints there for another run")
+    parser.add_argument("--beside", type=Path, help="src of another version, for wire")
     parser.add_argument("--threads", default=len(os.sched_getaffinity(0)), type=int)
     options = parser.parse_args()
     options.policies, options.backends = options.policies.split(","), options.backends.split(",")
@@ -257,7 +319,8 @@ def main() -> None:
         print(f"load {os.getloadavg()[0]:.1f} before", flush=True)
         with quiet(options.folder / "saving.log"):
             kept = options.runs or options.folder
-            runs = {kind: save(KINDS[kind], kept / kind) for kind in options.policies}
+            wanted = () if options.only == "wire" else options.policies
+            runs = {kind: save(KINDS[kind], kept / kind) for kind in wanted}
         tables = {"alone": compare_alone, "many": compare_many, "memory": measure_memory}
         for table, kind in product(options.only.split(","), options.policies):
             if table == "wire":

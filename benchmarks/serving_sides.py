@@ -26,24 +26,10 @@ FRAMES = 4  # different observations that a robot sends in turn
 REPLY = 10_000  # bytes that a hundred actions take, about
 
 
-class Server(Child):
-    """``python -m positronic.vendors.lerobot.server``, stopped while others have their turn."""
+class Paused(Child):
+    """A server, stopped while others have their turn."""
 
-    def __init__(self, name: str, run: Path, log: Path, threads: int, *flags: str) -> None:
-        command = [sys.executable, "-m", "positronic.vendors.lerobot.server"]
-        command += [f"--checkpoints_dir={run}", "--port=0", "--rate_limit=0", *flags]
-        env = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        super().__init__(name, command, log, env, group=True)
-        # It is stopped most of the time, and would not see that nobody asks any more.
-        atexit.register(self.end)
-        match = re.search(r":(\d+)$", self.line().strip())
-        assert match is not None
-        self.port = int(match[1])
-        while not (line := self.line()).startswith("serving "):
-            pass
-        found = re.search(r" with (\w+) ", line)
-        self.backend = found[1] if found else "torch"
-        self.pause()
+    port: int
 
     def cpu_seconds(self) -> float:
         """Processor time that it has used so far."""
@@ -66,6 +52,40 @@ class Server(Child):
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.communicate()
         atexit.unregister(self.end)
+
+
+class Server(Paused):
+    """``python -m positronic.vendors.lerobot.server``."""
+
+    def __init__(self, name: str, run: Path, log: Path, threads: int, *flags: str) -> None:
+        command = [sys.executable, "-m", "positronic.vendors.lerobot.server"]
+        command += [f"--checkpoints_dir={run}", "--port=0", "--rate_limit=0", *flags]
+        env = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        super().__init__(name, command, log, env, group=True)
+        # It is stopped most of the time, and would not see that nobody asks any more.
+        atexit.register(self.end)
+        match = re.search(r":(\d+)$", self.line().strip())
+        assert match is not None
+        self.port = int(match[1])
+        while not (line := self.line()).startswith("serving "):
+            pass
+        found = re.search(r" with (\w+) ", line)
+        self.backend = found[1] if found else "torch"
+        self.pause()
+
+
+class Still(Paused):
+    """``still_server.py``, with the packages that lie in ``source``."""
+
+    def __init__(self, name: str, source: Path, log: Path) -> None:
+        command = [sys.executable, str(HERE.with_name("still_server.py"))]
+        super().__init__(name, command, log, {"PYTHONPATH": str(source)}, group=True)
+        atexit.register(self.end)
+        found = self.answer()
+        if not Path(found["source"]).is_relative_to(source):
+            sys.exit(f"error: {name} runs {found['source']} and not what lies in {source}")
+        self.port = found["port"]
+        self.pause()
 
 
 def side(name: str, folder: Path, threads: int = 1, **job: Any) -> Side:

@@ -1,8 +1,9 @@
 """Benchmark: start-up time of each program, with LeRobot imported whole and as it is needed.
 
-python benchmarks/start_up.py [--repeats=5]
+python benchmarks/start_up.py [--repeats=5] [--beside=/path/to/another/version/src]
 
-Both take turns within one run, on six episodes that are recorded first.
+Both take turns within one run, on six episodes that are recorded first. With ``--beside``: the
+server of this version and that of another one instead.
 """
 
 import argparse
@@ -15,6 +16,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
+
+from turns import spread
 
 WHOLE = "from getiaction import deferred_imports; deferred_imports.install = lambda: None; "
 PROGRAM = (
@@ -31,13 +35,18 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--beside", type=Path, help="src of another version")
+    options = parser.parse_args()
+    repeats, beside = options.repeats, options.beside and options.beside.resolve()
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
         record = command("positronic.data_collection", "scripted --episodes=6 --output_dir=raw")
         subprocess.run(record, check=True, capture_output=True)
         run(command(CONVERT, convert("data")))
         run(command(TRAIN, train("first")))
+        if beside:
+            compare_servers(beside, repeats)
+            return
         print("| | LeRobot whole, s | as needed, s | ratio |\n|---|---|---|---|")
         for name in ("server", "convert", "verify", "train", "fit"):
             taken: dict[str, list[float]] = {WHOLE: [], "": []}
@@ -78,8 +87,29 @@ def run(words: list[str]) -> float:
     return time.monotonic() - begun
 
 
+def compare_servers(beside: Path, repeats: int) -> None:
+    """Print what the start of this version's server takes, and of another one's."""
+    versions = {"the other": beside, "this version": Path(__file__).resolve().parents[1] / "src"}
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in versions}
+    for turn in range(repeats):
+        for name in list(versions)[:: 1 if turn % 2 else -1]:
+            before = f"import sys; sys.path.insert(0, {str(versions[name])!r}); "
+            found[name].append(start(before))
+    print("| server ready, ACT of 2.7 MB | s | CPU-s | resident, MiB |\n|---|---|---|---|")
+    for name, rows in found.items():
+        print(f"| {name} |", *(f"{spread(column)} |" for column in zip(*rows, strict=True)))
+    print(f"\nload {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {repeats} each")
+
+
 def serve(before: str, _: str) -> float:
     """Start a server; seconds until it is ready."""
+    return start(before)[0]
+
+
+def start(before: str) -> tuple[float, float, float]:
+    """Start a server; seconds and processor seconds until it is ready, and MiB that it then has."""
+    import psutil
+
     begun = time.monotonic()
     words = command(SERVER, f"--checkpoints_dir=runs/first --port={PORT}", before)
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
@@ -91,8 +121,10 @@ def serve(before: str, _: str) -> float:
                 assert server.poll() is None
                 time.sleep(0.02)
         taken = time.monotonic() - begun
+        process = psutil.Process(server.pid)
+        times, resident = process.cpu_times(), process.memory_info().rss
         server.terminate()
-    return taken
+    return taken, times.user + times.system, resident / 2**20
 
 
 MEASURES: dict[str, Callable[[str, str], float]] = {

@@ -3,7 +3,9 @@
 ::
 
     WS  /api/v1/session[/{checkpoint_id}]    GET /livez /readyz /metrics
-    GET /api/v1/models /api/v1/status        GET /
+    GET /api/v1/models /api/v1/status        GET / /docs /openapi.json
+
+FastAPI serves the endpoints and describes them. Sessions do not pass through it.
 """
 
 import ipaddress
@@ -11,17 +13,22 @@ import logging
 import re
 import socket
 from collections.abc import Callable, Collection
+from importlib.metadata import version
 
+from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import WebSocketRoute
+from starlette.routing import Mount, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from foundation.text import printable
-from positronic.offboard.serving import health, status_page
+from positronic.offboard.serving import health, pages, responses
 from positronic.offboard.serving.channel import Reason
 from positronic.offboard.serving.connection import WebSocketChannel
 from positronic.offboard.serving.logs import log
@@ -33,6 +40,18 @@ logger = logging.getLogger(__name__)
 # A name or an address, with or without a port, as in a Host header.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?")
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://(.*)")
+
+DESCRIPTION = """What operators ask an inference server over HTTP. Robots open a WebSocket at
+`/api/v1/session` or `/api/v1/session/{checkpoint_id}`, which OpenAPI cannot describe.
+"""
+# An OpenTelemetry SDK would get a span of every request otherwise.
+NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
 
 
 class Guard:
@@ -129,6 +148,23 @@ def _is_foreign(origin: str | None, host: str | None) -> bool:
     return found is None or host is None or found[1].lower() != host.lower()
 
 
+class HeadAsGet:
+    """ASGI middleware: answers HEAD as GET; the HTTP protocol leaves the content out.
+
+    Routes of Starlette do so by themselves, those of FastAPI answer nothing but GET.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Answer for ``app``."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or WebSocket."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
+
+
 def make_app(service: Service) -> Starlette:
     """Put the ``service`` behind its paths and its token."""
 
@@ -137,17 +173,40 @@ def make_app(service: Service) -> Starlette:
         requested = websocket.path_params.get("checkpoint_id")
         await service.serve(WebSocketChannel(websocket), requested)
 
-    page = status_page.routes()
+    page = pages.status_routes()
     open_paths = [*health.OPEN_PATHS, *(route.path for route in page)]
+    http = FastAPI(
+        title="Inference server",
+        description=DESCRIPTION,
+        version=version("positronic-lightning"),
+        openapi_url=None,
+        responses=responses.errors(service.options.token is not None),
+        generate_unique_id_function=lambda route: route.name,
+        exception_handlers={HTTPException: _say},
+        middleware=[Middleware(HeadAsGet)],
+        routes=[*page],
+        telemetry=NO_TELEMETRY,
+    )
+    health.add_endpoints(http, service)
+    if service.options.docs:
+        http.routes.extend(pages.docs_routes(http.openapi))
     return Starlette(
         routes=[
-            *health.routes(service),
-            *page,
             WebSocketRoute("/api/v1/session", session),
             WebSocketRoute("/api/v1/session/{checkpoint_id:path}", session),
+            Mount("/", http),
         ],
         middleware=[guarded(service, open_paths)],
     )
+
+
+async def _say(request: Request, error: Exception) -> PlainTextResponse:
+    """Answer in words, as the rest of this server does."""
+    assert isinstance(error, HTTPException)
+    headers = {**(error.headers or {})}
+    if "Allow" in headers:
+        headers["Allow"] = "GET, HEAD"
+    return PlainTextResponse(error.detail, error.status_code, headers=headers)
 
 
 def guarded(service: Service, open_paths: Collection[str], scheme: str = "Bearer") -> Middleware:

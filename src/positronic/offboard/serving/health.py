@@ -6,15 +6,15 @@ import logging
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
 
+from fastapi import FastAPI, Security
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
 
 from foundation.errors import FoundationError
 from positronic.offboard.models.store import ModelStatus
+from positronic.offboard.serving import responses
 from positronic.offboard.serving.metrics import LATENCY_COLUMNS
 from positronic.offboard.serving.service import Service, ServingSession
 
@@ -22,69 +22,85 @@ logger = logging.getLogger(__name__)
 
 OPEN_PATHS = ("/livez", "/readyz")
 
-Document = dict[str, Any]
+
+class MetricsText(Response):
+    """Text format of Prometheus."""
+
+    media_type = CONTENT_TYPE_LATEST
 
 
-def describe(service: Service) -> Document:
+def describe(service: Service) -> responses.Status:
     """Describe the server, its models and sessions, the last answers, and what failed."""
     now = time.monotonic()
     default = service.store.default
-    return {
-        "server": _server(service),
-        "models": [_model(model, default, now) for model in service.store.status()],
-        "sessions": [_session(session, now) for session in service.sessions],
-        "latency": {"columns": LATENCY_COLUMNS, "rows": list(service.metrics.latency)},
-        "failures": dict(service.metrics.failures),
-    }
+    return responses.Status(
+        server=_server(service),
+        models=[_model(model, default, now) for model in service.store.status()],
+        sessions=[_session(session, now) for session in service.sessions],
+        latency=responses.Latency(columns=LATENCY_COLUMNS, rows=list(service.metrics.latency)),
+        failures=dict(service.metrics.failures),
+    )
 
 
-def _server(service: Service) -> Document:
+def _server(service: Service) -> responses.ServerStatus:
     started = datetime.datetime.fromtimestamp(service.started, datetime.UTC)
-    return {
-        "version": version("positronic-lightning"),
-        "started": started.isoformat(timespec="seconds"),
-        "uptime_s": time.time() - service.started,
-        "ready": service.not_ready is None,
-        "draining": service.draining,
-        "inferences": service.metrics.inferences,
-        "last_cost_ms": service.metrics.last_cost_ms,
-        "max_sessions": service.options.max_sessions,
-        "memory_bytes": service.store.memory_bytes,
-    }
+    return responses.ServerStatus(
+        version=version("positronic-lightning"),
+        started=started.isoformat(timespec="seconds"),
+        uptime_s=time.time() - service.started,
+        ready=service.not_ready is None,
+        draining=service.draining,
+        inferences=service.metrics.inferences,
+        last_cost_ms=service.metrics.last_cost_ms,
+        max_sessions=service.options.max_sessions,
+        memory_bytes=service.store.memory_bytes,
+    )
 
 
-def _model(model: ModelStatus, default: str, now: float) -> Document:
-    known = {key: model.meta.get(key) for key in ("type", "backend", "precision", "device")}
-    return {
-        "id": model.id,
-        "state": model.state,
-        "default": model.id == default,
-        **known,
-        "nbytes": model.nbytes,
-        "sessions": model.sessions,
-        "waiting": model.waiting,
-        "idle_s": now - model.last_used,
-    }
+def _model(model: ModelStatus, default: str, now: float) -> responses.ModelStatus:
+    def known(key: str) -> str | None:
+        value = model.meta.get(key)  # of whoever made the model
+        return None if value is None else str(value)
+
+    return responses.ModelStatus(
+        id=model.id,
+        state=model.state,
+        default=model.id == default,
+        type=known("type"),
+        backend=known("backend"),
+        precision=known("precision"),
+        device=known("device"),
+        nbytes=model.nbytes,
+        sessions=model.sessions,
+        waiting=model.waiting,
+        idle_s=now - model.last_used,
+    )
 
 
-def _session(session: ServingSession, now: float) -> Document:
-    return {
-        "name": session.name,
-        "client": session.client,
-        "model": session.model_id,
-        "state": session.machine.state.value,
-        "age_s": now - session.opened,
-        "idle_s": now - session.last_used,
-        "inferences": session.inferences,
-        "errors": session.errors,
-        "task": session.task,
-    }
+def _session(session: ServingSession, now: float) -> responses.SessionStatus:
+    return responses.SessionStatus(
+        name=session.name,
+        client=session.client,
+        model=session.model_id,
+        state=session.machine.state,
+        age_s=now - session.opened,
+        idle_s=now - session.last_used,
+        inferences=session.inferences,
+        errors=session.errors,
+        task=session.task,
+    )
 
 
-def routes(service: Service) -> list[Route]:
-    """The paths beside the sessions themselves."""
+def add_endpoints(app: FastAPI, service: Service) -> None:
+    """Add the endpoints of ``service`` to the application."""
     listing: asyncio.Task[list[str]] | None = None
     one_at_a_time = asyncio.Lock()
+    limit = service.options.request_timeout_s / 2  # the connection itself has all of it
+    has_token = service.options.token is not None
+    # For OpenAPI alone: the guard of the application has asked for the token before.
+    token = HTTPBearer(description="What `AUTH_TOKEN` is on the server.", auto_error=False)
+    dependencies = [Security(token)] if has_token else []
+    refusals = responses.refusals(has_token)
 
     async def in_turn[T](make: Callable[[], T]) -> T:
         """Make a document of some milliseconds; between two of them others have their turn."""
@@ -93,46 +109,58 @@ def routes(service: Service) -> list[Route]:
             await asyncio.sleep(0)
             return made
 
-    async def livez(request: Request) -> Response:
-        return PlainTextResponse("ok\n")
+    @app.get("/livez", response_class=PlainTextResponse)
+    async def livez() -> str:
+        """Answer while the process does."""
+        return "ok\n"
 
-    async def readyz(request: Request) -> Response:
-        evidence = {
-            "ready": service.not_ready is None,
-            "inferences": service.metrics.inferences,
-            "last_cost_ms": service.metrics.last_cost_ms,
-            "default": service.store.default,
-        }
+    @app.get(
+        "/readyz",
+        response_model=responses.Readiness,
+        responses={503: responses.unavailable("it loads or drains", model=responses.Unready)},
+    )
+    async def readyz() -> Response | responses.Readiness:
+        """Say whether new sessions are welcome: the default checkpoint is warm."""
+        evidence = responses.Readiness(
+            ready=service.not_ready is None,
+            inferences=service.metrics.inferences,
+            last_cost_ms=service.metrics.last_cost_ms,
+            default=service.store.default,
+        )
         if service.not_ready is None:
-            return JSONResponse(evidence)
-        return JSONResponse({**evidence, "reason": service.not_ready}, 503)
+            return evidence
+        unready = responses.Unready(**evidence.model_dump(), reason=service.not_ready)
+        return JSONResponse(unready.model_dump(), 503)
 
-    async def metrics(request: Request) -> Response:
-        text = await in_turn(service.metrics.text)
-        return Response(text, media_type=CONTENT_TYPE_LATEST)
+    @app.get("/metrics", response_class=MetricsText, dependencies=dependencies, responses=refusals)
+    async def metrics() -> Response:
+        """Count sessions, answers and failures, and their times, for Prometheus."""
+        return MetricsText(await in_turn(service.metrics.text))
 
-    async def status(request: Request) -> Response:
-        return await in_turn(lambda: JSONResponse(describe(service)))
+    @app.get("/api/v1/status", dependencies=dependencies, responses=refusals)
+    async def status() -> responses.Status:
+        """Describe the server, its models and sessions, the last answers, and what failed."""
+        return await in_turn(lambda: describe(service))
 
-    async def models(request: Request) -> Response:
+    late = f"no list of checkpoints within {limit:g} s"
+
+    @app.get(
+        "/api/v1/models",
+        response_model=responses.Checkpoints,
+        dependencies=dependencies,
+        responses={**refusals, 503: responses.unavailable(late)},
+    )
+    async def models() -> Response | responses.Checkpoints:
+        """List the checkpoints of the run, each of which can be asked for by a session."""
         nonlocal listing
         # One for all who ask meanwhile: a bucket takes a while, and the threads are few.
         if listing is None or listing.done():
             listing = asyncio.create_task(asyncio.to_thread(service.store.source.ids))
-        limit = service.options.request_timeout_s / 2  # the connection itself has all of it
         done, _ = await asyncio.wait({listing}, timeout=limit)
         if not done:
-            return PlainTextResponse(f"no list of checkpoints within {limit:g} s\n", 503)
+            return PlainTextResponse(f"{late}\n", 503)
         try:
-            return JSONResponse({"models": listing.result()})
+            return responses.Checkpoints(models=listing.result())
         except (OSError, FoundationError):
             logger.exception("cannot list the checkpoints")
-            return JSONResponse({"models": []})
-
-    return [
-        Route("/livez", livez),
-        Route("/readyz", readyz),
-        Route("/metrics", metrics),
-        Route("/api/v1/status", status),
-        Route("/api/v1/models", models),
-    ]
+            return responses.Checkpoints(models=[])

@@ -42,6 +42,8 @@ class ServerOptions:
     """How long a pong may take before the session is dropped."""
     handshake_timeout_s: float = 10.0
     """How long a connection may take to say what it wants, and to agree to its end."""
+    docs: bool = True
+    """Whether ``/docs`` and ``/openapi.json`` say what the HTTP endpoints answer."""
 
 
 # What a container may use, in version 2 of control groups and in version 1.

@@ -13,6 +13,7 @@ from positronic.offboard.serving.channel import Reason, Timing
 
 LATENCY_COLUMNS = ("at", "pre_ms", "queue_ms", "infer_ms", "post_ms", "batch_size")
 LATENCY_ROWS = 600
+LatencyRow = tuple[float, float, float, float, float, int]
 # A state policy takes 1 ms, a large one on a CPU a second; a refusal to wait longer is the queue's.
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -37,7 +38,7 @@ class Metrics:
         self.inferences = 0
         self.last_cost_ms: float | None = None
         self.failures: Counter[str] = Counter()
-        self.latency: deque[tuple[float, ...]] = deque(maxlen=LATENCY_ROWS)
+        self.latency: deque[LatencyRow] = deque(maxlen=LATENCY_ROWS)
         self.registry = prometheus.CollectorRegistry()
         self.registry.register(_Present(store, sessions))
         prometheus.ProcessCollector(registry=self.registry)
@@ -71,8 +72,8 @@ class Metrics:
             self._seconds["queue"].observe(timing.queue_ms / 1000)
             self._seconds["infer"].observe(timing.infer_ms / 1000)
             self._batch_size.observe(timing.batch_size)
-        row = (timing.pre_ms, timing.queue_ms, timing.infer_ms, timing.post_ms, timing.batch_size)
-        self.latency.append((time.time(), *row))
+        spent = (timing.pre_ms, timing.queue_ms, timing.infer_ms, timing.post_ms)
+        self.latency.append((time.time(), *spent, timing.batch_size))
 
     def failed(self, reason: Reason) -> None:
         """Count one failure."""

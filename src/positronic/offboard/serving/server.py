@@ -64,6 +64,9 @@ async def serve_forever(
     Raises:
         FoundationError: The default model cannot be loaded.
     """
+    # glibc keeps freed memory for the next message only up to the largest block freed so far. Else,
+    # as chance has it, each message of 300 kB may take 100 page faults: 0.25 ms.
+    bytes(options.max_message_bytes)
     # Not asyncio's own, for which the end of the loop would wait: a bucket may not answer.
     listing = ThreadPoolExecutor(4, "listing")
     asyncio.get_running_loop().set_default_executor(listing)

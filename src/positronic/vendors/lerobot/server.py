@@ -1,6 +1,7 @@
 """Serve trained checkpoints: ``python -m positronic.vendors.lerobot.server``."""
 
 import contextlib
+import gc
 import math
 import os
 import socket
@@ -52,6 +53,7 @@ def serve(
     max_message_mb: float = 16.0,
     insecure: bool = False,
     log_format: str = "text",
+    docs: bool = True,
     openpi_port: int | None = None,
     trust_checkpoint: bool = False,
 ) -> int:
@@ -86,6 +88,7 @@ def serve(
         max_message_mb: The largest message in MiB; a larger one ends its session.
         insecure: Let other machines connect without a token, where the network keeps others out.
         log_format: text or json.
+        docs: Describe the HTTP endpoints: /docs is a page for people, /openapi.json for programs.
         openpi_port: Serve openpi's clients, too, on this port; 0 takes a free one.
         trust_checkpoint: Let checkpoints load models, tokenizers and their code from the places
             that they name; policies other than act, diffusion, tdmpc and vqbet need it.
@@ -122,6 +125,7 @@ def serve(
         rate_limit=rate_limit,
         drain_timeout_s=drain_timeout,
         token=read_token(os.environ),
+        docs=docs,
     )
     insecure = insecure or is_insecure(os.environ)
     require_token(resolve(host), host, options.token, insecure)
@@ -148,6 +152,7 @@ def serve(
         from positronic.offboard.serving.server import serve_forever
 
         def on_ready(model: Model) -> None:
+            gc.enable()
             meta, seconds = model.meta, time.monotonic() - began
             what = f"serving {meta['type']} {meta['checkpoint_id']} on http://{address}"
             how = f"with {meta['backend']} {meta['precision']} (ready in {seconds:.1f} s)"
@@ -203,6 +208,9 @@ def _require_positive(**flags: float | None) -> None:
 
 def main() -> None:
     """Run the command line."""
+    # Until it is ready. What is imported stays; looking through it for garbage takes some tenths
+    # of a second of the start.
+    gc.disable()
     run(serve, "python -m positronic.vendors.lerobot.server")
 
 

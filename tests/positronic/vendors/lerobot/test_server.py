@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +49,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class Running:
     """The command in a process of its own."""
 
-    def __init__(self, *flags: str) -> None:
+    def __init__(self, *flags: str, command: Sequence[str] = COMMAND) -> None:
         self.process = subprocess.Popen(
-            [*COMMAND, "--port=0", *flags],
+            [*command, "--port=0", *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -63,7 +63,7 @@ class Running:
         assert match, self.process.communicate(timeout=60)
         self.port = int(match[1])
 
-    def wait_until_ready(self) -> str:
+    def next_line(self) -> str:
         assert self.process.stdout is not None
         return line_of(self.process.stdout, "the server to be ready", 240)
 
@@ -74,8 +74,8 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(*flags: str) -> Iterator[Running]:
-    server = Running(*flags)
+def running(*flags: str, command: Sequence[str] = COMMAND) -> Iterator[Running]:
+    server = Running(*flags, command=command)
     try:
         yield server
     finally:
@@ -92,7 +92,7 @@ def server(run: Path) -> Iterator[Running]:
         "--watch",
         "--watch_interval=0.1",
     ) as server:
-        line = server.wait_until_ready()
+        line = server.next_line()
         assert re.fullmatch(
             rf"serving act 020000 on http://127\.0\.0\.1:{server.port} with torch float32"
             r" \(ready in \d+\.\d s\)\n",
@@ -169,6 +169,7 @@ def test_a_bad_observation_names_the_key_and_keeps_the_session(server: Running) 
 def test_operators_see_what_it_does(server: Running) -> None:
     assert get(server.port, "/readyz")[1]["default"] == "020000"
     assert b"positronic_infer_seconds_bucket" in get(server.port, "/metrics")[1]
+    assert b"swagger-ui" in get(server.port, "/docs")[1]
     document = get(server.port, "/api/v1/status")[1]
     model = document["models"][0]
     known = (model["id"], model["type"], model["backend"], model["precision"])
@@ -199,13 +200,14 @@ def test_every_flag_reaches_what_it_is_for_and_sigterm_drains(run: Path) -> None
     flags = ["--checkpoint=10000", "--max_sessions=1", "--max_batch=2", "--batch_window_ms=1"]
     flags += ["--max_queue=3", "--model_memory_gb=0.5", "--request_timeout=9", "--rate_limit=2"]
     flags += ["--idle_timeout=99", "--drain_timeout=0.5", "--max_message_mb=0.1"]
-    flags += ["--log_format=json", "--openpi_port=0", "--host=localhost"]
+    flags += ["--log_format=json", "--openpi_port=0", "--host=localhost", "--docs=False"]
     with running(f"--checkpoints_dir={run / 'checkpoints'}", *flags) as server:
-        openpi = server.wait_until_ready()
+        openpi = server.next_line()
         assert re.fullmatch(r"openpi's clients connect to localhost:\d+\n", openpi)
-        assert server.wait_until_ready().startswith("serving act 010000 on http://localhost:")
+        assert server.next_line().startswith("serving act 010000 on http://localhost:")
         document = get(server.port, "/api/v1/status")[1]["server"]
         assert (document["max_sessions"], document["memory_bytes"]) == (1, 500_000_000)
+        assert get(server.port, "/docs") == (404, b"Not Found")
         assert get(int(openpi.rpartition(":")[2]), "/healthz") == (200, b"OK\n")
         with raw(server.port) as session:
             assert ready(session)["host"] == "localhost"
@@ -233,6 +235,21 @@ def test_ctrl_c_while_it_loads_ends_it_at_once(run: Path) -> None:
         code, out, err = server.stop(signal.SIGINT)
     assert (code, out) == (0, "")
     assert "Traceback" not in err
+
+
+def test_garbage_is_collected_again_once_it_is_ready(run: Path) -> None:
+    code = (
+        "import gc, signal\n"
+        "from positronic.vendors.lerobot.server import main\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print(gc.isenabled(), flush=True))\n"
+        "main()\n"
+    )
+    with running(f"--checkpoints_dir={run}", command=(sys.executable, "-c", code)) as server:
+        server.process.send_signal(signal.SIGUSR1)
+        assert server.next_line() == "False\n"
+        assert server.next_line().startswith("serving act 020000")
+        server.process.send_signal(signal.SIGUSR1)
+        assert server.next_line() == "True\n"
 
 
 def refused(capsys: pytest.CaptureFixture[str], *flags: str, status: int = 1) -> str:
@@ -341,7 +358,7 @@ def test_another_codec_is_refused_before_anything_heavy_is_imported(run: Path) -
         "from positronic import cli\n"
         "from positronic.vendors.lerobot.server import serve\n"
         "status = cli.status(serve, 'server', sys.argv[1:])\n"
-        "heavy = {'torch', 'lerobot', 'starlette', 'uvicorn', 'mujoco', 'pyarrow'}\n"
+        "heavy = {'torch', 'lerobot', 'fastapi', 'starlette', 'uvicorn', 'mujoco', 'pyarrow'}\n"
         "print(status, sorted(heavy & set(sys.modules)))\n"
     )
     codec = "--codec=@positronic.vendors.lerobot.codecs.joints_absolute"

@@ -1,0 +1,116 @@
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.chromium import needs_chromium
+from tests.positronic.offboard.running import serving
+from tests.positronic.offboard.small_models import Source
+
+pytestmark = needs_chromium
+
+TOKEN = "correct-horse"
+ENDPOINTS = ["/livez", "/readyz", "/metrics", "/api/v1/status", "/api/v1/models"]
+
+
+class Page:
+    """The page of the endpoints in the browser."""
+
+    def __init__(self, browser: Any) -> None:
+        self.browser = browser
+
+    def open(self, port: int) -> None:
+        self.browser.get_log("browser")
+        self.browser.get(f"http://127.0.0.1:{port}/docs")
+        self.until(lambda: self.texts(".opblock-summary-path") == ENDPOINTS)
+
+    def texts(self, selector: str) -> list[str]:
+        found: list[str] = self.browser.execute_script(
+            "return [...document.querySelectorAll(arguments[0])]"
+            ".map((e) => e.innerText.replaceAll('\\u200b', '').trim())",
+            selector,
+        )
+        return found
+
+    def click(self, selector: str) -> None:
+        self.until(lambda: bool(self.texts(selector)))
+        self.browser.execute_script("document.querySelector(arguments[0]).click()", selector)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        WebDriverWait(self.browser, 30, poll_frequency=0.05).until(lambda _: condition())
+
+    def loaded(self) -> list[str]:
+        """The addresses of all that it has asked for."""
+        found: list[str] = self.browser.execute_script(
+            "return performance.getEntriesByType('resource').map((e) => e.name)"
+        )
+        return found
+
+    def errors(self) -> list[str]:
+        """What the browser's console holds against the page."""
+        log: list[dict[str, str]] = self.browser.get_log("browser")
+        return [entry["message"] for entry in log]
+
+
+@pytest.fixture
+def page(browser: Any) -> Page:
+    return Page(browser)
+
+
+@contextmanager
+def sending(browser: Any, headers: dict[str, str]) -> Iterator[None]:
+    """Have the browser send headers, as its extensions do."""
+    browser.execute_cdp_cmd("Network.enable", {})
+    browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": headers})
+    try:
+        yield
+    finally:
+        browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {}})
+        browser.execute_cdp_cmd("Network.disable", {})
+
+
+def said_of(page: Page, status: str) -> str:
+    """What the open endpoint says of its answers with this status."""
+    return " ".join(text for text in page.texts(".response") if text.startswith(status))
+
+
+def test_it_shows_every_endpoint_and_asks_this_server_alone(page: Page) -> None:
+    with serving(Source(["010000"])) as port:
+        page.open(port)
+        page.click("[id$='-readyz'] .opblock-summary-control")
+        page.until(lambda: "reason" in said_of(page, "503"))
+        assert "reason" not in said_of(page, "200")
+        assert "The request has a body." in said_of(page, "413")
+        here = f"http://127.0.0.1:{port}"
+        assert sorted(address.removeprefix(here) for address in page.loaded()) == [
+            *("/docs/docs.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"),
+            "/openapi.json",
+        ]
+        assert page.errors() == []
+
+
+def test_an_endpoint_can_be_tried(page: Page) -> None:
+    with serving(Source(["010000", "020000"])) as port:
+        page.open(port)
+        block = "[id$='-models']"
+        page.click(f"{block} .opblock-summary-control")
+        page.click(f"{block} .try-out__btn")
+        page.click(f"{block} .execute")
+        shown = f"{block} .live-responses-table .response"
+        page.until(lambda: any("020000" in text for text in page.texts(shown)))
+        assert page.texts(f"{shown} .response-col_status")[0].startswith("200")
+        assert f"http://127.0.0.1:{port}/api/v1/models" in page.loaded()
+        assert page.errors() == []
+
+
+def test_it_is_shown_to_a_browser_that_sends_the_token(page: Page) -> None:
+    with serving(Source(["010000"]), token=TOKEN) as port:
+        page.browser.get(f"http://127.0.0.1:{port}/docs")
+        assert page.texts("body") == ["a token is needed"]
+        with sending(page.browser, {"Authorization": f"Bearer {TOKEN}"}):
+            page.open(port)
+            assert page.texts(".btn.authorize") == ["Authorize"]
+            assert page.errors() == []
