@@ -85,7 +85,7 @@ def _open(path: Path, flags: int) -> int:
 
 
 def _not_regular(path: Path) -> OSError:
-    what = "a symbolic link" if path.is_symlink() else "no regular file"
+    what = "a symbolic link" if path.is_symlink() else "not a regular file"
     return OSError(
         errno.EINVAL,
         f"it is {what}; expected a file that this program keeps, so remove it",

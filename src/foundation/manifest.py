@@ -76,7 +76,7 @@ def _fault(directory: Path, name: str, size: int, digest: str) -> str | None:
         path = inside(directory, name)
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            return f"{name} is no regular file"
+            return f"{name} is not a regular file"
         if found.st_size != size:
             return f"{name} has {found.st_size} bytes instead of {size}"
         if sha256_of(path) != digest:

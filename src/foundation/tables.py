@@ -79,7 +79,7 @@ class Table:
         end = os.pread(self._descriptor, 8, max(0, self._size - 8))
         length = int.from_bytes(end[:4], "little")
         if end[4:] != b"PAR1" or length > self._size - 8:
-            raise ValueError("it is no parquet file, or cut off")
+            raise ValueError("it is not a parquet file, or it was cut off")
         if length > footer:
             raise ValueError(f"its footer has {length} bytes, expected at most {footer}")
         self._footer = os.pread(self._descriptor, length, self._size - 8 - length)

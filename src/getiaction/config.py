@@ -139,7 +139,7 @@ def as_dict(config: Any) -> dict[str, Any]:
     if fields is not None:
         return {name: getattr(config, name) for name in fields}
     raise GetiactionError(
-        f"a {type(config).__name__} is no configuration; expected the path of a YAML file, a "
+        f"a {type(config).__name__} is not a configuration; expected the path of a YAML file, a "
         "mapping, a dataclass instance or a pydantic model"
     )
 

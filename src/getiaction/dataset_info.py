@@ -179,8 +179,8 @@ def _numbers(value: Any, name: str) -> NDArray[np.float64]:
         if isinstance(part, list):
             waiting.extend(part)
         elif isinstance(part, bool) or not isinstance(part, int | float):
-            raise ValueError(f"its statistics {name[:80]!r} are no numbers")
+            raise ValueError(f"its statistics {name[:80]!r} are not numbers")
     try:
         return np.atleast_1d(np.asarray(value, dtype=np.float64))
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"its statistics {name[:80]!r} are no array of numbers") from error
+        raise ValueError(f"its statistics {name[:80]!r} are not an array of numbers") from error

@@ -36,7 +36,7 @@ def local_root(root: str | Path) -> Path:
             ) from error
     if "://" in text:
         raise GetiactionError(
-            f"{text} is no place for a dataset; expected a local directory or s3://bucket/prefix"
+            f"{text} is not a path for a dataset; expected a local directory or s3://bucket/prefix"
         )
     return Path(root).expanduser()
 

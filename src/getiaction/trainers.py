@@ -157,7 +157,7 @@ def run_config(config: Any) -> BaseTrainer:
         raise GetiactionError(f"trainer_type is {kind!r}; expected: {' or '.join(kinds)}")
     for name in ("model", "data"):
         if not isinstance(parts.get(name), Mapping):
-            raise GetiactionError(f"the configuration has no {name!r}, or it is no mapping")
+            raise GetiactionError(f"the configuration has no {name!r}, or it is not a mapping")
     if parts.get("seed_everything") is not None:
         seed_everything(parts["seed_everything"], verbose=False)
     trainer: Any = _make(parts.get("trainer") or {}, kinds[kind])

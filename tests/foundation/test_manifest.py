@@ -60,7 +60,7 @@ def test_a_manifest_names_nothing_outside(sealed: Path, tmp_path: Path) -> None:
     (sealed / MANIFEST).write_text(json.dumps({"files": {"zero": entry, "pipe": entry}}))
     (sealed / "zero").symlink_to("/dev/zero")
     os.mkfifo(sealed / "pipe")
-    assert faults(sealed) == ["pipe is no regular file", "zero is no regular file"]
+    assert faults(sealed) == ["pipe is not a regular file", "zero is not a regular file"]
     (sealed / MANIFEST).unlink()
     os.mkfifo(sealed / MANIFEST)
     (fault,) = faults(sealed)

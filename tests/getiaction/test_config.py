@@ -96,7 +96,7 @@ def test_every_form(tmp_path: Path) -> None:
             {"class_path": f"{HERE}.Whole", "init_args": {"size": 1}, "size": 2},
             r"only 'init_args' is expected, not: size$",
         ),
-        (3, r"^a int is no configuration"),
+        (3, r"^a int is not a configuration"),
     ],
 )
 def test_refusals_are_one_line(config: Any, message: str) -> None:

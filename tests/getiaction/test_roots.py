@@ -19,7 +19,9 @@ def test_home_is_found(state_root: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("root", ["https://host/dataset", "gs://bucket/dataset"])
 def test_other_addresses_are_refused(root: str) -> None:
-    with pytest.raises(GetiactionError, match=f"{root} is no place for a dataset; expected a loc"):
+    with pytest.raises(
+        GetiactionError, match=f"{root} is not a path for a dataset; expected a loc"
+    ):
         local_root(root)
 
 

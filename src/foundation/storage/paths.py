@@ -49,7 +49,7 @@ def local(path: str | Path) -> Path:
         raise StorageError("a path is empty; expected a directory, or '.' for this one")
     if "://" in str(path):
         raise StorageError(
-            f"{path} is no place for data; expected a local path or {SCHEME}bucket/key"
+            f"{path} is not a path for data; expected a local path or {SCHEME}bucket/key"
         )
     try:
         return Path(path).expanduser().absolute()

@@ -239,7 +239,9 @@ def _refuse_taken(final: Path, overwrite: bool) -> None:
             f"{final} exists; choose another directory, or replace an export with overwrite=True"
         )
     if final.is_symlink() or not (final / MANIFEST).is_file():
-        raise GetiactionError(f"{final} is no export, so it is not replaced; choose another one")
+        raise GetiactionError(
+            f"{final} is not an export, so it is not replaced; choose another one"
+        )
 
 
 def _put(unfinished: Path, final: Path) -> None:

@@ -162,7 +162,7 @@ class Manifest:
             raw = _READER.load_json(file, dict[str, Any])
         except (FileNotFoundError, NotADirectoryError) as error:
             raise GetiactionError(
-                f"{directory} is no export: it has no {MANIFEST}; make one with "
+                f"{directory} is not an export: it has no {MANIFEST}; make one with "
                 "getiaction.export.export(policy, path)"
             ) from error
         version = raw.get("format_version")

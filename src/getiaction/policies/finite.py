@@ -44,7 +44,7 @@ def first_non_finite(weights: "Mapping[str, Tensor] | Path") -> str | None:
 
     Raises:
         OSError: the file cannot be read.
-        InvalidDocument: it is no safetensors file, or it was cut.
+        InvalidDocument: it is not a safetensors file, or it was cut.
     """
     if isinstance(weights, Path):
         return next((name for name, bad in _in_file(weights) if bad), None)
@@ -67,7 +67,7 @@ def _in_file(path: Path) -> Iterator[tuple[str, bool]]:
         size = path.stat().st_size
         begin = 8 + int.from_bytes(file.read(8), "little")
         if not 8 < begin <= min(size, _READER.size):
-            raise _READER.refusal(f"{path} is no safetensors file, or it was cut")
+            raise _READER.refusal(f"{path} is not a safetensors file, or it was cut")
         header = _READER.parse_json(file.read(begin - 8), dict[str, object], str(path))
         header.pop("__metadata__", None)
         for name, entry in header.items():

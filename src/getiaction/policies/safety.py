@@ -172,7 +172,7 @@ class Processor(Document):
                 )
             if not trusted and step.registry_name not in KNOWN_STEPS and step.made not in makes:
                 raise READER.error(
-                    f"{source}: step {index}, {name!r}, is none that loads nothing; expected one of"
+                    f"{source}: step {index}, {name!r}, may load something; expected one of"
                     f" {', '.join(sorted(KNOWN_STEPS))}; {_TRUST}"
                 )
 
@@ -270,7 +270,7 @@ def read_state(directory: Path, name: str, source: str) -> bytes:
 
     Raises:
         OSError: it cannot be read.
-        InvalidDocument: it lies elsewhere, is no regular file, or is larger than such files are.
+        InvalidDocument: it lies elsewhere, is not a regular file, or is larger than such files are.
     """
     reader = Reader(mend=MEND, size=STATE_BYTES)
     path = inside(directory, name)

@@ -21,10 +21,10 @@ class Address:
     def __post_init__(self) -> None:
         """Refuse what is no host or port."""
         if not 0 < self.port < 65536:
-            raise UsageError(f"--port={self.port} is no TCP port; expected 1 to 65535")
+            raise UsageError(f"--port={self.port} is not a TCP port; expected 1 to 65535")
         if not self.host or any(c in self.host for c in " /?#@[]"):
             raise UsageError(
-                f"{self.host!r} is no host name or address; give an address with a scheme as"
+                f"{self.host!r} is not a host name or address; give an address with a scheme as"
                 " --policy.url=ws://HOST:PORT"
             )
 
@@ -48,9 +48,11 @@ class Address:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise UsageError(f"{url!r} is no address of a server ({error}); {expected}") from error
+            raise UsageError(
+                f"{url!r} is not an address of a server ({error}); {expected}"
+            ) from error
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
-            raise UsageError(f"{url!r} is no address of a server; {expected}")
+            raise UsageError(f"{url!r} is not an address of a server; {expected}")
         if parts.username or parts.password:
             raise UsageError("no user or password in the address: give AUTH_TOKEN a token instead")
         if parts.query or parts.fragment:

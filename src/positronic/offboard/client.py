@@ -262,7 +262,7 @@ class InferenceClient:
                 deadline.cancel()
         except (ValueError, http.client.HTTPException) as error:
             why = printable(error) or type(error).__name__
-            raise SessionError(f"{self.url} is no inference server: {why}") from error
+            raise SessionError(f"{self.url} is not an inference server: {why}") from error
         except OSError as error:
             raise self._dialer.nobody(error) from error
         finally:

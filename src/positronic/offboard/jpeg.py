@@ -22,7 +22,7 @@ MAX_PIXELS = 2**23
 """Of all JPEG images of a message together, such as four of 1920 × 1080: 25 MB. A few hundred kB
 of black would otherwise become gigabytes."""
 
-_MALFORMED = "malformed JPEG image: a frame is no whole JPEG file"
+_MALFORMED = "malformed JPEG image: a frame is not a complete JPEG file"
 _BASELINE = (0xC0, 0xC1)
 _START_OF_FRAME = {
     **dict.fromkeys(range(0xC0, 0xD0), "of a rare kind"),
@@ -68,7 +68,7 @@ class JpegReader:
         """
         frames, ndim = value.get(b"frames"), value.get(b"ndim")
         if not isinstance(frames, list) or not all(isinstance(f, bytes) for f in frames):
-            raise SessionError("malformed JPEG image: its frames are no list of bytes")
+            raise SessionError("malformed JPEG image: its frames are not a list of bytes")
         if ndim not in (3, 4) or not frames or (ndim == 3 and len(frames) != 1):
             raise SessionError(
                 f"malformed JPEG image: {len(frames)} frames and ndim {str(ndim)[:20]};"

@@ -290,7 +290,7 @@ class Dialer:
             return SessionError(f"{answer}, {why}: {_MEND_TOKEN}")
         if status == http.HTTPStatus.TOO_MANY_REQUESTS or status >= 500:
             return Unavailable(f"{answer}: it is overloaded or down for now; try again later")
-        return SessionError(f"{answer}: it is no inference server, or its address has a path")
+        return SessionError(f"{answer}: it is not an inference server, or its address has a path")
 
     def nobody(self, error: Exception) -> Unavailable:
         """Say that nobody listens, and how to change that."""

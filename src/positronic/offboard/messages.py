@@ -31,7 +31,7 @@ def actions(reply: Mapping[Any, Any]) -> list[Action]:
     if "chunk" in reply:
         chunk = reply["chunk"]
         if not isinstance(chunk, Mapping):
-            raise SessionError("malformed reply: its chunk is no map")
+            raise SessionError("malformed reply: its chunk is not a map")
         _require_finite(chunk.get("columns"))
         found: Any = unfold(chunk.get("columns"), _count(chunk.get("count")))
     elif "result" in reply:
@@ -61,10 +61,10 @@ def _count(value: Any) -> int:
 
 def _require_action(action: Any) -> None:
     if not isinstance(action, dict):
-        raise SessionError(f"malformed reply: an action is a {type(action).__name__}, no map")
+        raise SessionError(f"malformed reply: an action is a {type(action).__name__}, not a map")
     strange = [key for key in action if not isinstance(key, str)]
     if strange:
-        raise SessionError("malformed reply: a key of an action is no string")
+        raise SessionError("malformed reply: a key of an action is not a string")
     for name in ("timestamp", "target_grip"):
         if name in action and not _is_number(action[name]):
             raise SessionError(
@@ -72,7 +72,7 @@ def _require_action(action: Any) -> None:
             )
     command = action.get("robot_command", {})
     if not isinstance(command, dict) or not isinstance(command.get("type", ""), str):
-        raise SessionError("malformed reply: the robot_command of an action is no command")
+        raise SessionError("malformed reply: the robot_command of an action is not a command")
 
 
 def _is_number(value: Any) -> bool:

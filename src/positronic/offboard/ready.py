@@ -12,7 +12,7 @@ from foundation.text import printable
 from positronic.codec.contract import told
 from positronic.errors import ContractError, SessionError
 
-_reader = Reader(error=SessionError, mend="it is no server for this client", values=200_000)
+_reader = Reader(error=SessionError, mend="it is not a server for this client", values=200_000)
 
 
 class _Models(Document):

@@ -277,7 +277,7 @@ def _array(value: dict[Any, Any]) -> NDArray[Any]:
 def _scalar(value: dict[Any, Any]) -> Any:
     dtype, data = _dtype(value), value.get(b"data")
     if not isinstance(data, _SCALARS.get(dtype.kind, ())):
-        raise SessionError(f"malformed scalar: {quoted(data)} is no {dtype.str}")
+        raise SessionError(f"malformed scalar: {quoted(data)} is not a valid {dtype.str}")
     with np.errstate(over="ignore"):
         return dtype.type(data)
 

@@ -133,5 +133,5 @@ def test_the_rule_for_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(StorageError, match=expected):
             storage.local(path)
     for path in ("s3://", "s3://@bucket", "s3://bucket/a/../b"):
-        with pytest.raises(StorageError, match=r"names no bucket|is no plain address"):
+        with pytest.raises(StorageError, match=r"names no bucket|is not a valid address"):
             storage.fetch(path)

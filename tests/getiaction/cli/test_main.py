@@ -78,7 +78,7 @@ def test_a_mistyped_command(capsys: pytest.CaptureFixture[str]) -> None:
         ("model: [", "the configuration a.yaml is not YAML: while parsing"),
         ("- model", "the configuration a.yaml is a list; expected names and their values"),
         ("# to do\n", "the configuration a.yaml is empty; expected names and their values"),
-        ("trainer_type: lerobot", "the configuration has no 'model', or it is no mapping"),
+        ("trainer_type: lerobot", "the configuration has no 'model', or it is not a mapping"),
     ],
 )
 def test_a_configuration_that_cannot_be_used(

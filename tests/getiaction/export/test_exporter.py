@@ -186,7 +186,7 @@ def test_only_an_export_is_replaced(state_export: Path, tmp_path: Path) -> None:
     (theirs / "notes").write_text("keep")
     with pytest.raises(GetiactionError, match="exists; choose another"):
         export(act(), theirs, "torch")
-    with pytest.raises(GetiactionError, match="is no export, so it is not replaced"):
+    with pytest.raises(GetiactionError, match="is not an export, so it is not replaced"):
         export(act(), theirs, "torch", overwrite=True)
     assert (theirs / "notes").read_text() == "keep"
     ours = tmp_path / "ours"

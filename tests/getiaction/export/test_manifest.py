@@ -33,7 +33,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_what_is_no_export_is_refused(tmp_path: Path) -> None:
     for directory in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(GetiactionError, match=r"is no export: it has no manifest\.json"):
+        with pytest.raises(GetiactionError, match=r"is not an export: it has no manifest\.json"):
             Manifest.read(directory)
 
 

@@ -58,7 +58,7 @@ def test_empty_signal_of_the_public_writer(tmp_path: Path) -> None:
 def broken_files(path: Path) -> dict[str, bytes]:
     whole = path.read_bytes()
     return {
-        "not parquet": b"this is no parquet file",
+        "not parquet": b"this is not a parquet file",
         "empty": b"",
         "cut": whole[: len(whole) // 2],
         "damaged page": whole.replace(VALUES[50].tobytes(), bytes(8)),

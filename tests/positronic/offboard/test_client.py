@@ -109,7 +109,7 @@ def test_a_name_that_does_not_exist_is_not_tried_again() -> None:
 
 @pytest.mark.parametrize("port", [0, -1, 70000])
 def test_a_port_that_is_none_is_refused(port: int) -> None:
-    with pytest.raises(UsageError, match=f"--port={port} is no TCP port"):
+    with pytest.raises(UsageError, match=f"--port={port} is not a TCP port"):
         InferenceClient("localhost", port)
 
 

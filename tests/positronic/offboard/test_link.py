@@ -87,7 +87,7 @@ def test_other_refusals_are_final() -> None:
     assert not isinstance(error.value, Busy)
     with (
         speaking(open_session, answers=[(404, "not found")]) as port,
-        pytest.raises(SessionError, match=r"HTTP 404\): it is no inference server"),
+        pytest.raises(SessionError, match=r"HTTP 404\): it is not an inference server"),
     ):
         client(port, connect_timeout=20).new_session()
     assert time.monotonic() - began < 10

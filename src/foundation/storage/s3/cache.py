@@ -49,7 +49,7 @@ def cache_size() -> int:
     text = os.environ.get(SIZE_VARIABLE) or DEFAULT_SIZE
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None:
-        raise StorageError(f"{SIZE_VARIABLE}={text} is no size; expected such as {DEFAULT_SIZE}")
+        raise StorageError(f"{SIZE_VARIABLE}={text} is not a size; expected such as {DEFAULT_SIZE}")
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 

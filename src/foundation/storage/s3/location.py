@@ -34,7 +34,7 @@ class Location:
             StorageError: it is none.
         """
         if not url.startswith(SCHEME):
-            raise StorageError(f"{url} is no address in S3; expected {SCHEME}bucket/key")
+            raise StorageError(f"{url} is not an address in S3; expected {SCHEME}bucket/key")
         host, _, key = url.removeprefix(SCHEME).partition("/")
         profile, at, bucket = host.rpartition("@")
         if not bucket or (at and not profile):
@@ -42,8 +42,8 @@ class Location:
         key = key.strip("/")
         if leads_elsewhere(key):
             raise StorageError(
-                f"{printable(url)} is no plain address: a key must be a path without '..', '//', "
-                "backslashes and control characters"
+                f"{printable(url)} is not a valid address: a key must be a path without '..', "
+                "'//', backslashes and control characters"
             )
         return cls(profile or None, bucket, key)
 

@@ -76,8 +76,8 @@ def list_children(location: Location) -> list[str]:
 def _require_plain(name: str, location: Location) -> None:
     if leads_elsewhere(name):
         raise StorageError(
-            f"{location} has an object '{printable(name)}', which is no path below it; remove that "
-            "object, or name another prefix"
+            f"{location} has an object '{printable(name)}', which is not a path below it; remove "
+            "that object, or name another prefix"
         )
 
 

@@ -232,7 +232,7 @@ def _digests(directory: Path) -> dict[str, Digest]:
         if path.is_dir():
             continue
         if not path.is_file():
-            raise StorageError(f"{path} cannot be published: it is no regular file")
+            raise StorageError(f"{path} cannot be published: it is not a regular file")
         if is_own(name) or leads_elsewhere(name):
             raise StorageError(f"{path} cannot be published under that name; rename it")
         names[name] = path

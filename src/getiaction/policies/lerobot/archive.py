@@ -124,7 +124,9 @@ def require_entry(
         GetiactionError: it is a checkpoint of something else, or would do more than it may.
     """
     if not isinstance(checkpoint, dict):
-        raise GetiactionError(f"{origin} is no checkpoint: it holds a {type(checkpoint).__name__}")
+        raise GetiactionError(
+            f"{origin} is not a checkpoint: it holds a {type(checkpoint).__name__}"
+        )
     if ENTRY not in checkpoint:
         raise GetiactionError(
             f"{origin} was not written by a LeRobotPolicy: it has no {ENTRY!r}; it has: "

@@ -158,7 +158,7 @@ def _feature(key: str, value: Any) -> PolicyFeature:
         return PolicyFeature(type=FeatureType(value["type"]), shape=tuple(value["shape"]))
     except (TypeError, KeyError, ValueError) as error:
         raise GetiactionError(
-            f"feature {key!r} is no PolicyFeature: expected one, or a mapping with its 'type' "
+            f"feature {key!r} is not a PolicyFeature: expected one, or a mapping with its 'type' "
             f"({', '.join(t.value for t in FeatureType)}) and 'shape'; a dataset's features become "
             "such by lerobot's dataset_to_policy_features"
         ) from error

@@ -58,8 +58,8 @@ def metadata_of(source: Any, *, use_imagenet_stats: bool = True) -> Any:
     meta = getattr(source, "meta", source)
     if not hasattr(meta, "features") or not hasattr(meta, "stats"):
         raise GetiactionError(
-            f"a {type(source).__name__} is no dataset: expected a LeRobotDataset, its metadata, a "
-            "LeRobotDataModule, a local root or a name on the hub"
+            f"a {type(source).__name__} is not a dataset: expected a LeRobotDataset, its metadata, "
+            "a LeRobotDataModule, a local root or a name on the hub"
         )
     return with_statistics(meta, use_imagenet_stats=use_imagenet_stats)
 

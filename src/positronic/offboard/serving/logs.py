@@ -41,7 +41,7 @@ def configure(log_format: str) -> None:
         UsageError: There is no such format.
     """
     if log_format not in FORMATS:
-        raise UsageError(f"--log_format={log_format} is no format; choose text or json")
+        raise UsageError(f"--log_format={log_format} is not a format; choose text or json")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     handler.addFilter(FloodFilter())

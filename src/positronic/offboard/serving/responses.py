@@ -117,7 +117,9 @@ def errors(has_token: bool) -> Declared:
         503: _in_words(f"Unavailable: {_TOO_MANY}."),
     }
     if not has_token:
-        declared[403] = _in_words("The Host header is no name of this server, which has no token.")
+        declared[403] = _in_words(
+            "The Host header is not a name of this server, which has no token."
+        )
     return declared
 
 

@@ -315,7 +315,7 @@ class HttpProtocol(H11Protocol):
             self.connections.discard(websocket)
             self.connections.add(self)
             self.transport.set_protocol(self)
-            self._refuse(400, "the head of the request is no WebSocket handshake")
+            self._refuse(400, "the head of the request is not a WebSocket handshake")
 
     def on_response_complete(self) -> None:
         """The answer is written; the client has to take it."""

@@ -258,7 +258,7 @@ def test_keys_that_lead_elsewhere_are_refused(key: str, s3: Any, around: Path) -
     put(s3, key, PAYLOAD)
     before = state(around)
     for attempt in (lambda: fetch(URL), lambda: take_snapshot(WHERE)):
-        assert "which is no path below it; remove that object" in refused(attempt)
+        assert "which is not a path below it; remove that object" in refused(attempt)
     assert state(around) == before
 
 
@@ -266,7 +266,7 @@ def test_keys_that_lead_elsewhere_are_refused(key: str, s3: Any, around: Path) -
 def test_children_are_names(key: str, s3: Any) -> None:
     put(s3, "000010/model", b"")
     put(s3, key, PAYLOAD)
-    assert "which is no path below it" in refused(list_children, WHERE)
+    assert "which is not a path below it" in refused(list_children, WHERE)
 
 
 def test_addresses_stay_below(s3: Any) -> None:

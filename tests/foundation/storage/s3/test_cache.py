@@ -118,5 +118,5 @@ def test_the_size_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("POSITRONIC_CACHE_SIZE", text)
         assert cache_size() == size
     monkeypatch.setenv("POSITRONIC_CACHE_SIZE", "much")
-    with pytest.raises(StorageError, match="POSITRONIC_CACHE_SIZE=much is no size; expected"):
+    with pytest.raises(StorageError, match="POSITRONIC_CACHE_SIZE=much is not a size; expected"):
         cache_size()

@@ -77,7 +77,7 @@ def test_a_missing_prefix_is_refused(s3: Any) -> None:
 
 def test_names_that_lead_elsewhere_are_refused(s3: Any) -> None:
     put(s3, "../../x", b"escaped")
-    with pytest.raises(StorageError, match=r"an object '../../x', which is no path below it"):
+    with pytest.raises(StorageError, match=r"an object '../../x', which is not a path below it"):
         fetch(URL)
 
 

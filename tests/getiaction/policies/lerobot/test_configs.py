@@ -100,7 +100,7 @@ class TestGivenFeatures:
             "act", plain, plain, dataset_stats=metadata(camera_root).stats, **POLICIES["act"]
         )
         assert policy.select_action(observation(0)).shape == (1, 8)
-        with pytest.raises(GetiactionError, match="feature 'action' is no PolicyFeature"):
+        with pytest.raises(GetiactionError, match="feature 'action' is not a PolicyFeature"):
             LeRobotPolicy("act", plain, {"action": {"dtype": "float32", "shape": (8,)}})
 
     def test_statistics_are_needed_to_normalise(self, camera_root: Path) -> None:

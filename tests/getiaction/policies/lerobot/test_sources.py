@@ -91,7 +91,7 @@ def test_a_policy_for_a_dataset(camera_root: Path, kind: str) -> None:
 
 
 def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GetiactionError, match="a dict is no dataset"):
+    with pytest.raises(GetiactionError, match="a dict is not a dataset"):
         ACT.from_dataset({})
     with pytest.raises(GetiactionError, match="there is no dataset at"):
         ACT.from_dataset(tmp_path / "nowhere")

@@ -62,7 +62,7 @@ def test_json_is_one_object_for_each_event(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_another_format_is_refused() -> None:
-    with pytest.raises(UsageError, match="--log_format=xml is no format; choose text or json"):
+    with pytest.raises(UsageError, match="--log_format=xml is not a format; choose text or json"):
         configure("xml")
 
 

@@ -278,7 +278,7 @@ def refused(capsys: pytest.CaptureFixture[str], *flags: str, status: int = 1) ->
         ("--request_timeout=0", "--request_timeout is 0; expected more than 0"),
         ("--rate_limit=-2", "--rate_limit is -2; expected 0 or more"),
         ("--max_message_mb=0", "--max_message_mb is 0; expected more than 0"),
-        ("--log_format=xml", "--log_format=xml is no format; choose text or json"),
+        ("--log_format=xml", "--log_format=xml is not a format; choose text or json"),
         ("--backend=tensorrt", "--backend=tensorrt is unknown; choose one of auto, torch"),
         ("--precision=int8", "--precision=int8 is unknown; choose one of"),
         ("--host=0.0.0.0", "--host=0.0.0.0 lets other machines connect without a token; make one"),
@@ -303,16 +303,16 @@ def test_who_may_connect_is_decided_before_anything_else(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere, everyone = "--checkpoints_dir=nowhere", "--host=0.0.0.0"
-    assert "is no directory" in refused(capsys, nowhere)
-    assert "is no directory" in refused(capsys, nowhere, everyone, "--insecure")
+    assert "is not a directory" in refused(capsys, nowhere)
+    assert "is not a directory" in refused(capsys, nowhere, everyone, "--insecure")
     assert "cannot listen on no-such-host.invalid" in refused(
         capsys, nowhere, "--host=no-such-host.invalid"
     )
     monkeypatch.setenv("POSITRONIC_INSECURE", "1")
-    assert "is no directory" in refused(capsys, nowhere, everyone)
+    assert "is not a directory" in refused(capsys, nowhere, everyone)
     monkeypatch.delenv("POSITRONIC_INSECURE")
     monkeypatch.setenv("AUTH_TOKEN", "correct-horse")
-    assert "is no directory" in refused(capsys, nowhere, everyone)
+    assert "is not a directory" in refused(capsys, nowhere, everyone)
     monkeypatch.setenv("AUTH_TOKEN", " ")
     assert "AUTH_TOKEN is set but empty" in refused(capsys, nowhere, status=2)
 
@@ -320,7 +320,7 @@ def test_who_may_connect_is_decided_before_anything_else(
 def test_what_is_wrong_with_the_directory_is_said_in_one_line(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "is no directory" in refused(capsys, f"--checkpoints_dir={tmp_path}/none")
+    assert "is not a directory" in refused(capsys, f"--checkpoints_dir={tmp_path}/none")
     assert "No checkpoints found in" in refused(capsys, f"--checkpoints_dir={tmp_path}")
     line = refused(capsys, f"--checkpoints_dir={run}", "--checkpoint=7")
     assert line == ("server: error: Checkpoint not found: 7. Available: ['010000', '020000']")

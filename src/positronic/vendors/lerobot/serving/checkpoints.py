@@ -101,7 +101,7 @@ class CheckpointDirectory:
     def _refuse_empty(self, path: str | Path, given: str) -> None:
         if not storage.exists(given):
             raise CheckpointError(
-                f"{path} is no directory; --checkpoints_dir is the directory of a training run,"
+                f"{path} is not a directory; --checkpoints_dir is the directory of a training run,"
                 " <output_dir>/<run_name>"
             )
         raise CheckpointError(

@@ -91,7 +91,7 @@ def test_five_thousand_digits_are_no_step(tmp_path: Path) -> None:
 
 
 def test_a_directory_without_checkpoints_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is no directory; --checkpoints_dir is"):
+    with pytest.raises(CheckpointError, match="is not a directory; --checkpoints_dir is"):
         CheckpointDirectory(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match=f"No checkpoints found in {tmp_path}; expected"):
         CheckpointDirectory(tmp_path)
@@ -356,7 +356,7 @@ def test_in_s3_only_what_serving_needs_is_fetched(s3: Any, run: Path, faulty: Fa
 
 
 def test_what_is_not_in_s3_is_refused(s3: Any) -> None:
-    with pytest.raises(CheckpointError, match="s3://bucket/runs/none is no directory"):
+    with pytest.raises(CheckpointError, match="s3://bucket/runs/none is not a directory"):
         CheckpointDirectory("s3://bucket/runs/none")
     storage.write_bytes("s3://bucket/runs/empty/config.yaml", b"")
     with pytest.raises(CheckpointError, match="No checkpoints found in s3://bucket/runs/empty"):
