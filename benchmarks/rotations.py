@@ -2,7 +2,7 @@
 
 Rollouts of a policy that tilts the gripper are recorded in the simulator, by the recorder of
 ``positronic-inference``, and converted twice: with the signs of quaternions as they were recorded,
-and by the rule of the codec (`positronic.codec.rotations`). The same network is trained on both,
+and by the rule of the codec (`positronic.codec.vectors`). The same network is trained on both,
 from the same weights on the same batches, and asked for the rows of held-out episodes.
 
 Usage: ``python benchmarks/rotations.py``, or with ``--quick`` in a few seconds, for a test.
@@ -167,7 +167,7 @@ def train(inputs: Array, targets: Array, size: Size, seed: int) -> Any:
 
 def compare(size: Size, root: Path) -> dict[str, list[Outcome]]:
     """Record once, and measure without and with the rule; an outcome for each seed."""
-    from positronic.codec.rotations import QUAT_REFERENCE
+    from positronic.codec.vectors import QUAT_REFERENCE
 
     record(root, size)
     rules = {"signs as recorded": None, "one rule in the codec": QUAT_REFERENCE}

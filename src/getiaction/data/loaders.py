@@ -1,6 +1,9 @@
 """DataLoaders that resume where they were stopped, and preserve the global random state."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import torch
@@ -10,7 +13,6 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from foundation.stopping import ignore_terminal
 from getiaction.data.frames import THREADS
 from getiaction.data.gather import Batch, GatheredDataset, collate_for
-from getiaction.data.prefetch import prefetched
 
 # LeRobot's default, limited to the number of CPUs.
 DEFAULT_WORKERS = THREADS
@@ -18,6 +20,32 @@ DEFAULT_WORKERS = THREADS
 AHEAD = 2 * THREADS
 # LeRobot's defaults for worker processes; spawned, because decoders do not survive a fork.
 WORKER_OPTIONS = {"prefetch_factor": 4, "persistent_workers": True}
+
+
+def prefetched[Wanted, Made](
+    make: Callable[[Wanted], Made], wanted: Iterable[Wanted], *, threads: int, ahead: int
+) -> Iterator[Made]:
+    """Yield ``make(w)`` for each ``w`` of ``wanted``, in order, while threads make the next ones.
+
+    Args:
+        make: Called in several threads concurrently.
+        wanted: Iterated in the caller's thread.
+        threads: Number of threads.
+        ahead: Maximum number of items in progress, or finished but not consumed.
+    """
+    rest = iter(wanted)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
+    pending: deque[Future[Made]] = deque()
+    try:
+        for each in islice(rest, ahead):
+            pending.append(pool.submit(make, each))
+        while pending:
+            made = pending.popleft().result()
+            for each in islice(rest, 1):
+                pending.append(pool.submit(make, each))
+            yield made
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class RankBatches(BatchSampler):

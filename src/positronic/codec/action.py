@@ -8,8 +8,15 @@ from numpy.typing import NDArray
 
 from positronic.codec.base import Codec, Features, Row
 from positronic.codec.fields import key_of, name_of
-from positronic.codec.rotations import LATER, QUAT_REFERENCE, Quaternion, aligned, reference_of
-from positronic.codec.vectors import read, require_rotations
+from positronic.codec.vectors import (
+    LATER,
+    QUAT_REFERENCE,
+    Quaternion,
+    aligned,
+    read,
+    reference_of,
+    require_rotations,
+)
 from positronic.errors import CodecError
 
 
@@ -19,7 +26,7 @@ class AbsolutePose(Codec):
 
     When decoded, the quaternion is normalised and the pose is sent as ``cartesian_pos``: position
     and row-major rotation matrix, float64 ``(12,)``. Grip is 1 when open, 0 when closed.
-    `positronic.codec.rotations` aligns the quaternions with ``quat_reference``.
+    `positronic.codec.vectors` aligns the quaternions with ``quat_reference``.
     """
 
     kind: ClassVar[str] = "absolute_pose"

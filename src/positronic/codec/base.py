@@ -105,7 +105,7 @@ class Codec(_Described):
         Args:
             obs: the raw signals.
             before: the encoded previous observation of the same episode; None for the first one.
-                Quaternions stay in its hemisphere (`positronic.codec.rotations`).
+                Quaternions stay in its hemisphere (`positronic.codec.vectors`).
 
         Raises:
             CodecError: a signal is missing, has another shape or type, is not finite, or is a

@@ -20,8 +20,15 @@ from positronic.codec.fields import (
     whole_of,
 )
 from positronic.codec.images import resize_with_pad
-from positronic.codec.rotations import LATER, QUAT_REFERENCE, Quaternion, aligned, reference_of
-from positronic.codec.vectors import read, require_rotations
+from positronic.codec.vectors import (
+    LATER,
+    QUAT_REFERENCE,
+    Quaternion,
+    aligned,
+    read,
+    reference_of,
+    require_rotations,
+)
 from positronic.errors import CodecError
 
 MOST_OBJECTS = 1000
@@ -33,7 +40,7 @@ class Vector(Codec):
 
     ``signals`` are pairs of name and number of elements, in order. A signal of seven elements whose
     name ends in ``pose`` is a position and a unit quaternion, wxyz, which
-    `positronic.codec.rotations` aligns with ``quat_reference``.
+    `positronic.codec.vectors` aligns with ``quat_reference``.
     """
 
     kind: ClassVar[str] = "vector"

@@ -1,19 +1,90 @@
-"""Read numeric signals from a row or from columns, with errors that name the signal."""
+"""Numeric signals of a row or of columns: read, validated, and as continuous rotations."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foundation.text import printable
-from positronic.codec.fields import listed
+from positronic.codec.fields import listed, shown
 from positronic.errors import CodecError
-from positronic.geom import quat_dot
+from positronic.geom import align_quats, quat_dot
+
+Quaternion = tuple[float, float, float, float]
+
+# The sign is ambiguous half a turn away from the reference, so no robot should start there. This
+# one (wxyz) is at least 10 degrees from that at all 24 axis-aligned rotations, in which tools are
+# mounted and episodes start; 43 degrees for a gripper that points straight down, turned by any
+# multiple of 90 degrees about the vertical, and 126 for the home pose of a Franka arm,
+# (0, 1, 0, 0). ``w >= 0`` would be the worst choice: every gripper pointing down is ambiguous.
+QUAT_REFERENCE: Quaternion = (0.23, 0.89, 0.37, 0.1)
+
+# Metadata of the dataclass field of the reference: specs without it mean None, no alignment.
+LATER = {"absent": None}
+
 
 # Allows rounding to two decimals; rejects angles and scaled rotations.
 UNIT_NORM_TOLERANCE = 0.02
+
+
+def reference_of(value: Any) -> Quaternion | None:
+    """Return ``value`` if it is a reference: a unit quaternion, wxyz, or None.
+
+    Raises:
+        CodecError: it is neither.
+    """
+    if value is None:
+        return None
+    if isinstance(value, Sequence) and len(value) == 4 and all(map(_is_number, value)):
+        try:
+            w, x, y, z = map(float, value)
+        except OverflowError:
+            pass
+        else:
+            if abs(math.hypot(w, x, y, z) - 1) <= UNIT_NORM_TOLERANCE:
+                return w, x, y, z
+    raise CodecError(f"quat_reference is {shown(value)}; give a unit quaternion [w, x, y, z]")
+
+
+def aligned(
+    poses: NDArray[np.float64],
+    reference: Quaternion | None,
+    before: NDArray[Any] | None = None,
+) -> NDArray[np.float64]:
+    """Align the signs in poses ``[x y z qw qx qy qz]``: ``(7,)`` of a row, ``(T, 7)`` of many.
+
+    Args:
+        poses: poses with arbitrary signs.
+        reference: see the module; None changes nothing.
+        before: the encoded row before a single row, float32 ``(7,)``; None for the first.
+    """
+    if reference is None:
+        return poses
+    found = poses.copy()
+    if poses.ndim > 1:
+        found[:, 3:] = align_quats(poses[:, 3:], reference)
+    elif _must_negate(poses[3:].tolist(), reference, None if before is None else before[3:]):
+        found[3:] = 0.0 - poses[3:]  # avoids negative zeros
+    else:
+        found[3:] += 0.0
+    return found
+
+
+def _must_negate(quat: list[float], reference: Quaternion, before: NDArray[Any] | None) -> bool:
+    """Scalar version of `align_quats` for one row, as it runs at every observation."""
+    side = 0.0 if before is None else _dot(quat, before.tolist())
+    side = side or _dot(quat, reference) or next(filter(None, quat))
+    return side < 0
+
+
+def _dot(a: Sequence[float], b: Sequence[float]) -> float:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read(source: Mapping[str, Any], name: str, size: int, *, rows: bool) -> NDArray[np.float64]:

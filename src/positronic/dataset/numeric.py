@@ -2,7 +2,7 @@
 
 Columns: ``timestamp`` int64 (ns), ``value`` (a scalar or ``list<float|double|...>``), then optional
 extra time lines ``ts_ns.<name>`` int64; or only named time lines, see
-:mod:`positronic.dataset.timelines`. The format is that of public Positronic.
+:mod:`positronic.dataset.numeric`. The format is that of public Positronic.
 """
 
 from functools import cached_property
@@ -17,7 +17,15 @@ from foundation.tables import Table, open_table
 from foundation.text import printable
 from positronic.dataset.faults import reading
 from positronic.dataset.signal import Indices, Signal, Times
-from positronic.dataset.timelines import time_column
+
+VERSION = b"positronic.signal_version"
+NAMED = b"2"
+PREFIX = "ts."
+# In the order of preference of public Positronic's converter. All use the same clock, so signals of
+# an episode may use different ones of these; that converter leaves out signals that lack the first
+# one that any signal has.
+ORDER = ("harness.world", "received.world", "recorded")
+
 
 TIMESTAMP = "timestamp"
 VALUE = "value"
@@ -27,8 +35,30 @@ VALUE = "value"
 LONGEST_NS = 24 * 3600 * 10**9
 LATEST_NS = 2**62  # the year 2116; sums and differences of such times do not overflow
 FOOTER = 8 << 20  # bytes; that of 36 million rows in groups of 10,000 takes 3 MB
-
 Ends = tuple[int, int]
+
+
+def time_column(table: Table, unnamed: str) -> str | None:
+    """The timestamp column of an open parquet file; ``unnamed`` is its name in format version 1.
+
+    None if the file has neither samples nor time lines; ValueError if it cannot be determined.
+    """
+    names = table.names
+    version = table.metadata.get(VERSION)
+    if version is None:
+        if unnamed not in names:
+            raise ValueError(f"it has no column {unnamed!r}")
+        return unnamed
+    if version != NAMED:
+        found = printable(version.decode(errors="replace"), 20)
+        raise ValueError(f"its format version is {found}, expected 1 or 2")
+    for line in ORDER:
+        if PREFIX + line in names:
+            return PREFIX + line
+    if table.rows == 0:
+        return None
+    lines = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
+    raise ValueError(f"its time lines are {printable(lines)}, expected one of {list(ORDER)}")
 
 
 def read_column(path: Path, column: str) -> NDArray[Any]:

@@ -1,7 +1,7 @@
 """Video signals: an mp4 file and the parquet index of its frames' timestamps.
 
 Row ``i`` of ``<name>.frames.parquet`` is the timestamp of frame ``i``, in the column ``ts_ns`` or
-in those of :mod:`positronic.dataset.timelines`. The frame rate in the video file is nominal; only
+in those of :mod:`positronic.dataset.numeric`. The frame rate in the video file is nominal; only
 the index has the times.
 
 The index's schema metadata may hold two keys of our own, which other readers ignore: the video

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers.logger import Logger
 
 from getiaction.data import LeRobotDataModule
 from getiaction.errors import GetiactionError
-from getiaction.train import StepReport, clock, report
+from getiaction.train import StepReport, report
 from tests.getiaction.train.runs import BATCH, SEED
 from tests.getiaction.train.small import policy, trainer
 
@@ -31,7 +31,6 @@ class Time:
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     ours = Time()
     monkeypatch.setattr(report, "time", ours)
-    monkeypatch.setattr(clock, "time", ours)
     return ours
 
 

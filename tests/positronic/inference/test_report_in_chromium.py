@@ -3,10 +3,9 @@ from typing import Any
 
 import pytest
 
-from positronic.inference.comparison.contest import all_contests
+from positronic.inference.comparison.contest import Pairs, all_contests
 from positronic.inference.comparison.entrants import Entrant
 from positronic.inference.comparison.page import render_page
-from positronic.inference.comparison.paired import Pairs
 from positronic.inference.report import render_report
 from tests.chromium import needs_chromium
 from tests.positronic.inference.sample import FPS, sample_replay, sample_run

@@ -4,7 +4,7 @@
 ``eepose_absolute(image_size=(64, 64))``. Outputs, shapes and units of ``eepose_absolute`` and
 ``joints_absolute`` are those of the public Positronic of January 2026, camera names included:
 the wrist is ``left``, the exterior camera ``side``. The signs of quaternions are not: they follow
-the one rule of `positronic.codec.rotations`. ``--codec.quat_reference=None`` leaves them as they
+the one rule of `positronic.codec.vectors`. ``--codec.quat_reference=None`` leaves them as they
 were recorded, for checkpoints that come without a contract and were trained so.
 """
 
@@ -15,7 +15,7 @@ import configuronic as cfn
 
 from foundation.errors import UsageError
 from positronic.codec import AbsolutePose, Codec, Image, ObjectPoses, Parallel, Vector
-from positronic.codec.rotations import QUAT_REFERENCE
+from positronic.codec.vectors import QUAT_REFERENCE
 
 __all__ = ["eepose_absolute", "eepose_state", "joints_absolute"]
 

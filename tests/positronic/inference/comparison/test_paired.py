@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import multinomial
 
-from positronic.inference.comparison.paired import Pairs, holm
+from positronic.inference.comparison.contest import Pairs, holm
 
 
 def test_outcomes_are_counted_by_pair() -> None:

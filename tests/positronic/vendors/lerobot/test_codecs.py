@@ -8,7 +8,7 @@ import pytest
 
 from positronic.cli import status
 from positronic.codec import Codec, from_spec
-from positronic.codec.rotations import QUAT_REFERENCE
+from positronic.codec.vectors import QUAT_REFERENCE
 from positronic.vendors.lerobot import codecs
 
 MODULE = "@positronic.vendors.lerobot.codecs"

@@ -1,10 +1,11 @@
 """Training run behind the command line; importing it imports torch, LeRobot and Lightning."""
 
 import logging
+import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from lerobot.optim.schedulers import CosineAnnealingWithWarmupSchedulerConfig, L
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 from lerobot.utils.random_utils import set_seed
 from lightning.pytorch import Callback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from tqdm import tqdm
 
-from foundation.errors import UsageError
+from foundation.errors import MissingDependency, UsageError
 from foundation.stopping import Stopped, StopSignals
 from getiaction.data import LeRobotDataModule
 from getiaction.data.frame_cache import CacheLimits
@@ -29,10 +31,68 @@ from positronic.codec import Contract
 from positronic.vendors.lerobot.serving.backends import examples
 from positronic.vendors.lerobot.training.effective import keep, provenance, settings, sign
 from positronic.vendors.lerobot.training.job import TrainingJob, in_first_process, machines
-from positronic.vendors.lerobot.training.loggers import finish, loggers
 from positronic.vendors.lerobot.training.same_run import require_same_run
 
+WANDB_PROJECT = "lerobot-train"
+WANDB_KEY = "WANDB_API_KEY"
+
+
 GIB = 1 << 30
+
+
+def loggers(run_dir: Path, *, wandb: str, step: int, settings: Mapping[str, Any]) -> list[Logger]:
+    """Open the sinks of a run; one that goes on adds to the curves that it has.
+
+    Args:
+        run_dir: Gets ``tensorboard`` and ``wandb``; its name is the run's.
+        wandb: ``auto``, ``online``, ``offline`` or ``off``.
+        step: Where the run begins; what an earlier start logged after that is done again.
+        settings: Of the run, for WandB to show.
+
+    Raises:
+        MissingDependency: WandB is asked for and not installed.
+    """
+    # Nothing is made here: every process comes by, and the first one takes the run's name.
+    purge: dict[str, Any] = {"purge_step": step + 1} if step else {}
+    sinks: list[Logger] = [TensorBoardLogger(run_dir, name="", version="tensorboard", **purge)]
+    if wandb == "auto":
+        wandb = "online" if os.environ.get(WANDB_KEY) else "off"
+    if wandb != "off":
+        sinks.append(_wandb(run_dir, offline=wandb == "offline", settings=settings))
+    return sinks
+
+
+def finish(sinks: Iterable[Logger]) -> None:
+    """Let WandB write down what it holds, before the run's files are looked at."""
+    for sink in sinks:
+        end = getattr(getattr(sink, "experiment", None), "finish", None)
+        # All but the first process have a stand-in that answers to any name.
+        if end is not None and "wandb" in sys.modules:
+            end()
+            # A process of WandB's own writes the file; it has done so for certain when it ends.
+            sys.modules["wandb"].teardown()
+
+
+def _wandb(run_dir: Path, *, offline: bool, settings: Mapping[str, Any]) -> Logger:
+    from lightning.pytorch.loggers import WandbLogger
+
+    try:
+        sink = WandbLogger(
+            project=WANDB_PROJECT,
+            name=run_dir.name,
+            id=run_dir.name,
+            save_dir=run_dir,
+            offline=offline,
+            resume=None if offline else "allow",
+            config=dict(settings),
+        )
+    except ModuleNotFoundError as error:
+        raise MissingDependency("--wandb needs WandB: pip install wandb, or --wandb=off") from error
+    if offline and in_first_process():
+        print(
+            f"WandB: offline; `wandb sync {run_dir}/wandb/offline-run-*` uploads", file=sys.stderr
+        )
+    return sink
 
 
 def gym(name: str, contract: Contract | None) -> Any:

@@ -12,9 +12,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from foundation.errors import UsageError
 from getiaction.train import Trainer
 from positronic.vendors.lerobot.training.job import across_processes, in_first_process, machines
-from positronic.vendors.lerobot.training.loggers import finish
 from positronic.vendors.lerobot.training.options import Options
 from positronic.vendors.lerobot.training.presets import act_state
+from positronic.vendors.lerobot.training.run import finish
 
 VARIABLES = (
     "RANK",

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from positronic.vendors.lerobot.training.loggers import loggers
+from positronic.vendors.lerobot.training.run import loggers
 
 
 @pytest.mark.parametrize("wandb", ["off", "offline"])

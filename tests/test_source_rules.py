@@ -1,4 +1,4 @@
-"""Docstrings of the whole source: help texts and the reference are made of them."""
+"""Docstrings of the whole source, and what an ``__init__`` may hold."""
 
 import ast
 import re
@@ -46,3 +46,35 @@ def test_sections_are_lists_of_names_each_on_a_line_of_its_own() -> None:
                     wrong.append(f"{path.relative_to(SOURCES)}:{node.lineno} {line.strip()}")
     assert wrong == []
     assert seen > 1000
+
+
+# What they define has a reason, which ARCHITECTURE.md gives.
+DEFINING = {"positronic/cfg/ds", "getiaction/policies/lerobot"}
+
+
+def test_an_init_defines_nothing() -> None:
+    """But how a name loads its module when it is used."""
+    defining = {
+        path.parent.relative_to(SOURCES).as_posix()
+        for path, tree in trees()
+        if path.name == "__init__.py"
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and node.name not in ("__getattr__", "__dir__")
+    }
+    assert defining == DEFINING
+
+
+def test_files_that_pages_name_are_there() -> None:
+    root = SOURCES.parent
+    pages = [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("benchmarks/*.md")]
+    rooms = (root, SOURCES, SOURCES / "positronic", root / "tests")
+    named = {
+        (page.name, name)
+        for page in pages
+        # The log of changes tells of what is no more.
+        if page.name != "CHANGELOG.md"
+        for name in re.findall(r"`([\w./]+/\w+\.py)`", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 100
+    assert [each for each in sorted(named) if not any((r / each[1]).is_file() for r in rooms)] == []

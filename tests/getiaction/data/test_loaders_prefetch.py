@@ -9,8 +9,7 @@ import torch
 
 from getiaction.data import LeRobotDataModule
 from getiaction.data.gather import Cache, GatheredDataset
-from getiaction.data.loaders import AHEAD
-from getiaction.data.prefetch import prefetched
+from getiaction.data.loaders import AHEAD, prefetched
 from getiaction.policies.lerobot import policy_config
 from getiaction.train.exact_resume import random_state
 from tests.getiaction.train.resumable import run

@@ -8,9 +8,8 @@ import pytest
 
 from positronic import simulator
 from positronic.dataset import DatasetWriter, LocalDataset
-from positronic.simulator.demonstrations import SIM_STATE, Recorder, Scenario
+from positronic.simulator.demonstrations import KINDS, SIM_STATE, Mishaps, Recorder, Scenario
 from positronic.simulator.expert import make_expert
-from positronic.simulator.mishaps import KINDS, Mishaps
 
 
 @pytest.mark.parametrize("task", ["stack_cubes", "pick_place"])
