@@ -169,3 +169,21 @@ def test_a_configuration_for_lerobots_own_loop(enter_hub: Enter) -> None:
         ]
         == 16
     )
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_lightnings_own_checkpoints_in_s3(enter_hub: Enter, s3: Any) -> None:
+    """Those go through fsspec, for which s3fs is installed."""
+    enter_hub(PUSHT)
+    there = "--trainer.default_root_dir=s3://bucket/runs/act"
+    words = ["fit", f"--config={CONFIG}", *SMALL, "--trainer.logger=false", there]
+    assert main([*words, "--trainer.max_steps=3"]) == 0
+    (saved,) = _checkpoints(s3)
+    assert saved.endswith("step=3.ckpt")
+    assert main([*words, "--trainer.max_steps=5", f"--ckpt_path=s3://bucket/{saved}"]) == 0
+    assert any(name.endswith("step=5.ckpt") for name in _checkpoints(s3))
+
+
+def _checkpoints(s3: Any) -> list[str]:
+    listed = s3.list_objects_v2(Bucket="bucket", Prefix="runs/act/").get("Contents", [])
+    return [each["Key"] for each in listed if each["Key"].endswith(".ckpt")]
