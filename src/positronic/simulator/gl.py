@@ -30,13 +30,17 @@ def select_backend(required: bool = True) -> str:
             ``disable`` instead of an error: physics alone needs no OpenGL.
 
     Raises:
-        MissingDependency: neither library is installed; the message gives the command to install
-            it.
+        MissingDependency: neither library, or not the one that is set, is installed; the message
+            gives the command to install it.
     """
     _disable_unwritable_shader_cache()
     chosen = os.environ.get("MUJOCO_GL", "").strip().lower()
     disabled = chosen in ("disable", "disabled", "off", "0", "false")
-    if chosen and not (disabled and required):
+    if chosen in _NEEDS and not is_available(chosen):
+        # Importing MuJoCo would fail, without a word of why.
+        if required:
+            raise missing(chosen)
+    elif chosen and not (disabled and required):
         return chosen
     if not sys.platform.startswith("linux"):
         return chosen

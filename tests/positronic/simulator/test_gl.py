@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from foundation.errors import MissingDependency
 from positronic.simulator import gl
 
 DISABLED = "MESA_SHADER_CACHE_DISABLE"
@@ -46,3 +47,12 @@ def test_what_the_user_chose_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MESA_SHADER_CACHE_DIR", str(tmp_path))
     gl.select_backend()
     assert DISABLED not in os.environ
+
+
+@pytest.mark.skipif(gl.is_available("osmesa"), reason="OSMesa is installed")
+def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    with pytest.raises(MissingDependency, match="MUJOCO_GL=osmesa does not work here; install"):
+        gl.select_backend()
+    # Physics alone needs none.
+    assert gl.select_backend(required=False) in ("disable", "egl")
