@@ -40,6 +40,11 @@ class ObjectOffset(Codec):
         """What is made of it, in LeRobot's words."""
         return {self.key: {"dtype": "float32", "shape": (3,), "names": ["x", "y", "z"]}}
 
+    @property
+    def origins(self) -> dict[str, tuple[str, ...]]:
+        """The signal of each number; by it a server refuses values far beyond the training data."""
+        return {self.key: ("object_poses",) * 3}
+
     def encode(self, obs: Row, before: Row | None = None) -> dict[str, NDArray[Any]]:
         """Encode one observation, as it comes from a robot."""
         return {self.key: self._offset(obs)}
@@ -50,6 +55,8 @@ class ObjectOffset(Codec):
 
     def _offset(self, source: Row) -> NDArray[np.float32]:
         # Of one row (7,) or of many (T, 7): "..." stands for the rows, if there are any.
+        # Signals of a known size are better read by ``positronic.codec.read``, which refuses a
+        # wrong shape, text and NaN.
         gripper, objects = (np.asarray(source[name], np.float64) for name in self.inputs)
         return (objects[..., :3] - gripper[..., :3]).astype(np.float32)
 

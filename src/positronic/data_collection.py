@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -134,10 +135,12 @@ def scripted(
 
         from positronic import simulator
         from positronic.simulator.demonstrations import Scenario
+        from positronic.simulator.expert import make_expert
 
-        # Reports invalid arguments and missing libraries before any worker starts, and puts the
-        # compiled scene into the cache for all of them.
-        simulator.make(env, **options).close()
+        # Reports invalid arguments, missing libraries and a task without an expert before any
+        # worker starts, and puts the compiled scene into the cache for all of them.
+        with closing(simulator.make(env, **options)) as opened:
+            make_expert(opened, float(speed))
         started = time.monotonic()
         tally = record(
             Scenario(simulator.env_id(env), options, float(speed), float(mishaps)),

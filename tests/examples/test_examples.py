@@ -21,9 +21,9 @@ from getiaction.data import LeRobotDataModule
 from getiaction.eval import evaluate_policy
 from getiaction.policies.lerobot import ACT
 from positronic.cli import status
-from positronic.codec import Contract, from_spec
+from positronic.codec import Contract, Limits, from_spec
 from positronic.dataset import load_all_datasets
-from positronic.errors import SessionError
+from positronic.errors import CodecError, SessionError
 from positronic.offboard.client import RemotePolicy
 from positronic.vendors.lerobot.convert import COMMANDS
 from tests.getiaction.datasets import write
@@ -143,6 +143,10 @@ def test_recordings_are_converted_with_the_codec(tmp_path: Path) -> None:
     codec = importlib.import_module("own_codec").joints_camera_offset(image_size=48)
     contract = Contract.load(root / "meta")
     assert from_spec(contract.codec["spec"]) == codec
+    offset = {"observation.environment_state": np.array([0.1, 0.1, -900.0], np.float32)}
+    statistics = json.loads((root / "meta/stats.json").read_text())
+    with pytest.raises(CodecError, match="signal 'object_poses' is -900 "):
+        Limits.of(codec.parts[1], statistics).check(offset)
     assert contract.inputs == list(codec.inputs)
 
 

@@ -17,6 +17,7 @@ from positronic import cli, data_collection
 from positronic.dataset import LocalDataset
 from positronic.errors import SimulationError
 from positronic.simulator.demonstrations import SIM_STATE, Scenario
+from positronic.simulator.expert import GOALS
 from tests.waiting import until
 
 BASE = ["scripted", "--workers=1", "--cameras=none"]
@@ -164,6 +165,17 @@ def recording(root: Path) -> "subprocess.Popen[str]":
         text=True,
         start_new_session=True,
     )
+
+
+def test_a_task_without_an_expert_is_refused_before_workers_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Workers died of it, and the message was of memory."""
+    monkeypatch.delitem(GOALS, "pick_place")
+    assert run(*BASE, "--env=pick_place", f"--output_dir={tmp_path / 'raw'}") == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"{data_collection.PROG}: error: there is no scripted expert of the ")
+    assert not (tmp_path / "raw").exists()
 
 
 @pytest.mark.e2e

@@ -31,10 +31,11 @@ def output_directory(uri: str | Path, *, append: bool = False) -> Iterator[Path]
 
     Args:
         uri: A directory, local or in S3.
-        append: Whether something may be there already, which then is in the directory as well.
+        append: Whether something may be in S3 already, which then is in the directory as well. A
+            local directory is given as it is: refusing one in use is up to the caller.
 
     Raises:
-        StorageError: something is there and must not be, an earlier output still waits to be
+        StorageError: something is in S3 and must not be, an earlier output still waits to be
             published there, it cannot be written to, or publishing failed.
     """
     if is_remote(uri):

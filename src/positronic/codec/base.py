@@ -36,6 +36,14 @@ class _Described:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "kind" in cls.__dict__:
+            known = _KINDS.get(cls.kind)
+            # Specs would be read as another codec than the one that wrote them. A module that is
+            # loaded again, such as __main__ in a worker process, defines the same class again.
+            if known is not None and known.__qualname__ != cls.__qualname__:
+                raise CodecError(
+                    f"{cls.__qualname__} and {known.__qualname__} are both codecs of the kind"
+                    f" '{cls.kind}'; give {cls.__qualname__} another kind"
+                )
             _KINDS[cls.kind] = cls  # type: ignore[assignment]  # mixes into both
 
     def to_spec(self) -> dict[str, Any]:
@@ -91,7 +99,10 @@ class Codec(_Described):
 
     @property
     def origins(self) -> dict[str, tuple[str, ...]]:
-        """The raw signal of each element of each encoded vector."""
+        """The raw signal of each element of each encoded vector.
+
+        `Limits` checks the vectors that are named here, and no others.
+        """
         return {}
 
     @property

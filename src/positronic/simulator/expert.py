@@ -8,7 +8,7 @@ lift and transfer form one smooth funnel instead of stages.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,12 +49,17 @@ _SINK_M = 0.002  # commanded below the goal, so that the cube is set down and no
 
 @dataclass(frozen=True)
 class Goal:
-    """Target of the held cube: centre, heading and tolerances."""
+    """Target of the held cube: centre, heading and tolerances.
+
+    ``heading`` is the cube's where ``aligned``, so that its sides become parallel to those of what
+    it is put on; otherwise it is the gripper's.
+    """
 
     position: Array  # (3,)
     heading: float
     tolerance_xy: float
     tolerance_z: float
+    aligned: bool = False
 
 
 class Expert:
@@ -79,7 +84,7 @@ class Expert:
         grip = float(observation["grip"])
         objects = np.asarray(observation["object_poses"], dtype=np.float64).reshape(-1, 7)
         cube, support = objects[0], objects[1]
-        goal = self._goal(support)
+        goal = GOALS[self._task](support)
 
         if self._is_placed(cube, goal):
             return self._release(tcp, grip, cube)
@@ -87,13 +92,6 @@ class Expert:
         if reach < _HELD_DISTANCE_M and _EMPTY_GRIP < grip < _HELD_GRIP:
             return self._carry(tcp, cube, goal)
         return self._fetch(tcp, grip, cube)
-
-    def _goal(self, support: Array) -> Goal:
-        if self._task == "stack_cubes":
-            above = np.array([0.0, 0.0, CUBE_M])
-            return Goal(support[:3] + above, _heading(support), 0.010, 0.004)
-        above = np.array([0.0, 0.0, TRAY_FLOOR_M + CUBE_M / 2])
-        return Goal(support[:3] + above, 0.0, 0.025, 0.004)
 
     @staticmethod
     def _is_placed(cube: Array, goal: Goal) -> bool:
@@ -117,7 +115,7 @@ class Expert:
         """Lift, move above the goal, and set down, for any pose of the cube in the fingers."""
         held, present = tcp[:3] - cube[:3], float(yaw(tcp[3:]))
         heading = goal.heading
-        if self._task == "stack_cubes":
+        if goal.aligned:
             heading = _nearest(goal.heading - _heading(cube) + present, present)
         sideways = math.hypot(*(goal.position[:2] - cube[:2]))
         turn = abs(heading - present)
@@ -151,7 +149,7 @@ def make_expert(env: Any, speed: float = DEFAULT_SPEED_M_S) -> Expert:
     """Create the expert of an environment, which must take ``cartesian_pos`` commands.
 
     Raises:
-        SimulationError: the environment is in another control mode.
+        SimulationError: the environment is in another control mode, or its task has no expert.
     """
     inner = env.unwrapped
     if inner.control_mode != "cartesian_pos":
@@ -159,7 +157,26 @@ def make_expert(env: Any, speed: float = DEFAULT_SPEED_M_S) -> Expert:
             f"the expert commands gripper poses, the environment takes {inner.control_mode}; "
             "open it with control_mode='cartesian_pos'"
         )
+    if inner.task_name not in GOALS:
+        raise SimulationError(
+            f"there is no scripted expert of the task {inner.task_name!r}, only of"
+            f" {', '.join(GOALS)}; add its goal, or an expert, to {__name__}"
+        )
     return Expert(inner.task_name, inner.control_fps, speed)
+
+
+def _on_cube(support: Array) -> Goal:
+    above = np.array([0.0, 0.0, CUBE_M])
+    return Goal(support[:3] + above, _heading(support), 0.010, 0.004, aligned=True)
+
+
+def _in_tray(support: Array) -> Goal:
+    above = np.array([0.0, 0.0, TRAY_FLOOR_M + CUBE_M / 2])
+    return Goal(support[:3] + above, 0.0, 0.025, 0.004)
+
+
+# The goal on the task's second object, by the task's short name.
+GOALS: dict[str, Callable[[Array], Goal]] = {"stack_cubes": _on_cube, "pick_place": _in_tray}
 
 
 def _heading(cube: Array) -> float:

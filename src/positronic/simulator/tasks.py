@@ -54,7 +54,7 @@ class Task(Protocol):
 
     @property
     def objects(self) -> tuple[str, ...]:
-        """Names of the objects; the first is the one to move."""
+        """Names of the objects; the first is the one to move, the second the place it goes to."""
 
     @property
     def yaw_range(self) -> float:

@@ -386,6 +386,15 @@ def test_spec_survives_json() -> None:
         assert again.features == codec.features
 
 
+def test_no_codec_takes_the_kind_of_another() -> None:
+    """Specs of the project's own images were read as the other class."""
+    with pytest.raises(CodecError, match="Thermal and Image are both codecs of the kind 'image'"):
+        type("Thermal", (Codec,), {"kind": "image"})
+    assert isinstance(from_spec(IMAGE), Image)
+    # A module that is loaded again, as __main__ is in a worker process.
+    assert [type("Again", (Codec,), {"kind": "again"}).__name__ for _ in range(2)] == ["Again"] * 2
+
+
 IMAGE = {"kind": "image", "key": "a", "source": "b", "size": [4, 4]}
 VECTOR = {"kind": "vector", "key": "a", "signals": [["grip", 1]]}
 

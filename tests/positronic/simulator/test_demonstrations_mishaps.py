@@ -9,10 +9,10 @@ import pytest
 from positronic import simulator
 from positronic.dataset import DatasetWriter, LocalDataset
 from positronic.simulator.demonstrations import KINDS, SIM_STATE, Mishaps, Recorder, Scenario
-from positronic.simulator.expert import make_expert
+from positronic.simulator.expert import GOALS, make_expert
 
 
-@pytest.mark.parametrize("task", ["stack_cubes", "pick_place"])
+@pytest.mark.parametrize("task", GOALS)
 def test_the_expert_recovers_from_every_kind(task: str) -> None:
     env = simulator.make(task, max_episode_steps=200, cameras=None)
     expert = make_expert(env)

@@ -13,12 +13,14 @@ from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
 
 from foundation.errors import MissingDependency, UsageError
-from positronic import simulator
+from positronic import cli, data_collection, simulator
 from positronic.errors import SimulationError
 from positronic.geom import pose_to_wire
+from positronic.inference.command import COMMANDS
 from positronic.simulator import gl, robot
+from positronic.simulator.tasks import TASKS
 
-ENVS = ["stack_cubes", "pick_place"]
+ENVS = list(simulator.ENVIRONMENTS)
 
 
 @pytest.fixture(scope="module", params=ENVS)
@@ -222,6 +224,19 @@ def test_arguments_that_make_no_sense(options: dict[str, Any]) -> None:
 def test_unknown_environments_get_a_suggestion() -> None:
     with pytest.raises(UsageError, match="did you mean 'stack_cubes'"):
         simulator.make("stack_cube")
+
+
+def test_each_environment_has_a_task_and_is_named_where_people_look(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert simulator.ENVIRONMENTS.keys() == TASKS.keys()
+    recording = {"scripted": data_collection.scripted}
+    for command, words in ((recording, ["scripted"]), (COMMANDS, ["sim"]), (COMMANDS, ["compare"])):
+        assert cli.status(command, "program", [*words, "--help"]) == 0
+        said = capsys.readouterr().out
+        assert [name for name in TASKS if name not in said] == [], words
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    assert [name for name in simulator.ENVIRONMENTS.values() if f"`{name}`" not in readme] == []
 
 
 def test_statics_name_what_was_recorded(env: Any) -> None:

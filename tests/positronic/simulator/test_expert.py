@@ -10,7 +10,7 @@ from positronic import simulator
 from positronic.errors import SimulationError
 from positronic.geom import quat_conj, quat_from_yaw, quat_mul, yaw
 from positronic.simulator.arm import HOME_QUAT
-from positronic.simulator.expert import make_expert
+from positronic.simulator.expert import GOALS, make_expert
 
 SEEDS = range(12)
 
@@ -31,7 +31,7 @@ def play(env: Any, seed: int) -> tuple[bool, int, list[NDArray[np.float64]], lis
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.003])
-@pytest.mark.parametrize("name", ["stack_cubes", "pick_place"])
+@pytest.mark.parametrize("name", simulator.ENVIRONMENTS)
 def test_succeeds_in_few_steps(name: str, noise: float) -> None:
     env = simulator.make(name, cameras=None, command_noise=noise)
     results = [play(env, seed)[:2] for seed in SEEDS]
@@ -121,4 +121,12 @@ def test_a_cube_at_the_border_of_two_headings_is_not_turned_to_and_fro() -> None
 def test_wants_a_cartesian_environment() -> None:
     env = simulator.make("stack_cubes", cameras=None, control_mode="joint_pos")
     with pytest.raises(SimulationError, match="cartesian_pos"):
+        make_expert(env)
+
+
+def test_a_task_without_a_goal_has_no_expert(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first object was put on the second as if that were the tray."""
+    monkeypatch.delitem(GOALS, "pick_place")
+    env = simulator.make("pick_place", cameras=None)
+    with pytest.raises(SimulationError, match="expert of the task 'pick_place', only of stack_cu"):
         make_expert(env)

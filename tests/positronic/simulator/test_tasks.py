@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from positronic.geom import quat_from_yaw
-from positronic.simulator.tasks import PickPlace, SceneState, StackCubes, Task
+from positronic.simulator.tasks import TASKS, PickPlace, SceneState, StackCubes, Task
 
 
 def scene(*poses: tuple[float, float, float], yaw: float = 0.3) -> SceneState:
@@ -70,7 +70,7 @@ def test_the_tray_is_judged_in_its_own_frame() -> None:
     assert not PickPlace().is_done(straight)
 
 
-@pytest.mark.parametrize("task", [StackCubes(), PickPlace()])
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_start_poses_use_the_whole_range_of_headings(task: Task) -> None:
     rng = np.random.default_rng(0)
     poses = np.stack([task.sample(rng, 0.5) for _ in range(200)])

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import configuronic as cfn
@@ -98,6 +99,11 @@ def test_each_codec_survives_its_spec(name: str) -> None:
     codec = getattr(codecs, name)()
     assert codec.name == name
     assert from_spec(codec.to_spec()) == codec
+
+
+def test_the_guide_has_a_line_for_each_codec() -> None:
+    guide = (Path(__file__).parents[4] / "docs/jobs.md").read_text()
+    assert [name for name in codecs.__all__ if f"| `{name}` |" not in guide] == []
 
 
 def test_the_command_line_reaches_the_image_size(capsys: pytest.CaptureFixture[str]) -> None:
