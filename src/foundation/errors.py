@@ -5,16 +5,14 @@ Every message is one line for a person: what was wrong, what was expected, how t
 ::
 
     FoundationError
-    ├── UsageError               a command line that makes no sense
-    ├── MissingDependency        an optional extra or a system library is not installed
-    ├── InvalidDocument          content of a file that somebody else wrote (foundation.documents)
-    ├── StorageError             a path or an object that cannot be read or written
-    │   ├── NotFound             nothing is there
-    │   ├── Forbidden            the credentials do not allow it
-    │   ├── PreconditionFailed   somebody else has changed it meanwhile
-    │   └── IntegrityError       what is stored is not what was written
-    ├── GetiactionError          a configuration, dataset or policy (getiaction.errors)
-    └── PositronicError          everything of robots (positronic.errors)
+    ├── UsageError               invalid command line ├── MissingDependency        an optional extra
+    or a system library is not installed ├── InvalidDocument          content of a file that
+    somebody else wrote (foundation.documents) ├── StorageError             a path or an object that
+    cannot be read or written │   ├── NotFound             nothing is there │   ├── Forbidden
+    the credentials do not allow it │   ├── PreconditionFailed   somebody else has changed it
+    meanwhile │   └── IntegrityError       what is stored is not what was written ├──
+    GetiactionError          a configuration, dataset or policy (getiaction.errors) └──
+    PositronicError          everything of robots (positronic.errors)
 """
 
 
