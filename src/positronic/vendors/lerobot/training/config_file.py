@@ -129,7 +129,7 @@ def _read_value(config: cfn.Config, name: str, value: Any) -> Any:
     if name == "codec" and isinstance(value, Mapping):
         return codecs.from_spec(value.get("spec", {}))
     if name == "eval_env" and ":" in str(value):
-        raise UsageError(_foreign(name, str(value)))  # Gymnasium imports what is before the colon
+        raise UsageError(_foreign(name, str(value)))  # Gymnasium imports the part before it
     if value is False and "off" in options.CHOICES.get(name, ()):
         return "off"  # YAML reads a bare off as false
     return parse_value(config, name, value)
