@@ -117,7 +117,7 @@ def _owner(config: cfn.Config, name: str) -> cfn.Config | None:
 
 
 def _in_dict(config: cfn.Config, name: str, value: Any) -> tuple[str, Any]:
-    """What to override so that a dict gets an item: beneath a dict, all the rest is one key.
+    """Return the override that sets an item of a dict: below a dict, the rest is one key.
 
     Names of static values have dots in them, as in ``--where.eval.success=True``.
     """

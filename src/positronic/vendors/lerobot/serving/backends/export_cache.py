@@ -43,7 +43,7 @@ TITLES = {"onnx": "ONNX", "openvino": "OpenVINO"}
 
 
 class ExportedBackend:
-    """See `Backend`.
+    """Backend that runs an export; see `Backend`.
 
     Args:
         model: The export, loaded; its graph takes uint8 images.
@@ -58,7 +58,7 @@ class ExportedBackend:
         self._model = model
 
     def predict_chunk(self, batch: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """See `Backend`."""
+        """Return the actions of the export; see `Backend`."""
         keys = [spec.key for spec in self._model.manifest.inputs]
         return self._model.predict_action_chunk({key: _channels_first(batch[key]) for key in keys})
 
