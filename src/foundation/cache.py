@@ -53,7 +53,7 @@ def evict(entry: Path, lock: Path) -> bool:
 
 
 def is_open(file: IO[bytes], path: Path) -> bool:
-    """Whether ``path`` still names the open file, which may have been evicted and made anew."""
+    """Return whether ``path`` still names the open file, which may have been replaced."""
     try:
         return os.fstat(file.fileno()).st_ino == path.stat().st_ino
     except FileNotFoundError:

@@ -5,10 +5,10 @@ Hugging Face datasets and twenty other policies; and several modules import ``to
 PyTorch's compiler, without compiling anything. After :func:`install`
 
 - a package of LeRobot or torchmetrics (which Lightning imports) loads the module of a name on first
-access; the package's own ``__init__`` says which module that is;
+  access; the package's own ``__init__`` says which module that is;
 - a few functions and one class wait for their first use, :data:`LATER`;
 - functions that hide code from the compiler, or break its graph, do so only once the compiler has
-been imported.
+  been imported.
 
 All other code runs unchanged, and names that another version defines elsewhere are imported as
 usual. Classes that register themselves on import, as policies and processor steps do, are

@@ -10,7 +10,7 @@ Errors of storage and documents are in :mod:`foundation.errors`.
     ├── DatasetError          a raw or converted dataset that is empty, broken or refused
     │   └── EpisodeError      one episode of it: names the episode and the signal
     ├── CodecError            an observation or action that does not fit the codec
-    ├── ContractError         two sides of a border disagree about what was trained
+    ├── ContractError         two contracts disagree about what was trained
     ├── CheckpointError       a checkpoint that is missing, incomplete or unreadable
     ├── SimulationError       a scene, asset or renderer that cannot be made
     └── SessionError          the inference session: protocol, server gone, refused

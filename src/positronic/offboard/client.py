@@ -40,7 +40,7 @@ LONGEST_PAUSE_S = 1.0
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """How a client behaves; see `positronic.offboard.client.InferenceClient`."""
+    """Options of a client; see `positronic.offboard.client.InferenceClient`."""
 
     connect_timeout: float = 5.0
     request_timeout: float = 60.0

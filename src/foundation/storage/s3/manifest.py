@@ -79,7 +79,7 @@ class Manifest:
         """Parse it from JSON.
 
         Raises:
-            StorageError: it is none, or of a later format.
+            StorageError: it is invalid, or of a later format.
         """
         document = READER.parse_json(content, _Published, str(where / MANIFEST))
         if both := clash(document.files):
@@ -97,7 +97,7 @@ def read_manifest(location: Location) -> Manifest | None:
     """Return the manifest of the directory published there; None if none was.
 
     Raises:
-        StorageError: it is none, or of a later format.
+        StorageError: it is invalid, or of a later format.
     """
     found = objects.read(location / MANIFEST, at_most=READER.size)
     return None if found is None else Manifest.from_bytes(*found, location)

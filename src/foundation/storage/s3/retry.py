@@ -15,7 +15,7 @@ LATER_CODES = {"BadDigest", "RequestTimeout", "RequestTimeTooSkewed", "SlowDown"
 
 
 class ChecksumMismatch(OSError):
-    """What arrived is not what was sent."""
+    """The received content is not what was sent."""
 
 
 def patiently[T](action: Callable[[], T], failed: str, reached: Callable[[], int] = lambda: 0) -> T:
