@@ -82,8 +82,8 @@ def compare(
 def observations(graph: Graph, inputs: tuple[Spec, ...]) -> Iterator[Observation]:
     """Yield observations of batches of 1 to 3: random ones, and those at the edges.
 
-    States lie around the dataset's mean, some far outside its range; images are noise, black and
-    white.
+    States lie around the dataset's values, some far outside their range; images are noise, black
+    and white.
     """
     rng = np.random.default_rng(0)
     for batch in (1, 2, 3):

@@ -14,8 +14,8 @@ from foundation.documents import Document, Reader
 if TYPE_CHECKING:
     from torch import Tensor
 
-# By safetensors' dtype: an unsigned integer of the same width, and the exponent bits, which are all
-# set in infinities and NaN. Types not listed (integers, booleans) are always finite.
+# By safetensors' dtype: an unsigned integer of the same width, and the bits that are all set in
+# infinities and NaN (for E4M3, NaN alone). Types not listed (integers, booleans) are always finite.
 _EXPONENTS: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
     "F64": (np.uint64, 0x7FF0_0000_0000_0000),
     "F32": (np.uint32, 0x7F80_0000),
