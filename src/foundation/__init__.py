@@ -1,6 +1,6 @@
-"""Ground of :mod:`getiaction` and :mod:`positronic`: files here and in S3, read within bounds.
+"""Shared base of :mod:`getiaction` and :mod:`positronic`: storage and bounded readers.
 
-Its errors are offered here, all else by its modules: :mod:`foundation.storage`,
+Exports its errors; everything else is in its modules: :mod:`foundation.storage`,
 :mod:`foundation.documents`, :mod:`foundation.tables`.
 """
 

@@ -1,7 +1,7 @@
 """Conversion between numpy and Arrow arrays without pandas, which pyarrow's own methods import.
 
-That takes seconds: at once where a program begins with it, and while a robot moves where the first
-values of a recording are written.
+That import takes seconds: at the start of a program, or while a robot moves and the first values of
+a recording are written.
 """
 
 from typing import Any
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 
 def as_numpy(array: Any) -> NDArray[Any]:
-    """Return a numpy array ``(n,)`` of an Arrow array, not to be written to.
+    """Return an Arrow array as a read-only numpy array ``(n,)``.
 
-    Numbers without empty values stay where they are in memory; all else is converted by pyarrow.
+    Numbers without nulls are not copied; everything else is converted by pyarrow.
     """
     import pyarrow as pa
 
@@ -24,9 +24,9 @@ def as_numpy(array: Any) -> NDArray[Any]:
 
 
 def as_arrow(values: NDArray[Any]) -> Any:
-    """Return an Arrow array of a numpy array ``(n,)``.
+    """Return a numpy array ``(n,)`` as an Arrow array.
 
-    Numbers stay where they are in memory, so ``values`` must not be written to any more.
+    Numbers are not copied, so ``values`` must not be written to afterwards.
     """
     import pyarrow as pa
 

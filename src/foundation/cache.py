@@ -1,7 +1,7 @@
 """Local caches below ``$XDG_CACHE_HOME``: entries filled by one process, pinned by locks, evicted.
 
-An entry is a directory. Whoever uses it holds a shared lock on a file in it; it is evicted only
-while nobody does.
+An entry is a directory. A process that uses it holds a shared lock on a file in it; it is evicted
+only while no process does.
 """
 
 import fcntl
@@ -23,11 +23,11 @@ def cache_root() -> Path:
 
 @contextmanager
 def exclusive(lock: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the lock file ``lock`` alone; its directory is made where it is missing.
+    """Hold an exclusive lock on the file ``lock``; make its directory if it is missing.
 
     Args:
         lock: The file.
-        on_wait: Called if another process holds it, before waiting for that.
+        on_wait: Called before waiting, if another process holds the lock.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with open_lock(lock) as held:
@@ -53,7 +53,7 @@ def evict(entry: Path, lock: Path) -> bool:
 
 
 def is_open(file: IO[bytes], path: Path) -> bool:
-    """Whether ``path`` still names the open file, which may have been evicted and made anew."""
+    """Return whether ``path`` still names the open file, which may have been replaced."""
     try:
         return os.fstat(file.fileno()).st_ino == path.stat().st_ino
     except FileNotFoundError:

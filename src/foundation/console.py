@@ -11,11 +11,11 @@ from foundation.text import printable
 from foundation.writable import describe
 
 EXIT_ERROR, EXIT_USAGE = 1, 2
-# Of an error: the longest are lists of flags.
+# Characters of an error message; the longest list flags.
 LONGEST_ERROR = 4000
 # Import packages of this distribution: one that is missing is a bug, not an extra to install.
 OWN = ("foundation", "getiaction", "positronic")
-# Which extra of the distribution brings a package; whatever else is missing comes with training.
+# The extra of the distribution that brings a package; any other package comes with training.
 EXTRAS = {
     **dict.fromkeys(("av", "h5py", "jinja2", "markupsafe", "pyarrow"), "data"),
     **dict.fromkeys(("gymnasium", "mujoco"), "sim"),
@@ -32,15 +32,15 @@ def exit_status(
     traceback_variable: str,
     understand: Understand = lambda error: None,
 ) -> int:
-    """Run a program and return its exit status; an error is told on stderr.
+    """Run a program and return its exit status; report an error on stderr.
 
     Args:
         prog: The program's name as typed, for the messages.
         work: The program; returns its status.
         traceback_variable: Environment variable that asks for the traceback of an error that is
-            understood. Of any other error, a bug, it is always printed.
-        understand: Returns the message of an error that another library means for people; None for
-            any other.
+            understood. For any other error, a bug, it is always printed.
+        understand: Returns the message of an error that another library addresses to users; None
+            for any other.
 
     Returns:
         What ``work`` returns, 1 after an error that is understood or a bug, 2 after a
@@ -50,28 +50,28 @@ def exit_status(
         return work()
     except KeyboardInterrupt as error:
         print(f"{prog}: interrupted", file=sys.stderr)
-        # Python's own handler does not say which it was.
+        # Python's own handler does not say which signal it was.
         number = next((each for each in error.args if isinstance(each, int)), signal.SIGINT)
         return 128 + number
     except BrokenPipeError:
         # The reader has gone (`| head`): nobody is left to tell, so die as other programs do.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lives until the process ends
         return 128 + signal.SIGPIPE
-    except Exception as error:  # the last place where a traceback can be kept from people
+    except Exception as error:  # the last place that can keep a traceback from users
         known, message = next(_understood(error, understand), (None, ""))
         if known is None or os.environ.get(traceback_variable):
             _print_traceback(error)
         if known is None:
             print(f"{prog}: this is a bug; please report the lines above", file=sys.stderr)
             return EXIT_ERROR
-        # Whatever quotes a file, a server or a bucket comes through here, on its way to a terminal.
+        # Text quoted from a file, a server or a bucket is made printable here.
         line = printable(message, LONGEST_ERROR).strip() or type(known).__name__
         print(f"{prog}: error: {line}", file=sys.stderr)
         return EXIT_USAGE if isinstance(known, UsageError) else EXIT_ERROR
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, and what it was raised from; an error met while handling it is another."""
+    """Yield an error and those it was raised from (``__cause__``, not ``__context__``)."""
     following: BaseException | None = error
     while following is not None:
         yield following
@@ -79,7 +79,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _understood(error: Exception, understand: Understand) -> Iterator[tuple[BaseException, str]]:
-    """Yield those meant for people, outermost first; libraries wrap what they call raises."""
+    """Yield the causes meant for users, outermost first; libraries wrap each other's errors."""
     for cause in causes(error):
         if isinstance(cause, FoundationError):
             yield cause, str(cause)
@@ -94,7 +94,7 @@ def _understood(error: Exception, understand: Understand) -> Iterator[tuple[Base
 
 
 def missing_package(package: str) -> str:
-    """Return what to do where ``package`` is not installed."""
+    """Return the message for a ``package`` that is not installed: which extra brings it."""
     extra = EXTRAS.get(package, "train")
     return (
         f"this needs the package {package!r}, which is not installed; install the extra that brings"

@@ -1,11 +1,11 @@
 """Reader of untrusted JSON, YAML and TOML files: bounded, validated, parsed into typed objects.
 
-Contracts, manifests, metadata of datasets, configurations: whatever may come from another machine
-is read through here and nowhere else (``make check`` holds it). A document is bounded in bytes,
-nesting and number of values, checked against a pydantic model or any annotated type, and refused in
-one line that names the file, the field, what was expected and how to mend it. Names of files inside
-a document are of type :data:`RelativeName`, and :func:`inside` checks them again when they are
-opened, since a folder on the way may be a symbolic link.
+Contracts, manifests, metadata of datasets, configurations: every document that may come from
+another machine is read here and nowhere else (``make check`` enforces it). A document is bounded in
+bytes, nesting and number of values, checked against a pydantic model or any annotated type, and
+refused in one line that names the file, the field, what was expected and how to mend it. Names of
+files inside a document are of type :data:`RelativeName`, and :func:`inside` checks them again when
+they are opened, since a folder on the way may be a symbolic link.
 """
 
 import json
@@ -39,11 +39,11 @@ _CONTAINERS = (dict, list, tuple, set, Mapping)
 
 
 class InvalidDocument(FoundationError):
-    """A file that somebody else wrote does not hold what it has to."""
+    """A file's content is not what was expected."""
 
 
 class Document(BaseModel):
-    """Base of what documents are read into: frozen, no conversions, unknown fields left out.
+    """Base class of parsed documents: frozen, strict types, unknown fields ignored.
 
     A JSON array is a ``list``; for a tuple declare ``Annotated[tuple[int, ...],
     Field(strict=False)]``.
@@ -56,7 +56,7 @@ def relative_name(name: str) -> str:
     """Return ``name`` if it is the plain relative path of a file: no ``..``, no root, no NUL.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is not.
     """
     parts = name.split("/")
     plain = name.isprintable() and "\\" not in name and _NO_NAMES.isdisjoint(parts)
@@ -78,14 +78,15 @@ def inside(directory: str | Path, name: str) -> Path:
     """Return the path of ``name`` below ``directory``, for reading or writing.
 
     Raises:
-        InvalidDocument: the name, or a symbolic link on the way to its folder, leads out of it.
+        InvalidDocument: the name, or a symbolic link in the path of its folder, points outside the
+            directory.
     """
     try:
         path = Path(directory) / PurePosixPath(relative_name(name))
         root = Path(directory).resolve()
         if not path.parent.resolve().is_relative_to(root):
             raise ValueError("a symbolic link leads out of the directory")
-    except (ValueError, OSError, RuntimeError) as error:  # the last where links lead in a circle
+    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: links form a loop
         raise InvalidDocument(
             f"{directory} must not name the file '{printable(name)}': {error}"
         ) from error
@@ -94,15 +95,15 @@ def inside(directory: str | Path, name: str) -> Path:
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads documents of one kind: what they may take, and what is raised when they do not fit.
+    """Reader of one kind of document: its bounds, and the error raised for one that is invalid.
 
     Attributes:
-        error: the exception for content that does not fit; missing files stay an ``OSError``.
+        error: the exception for invalid content; a missing file stays an ``OSError``.
         mend: how to mend it, the last part of every message.
-        size: bytes that a document may have.
-        depth: levels of nesting that it may have.
-        values: numbers, strings, lists and objects that it may hold.
-        allow_nan: whether NaN and infinities are numbers in it.
+        size: bytes that a document may have at most.
+        depth: levels of nesting that it may have at most.
+        values: numbers, strings, lists and objects that it may hold at most.
+        allow_nan: whether it may hold NaN and infinities.
     """
 
     error: type[Exception] = InvalidDocument
@@ -113,7 +114,7 @@ class Reader:
     allow_nan: bool = False
 
     def read(self, path: str | Path) -> bytes:
-        """Return the content of a regular file; a pipe or a device is never waited for.
+        """Return the content of a regular file; never block on a pipe or a device.
 
         Raises:
             FileNotFoundError: it is not there.
@@ -142,27 +143,27 @@ class Reader:
         return self.parse_json(self.read(path), kind, str(path))
 
     def load_yaml[T](self, path: str | Path, kind: type[T]) -> T:
-        """Return the YAML file at ``path`` as ``kind``; as :meth:`load_json`."""
+        """Return the YAML file at ``path`` as ``kind``; see :meth:`load_json`."""
         return self.parse_yaml(self.read(path), kind, str(path))
 
     def load_toml[T](self, path: str | Path, kind: type[T]) -> T:
-        """Return the TOML file at ``path`` as ``kind``; as :meth:`load_json`."""
+        """Return the TOML file at ``path`` as ``kind``; see :meth:`load_json`."""
         return self.parse_toml(self.read(path), kind, str(path))
 
     def parse_json[T](self, content: bytes | str, kind: type[T], source: str) -> T:
-        """Return JSON text, which came from ``source``, as ``kind``; as :meth:`load_json`."""
+        """Return JSON text read from ``source`` as ``kind``; see :meth:`load_json`."""
         return self._parse(json.loads, "JSON", content, kind, source)
 
     def parse_yaml[T](self, content: bytes | str, kind: type[T], source: str) -> T:
-        """Return YAML text, which came from ``source``, as ``kind``; as :meth:`load_json`."""
+        """Return YAML text read from ``source`` as ``kind``; see :meth:`load_json`."""
         return self._parse(partial(_parse_yaml, values=self.values), "YAML", content, kind, source)
 
     def parse_toml[T](self, content: bytes | str, kind: type[T], source: str) -> T:
-        """Return TOML text, which came from ``source``, as ``kind``; as :meth:`load_json`."""
+        """Return TOML text read from ``source`` as ``kind``; see :meth:`load_json`."""
         return self._parse(tomllib.loads, "TOML", content, kind, source)
 
     def validate[T](self, value: Any, kind: type[T], source: str) -> T:
-        """Return a parsed document, which came from ``source``, as ``kind``.
+        """Return a document parsed from ``source`` as ``kind``.
 
         Raises:
             error: it exceeds the bounds or is not of that kind.
@@ -192,7 +193,7 @@ class Reader:
     ) -> T:
         if len(content) > self.size:
             raise self.refusal(f"{source} is larger than the {self.size} bytes expected")
-        # Before it is parsed: "[],[],[]" takes thirty times its size as objects.
+        # Checked before parsing: "[],[],[]" takes thirty times its size as Python objects.
         separated = content.count(",") if isinstance(content, str) else content.count(b",")
         if separated > self.values:
             raise self.refusal(f"{source} {self._too_many()}")
@@ -206,7 +207,7 @@ class Reader:
         return self.validate(value, kind, source)
 
     def _beyond(self, value: Any) -> str | None:
-        """Say which bound a parsed document exceeds; None where it keeps them all."""
+        """Return which bound a parsed document exceeds; None if none."""
         count = 1
         waiting: list[tuple[int, Iterable[Any]]] = [(0, (value,))]
         while waiting:
@@ -214,7 +215,7 @@ class Reader:
             if depth > self.depth:
                 return f"is nested more than {self.depth} levels deep"
             for part in parts:
-                kind = type(part)  # of millions of values, each takes its time
+                kind = type(part)  # once per value: there may be millions
                 if kind is str:
                     if not part.isascii() and not _encodes(part):
                         return f"holds text that is not Unicode: {printable(ascii(part))}"
@@ -236,35 +237,36 @@ class Reader:
 
 
 def plain(value: Any) -> Any:
-    """Return a value of our own as JSON would give it back: tuples are lists, keys are strings."""
+    """Return a value after a round trip through JSON: tuples become lists, keys strings."""
     return json.loads(json.dumps(value))
 
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    # Strict: "1" is not a number, and 1 is not true. Said here and not when validating, where it
-    # would overrule fields that say otherwise, such as tuples.
+    # Strict: "1" is not a number, and 1 is not true. Set here and not when validating, which would
+    # override fields with strict=False, such as tuples.
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return TypeAdapter(kind)  # a model has it in its own configuration
+        return TypeAdapter(kind)  # a model sets it in its own configuration
     return TypeAdapter(kind, config=ConfigDict(strict=True))
 
 
 def _parse_yaml(text: str, values: int) -> Any:
-    import yaml  # comes with training; whoever has no such file needs none
+    import yaml  # comes with the training extra; only YAML files need it
 
     try:
         return yaml.load(text, _yaml_loader(values))  # a SafeLoader that can do less
-    # Tags on what they do not fit, a key that is a list: its loader raises whatever that gives.
+    # A tag on a value of another type, a list as a key: PyYAML lets such errors through as they
+    # are.
     except (yaml.YAMLError, TypeError, AttributeError, LookupError, ArithmeticError) as fault:
         raise ValueError(str(fault)) from fault
 
 
 @cache
 def _yaml_loader(values: int) -> Any:
-    """A loader whose time grows as the text does.
+    """Return a SafeLoader whose time is linear in the size of the text.
 
-    An alias stands for all that it names, and aliases of aliases for exponentially more; a number
-    with colons is one of base 60, and read in quadratic time.
+    Refused are aliases that expand to more than ``values`` values (aliases of aliases expand
+    exponentially) and numbers with colons, which YAML reads as base 60, in quadratic time.
     """
     import yaml
 
@@ -276,11 +278,11 @@ def _yaml_loader(values: int) -> Any:
             return node
 
     def expanded(node: Any, known: dict[int, int]) -> int:
-        """How many values a node stands for, with all that its aliases repeat."""
+        """Return the number of values in a node, with its aliases expanded."""
         if isinstance(node, yaml.ScalarNode):
             return 1
         if id(node) not in known:
-            known[id(node)] = values + 1  # should it hold itself
+            known[id(node)] = values + 1  # in case it contains itself
             mapping = isinstance(node, yaml.MappingNode)
             parts = [part for pair in node.value for part in pair] if mapping else node.value
             known[id(node)] = 1 + sum(expanded(part, known) for part in parts)
@@ -310,7 +312,7 @@ def _encodes(text: str) -> bool:
 
 
 def _first(wrong: ValidationError) -> str:
-    """The first thing that does not fit: its field, what was expected, and what is there."""
+    """Describe the first validation error: its field, what was expected, and what was found."""
     fault = wrong.errors(include_url=False, include_context=False)[0]
     field = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "missing":
@@ -327,5 +329,5 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return "a list"
     if isinstance(value, int) and value.bit_length() > 300:
-        return "a number of more than 90 digits"  # Python refuses to write thousands of them
+        return "a number of more than 90 digits"  # Python refuses to print thousands of them
     return repr(value[:100]) if isinstance(value, str | bytes) else repr(value)

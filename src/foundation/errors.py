@@ -5,7 +5,7 @@ Every message is one line for a person: what was wrong, what was expected, how t
 ::
 
     FoundationError
-    ├── UsageError               a command line that makes no sense
+    ├── UsageError               a flag or argument that is invalid
     ├── MissingDependency        an optional extra or a system library is not installed
     ├── InvalidDocument          content of a file that somebody else wrote (foundation.documents)
     ├── StorageError             a path or an object that cannot be read or written
@@ -23,7 +23,7 @@ class FoundationError(Exception):
 
 
 class UsageError(FoundationError):
-    """A flag or argument that makes no sense."""
+    """A flag or argument that is invalid."""
 
 
 class MissingDependency(FoundationError):
@@ -47,4 +47,4 @@ class PreconditionFailed(StorageError):
 
 
 class IntegrityError(StorageError):
-    """What is stored is damaged or incomplete: it does not have the digest it was written with."""
+    """Stored content is damaged or incomplete: its digest is not the one it was written with."""

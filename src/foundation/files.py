@@ -10,36 +10,36 @@ from typing import IO
 
 
 def open_lock(path: Path, *, make: bool = True) -> IO[bytes]:
-    """Open a file to lock; what it holds stays as it is.
+    """Open a file to lock, without changing its content.
 
     Args:
         path: A regular file of this program.
-        make: Whether to make it where it is missing.
+        make: Whether to create it if it is missing.
 
     Raises:
-        OSError: it is a symbolic link, which might lead to anybody's file, or no regular file; or
-            it cannot be opened.
+        OSError: it is a symbolic link, which might point to anybody's file, or not a regular file;
+            or it cannot be opened.
     """
     return os.fdopen(lock_descriptor(path, make=make), "r+b", buffering=0)
 
 
 def lock_descriptor(path: Path, *, make: bool = True) -> int:
-    """Open a file to lock, as :func:`open_lock`; its descriptor."""
+    """Open a file to lock, as :func:`open_lock` does, and return its descriptor."""
     return _open(path, os.O_RDWR | (os.O_CREAT if make else 0))
 
 
 def open_to_append(path: Path) -> IO[bytes]:
-    """Open a file to write behind its end, made where it is missing; as :func:`open_lock`."""
+    """Open a file for appending, created if missing, as :func:`open_lock` does."""
     return os.fdopen(_open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file that is there whole or as it was before, also after a power cut.
+    """Replace a file atomically: readers see all of it or the old one, also after a power cut.
 
     Raises:
         OSError: it cannot be written; nothing is left behind.
     """
-    # A name that nobody can foresee, and must not exist: nothing waits there as a link.
+    # A random name that must not exist: nobody can have put a link there.
     staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
@@ -61,7 +61,7 @@ def sha256_of(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """See that a file, or the names in a directory, have reached the disk."""
+    """Flush a file, or the names in a directory, to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -70,7 +70,7 @@ def sync(path: Path) -> None:
 
 
 def _open(path: Path, flags: int) -> int:
-    # A pipe without a reader would be waited for.
+    # O_NONBLOCK: opening a pipe without a reader would block.
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o666)

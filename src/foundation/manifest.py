@@ -1,8 +1,7 @@
-"""Directory manifest: size and SHA-256 of every file, by which a directory is proved complete.
+"""Directory manifest: size and SHA-256 of every file, to verify that a directory is complete.
 
-The directory is made under a name that no reader takes, gets its manifest last, and is renamed to
-its place. Whoever reads it later, on whatever machine, can prove that nothing is missing or has
-changed.
+The directory is made under a name that readers ignore, gets its manifest last, and is then renamed.
+A later reader, on any machine, can verify that nothing is missing or has changed.
 """
 
 import json
@@ -33,7 +32,7 @@ _READER = Reader(mend="restore it from a copy, or use another one")
 
 
 def seal(directory: Path) -> None:
-    """Write the manifest of ``directory``, and see that everything in it has reached the disk."""
+    """Write the manifest of ``directory``, and flush everything in it to the disk."""
     files = {name: _entry(path) for name, path in _files(directory).items()}
     document = json.dumps({"files": files}, indent=2) + "\n"
     (directory / MANIFEST).write_text(document, encoding="utf-8")
@@ -42,9 +41,9 @@ def seal(directory: Path) -> None:
 
 
 def faults(directory: Path) -> list[str]:
-    """Say what is wrong with ``directory``, a line a file; nothing if it is whole.
+    """Return what is wrong with ``directory``, one line per file; empty if it is complete.
 
-    Files that the manifest does not name are nobody's concern.
+    Files that the manifest does not name are ignored.
     """
     try:
         content = _READER.read(directory / MANIFEST)
@@ -63,7 +62,7 @@ def faults(directory: Path) -> list[str]:
 
 
 def remove_unfinished(parent: Path) -> None:
-    """Delete what killed processes left behind in ``parent``."""
+    """Delete unfinished directories that killed processes left in ``parent``."""
     for path in parent.glob(f"{UNFINISHED}*"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

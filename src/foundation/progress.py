@@ -10,7 +10,7 @@ LOG_INTERVAL_S = 5.0
 
 
 class _Line:
-    """Stands in for tqdm's redrawing where output is a file or a pipe: each update is one line."""
+    """Replacement for tqdm's output stream in a file or a pipe: prints each update as one line."""
 
     def write(self, text: str) -> int:
         line = text.strip()

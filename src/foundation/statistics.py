@@ -16,13 +16,12 @@ class Interval(NamedTuple):
         return f"{100 * self.low:.1f} … {100 * self.high:.1f}"
 
 
-@lru_cache  # 1 ms each; a page asks for the same ones again and again
+@lru_cache  # 1 ms each; a report asks for the same ones repeatedly
 def wilson_interval(successes: int, trials: int) -> Interval:
     """Return the 95 % Wilson score interval (no continuity correction) of a success probability.
 
     Unlike the normal approximation it stays inside [0, 1] and keeps its coverage for few trials
-    and for rates near 0 or 1, which is where robot evaluations live. No trials say nothing: the
-    interval is then [0, 1].
+    and for rates near 0 or 1, as in robot evaluations. Without trials the interval is [0, 1].
 
     Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
     Journal of the American Statistical Association 22 (1927).

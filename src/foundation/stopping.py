@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# `docker compose run` without a terminal hands a Ctrl-C on twice, within milliseconds; terminals,
+# `docker compose run` without a terminal forwards a Ctrl-C twice, within milliseconds; terminals,
 # `timeout` and impatient people send several in a row.
 ECHO_S = 1.0
 # How long a program that reads a pipe may take to end by the same Ctrl-C.
@@ -24,7 +24,7 @@ READER_S = 0.2
 
 
 class Stopped(SystemExit):
-    """The process was told to end; the exit status is 128 and the signal, as shells have it."""
+    """The process was told to end; the exit status is 128 plus the signal, as in shells."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(128 + signum)
@@ -32,14 +32,14 @@ class Stopped(SystemExit):
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Those that tell this process to end; not SIGHUP where it is ignored, as ``nohup`` asks."""
+    """Return the signals that end this process; without SIGHUP if ignored, as under ``nohup``."""
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         return tuple(signum for signum in SIGNALS if signum != signal.SIGHUP)
     return SIGNALS
 
 
 def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    """Raise KeyboardInterrupt with the signal's number; a handler."""
+    """Signal handler: raise KeyboardInterrupt with the signal's number."""
     leave_lost_streams(READER_S if signum == signal.SIGINT else 0.0)
     raise KeyboardInterrupt(signum)
 
@@ -47,8 +47,8 @@ def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
 def interrupt_at_every_signal() -> None:
     """Let SIGTERM and SIGHUP end this process as Ctrl-C does, by :func:`interrupt`.
 
-    By default they end it on the spot, and whatever it would remove at its end stays behind.
-    Handlers that are there already stay.
+    By default they end it at once, without the cleanup at its end. Handlers that are already set
+    stay.
     """
     for signum in stop_signals():
         if signal.getsignal(signum) is signal.SIG_DFL:
@@ -58,8 +58,8 @@ def interrupt_at_every_signal() -> None:
 def leave_lost_streams(wait_s: float = 0.0) -> None:
     """Redirect stdout and stderr to the null device once their reader has gone.
 
-    The terminal may be gone; or Ctrl-C ended the ``tee`` that they go to as well, which takes it a
-    moment, for which up to ``wait_s`` seconds are waited. Otherwise the next line would raise an
+    The terminal may be gone, or the same Ctrl-C ended the ``tee`` that reads them, which takes a
+    moment: wait up to ``wait_s`` seconds for it. Otherwise the next line printed would raise an
     error in the middle of an orderly end.
     """
     until = time.monotonic() + wait_s
@@ -67,7 +67,7 @@ def leave_lost_streams(wait_s: float = 0.0) -> None:
         try:
             is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
         except OSError:
-            continue  # closed by whoever started this
+            continue  # closed by the parent process
         watched = select.poll()
         watched.register(descriptor, 0)  # errors and hang-ups are always reported
         if watched.poll(max(0.0, until - time.monotonic()) * 1000 if is_pipe else 0):
@@ -77,7 +77,7 @@ def leave_lost_streams(wait_s: float = 0.0) -> None:
 
 
 def ignore_terminal() -> None:
-    """Ignore the signals that a terminal sends to every process, in one whose parent decides."""
+    """Ignore the signals that a terminal sends to every process; the parent handles them."""
     for signum in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
 
@@ -90,10 +90,10 @@ class Received:
         self._at = 0.0
 
     def repeats(self, signum: int) -> bool:
-        """Record a signal, and return whether it asks again, more urgently than the first.
+        """Record a signal, and return whether it is a second, more urgent request.
 
-        An echo does not: the same signal within ``ECHO_S`` seconds. Nor does SIGHUP, of which a
-        closed terminal sends several.
+        An echo, the same signal within ``ECHO_S`` seconds, is not; nor is SIGHUP, of which a closed
+        terminal sends several.
         """
         if self.first is None:
             self.first, self._at = signal.Signals(signum), time.monotonic()
@@ -103,7 +103,7 @@ class Received:
 
 
 class _Handlers:
-    """Context in which the stop signals have a handler of this object, in the main thread."""
+    """Context in which this object handles the stop signals, in the main thread."""
 
     def __init__(self) -> None:
         self._former: dict[signal.Signals, Any] = {}
@@ -118,7 +118,7 @@ class _Handlers:
             _handle(signum, handler)
 
     def install(self) -> None:
-        """Take the signals, also from somebody who took them later."""
+        """Set the handlers, also over handlers set since."""
         for signum in stop_signals():
             _handle(signum, self._on_signal)
 
@@ -127,10 +127,10 @@ class _Handlers:
 
 
 class StopSignals(_Handlers):
-    """Stop signals in a context: raise :class:`Stopped` at once, or are recorded while deferred.
+    """Context in which stop signals raise :class:`Stopped` at once, or are recorded while deferred.
 
-    While ``deferred`` is set, whoever does the work looks at ``received``. A second Ctrl-C then
-    ends the process on the spot, unless it is the first one's echo; another signal changes nothing.
+    While ``deferred`` is set, the work polls ``received``. A second Ctrl-C then ends the process at
+    once, unless it is an echo of the first; other signals are ignored.
     """
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ class StopSignals(_Handlers):
         return self._received.first
 
     def forget(self) -> None:
-        """Begin anew, as if no signal had been received."""
+        """Reset, as if no signal had been received."""
         self._received = Received()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
@@ -158,15 +158,15 @@ class StopSignals(_Handlers):
             again = ", again to end at once" if signum == signal.SIGINT else ""
             _say(f"{signal.Signals(signum).name}: ending after this step{again}")
         elif repeats and signum == signal.SIGINT:
-            # Whatever is being written meanwhile survives a SIGKILL, so it survives this as well.
+            # All files are written so that they survive a SIGKILL, so they survive this as well.
             _say("SIGINT again: ending at once")
             os._exit(128 + signum)
 
 
 class DeferredInterrupts(_Handlers):
-    """Stop signals in a context: set a flag, which :meth:`check` turns into KeyboardInterrupt.
+    """Context in which stop signals set a flag, which :meth:`check` turns into KeyboardInterrupt.
 
-    Inside ``with allowed():`` they interrupt at once, as they must where a reply is waited for.
+    Inside ``with allowed():`` they interrupt at once, as needed while waiting for a reply.
     """
 
     def __init__(self) -> None:
@@ -175,7 +175,7 @@ class DeferredInterrupts(_Handlers):
         self._allowed = False
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt, with its number, if a signal came since the last look."""
+        """Raise KeyboardInterrupt with the signal's number if one came since the last check."""
         if self.pending is not None:
             number, self.pending = self.pending, None
             raise KeyboardInterrupt(number)
@@ -200,11 +200,11 @@ class DeferredInterrupts(_Handlers):
 
 
 def _handle(signum: signal.Signals, handler: Any) -> None:
-    # Python lets no other thread do that. None stands for a handler that is not Python's.
+    # Only the main thread may. None stands for a handler that was not set from Python.
     if threading.current_thread() is threading.main_thread() and handler is not None:
         signal.signal(signum, handler)
 
 
 def _say(line: str) -> None:
-    # Not print, which may be what was interrupted, and is not to be entered twice.
+    # Not print, which the signal may have interrupted and which is not re-entrant.
     os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{line}\n".encode())

@@ -1,12 +1,11 @@
-"""Parquet reader for untrusted files: reads columns only if the memory they take is known.
+"""Parquet reader for untrusted files: reads columns only within a bound of memory.
 
-A parquet file of half a megabyte may hold gigabytes: values that repeat, long texts in a
-dictionary, pages that are packed a thousandfold. Nothing says how much but the headers of its
-pages, which the decoder itself goes by; those of the columns to be read are looked at first. What
-the footer declares has to agree with them.
+A parquet file of half a megabyte may hold gigabytes: repeated values, long texts in a dictionary,
+pages compressed a thousandfold. Only the page headers, which the decoder itself uses, say how much;
+those of the columns to be read are checked first, and the footer has to agree with them.
 
-Footer and headers are parsed here: pyarrow says less of them, and ends the process where it is
-asked about a damaged column (version 26, ``RowGroupMetaData.column``).
+Footer and headers are parsed here: pyarrow exposes less of them, and crashes the process when asked
+about a damaged column (version 26, ``RowGroupMetaData.column``).
 """
 
 import os
@@ -36,7 +35,7 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 8, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBL
 _NESTED = 8  # levels and offsets beside each value inside a list
 _DICTIONARY_ENCODINGS = (2, 8)
 _DELTA_BYTE_ARRAY = 7  # each text repeats a part of the one before
-_WITHOUT_LOOKING = 16 << 20  # dictionaries whose texts take no more than this are not looked into
+_WITHOUT_LOOKING = 16 << 20  # dictionaries whose texts take no more than this are not parsed
 
 
 @contextmanager
@@ -65,9 +64,9 @@ class Table:
 
     Attributes:
         file: the ``ParquetFile``, for its schema; columns are read by the methods here.
-        rows: number of rows by its footer; true once a column was checked.
+        rows: number of rows by its footer; verified once a column was checked.
         names: the columns.
-        metadata: what its schema's metadata says.
+        metadata: its schema's metadata.
     """
 
     def __init__(self, file: BinaryIO, path: str | Path, footer: int) -> None:
@@ -95,7 +94,7 @@ class Table:
         return max(SMALLEST, 2 * self._size, min(RATIO * self._size, LARGEST))
 
     def check(self, columns: Sequence[str] | None = None) -> None:
-        """Look at the headers of all pages of these columns; of all columns without any.
+        """Check the headers of all pages of these columns; None for all columns.
 
         Raises:
             InvalidDocument: they would take more than ``allowed``, or do not agree with the footer.
@@ -104,7 +103,7 @@ class Table:
             self._check(columns)
 
     def read(self, columns: Sequence[str] | None = None) -> Any:
-        """Return these columns as an Arrow table, after :meth:`check`, without further threads.
+        """Return these columns as an Arrow table, after :meth:`check`, in one thread.
 
         Raises:
             InvalidDocument: as :meth:`check`; or there is no such column, or it is damaged.
@@ -128,7 +127,7 @@ class Table:
     def ends(self, column: str) -> tuple[int, int] | None:
         """Return first and last value of an ascending INT64 column as the footer has them.
 
-        None where it does not say. They are what it says; :meth:`check` does not look at them.
+        None if it has no statistics. They are not verified; :meth:`check` does not read them.
 
         Raises:
             InvalidDocument: there is no such column, or the footer is damaged.
@@ -147,7 +146,7 @@ class Table:
             return least, most
 
     def _leaves(self, columns: Sequence[str] | None) -> list[int]:
-        """Numbers of the leaves of these columns."""
+        """Return the indices of the leaf columns of these columns."""
         absent = [name for name in columns or () if name not in self.names]
         if absent:
             raise ValueError(f"it has no column {absent[0]!r}")
@@ -187,7 +186,7 @@ class Table:
 
 
 class _Group:
-    """Some rows, by the footer: their number, and for each column what is said of its pages."""
+    """A row group of the footer: its number of rows, and the metadata of each column chunk."""
 
     def __init__(self, fields: Mapping[int, Any]) -> None:
         self.rows: int = fields[3]
@@ -195,7 +194,7 @@ class _Group:
 
 
 class _Chunk:
-    """The pages of one column in one group of rows."""
+    """A column chunk: the pages of one column in one row group."""
 
     def __init__(self, descriptor: int, size: int, rows: int, fields: Mapping[int, Any]) -> None:
         self._descriptor = descriptor
@@ -206,9 +205,9 @@ class _Chunk:
             raise ValueError("its footer names a place behind its end")
 
     def taken(self, column: Any) -> Iterator[int]:
-        """Yield the most bytes of memory that page after page may take.
+        """Yield, page by page, the most bytes of memory that it may take.
 
-        ValueError where the footer declares other values than the pages hold.
+        ValueError if the footer declares another number of values than the pages hold.
         """
         texts = column.physical_type == "BYTE_ARRAY"
         width = 8 if texts else _WIDTHS.get(column.physical_type, column.length)
@@ -236,7 +235,7 @@ class _Chunk:
             )
 
     def _longest(self, at: int, packed: int, unpacked: int) -> Callable[[int], int]:
-        """Bytes of the longest text in a dictionary page, or more, by how many repeat it."""
+        """Return an upper bound of the longest text in a dictionary page, by the number of uses."""
         found: list[int] = []
 
         def longest(count: int) -> int:
@@ -255,11 +254,11 @@ def _nothing(count: int) -> int:
 
 
 def _longest(content: bytes, unpacked: int) -> int:
-    """Bytes of the longest text, or more, in the content of a dictionary page."""
+    """Return an upper bound of the bytes of the longest text in a dictionary page."""
     import pyarrow as pa
 
     found = [unpacked] if len(content) != unpacked else [_longest_text(content)]
-    # Which of these it is, the footer says; but pyarrow ends the process where it names another.
+    # The footer names the codec; but pyarrow crashes the process if it names a wrong one.
     for codec in ("snappy", "zstd", "gzip", "lz4_raw", "brotli"):
         try:
             whole = pa.decompress(content, unpacked, codec, asbytes=True)
@@ -286,7 +285,7 @@ def _is_in(path: str, columns: Sequence[str]) -> bool:
 
 @contextmanager
 def _told(path: str | Path) -> Iterator[None]:
-    """Turn what goes wrong inside, all of which is reading, into InvalidDocument."""
+    """Turn any error while reading into InvalidDocument."""
     import pyarrow as pa
 
     try:
@@ -301,8 +300,8 @@ def _told(path: str | Path) -> Iterator[None]:
 
 
 # Footer and headers are structs of Thrift's compact protocol (https://thrift.apache.org), by
-# https://github.com/apache/parquet-format. Here is, of each struct that is looked into, by the
-# number of a field: 0 for a number, b"" for bytes, a mapping for a struct, a list for a list.
+# https://github.com/apache/parquet-format. For each struct that is parsed, the type of each field
+# by its number: 0 for a number, b"" for bytes, a mapping for a struct, a list for a list.
 type _Kind = int | bytes | Mapping[int, "_Kind"] | list["_Kind"]
 
 _VALUES, _PACKED, _DATA, _DICTIONARY, _STATISTICS = 5, 7, 9, 11, 12
@@ -312,7 +311,7 @@ _CHUNK_FIELDS: _Kind = {
 }
 _FOOTER_FIELDS: Mapping[int, _Kind] = {4: [{1: [_CHUNK_FIELDS], 3: 0}]}
 _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
-# Of each kind of page: the field with its own header, and therein the count and the encoding.
+# For each page type: the field with its own header, and in it the count and the encoding.
 _PAGES = {_DATA_PAGE: (5, 1, 2), _DICTIONARY_PAGE: (7, 1, 2), _DATA_PAGE_V2: (8, 1, 4)}
 _PAGE_FIELDS: Mapping[int, _Kind] = {
     **{1: 0, 2: 0, 3: 0},
@@ -320,7 +319,7 @@ _PAGE_FIELDS: Mapping[int, _Kind] = {
 }
 
 _STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _STRUCT = 0, 1, 2, 3, 7, 8, 12
-_WHOLE = (4, 5, 6)  # numbers of 16, 32 and 64 bits, as long as they need
+_WHOLE = (4, 5, 6)  # numbers of 16, 32 and 64 bits, as varints
 _LISTS = (9, 10)
 _DEEPEST = 16
 
@@ -334,8 +333,8 @@ class _Page(NamedTuple):
 
 
 def _page_header(descriptor: int, at: int, end: int) -> tuple[_Page, int]:
-    """Return what the header at ``at`` says, and where it ends."""
-    for size in (256, 64 << 10, 16 << 20):  # a page's least and greatest text may be in it
+    """Return the page header at ``at``, and where it ends."""
+    for size in (256, 64 << 10, 16 << 20):  # it may hold the page's minimum and maximum text
         content = os.pread(descriptor, min(size, end - at), at)
         try:
             fields, length = _struct(content, 0, _PAGE_FIELDS)
@@ -354,7 +353,7 @@ def _page_header(descriptor: int, at: int, end: int) -> tuple[_Page, int]:
 def _struct(
     content: bytes, at: int, wanted: Mapping[int, _Kind], depth: int = 0
 ) -> tuple[dict[int, Any], int]:
-    """Return the wanted fields of a struct and where it ends; IndexError where it is cut off."""
+    """Return the wanted fields of a struct and where it ends; IndexError if it is cut off."""
     if depth > _DEEPEST:
         raise ValueError("it is nested too deeply")
     fields: dict[int, Any] = {}
@@ -366,7 +365,7 @@ def _struct(
             number += head >> 4
         else:
             number, at = _signed(content, at)
-        if kind not in (_TRUE, _FALSE):  # these are in the head
+        if kind not in (_TRUE, _FALSE):  # the value is in the field's header
             value, at = _value(content, at, kind, wanted.get(number), depth)
             if number in wanted:
                 fields[number] = value
@@ -388,7 +387,7 @@ def _value(content: bytes, at: int, kind: int, wanted: _Kind | None, depth: int)
         at += 1
         if count == 15:
             count, at = _varint(content, at)
-        if count > len(content) - at:  # each takes a byte at least
+        if count > len(content) - at:  # each takes at least a byte
             raise IndexError
         values = []
         for _ in range(count):

@@ -1,4 +1,4 @@
-"""MP4 files in the making: pictures are encoded one by one as they come, by PyAV."""
+"""MP4 video writer (PyAV): encodes frames one by one as they come."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,14 +20,14 @@ class Encoder:
 
 
 class VideoFile:
-    """Encodes uint8 ``(H, W, 3)`` pictures of one even size into an MP4; none can be dropped.
+    """Encodes uint8 ``(H, W, 3)`` frames of one even size into an MP4; no frame is dropped.
 
-    A context manager: left by an error, the file lacks what the encoder still held.
+    A context manager: on an error, the file lacks the frames still in the encoder.
 
     Args:
-        target: Where to write: a file or a seekable stream.
+        target: The file or seekable stream to write to.
         fps: Frames a second.
-        encoder: How to encode.
+        encoder: The encoder and its options.
     """
 
     def __init__(self, target: Path | BinaryIO, fps: float, encoder: Encoder) -> None:
@@ -36,7 +36,7 @@ class VideoFile:
         self._av = av
         self._rate = Fraction(fps).limit_denominator(1001)
         self._encoder = encoder
-        # An absolute path, because PyAV takes what stands before a colon for a protocol.
+        # An absolute path, because PyAV takes text before a colon for a protocol.
         place = str(target.absolute()) if isinstance(target, Path) else target
         self._container = av.open(place, "w", format="mp4")
         self._stream: Any = None
@@ -44,11 +44,11 @@ class VideoFile:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels, those of the first picture."""
+        """Width and height in pixels, those of the first frame."""
         return self._stream.width, self._stream.height
 
     def add(self, picture: NDArray[np.uint8]) -> None:
-        """Encode the next picture."""
+        """Encode the next frame."""
         if self._stream is None:
             self._stream = self._container.add_stream(
                 self._encoder.vcodec, self._rate, options=self._encoder.options
@@ -72,7 +72,7 @@ class VideoFile:
             self._container.close()
 
     def discard(self) -> None:
-        """Let go of the file as it is, without what the encoder still holds."""
+        """Close the file without the frames still in the encoder."""
         self._container.close()
 
     def __enter__(self) -> Self:
@@ -91,7 +91,7 @@ class VideoFile:
 
 
 def even(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Repeat the last row and column where there is an odd number of them.
+    """Pad an image to even size by repeating its last row or column.
 
     Chroma is stored for every second pixel, so encoders want both sides to be even.
     """

@@ -1,6 +1,6 @@
 """Process pool that leaves no worker behind, however often someone presses Ctrl-C.
 
-What is said of Ctrl-C here holds for SIGTERM and SIGHUP, too, where they interrupt this process.
+The same holds for SIGTERM and SIGHUP where they interrupt this process.
 """
 
 import multiprocessing
@@ -21,9 +21,9 @@ from foundation.stopping import SIGNALS, Received, ignore_terminal, interrupt, l
 def worker_pool(
     workers: int, initializer: Callable[..., None], *initargs: Any
 ) -> Iterator[ProcessPoolExecutor]:
-    """Give a pool of spawned processes; on leaving, wait for what they have begun.
+    """Yield a pool of spawned processes; on exit, wait for the tasks they have begun.
 
-    The first signal raises KeyboardInterrupt, as ever. A later one must not interrupt the waiting,
+    The first signal raises KeyboardInterrupt, as usual. A later one must not interrupt the waiting,
     or the executor would leave its processes behind and the program would hang when it exits; it
     kills the workers instead, if it :meth:`~foundation.stopping.Received.repeats` the first.
     """
@@ -43,9 +43,9 @@ def worker_pool(
 
 @contextmanager
 def environment(**values: str) -> Iterator[None]:
-    """Set environment variables that are not set yet, for the time of the block.
+    """Set environment variables that are not set yet, for the duration of the block.
 
-    Child processes inherit them, in time for every library that they load.
+    Child processes inherit them before they load any library.
     """
     added = [name for name in values if name not in os.environ]
     os.environ.update({name: values[name] for name in added})
@@ -57,10 +57,10 @@ def environment(**values: str) -> Iterator[None]:
 
 
 class _Pool(ProcessPoolExecutor):
-    """Begins its processes with signals blocked, which would end them while they import.
+    """Starts its processes with signals blocked, which would kill them during their imports.
 
     Attributes:
-        is_beginning: whether it may be beginning one, which must not be interrupted half-way.
+        is_beginning: whether it may be starting one, which must not be interrupted half-way.
         interrupted_by: the signal that came meanwhile.
     """
 
@@ -68,7 +68,7 @@ class _Pool(ProcessPoolExecutor):
     interrupted_by: int | None = None
 
     def submit[T](self, step: Callable[..., T], /, *args: Any, **more: Any) -> Future[T]:
-        # It lets the signals through that it finds blocked when it begins its own process.
+        # Started first: it unblocks signals that it finds blocked when it starts its process.
         resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self.is_beginning = True
@@ -83,8 +83,8 @@ class _Pool(ProcessPoolExecutor):
 
 
 def _start(initializer: Callable[..., None], *initargs: Any) -> None:
-    # Those of a terminal reach the whole group; the parent decides, the workers finish what they
-    # have begun. SIGTERM stays: by it the executor ends the others when one has died.
+    # Signals of a terminal reach the whole process group; the parent decides, the workers finish
+    # their tasks. SIGTERM stays: with it the executor ends the others when one has died.
     ignore_terminal()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     initializer(*initargs)  # may take signals itself
@@ -104,7 +104,7 @@ def _one_interrupt(pool: _Pool) -> Iterator[None]:
     before = {
         signum: handler
         for signum in SIGNALS
-        # Whoever has changed them, be it the shell with `&`, has said what they are to do.
+        # Other handlers were set on purpose, be it by the shell with `&`.
         if (handler := signal.getsignal(signum)) in (signal.default_int_handler, interrupt)
     }
     if not before or threading.current_thread() is not threading.main_thread():
@@ -116,7 +116,7 @@ def _one_interrupt(pool: _Pool) -> Iterator[None]:
         is_first = received.first is None
         repeats = received.repeats(number)
         if is_first:
-            if pool.is_beginning:  # another thread has taken it, though this one does not now
+            if pool.is_beginning:  # blocked here, but delivered by another thread
                 leave_lost_streams()
                 pool.interrupted_by = number
                 return

@@ -6,14 +6,14 @@ import pwd
 import stat
 from pathlib import Path
 
-# Folders that no command line names, and what says where they are.
+# Environment variables of folders that no flag names, and their defaults.
 KEPT_BY_ITSELF = {"XDG_CACHE_HOME": "~/.cache", "XDG_DATA_HOME": "~/.local/share"}
 
 
 def require_writable(directory: str | Path) -> None:
-    """Refuse a directory into which nothing could be written, or that could not be made.
+    """Raise unless a directory can be written to, or could be made.
 
-    Nothing is made: the nearest directory that is there is asked.
+    Nothing is made: the nearest existing directory is checked.
 
     Raises:
         OSError: with ``EROFS`` or ``EACCES``, and the directory; with ``ENOTDIR``, and the file.
@@ -28,16 +28,16 @@ def require_writable(directory: str | Path) -> None:
 
 
 def describe(error: OSError) -> str:
-    """Return in one line what was wrong, and what to do where a place cannot be written to.
+    """Return an error in one line, and what to do if a path cannot be written to.
 
-    A container of the stack has a root file system that is read-only, so that what nobody would
-    keep fails at once.
+    Containers of this project have a read-only root file system, so that writing files that would
+    be lost fails at once.
     """
     if not isinstance(error.filename, str | bytes):
         return error.strerror or str(error)
     path = Path(os.fsdecode(error.filename))
     if not path.is_absolute() and not os.path.lexists(path):
-        # Some are told as they lie in a directory that is not told.
+        # Some errors name a path relative to a directory that they do not name.
         return f"{path}: {error.strerror or error}"
     path = path.absolute()
     if error.errno not in (errno.EROFS, errno.EACCES):
@@ -55,7 +55,7 @@ def describe(error: OSError) -> str:
 
 
 def _nearest(path: str | Path) -> Path:
-    """The path, or the nearest directory above it that is there."""
+    """Return the path, or the nearest existing directory above it."""
     there = Path(path).absolute()
     while not os.path.lexists(there) and there != there.parent:
         there = there.parent
@@ -76,21 +76,21 @@ def _whose(path: Path) -> str:
 def _name(uid: int) -> str:
     try:
         return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
-    except KeyError:  # as in a container that runs as somebody of its host
+    except KeyError:  # as in a container that runs with a uid of its host
         return f"uid {uid}"
 
 
 def _instead(path: Path) -> str:
     for variable, folder in KEPT_BY_ITSELF.items():
         kept = Path(os.environ.get(variable) or os.path.expanduser(folder)).absolute()
-        # Where all of it is missing, the topmost part is what could not be made.
+        # If all of it is missing, the topmost part could not be made.
         if path.is_relative_to(kept) or kept.is_relative_to(path):
             return f"let {variable} name another folder"
     return "choose another folder"
 
 
 def _mount(path: Path) -> str:
-    """The folder to mount, as Docker wants it, ``HOST:CONTAINER``."""
+    """Return the folder to mount, as Docker's ``HOST:CONTAINER``."""
     home = Path(os.path.expanduser("~"))
     folder = path
     while folder.parent != folder and not os.path.lexists(folder.parent):

@@ -1,6 +1,6 @@
 """LeRobot's policies under Lightning: data, policies, training, rollouts and export.
 
-Its error is offered here, all else by its packages: :mod:`getiaction.data`,
+Exports its error; everything else is in its packages: :mod:`getiaction.data`,
 :mod:`getiaction.policies.lerobot`, :mod:`getiaction.train`, :mod:`getiaction.eval`,
 :mod:`getiaction.gyms`, :mod:`getiaction.export`, :mod:`getiaction.trainers`.
 """

@@ -1,7 +1,7 @@
 """Instantiate objects from configuration: YAML files, dicts, dataclasses and pydantic models.
 
-``{"class_path": ..., "init_args": {...}}`` names an object, as it does for LightningCLI; a value
-within that has the same form is made first. The list ``init_args["args"]`` is positional.
+``{"class_path": ..., "init_args": {...}}`` names an object, as for LightningCLI; nested values of
+the same form are instantiated first. The list ``init_args["args"]`` is positional.
 """
 
 import dataclasses
@@ -28,15 +28,15 @@ _READER = Reader(
 
 
 class FromConfig:
-    """Lets a class be made from configuration.
+    """Mixin that instantiates a class from configuration.
 
-    A configuration with both ``class_path`` and ``init_args`` names what is made, which must be of
-    this class; any other holds this class's own keyword arguments.
+    A configuration with both ``class_path`` and ``init_args`` names the class, which must be this
+    one or a subclass; any other holds this class's own keyword arguments.
     """
 
     @classmethod
     def from_config(cls, config: Any, *, key: str | None = None) -> Self:
-        """Make one from any of the forms below.
+        """Make an instance from any of the forms below.
 
         Args:
             config: Path of a YAML file, mapping, dataclass instance or pydantic model.
@@ -49,27 +49,27 @@ class FromConfig:
 
     @classmethod
     def from_yaml(cls, path: str | Path, *, key: str | None = None) -> Self:
-        """Make one from a YAML file."""
+        """Make an instance from a YAML file."""
         return cls.from_dict(_read_yaml(Path(path)), key=key)
 
     @classmethod
     def from_dataclass(cls, config: Any, *, key: str | None = None) -> Self:
-        """Make one from the fields of a dataclass instance."""
+        """Make an instance from the fields of a dataclass instance."""
         return cls.from_config(config, key=key)
 
     @classmethod
     def from_pydantic(cls, config: Any, *, key: str | None = None) -> Self:
-        """Make one from the fields of a pydantic model."""
+        """Make an instance from the fields of a pydantic model."""
         return cls.from_config(config, key=key)
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any], *, key: str | None = None) -> Self:
-        """Make one from a mapping."""
+        """Make an instance from a mapping."""
         part = _part(config, key)
         if not _names_a_class(part):
             arguments = {name: _made(value, ()) for name, value in part.items()}
             return cast(Self, _call(cls, (), arguments))
-        # A bare class name is looked for where this class is.
+        # A bare class name is looked up in this class's module.
         made = instantiate_obj(part, search=(cls.__module__,))
         if not isinstance(made, cls):
             raise GetiactionError(
@@ -79,15 +79,15 @@ class FromConfig:
 
 
 def instantiate_obj(config: Any, key: str | None = None, *, search: Sequence[str] = ()) -> Any:
-    """Make the object that a configuration names by ``class_path`` and ``init_args``.
+    """Instantiate the object that a configuration names by ``class_path`` and ``init_args``.
 
     Args:
         config: Path of a YAML file, mapping, dataclass instance or pydantic model.
         key: The part of the configuration to use; all of it unless given.
-        search: Modules in which a class name without a module is looked for.
+        search: Modules in which a class name without a module is looked up.
 
     Raises:
-        GetiactionError: nothing is named, it cannot be imported, or it refuses its arguments.
+        GetiactionError: no class is named, it cannot be imported, or it refuses its arguments.
     """
     part = _part(as_dict(config), key)
     if CLASS_PATH not in part:
@@ -105,10 +105,10 @@ def instantiate_obj(config: Any, key: str | None = None, *, search: Sequence[str
 
 
 def find_class(path: str, search: Sequence[str] = ()) -> Any:
-    """Import what ``path`` names, e.g. ``getiaction.trainers.LeRobotTrainer``.
+    """Import a class or function by path, e.g. ``getiaction.trainers.LeRobotTrainer``.
 
     Args:
-        path: The full name, or a bare one that one of the modules ``search`` has.
+        path: The full name, or a bare one in one of the modules ``search``.
         search: Modules for bare names.
     """
     module, _, name = path.rpartition(".")
@@ -132,9 +132,9 @@ def as_dict(config: Any) -> dict[str, Any]:
     if isinstance(config, Mapping):
         return dict(config)
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        # Not asdict: it would take apart what the fields hold.
+        # Not asdict, which would also convert nested dataclasses.
         return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    # By what pydantic's models have, so that pydantic is needed only by those who use it.
+    # By attribute, so that pydantic is needed only by those who use it.
     fields = getattr(type(config), "model_fields", None)
     if fields is not None:
         return {name: getattr(config, name) for name in fields}
@@ -165,7 +165,7 @@ def _names_a_class(value: Any) -> bool:
 
 
 def _made(value: Any, search: Sequence[str]) -> Any:
-    """Make what ``value`` names, or what its members name."""
+    """Instantiate the objects that ``value`` or its members name."""
     if _names_a_class(value):
         return instantiate_obj(value, search=search)
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
 """Metadata of an untrusted LeRobot v3 dataset, ``info.json`` and ``stats.json``, validated.
 
-LeRobot formats paths from ``info.json`` and trusts every number in it. What is read here has paths
-that stay inside the dataset, and numbers that are in range.
+LeRobot formats paths from ``info.json`` and trusts every number in it. Here paths must stay inside
+the dataset, and numbers must be in range.
 """
 
 import string
@@ -16,12 +16,12 @@ from foundation.documents import Document, Reader, relative_name
 from foundation.text import printable
 
 SUPPORTED_MAJOR = "v3"
-# LeRobot's templates, for datasets that do not name others.
+# LeRobot's default templates.
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 # LeRobot pads to three digits; no file system takes names of more than 255 bytes.
 WIDEST = 9
-# Values of one row of a feature: a picture of 16384 x 16384 pixels has this many.
+# Values of one row of a feature: those of an image of 16384 x 16384 pixels.
 LARGEST = 3 << 28
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
@@ -30,10 +30,10 @@ Statistics = dict[str, NDArray[Any]]
 
 
 def template(text: str) -> str:
-    """Return a template of LeRobot's for a file's path, if it can only lead into the dataset.
+    """Return a LeRobot template of file paths, if all its paths lie inside the dataset.
 
     Raises:
-        ValueError: it has other fields, absurd widths, or leads elsewhere.
+        ValueError: it has other fields, absurd widths, or paths outside the dataset.
     """
     for _, name, width, conversion in string.Formatter().parse(text):
         if name is None:
@@ -73,7 +73,7 @@ class Feature(Document):
         dtype: such as ``float32``, ``video``, ``image``, ``string``.
         shape: of one row.
         names: of its values, in any form.
-        info: what LeRobot notes of a camera.
+        info: LeRobot's metadata of a camera.
         video_info: the same in datasets of older versions.
     """
 
@@ -85,12 +85,12 @@ class Feature(Document):
 
 
 class DatasetInfo(Document):
-    """``meta/info.json``; fields that LeRobot leaves out have its defaults.
+    """``meta/info.json``; missing fields have LeRobot's defaults.
 
     Attributes:
-        codebase_version: of the format, such as ``v3.0``.
+        codebase_version: version of the format, such as ``v3.0``.
         fps: rows per second.
-        features: by name, LeRobot's own columns among them.
+        features: by name, including LeRobot's own columns.
     """
 
     codebase_version: str
@@ -133,10 +133,10 @@ class _Versioned(Document):
 
 
 def parse_info(content: bytes | str, source: str, reader: Reader) -> DatasetInfo:
-    """Return the ``info.json`` in ``content``, which came from ``source``.
+    """Return the ``info.json`` in ``content``, read from ``source``.
 
     Raises:
-        reader.error: it is none, or not of LeRobot's format v3.
+        reader.error: it is invalid, or not of LeRobot's format v3.
     """
     version = reader.parse_json(content, _Versioned, source).codebase_version
     if not version.startswith(SUPPORTED_MAJOR + "."):
@@ -148,7 +148,7 @@ def parse_info(content: bytes | str, source: str, reader: Reader) -> DatasetInfo
 
 
 def parse_statistics(content: bytes | str, source: str, reader: Reader) -> dict[str, Statistics]:
-    """Return the ``stats.json`` in ``content``, which came from ``source``, as float64.
+    """Return the ``stats.json`` in ``content``, read from ``source``, as float64.
 
     Raises:
         reader.error: it does not hold numbers by feature and statistic.
@@ -164,7 +164,7 @@ def as_statistics(document: Mapping[str, Mapping[str, Any]]) -> dict[str, Statis
     """Return statistics as float64 arrays of at least one dimension.
 
     Raises:
-        ValueError: one of them is no number nor nested lists of numbers, all of a length.
+        ValueError: one of them is neither a number nor nested lists of numbers of equal length.
     """
     return {
         feature: {name: _numbers(value, f"{feature} {name}") for name, value in stats.items()}

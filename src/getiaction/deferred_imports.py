@@ -1,18 +1,18 @@
-"""Deferred imports of LeRobot and Lightning: a program loads no more than it uses.
+"""Deferred imports of LeRobot and Lightning: a program loads only the modules that it uses.
 
-LeRobot's packages import everything that they offer, so that whoever asks for ACT waits for
-diffusers, Hugging Face datasets and twenty other policies as well; and several modules import
-``torch._dynamo``, PyTorch's compiler, without compiling anything. After :func:`install`
+LeRobot's packages import everything that they export, so that importing ACT also imports diffusers,
+Hugging Face datasets and twenty other policies; and several modules import ``torch._dynamo``,
+PyTorch's compiler, without compiling anything. After :func:`install`
 
-- a package of LeRobot's or of torchmetrics (which Lightning imports) loads the module of a name
-  when the name is asked for; its own ``__init__`` says where that is;
+- a package of LeRobot or torchmetrics (which Lightning imports) loads the module of a name on first
+  access; the package's own ``__init__`` says which module that is;
 - a few functions and one class wait for their first use, :data:`LATER`;
-- what hides a function from the compiler, or breaks its graph, does so once somebody has imported
-  the compiler.
+- functions that hide code from the compiler, or break its graph, do so only once the compiler has
+  been imported.
 
-All else is executed as it is, and what is not found where these versions have it is imported as
-ever. What registers itself when it is imported, as policies and processor steps do, is not
-registered before it is asked for: :mod:`getiaction.policies.lerobot.registry` does that.
+All other code runs unchanged, and names that another version defines elsewhere are imported as
+usual. Classes that register themselves on import, as policies and processor steps do, are
+registered only on first access: :mod:`getiaction.policies.lerobot.registry` handles that.
 """
 
 import ast
@@ -28,31 +28,31 @@ from typing import Any
 
 PACKAGES = ("lerobot", "torchmetrics")
 COMPILER = "torch._dynamo"
-# By module: what it imports from where, to use it later if at all.
+# By module: the names whose import is deferred, and their home modules.
 LATER: Mapping[str, Mapping[str, str]] = {
     "lerobot.optim.schedulers": {"get_scheduler": "diffusers.optimization"},
     "lightning.fabric.wrappers": {"OptimizedModule": COMPILER},
     "lightning.pytorch.utilities.compile": {"OptimizedModule": COMPILER},
     "torchvision.ops.roi_align": {"is_compile_supported": f"{COMPILER}.utils"},
 }
-# By module: its decorator that hides a function from the compiler, and imports it to do so.
+# By module: its decorator that hides a function from the compiler, which imports the compiler.
 HIDES = {"torch._compile": "_disable_dynamo", "torch.compiler": "disable"}
 OPTIMIZER = "torch.optim.optimizer"
-# torchmetrics imports it, for seconds, to give it a name that it had once.
+# torchmetrics imports it, which takes seconds, to restore a former name in it.
 PATCHED = "scipy.signal"
 
 
 def install() -> None:
-    """Defer imports in this process from now on, but for what has been imported already.
+    """Defer imports in this process from now on, except of modules imported already.
 
-    For a process that is one program, not for a library: LeRobot's registries are filled later.
+    For programs, not for libraries: LeRobot's registries are filled later.
     """
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 class _Finder(MetaPathFinder):
-    """Finds what others find; some of it is to be executed otherwise."""
+    """Meta path finder that replaces the loaders of some modules."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -76,7 +76,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Changed(SourceFileLoader):
-    """Executes a module whose source is changed first; no cache of its code is used or written."""
+    """Loader that modifies a module's source before executing it, without a bytecode cache."""
 
     def get_code(self, fullname: str) -> CodeType | None:
         tree = ast.parse(self.get_data(self.path), self.path)
@@ -89,7 +89,7 @@ class _Changed(SourceFileLoader):
 
 
 class _Offering(_Changed):
-    """A package that imports the names that it offers when they are asked for."""
+    """Loader of a package whose exported names are imported on first access."""
 
     def exec_module(self, module: ModuleType) -> None:
         self._homes: dict[str, tuple[str, str]] = {}
@@ -118,7 +118,7 @@ class _Offering(_Changed):
         }
         for statement, home in offers.items():
             names = {alias.asname or alias.name: alias.name for alias in _aliases(statement)}
-            # A module of the same name would take the name's place once it is imported.
+            # A module of the same name would replace the name once it is imported.
             if used.isdisjoint(names) and home.rpartition(".")[2] not in names:
                 self._homes |= {name: (home, original) for name, original in names.items()}
                 kept.remove(statement)
@@ -132,7 +132,7 @@ def _aliases(statement: ast.stmt) -> list[ast.alias]:
 
 
 def _offered_from(statement: ast.stmt, package: str) -> str | None:
-    """The module that a statement imports names from, if it is one of the same distribution."""
+    """Return the module of a from-import, if it belongs to the same distribution."""
     if not isinstance(statement, ast.ImportFrom) or not statement.module:
         return None
     if any(alias.name == "*" for alias in statement.names):
@@ -150,7 +150,7 @@ def _only_patches(statement: ast.stmt) -> bool:
 
 
 class _ImportingLater(_Changed):
-    """A module that gets stand-ins for what it imports, see `LATER`."""
+    """Loader of a module whose imports in `LATER` are replaced by stand-ins."""
 
     def exec_module(self, module: ModuleType) -> None:
         for name, home in LATER[module.__name__].items():
@@ -162,18 +162,18 @@ class _ImportingLater(_Changed):
 
 
 class _WithoutImports(ast.NodeTransformer):
-    """Leaves away what a module imports when it is imported itself."""
+    """Removes a module's top-level imports of the given names."""
 
     def __init__(self, homes: Mapping[str, str]) -> None:
         self._homes = homes
 
     def visit_ImportFrom(self, statement: ast.ImportFrom) -> ast.stmt:
-        """Leave it away."""
+        """Remove the import, if it is deferred."""
         homes = [self._homes.get(alias.name) for alias in statement.names]
         return ast.Pass() if homes == [statement.module] else statement
 
     def visit_FunctionDef(self, statement: ast.FunctionDef) -> ast.stmt:
-        """Keep what is imported when a function is called."""
+        """Keep imports inside functions."""
         return statement
 
 
@@ -188,7 +188,7 @@ def _stand_in(home: str, name: str) -> Any:
 
 
 class _LaterClass(type):
-    """Stands in for a class that has no instances before its module has been imported."""
+    """Stand-in for a class that has no instances before its module has been imported."""
 
     def __instancecheck__(cls, instance: Any) -> bool:
         home = sys.modules.get(vars(cls)["_home"])
@@ -196,7 +196,7 @@ class _LaterClass(type):
 
 
 class _Hiding(SourceFileLoader):
-    """A module with a decorator that hides functions from the compiler, see `HIDES`."""
+    """Loader of a module with a decorator that hides functions from the compiler, see `HIDES`."""
 
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
@@ -214,7 +214,7 @@ def _hidden(hide: Callable[..., Any], fn: Any = None, *args: Any, **kwargs: Any)
     @wraps(fn)
     def inner(*given: Any, **named: Any) -> Any:
         nonlocal through_compiler
-        # Nothing is being compiled where the compiler has not been imported.
+        # Nothing is being compiled if the compiler has not been imported.
         if COMPILER not in sys.modules:
             return fn(*given, **named)
         if through_compiler is None:
@@ -225,17 +225,17 @@ def _hidden(hide: Callable[..., Any], fn: Any = None, *args: Any, **kwargs: Any)
 
 
 class _Optimizers(_Changed):
-    """PyTorch's optimizers, which import the compiler to break its graphs."""
+    """Loader of PyTorch's optimizers, which import the compiler to break its graphs."""
 
     def change(self, tree: ast.Module, fullname: str) -> Any:
         return _WithoutCompiler().visit(tree)
 
 
 class _WithoutCompiler(ast.NodeTransformer):
-    """Imports the compiler nowhere, and calls it if somebody else has."""
+    """Removes imports of the compiler; calls of it run only if it is imported elsewhere."""
 
     def visit_Import(self, statement: ast.Import) -> ast.stmt:
-        """Leave it away."""
+        """Remove the import, if it is deferred."""
         is_compiler = [alias.name for alias in statement.names] == [COMPILER]
         return ast.Pass() if is_compiler else statement
 

@@ -13,7 +13,7 @@ READER = Reader(error=GetiactionError, allow_nan=True)
 
 
 def local_root(root: str | Path) -> Path:
-    """Return the local directory of the dataset at ``root``, mirrored there if that is in S3.
+    """Return the local directory of the dataset at ``root``, mirrored from S3 if necessary.
 
     Args:
         root: A directory, ``~`` allowed, or ``s3://bucket/prefix``.
@@ -23,7 +23,7 @@ def local_root(root: str | Path) -> Path:
         StorageError: it cannot be fetched.
     """
     text = str(root)
-    # Path("s3://bucket") has lost a slash.
+    # Path("s3://bucket") drops one of the slashes.
     if text.startswith("s3:/"):
         from foundation.storage.s3 import fetch
 
@@ -45,7 +45,7 @@ def require_dataset(root: str | Path) -> DatasetInfo:
     """Return ``meta/info.json`` of the LeRobot v3 dataset at ``root``.
 
     Raises:
-        GetiactionError: nothing is there, it is something else, of an older format, or empty.
+        GetiactionError: there is none, it is of an older format, or empty.
     """
     root = Path(root)
     if not root.is_dir():

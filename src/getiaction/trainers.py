@@ -1,4 +1,4 @@
-"""Trainers by framework, and whole configurations that choose one by ``trainer_type``.
+"""Trainers by framework, and complete configurations that choose one by ``trainer_type``.
 
 ::
 
@@ -37,25 +37,25 @@ LightningTrainer = Trainer
 
 __all__ = ["BaseTrainer", "LeRobotTrainer", "LightningTrainer", "run_config"]
 
-# Where class names without a module are looked for.
+# Modules in which class names without a module are looked up.
 PLACES = ("getiaction.trainers", "getiaction.policies.lerobot", "getiaction.data")
 PARTS = ("trainer_type", "seed_everything", "trainer", "model", "data")
 
 
 class LeRobotTrainer(BaseTrainer):
-    """LeRobot's own loop, ``lerobot-train``, for what Lightning is not wanted for.
+    """Trainer that runs LeRobot's own loop, ``lerobot-train``, instead of Lightning's.
 
     Args:
-        max_epochs: Times to go through the dataset, instead of ``steps``.
+        max_epochs: Epochs, instead of ``steps``.
         steps: Steps to train; LeRobot's default unless either is given.
         learning_rate: Replaces the policy's ``optimizer_lr``.
-        batch_size: Samples a step; LeRobot's default unless given.
-        output_dir: Where checkpoints go; by date and time below ``outputs/train`` unless given.
-        device: ``cpu`` or ``cuda``; ``cuda`` where there is one unless given.
+        batch_size: Samples per step; LeRobot's default unless given.
+        output_dir: Directory of checkpoints; by date and time below ``outputs/train`` unless given.
+        device: ``cpu`` or ``cuda``; ``cuda`` if available unless given.
         **options: Further fields of LeRobot's ``TrainPipelineConfig``, e.g. ``seed``.
 
     Raises:
-        GetiactionError: an option that LeRobot does not have, or both ways to say how long.
+        GetiactionError: an option that LeRobot does not have, or both ``max_epochs`` and ``steps``.
     """
 
     def __init__(
@@ -105,9 +105,9 @@ class LeRobotTrainer(BaseTrainer):
 
         Raises:
             GetiactionError: an unknown policy or field, or a dataset that cannot be read.
-            OSError: the run could not be written where it is to go; said before training.
+            OSError: the output directory is not writable; raised before training.
         """
-        # With all of LeRobot's environments, it takes seconds to import.
+        # Imports all of LeRobot's environments, which takes seconds.
         from lerobot.scripts import lerobot_train
 
         require_writable(self.output_dir or "outputs/train")
@@ -125,7 +125,7 @@ class LeRobotTrainer(BaseTrainer):
         )
         if self.max_epochs is not None:
             config.steps = self.max_epochs * math.ceil(_samples(data, policy) / config.batch_size)
-        # Accelerate keeps the precision of a process's first run, and refuses another.
+        # Accelerate keeps the precision of a process's first run, and refuses another one.
         AcceleratorState._reset_state(True)
         lerobot_train.train(config)
         assert config.output_dir is not None
@@ -133,7 +133,7 @@ class LeRobotTrainer(BaseTrainer):
 
 
 def run_config(config: Any) -> BaseTrainer:
-    """Train as a configuration with ``trainer_type`` says.
+    """Train by a configuration with ``trainer_type``.
 
     Args:
         config: Path of a YAML file, or a mapping, with ``trainer_type`` (``lightning`` or
@@ -142,10 +142,10 @@ def run_config(config: Any) -> BaseTrainer:
             model is its ``policy_type`` and fields, and the data ``repo_id`` or ``root`` or both.
 
     Returns:
-        The trainer, which is done.
+        The trainer, after training.
 
     Raises:
-        GetiactionError: a part that is missing, unknown or refused.
+        GetiactionError: a part is missing, unknown or refused.
     """
     parts = as_dict(config)
     for name in parts:
@@ -181,7 +181,7 @@ def run_config(config: Any) -> BaseTrainer:
 
 
 def _make(part: Mapping[str, Any], otherwise: type[Any]) -> Any:
-    """Make what ``part`` names; where it names nothing, it holds the arguments of ``otherwise``."""
+    """Instantiate the class of ``part``, or ``otherwise`` with its arguments if it names none."""
     if CLASS_PATH in part:
         return instantiate_obj(part, search=PLACES)
     arguments = {CLASS_PATH: f"{otherwise.__module__}.{otherwise.__name__}", "init_args": part}
@@ -189,7 +189,7 @@ def _make(part: Mapping[str, Any], otherwise: type[Any]) -> Any:
 
 
 def _samples(data: LeRobotDataModule, policy: Any) -> int:
-    """How many samples LeRobot goes through in an epoch."""
+    """Return the number of samples in one epoch of LeRobot."""
     episodes = data.meta.episodes
     return len(
         EpisodeAwareSampler(

@@ -1,6 +1,6 @@
 """Robots: recordings, codecs, simulation, inference over a network, rollouts and their reports.
 
-Its errors are offered here, all else by its packages: :mod:`positronic.dataset`,
+Exports its errors; everything else is in its packages: :mod:`positronic.dataset`,
 :mod:`positronic.codec`, :mod:`positronic.policy`, :mod:`positronic.simulator`,
 :mod:`positronic.offboard`, :mod:`positronic.inference`, :mod:`positronic.vendors.lerobot`.
 """

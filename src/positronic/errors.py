@@ -1,8 +1,8 @@
-"""Exception hierarchy of robots' data, codecs, checkpoints, simulation and sessions.
+"""Exception hierarchy: robot data, codecs, checkpoints, simulation and sessions.
 
 Every message is one line for a person: what was wrong, what was expected, how to mend it.
 ``positronic.cli`` prints that line and exits non-zero; the traceback is shown only on request.
-Those of storage and documents are in :mod:`foundation.errors`.
+Errors of storage and documents are in :mod:`foundation.errors`.
 
 ::
 
@@ -10,7 +10,7 @@ Those of storage and documents are in :mod:`foundation.errors`.
     ├── DatasetError          a raw or converted dataset that is empty, broken or refused
     │   └── EpisodeError      one episode of it: names the episode and the signal
     ├── CodecError            an observation or action that does not fit the codec
-    ├── ContractError         two sides of a border disagree about what was trained
+    ├── ContractError         two contracts disagree about what was trained
     ├── CheckpointError       a checkpoint that is missing, incomplete or unreadable
     ├── SimulationError       a scene, asset or renderer that cannot be made
     └── SessionError          the inference session: protocol, server gone, refused
@@ -38,7 +38,7 @@ class CodecError(PositronicError):
 
 
 class ContractError(PositronicError):
-    """Two sides of a border disagree about what was trained; the message names both."""
+    """Two contracts disagree about what was trained; the message names both sides."""
 
 
 class CheckpointError(PositronicError):
@@ -54,7 +54,7 @@ class SessionError(PositronicError):
 
 
 class Busy(SessionError):
-    """The server is full, in sessions or in waiting requests; trying again later may succeed."""
+    """The server is full, in sessions or in queued requests; a later retry may succeed."""
 
 
 class ServerGone(SessionError):

@@ -43,7 +43,7 @@ def normalize_quat(quat: Any) -> Array:
 
 
 def align_quat(quat: Any, reference: Any) -> Array:
-    """Choose of ``q`` and ``-q`` (the same rotation) the one in the hemisphere of ``reference``.
+    """Return ``q`` or ``-q`` (the same rotation), whichever is in the hemisphere of ``reference``.
 
     To a network a sign flip between frames is a jump. ``q`` and ``-q`` give the same bits: half a
     turn from the reference, where the dot product is 0, the first nonzero component is made

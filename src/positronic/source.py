@@ -1,4 +1,4 @@
-"""Git commit of the running project, written down with all that it makes."""
+"""Git commit of the running project, recorded with everything that it writes."""
 
 import os
 import subprocess
@@ -8,21 +8,21 @@ from pathlib import Path
 FILE_NAME = "COMMIT"
 _PACKAGE = Path(__file__).resolve().parent
 _PROJECT = 'name = "positronic-lightning"'
-# How git's answer begins where it names the commit, and what it calls none.
+# Prefix of git's line with the commit, and its value before the first commit.
 _NAMED, _NONE_YET = "# branch.oid ", "(initial)"
-# A hook of git's that runs us has them set, to the repository that it is about.
+# A git hook that runs this program sets them, to the hook's repository.
 _ANOTHER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY")
-# On one machine it is a few milliseconds; a file server that hangs is not waited for.
+# It takes a few milliseconds on a local disk; do not wait for a hanging file server.
 _PATIENCE_S = 2.0
 
 
 @cache
 def commit() -> str | None:
-    """The commit this process began with: 40 hex digits, and ``-dirty`` if files differ from it.
+    """Return this process's commit: 40 hex digits, and ``-dirty`` if files differ from it.
 
-    An image is told by the file ``COMMIT`` in the package, which its build writes there; a checkout
-    is asked by git, its untracked files left aside. None where neither knows. Asked once per
-    process, as what is imported does not change with a later checkout.
+    In an image it is read from the file ``COMMIT`` in the package, written by the image's build; in
+    a checkout it comes from git, ignoring untracked files. None if neither is available. Cached,
+    since imported code does not change with a later checkout.
     """
     return _written() or _checked_out()
 
@@ -35,13 +35,13 @@ def _written() -> str | None:
 
 
 def _checked_out() -> str | None:
-    """What git says of the checkout the package lies in; never of one around that."""
+    """Return the commit of the package's own checkout, never of a repository around it."""
     root = _PACKAGE.parents[1]
     try:
         described = (root / "pyproject.toml").read_text(encoding="utf-8")
         if _PROJECT not in described or not (root / ".git").exists():
             return None
-        # Status, not describe, which takes the lock of the index and may be in somebody's way.
+        # Status, not describe, which takes the index lock and may block other git commands.
         words = "--no-optional-locks status --porcelain=v2 --branch --untracked-files=no"
         said = subprocess.run(
             ["git", *words.split(), "--no-ahead-behind", "--no-renames"],

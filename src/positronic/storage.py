@@ -38,7 +38,7 @@ def ls(uri: str, all: bool = False) -> None:
 def _note(uri: str) -> str:
     try:
         return "" if storage.is_whole(uri) else "  (unfinished)"
-    except StorageError:  # what is wrong with one says nothing of the others
+    except StorageError:  # one unreadable entry does not affect the others
         return "  (unreadable)"
 
 

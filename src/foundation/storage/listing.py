@@ -12,7 +12,7 @@ from foundation.storage.s3.objects import head, list_objects
 
 @dataclass(frozen=True)
 class Entry:
-    """A file: its size in bytes, and its SHA-256 where what published it has noted that."""
+    """A file: its size in bytes, and its SHA-256 if the manifest has one."""
 
     size: int
     sha256: str | None = None
@@ -20,7 +20,7 @@ class Entry:
 
 @translated()
 def exists(uri: str | Path) -> bool:
-    """Whether there is a file or a directory of that name, also an unfinished one."""
+    """Return whether a file or directory of that name exists, even an unfinished one."""
     if not is_remote(uri):
         return local(uri).exists()
     location = remote(uri)
@@ -29,16 +29,16 @@ def exists(uri: str | Path) -> bool:
 
 @translated()
 def is_whole(uri: str | Path) -> bool:
-    """Whether something is there that can be read: not one whose publication was stopped."""
+    """Return whether it exists and is complete: not if its publication was stopped."""
     manifest = read_manifest(remote(uri)) if is_remote(uri) else None
     return exists(uri) if manifest is None else manifest.whole
 
 
 @translated()
 def listing(uri: str | Path) -> dict[str, Entry]:
-    """Return the files of a directory, by name below it; empty where there is nothing.
+    """Return the files of a directory by relative name; empty if there is none.
 
-    What was published is listed as its manifest has it, else by what is there.
+    A published directory is listed by its manifest, any other by its objects or files.
 
     Raises:
         StorageError: its publication was stopped, or it cannot be listed.
@@ -61,7 +61,7 @@ def listing(uri: str | Path) -> dict[str, Entry]:
 
 @translated()
 def version(uri: str | Path) -> str:
-    """Return what is another as soon as any file of a directory in S3 is another.
+    """Return a version string of a directory in S3, which changes whenever any file does.
 
     Raises:
         StorageError: nothing is there, its publication was stopped, or it cannot be listed.
@@ -71,7 +71,7 @@ def version(uri: str | Path) -> str:
 
 @translated()
 def children(uri: str | Path) -> list[str]:
-    """Return the names one level below a directory, sorted; none where there is nothing."""
+    """Return the sorted names one level below a directory; none if it does not exist."""
     if is_remote(uri):
         return [name for name in list_children(remote(uri)) if name not in (MANIFEST, STAGED)]
     directory = local(uri)

@@ -1,7 +1,8 @@
-"""Outbox: local directory for output that goes to S3, so that no failed upload costs it.
+"""Outbox: local directory for output that goes to S3, so that a failed upload loses nothing.
 
-What waits to be published lies below ``$XDG_DATA_HOME/positronic/outbox``, which no cleaning of
-caches removes. Once it is published its local copy goes; if that fails it stays, and is named.
+Unpublished output lies below ``$XDG_DATA_HOME/positronic/outbox``, which cleaning caches does not
+remove. The local copy is deleted once published; if publishing fails it stays, and the message
+names it.
 """
 
 import fcntl
@@ -24,18 +25,19 @@ from foundation.storage.writing import publish, require_writable
 
 @contextmanager
 def output_directory(uri: str | Path, *, append: bool = False) -> Iterator[Path]:
-    """Give a local directory to write into, whose content is at ``uri`` when the block ends.
+    """Yield a local directory to write into; its content is at ``uri`` when the block ends.
 
-    A local ``uri`` is that directory itself. For one in S3 it is another, published when the block
-    ends without an error; after an error it is kept if anything was written.
+    For a local ``uri`` it is that directory itself. For one in S3 it is an outbox directory,
+    published when the block ends without an error; after an error it is kept if anything was
+    written.
 
     Args:
         uri: A directory, local or in S3.
-        append: Whether something may be in S3 already, which then is in the directory as well. A
+        append: Whether something may be in S3 already; it is then copied into the directory. A
             local directory is given as it is: refusing one in use is up to the caller.
 
     Raises:
-        StorageError: something is in S3 and must not be, an earlier output still waits to be
+        StorageError: something is in S3 and ``append`` is false, an earlier output still waits to be
             published there, it cannot be written to, or publishing failed.
     """
     if is_remote(uri):
@@ -43,7 +45,7 @@ def output_directory(uri: str | Path, *, append: bool = False) -> Iterator[Path]
         with _place(uri) as place:
             yield from _filled(place, uri, append)
     else:
-        # What is written at the end of an hour's work would otherwise fail at the end of it.
+        # Checked first: the write may come only after an hour's work.
         require_writable(local(uri))
         yield local(uri)
 
@@ -71,7 +73,7 @@ def _filled(place: Path, uri: str, append: bool) -> Iterator[Path]:
 
 @contextmanager
 def _place(uri: str) -> Iterator[Path]:
-    """The directory for what is to go to ``uri``, empty, and for this process alone."""
+    """Yield the empty outbox directory of ``uri``, locked for this process."""
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     home = data.expanduser().absolute() / "positronic" / "outbox"
     home = home / hashlib.sha256(uri.encode()).hexdigest()[:16]

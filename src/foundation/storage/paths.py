@@ -12,7 +12,7 @@ from foundation.writable import describe
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise what goes wrong on the disk, and what a document lacks, as ``StorageError``."""
+    """Re-raise ``OSError`` and ``InvalidDocument`` as ``StorageError``."""
     try:
         yield
     except InvalidDocument as error:
@@ -22,16 +22,16 @@ def translated() -> Iterator[None]:
 
 
 def is_remote(path: str | Path) -> bool:
-    """Whether a path is in S3."""
-    # Path("s3://bucket") has lost a slash.
+    """Return whether a path is in S3."""
+    # Path("s3://bucket") drops one of the slashes.
     return str(path).startswith("s3:/")
 
 
 def remote(path: str | Path) -> Location:
-    """Read a path in S3.
+    """Parse a path in S3.
 
     Raises:
-        StorageError: it is none.
+        StorageError: it is not one.
     """
     with translated():
         return Location.parse(SCHEME + str(path).removeprefix("s3:").lstrip("/"))
@@ -62,7 +62,7 @@ def join(base: str | Path, *parts: str) -> str:
     """Return the path of something below ``base``, which is in S3 or local.
 
     Raises:
-        StorageError: one of the parts means nothing in S3, such as ``..``.
+        StorageError: one of the parts is invalid in S3, such as ``..``.
     """
     if not is_remote(base):
         return str(local(base).joinpath(*parts))

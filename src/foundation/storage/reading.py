@@ -16,15 +16,15 @@ _SMALL = Reader(error=StorageError, mend="expected a small file", size=256 << 20
 def fetch(
     uri: str | Path, *, only: Callable[[str], bool] | None = None, required: str | None = None
 ) -> Path:
-    """Return a local directory with what is at ``uri``.
+    """Return a local directory with the files at ``uri``.
 
-    From S3, what is not in the cache yet is fetched, each file verified by its digest; all are of
-    one version, and stay for as long as this process lives. A local directory comes back as it is.
+    From S3, files missing in the cache are fetched, each verified by its digest; all are of one
+    version, and are not evicted while this process lives. A local directory is returned as it is.
 
     Args:
         uri: A directory, local or in S3.
-        only: Whether a name below it is wanted; others may be there as well. None for all.
-        required: A name below it, without which it is refused.
+        only: Predicate of the relative names to fetch; others may be there as well. None for all.
+        required: A relative name that must exist.
 
     Raises:
         StorageError: nothing is there, or not ``required``; its publication was stopped; it cannot
@@ -44,7 +44,7 @@ def fetch(
 
 @translated()
 def fetch_file(uri: str | Path) -> Path:
-    """Return a local copy of the file at ``uri``; a local file comes back as it is.
+    """Return a local copy of the file at ``uri``; a local file is returned as it is.
 
     Raises:
         StorageError: there is none, or it cannot be read.

@@ -1,7 +1,7 @@
 """Tree of the files below an S3 address: listed once, each file fetched on demand.
 
-For datasets of which a program wants this file now and that one later: nothing is listed again,
-and each part of a tree is fetched by itself, so that processes work on several at once.
+For datasets whose files are read one after the other: nothing is listed again, and each part of a
+tree is fetched by itself, so that processes can fetch several at once.
 """
 
 import threading
@@ -16,7 +16,7 @@ from foundation.storage.s3.location import Location
 from foundation.storage.s3.mirror import Mirror
 from foundation.storage.s3.snapshot import File, Snapshot, take_snapshot
 
-# Parts that are kept from being given up; each takes an open file, of which there are 1024.
+# Parts pinned against eviction; each takes an open file, of which there are 1024.
 HELD = 64
 
 _held: "OrderedDict[Path, None]" = OrderedDict()
@@ -24,7 +24,7 @@ _lock = threading.Lock()
 
 
 class Tree:
-    """Files below an address as they were when it was listed. It may be pickled."""
+    """Files below an address as they were when it was listed. Picklable."""
 
     def __init__(self, location: Location, files: Mapping[str, File]) -> None:
         self._snapshot = Snapshot(location, dict(files), False)
@@ -33,10 +33,10 @@ class Tree:
     @classmethod
     @translated()
     def at(cls, uri: str) -> Self:
-        """List what is there now, by its manifest if it was published.
+        """List the files now there, by the manifest if published.
 
         Raises:
-            StorageError: nothing is, its publication was stopped, or it cannot be read.
+            StorageError: nothing is there, its publication was stopped, or it cannot be read.
         """
         snapshot = take_snapshot(remote(uri))
         return cls(snapshot.location, snapshot.files)
@@ -52,7 +52,7 @@ class Tree:
         return {name: file.size for name, file in self._snapshot.files.items()}
 
     def part(self, directory: str, names: Iterable[str]) -> Self:
-        """The files ``names`` of ``directory`` as a tree of their own."""
+        """Return the files ``names`` of ``directory`` as a tree of their own."""
         location = self._snapshot.location
         prefix = f"{directory}/" if directory else ""
         files = {name: self._snapshot.files[prefix + name] for name in names}
@@ -60,15 +60,15 @@ class Tree:
 
     @translated()
     def fetch(self, names: Iterable[str]) -> Path:
-        """Return a local directory that has these files, fetching what is not in the cache.
+        """Return a local directory with these files, fetching those that are not in the cache.
 
-        It may be given up once this process has fetched from ``HELD`` other parts.
+        It may be evicted once this process has fetched from ``HELD`` other parts.
 
         Raises:
-            StorageError: one cannot be read, or is not any more what it was.
+            StorageError: one cannot be read, or has changed since.
         """
         names = list(names)
-        # What is there is whole and of this version: it need not be looked up in the cache.
+        # Files there are complete and of this version: no need to look them up in the cache.
         if self._directory and all((self._directory / name).is_file() for name in names):
             return self._directory
         mirror = Mirror(self._snapshot)

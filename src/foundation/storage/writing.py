@@ -1,4 +1,4 @@
-"""Write files and directories to S3 or the disk, such that readers see all of it or nothing."""
+"""Write files and directories to S3 or the disk atomically."""
 
 import os
 import shutil
@@ -9,10 +9,10 @@ from pathlib import Path
 from foundation import writable
 from foundation.documents import inside
 from foundation.errors import PreconditionFailed, StorageError
+from foundation.files import sha256_of
 from foundation.storage import s3
 from foundation.storage.paths import is_remote, local, remote, translated
 from foundation.storage.s3 import objects
-from foundation.storage.s3.digests import sha256_of
 
 
 @translated()
@@ -22,11 +22,11 @@ def write_bytes(uri: str | Path, data: bytes, *, if_absent: bool = False) -> Non
     Args:
         uri: The file, local or in S3.
         data: Its content.
-        if_absent: Refuse if it exists. Of two who try at once one succeeds, so that this claims a
-            name.
+        if_absent: Refuse if it exists. Of two concurrent writers one succeeds, so that this claims
+            a name.
 
     Raises:
-        StorageError: it exists and must not, or cannot be written.
+        StorageError: it exists and ``if_absent``, or it cannot be written.
     """
     taken = f"{uri} exists already"
     if is_remote(uri):
@@ -43,7 +43,8 @@ def write_bytes(uri: str | Path, data: bytes, *, if_absent: bool = False) -> Non
         os.fsync(file.fileno())
         os.chmod(file.name, 0o644)
         if not if_absent and path.exists():
-            # A link cannot replace; renamed, the temporary file is gone before it would be removed.
+            # A hard link cannot replace a file. Renaming the temporary file itself would make its
+            # removal fail.
             fresh = Path(f"{file.name}.new")
             os.link(file.name, fresh)
             os.replace(fresh, path)
@@ -56,12 +57,12 @@ def write_bytes(uri: str | Path, data: bytes, *, if_absent: bool = False) -> Non
 
 @translated()
 def require_writable(directory: str | Path) -> None:
-    """Refuse a local directory into which nothing could be written, or that could not be made.
+    """Raise unless a local directory can be written to, or could be made.
 
     Nothing is made.
 
     Raises:
-        StorageError: says why, and what to do.
+        StorageError: it cannot; the message says why, and what to do.
     """
     writable.require_writable(local(directory))
 
@@ -72,15 +73,15 @@ def publish(
 ) -> None:
     """Make the files of a local directory the content of ``uri``.
 
-    A reader sees what was there before, or all of the new; every upload is verified by digest.
-    Published again after it was killed, it goes on where it stopped. Nothing else in S3 is removed.
+    A reader sees the old content or the new, never a mix; every upload is verified by digest. After
+    a kill, publishing again continues where it stopped. Nothing else in S3 is removed.
 
     Args:
         directory: A local directory.
         uri: A directory in S3 or a local one.
-        replace: Whether other content that is there may be replaced.
-        over: What :func:`version` said of the content that may be replaced; if it is another now,
-            someone else has changed it. For S3 only.
+        replace: Whether existing content may be replaced.
+        over: The :func:`version` of the content that may be replaced; refused if it has changed
+            since. For S3 only.
 
     Raises:
         StorageError: something else is there, someone else publishes there at the same time, or it

@@ -1,6 +1,6 @@
 """Export of policies to ONNX, OpenVINO or ``torch.export`` files that run without LeRobot.
 
-:func:`export` writes a policy down as one graph, from the dataset's units to the dataset's units;
+:func:`export` writes a policy as one graph, with inputs and outputs in the dataset's units;
 :class:`InferenceModel` runs it with numpy and the one runtime that the export is for.
 """
 
@@ -15,7 +15,7 @@ __all__ = ["InferenceModel", "export"]
 
 
 def __getattr__(name: str) -> Any:
-    # Where a policy only runs there need be no torch, which `export` stands on.
+    # `export` needs torch, which is not required for running an export.
     if name == "export":
         from getiaction.export.exporter import export
 

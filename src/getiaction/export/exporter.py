@@ -1,4 +1,4 @@
-"""Export a policy for a runtime: written whole, checked against the policy, or not at all."""
+"""Export a policy for a runtime: checked against the policy, and written atomically."""
 
 import importlib
 import importlib.metadata
@@ -28,8 +28,8 @@ from getiaction.export.inference import InferenceModel
 from getiaction.export.manifest import FILES, MANIFEST, NEEDS, OUTPUT, Check, Manifest, Spec
 from getiaction.policies.lerobot import LeRobotPolicy
 
-# Of an action dimension's scale. Float32 differs by about 1e-6 when products are summed in another
-# order; 1e-4 is far below what a robot repeats, and far above that.
+# As a fraction of an action dimension's scale. Float32 differs by about 1e-6 when products are
+# summed in another order; 1e-4 is far above that, and far below a robot's repeatability.
 TOLERANCE = 1e-4
 
 type Observation = dict[str, NDArray[np.generic]]
@@ -48,9 +48,9 @@ def compare(
     """Run the export in ``directory`` and the policy on the same observations.
 
     Args:
-        directory: Of the export, complete but for its check.
-        policy: In float32 on the CPU.
-        graph: What was exported.
+        directory: Directory of the export, complete except for its check.
+        policy: The policy, in float32 on the CPU.
+        graph: The exported graph.
         inputs: The graph's inputs.
         spread: (A,) of each action dimension, in the dataset's units.
 
@@ -82,7 +82,8 @@ def compare(
 def observations(graph: Graph, inputs: tuple[Spec, ...]) -> Iterator[Observation]:
     """Yield observations of batches of 1 to 3: random ones, and those at the edges.
 
-    States lie around the dataset's, some far out of it; images are noise, black and white.
+    States lie around the dataset's values, some far outside their range; images are noise, black
+    and white.
     """
     rng = np.random.default_rng(0)
     for batch in (1, 2, 3):
@@ -126,22 +127,22 @@ def export(
     """Write a policy as one graph, from raw observations to actions in the dataset's units.
 
     The graph is float32, takes any batch size, and holds the normalisation with its statistics. It
-    is the policy in evaluation mode; the policy itself is left as it is. :class:`InferenceModel`
-    runs the export.
+    computes in evaluation mode; the policy itself is not changed. :class:`InferenceModel` runs the
+    export.
 
     Args:
         policy: A LeRobot policy whose chunk is one pass through a network: ``act``.
-        path: A directory that gets the model's files and ``manifest.json``. It appears as a whole.
+        path: A directory for the model's files and ``manifest.json``, which appears atomically.
         backend: ``onnx`` (``model.onnx``), ``openvino`` (``model.xml``, ``model.bin``) or ``torch``
             (``model.pt2``, of ``torch.export``).
-        opset: ONNX's; what torch recommends unless given.
-        check: Run the export and refuse it where its actions differ from the policy's by more than
+        opset: ONNX opset version; torch's recommended one unless given.
+        check: Run the export and refuse it if its actions differ from the policy's by more than
             1e-4 of their scale.
         overwrite: Replace an earlier export at ``path``.
-        image_dtype: What the graph takes: ``float32`` in [0, 1], or ``uint8``.
-            :class:`InferenceModel` turns uint8 into float32, not the other way round.
+        image_dtype: Dtype of the graph's images: ``float32`` in [0, 1], or ``uint8``.
+            :class:`InferenceModel` converts uint8 to float32, not the other way round.
         fps: Actions per second; that of the trainer's dataset unless given.
-        source: Put into the manifest, to know the export again by: a digest of the checkpoint, say.
+        source: Recorded in the manifest to identify the export, such as a digest of the checkpoint.
 
     Returns:
         ``path``.
@@ -172,7 +173,7 @@ def write(
     fps: float | None = None,
     source: str | None = None,
 ) -> Path:
-    """Write what was traced for one more backend; the rest as :func:`export`.
+    """Write a traced policy for one backend; other arguments as in :func:`export`.
 
     Raises:
         GetiactionError: a package is missing, ``path`` is taken, or the check failed. Nothing is
@@ -262,7 +263,7 @@ def _put(unfinished: Path, final: Path) -> None:
 def _fps(policy: LeRobotPolicy) -> float | None:
     try:
         trainer: Any = policy.trainer
-    except RuntimeError:  # Lightning's, of a module that no trainer has
+    except RuntimeError:  # Lightning's, for a module without a trainer
         return None
     meta = getattr(getattr(trainer, "datamodule", None), "meta", None)
     return None if meta is None else float(meta.fps)
@@ -270,7 +271,7 @@ def _fps(policy: LeRobotPolicy) -> float | None:
 
 def _versions(backend: str) -> dict[str, str]:
     ours = "positronic-lightning"
-    # By module, since a runtime may be installed by another name, such as onnxruntime-gpu.
+    # By module, since a runtime may come from another distribution, such as onnxruntime-gpu.
     modules = [importlib.import_module(name) for name in ("torch", "lerobot", *NEEDS[backend])]
     return {ours: importlib.metadata.version(ours)} | {
         module.__name__: str(module.__version__) for module in modules

@@ -29,15 +29,15 @@ from getiaction.export.manifest import EXPORTABLE, FILES, NEEDS, OUTPUT, Spec
 from getiaction.export.runtimes import openvino, require
 from getiaction.policies.lerobot import LeRobotPolicy
 
-# What a graph need not do: it is given batches, and runs where its runtime says.
+# Steps that a graph does not need: its inputs are batches, and its runtime chooses the device.
 _LEFT_OUT = (AddBatchDimensionProcessorStep, DeviceProcessorStep)
 _TRACED = (RenameObservationsProcessorStep, NormalizerProcessorStep, UnnormalizerProcessorStep)
 
 
 class Graph(nn.Module):
-    """Images to float32, LeRobot's own preprocessing, network and postprocessing.
+    """Module to export: images to float32, LeRobot's preprocessing, network and postprocessing.
 
-    The steps and the network are the policy's, so that there is no second copy of their formulas.
+    Steps and network are the policy's own, so that their formulas are not duplicated.
     """
 
     network: Any
@@ -68,15 +68,15 @@ class Graph(nn.Module):
 
 
 class Traced:
-    """A policy as one program, from which exports for several backends are written.
+    """A policy traced as one program, from which exports for several backends are written.
 
-    The dear part is done once: tracing the policy, and turning that into ONNX where one is asked
-    for that comes from it.
+    The expensive parts are done once: tracing the policy, and converting that to ONNX for backends
+    that need it.
 
     Args:
-        policy: Is left as it is.
-        image_dtype: What the graph takes: ``float32`` in [0, 1], or ``uint8``.
-        opset: ONNX's; what torch recommends unless given.
+        policy: The policy, which is not changed.
+        image_dtype: Dtype of the graph's images: ``float32`` in [0, 1], or ``uint8``.
+        opset: ONNX opset version; torch's recommended one unless given.
 
     Raises:
         GetiactionError: the policy cannot be exported.
@@ -93,12 +93,12 @@ class Traced:
 
     @cached_property
     def program(self) -> torch.export.ExportedProgram:
-        """For any batch size."""
+        """The traced program, for any batch size."""
         return trace(self.graph, self.inputs)
 
     @cached_property
     def onnx_program(self) -> Any:
-        """The same as torch's ``ONNXProgram``."""
+        """The traced program as torch's ``ONNXProgram``."""
         names = [spec.key for spec in self.inputs]
         with _quietly():
             return torch.onnx.export(
@@ -110,17 +110,17 @@ class Traced:
             )
 
     def save_onnx(self, file: Path) -> None:
-        """Write it as one file, weights and all."""
+        """Write the ONNX program as one file, including the weights."""
         with _quietly():
             self.onnx_program.save(file, external_data=False)
 
 
 def exportable(policy: LeRobotPolicy) -> None:
-    """Refuse what :class:`Graph` cannot hold.
+    """Refuse a policy that :class:`Graph` cannot represent.
 
     Raises:
-        GetiactionError: another policy than those of ``EXPORTABLE``, one without a network yet, or
-            one with processors of its own.
+        GetiactionError: a policy that is not in ``EXPORTABLE``, has no network yet, or has other
+            processor steps.
     """
     name = policy.config.type
     if name not in EXPORTABLE:
@@ -144,7 +144,7 @@ def exportable(policy: LeRobotPolicy) -> None:
 
 
 def on_cpu(policy: LeRobotPolicy) -> LeRobotPolicy:
-    """Return the policy in float32 on the CPU: a copy that leaves the original as it is."""
+    """Return a copy of the policy in float32 on the CPU."""
     twin = policy.session()
     twin.lerobot_policy = copy.deepcopy(policy.lerobot_policy).to("cpu", torch.float32).eval()
     for name in ("preprocessor", "postprocessor"):
@@ -155,7 +155,7 @@ def on_cpu(policy: LeRobotPolicy) -> LeRobotPolicy:
 
 
 def inputs_of(policy: LeRobotPolicy, image_dtype: str) -> tuple[Spec, ...]:
-    """What the network looks at, in the order of the config's features."""
+    """Return the network's inputs, in the order of the config's features."""
     raw_names: dict[str, str] = {}
     for step in policy.preprocessor.steps:
         if isinstance(step, RenameObservationsProcessorStep):
@@ -173,13 +173,13 @@ def inputs_of(policy: LeRobotPolicy, image_dtype: str) -> tuple[Spec, ...]:
 
 def trace(graph: Graph, inputs: tuple[Spec, ...]) -> torch.export.ExportedProgram:
     """Return the graph as a program for any batch size."""
-    # A batch of one would be taken for a constant.
+    # torch.export would treat a batch of one as a constant.
     examples = tuple(
         torch.zeros(2, *spec.shape, dtype=getattr(torch, spec.dtype)) for spec in inputs
     )
     batch = torch.export.Dim("batch")
     with torch.no_grad(), warnings.catch_warnings():
-        # About torch's own use of its own tree utilities.
+        # torch warns about its own use of its tree utilities.
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
         return torch.export.export(
             graph, examples, dynamic_shapes=(tuple({0: batch} for _ in inputs),), strict=False
@@ -187,7 +187,7 @@ def trace(graph: Graph, inputs: tuple[Spec, ...]) -> torch.export.ExportedProgra
 
 
 def action_spread(graph: Graph, size: int) -> Tensor:
-    """Return (A,): by how much each action grows when the network's output grows by one."""
+    """Return (A,): each action's change per unit of network output."""
     low, high = (
         _through(graph.after, TransitionKey.ACTION, torch.full((1, size), value))
         for value in (0.0, 1.0)
@@ -217,9 +217,9 @@ def observed(graph: Graph, key: str, normalised: Tensor) -> Tensor:
 
 
 class _Affine(nn.Module):
-    """A frozen batch normalisation, with all that does not depend on the image computed before.
+    """A frozen batch normalisation, folded into a constant scale and bias.
 
-    Of the nodes of a graph with two cameras, half would do that, at every pass.
+    Otherwise half of the nodes of a graph with two cameras would compute those at every pass.
     """
 
     scale: Tensor
@@ -233,7 +233,7 @@ class _Affine(nn.Module):
         self.register_buffer("bias", bias.reshape(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same operations in the same order."""
+        """Apply scale and bias: the same operations in the same order."""
         return x * self.scale + self.bias
 
 
@@ -265,7 +265,7 @@ def _through(steps: list[Any], key: TransitionKey, value: Any) -> Any:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Leave out what torch's exporter says about its own insides."""
+    """Silence log messages and warnings of torch's exporter about its own internals."""
     loggers = [logging.getLogger(name) for name in ("onnx_ir", "onnxscript", "torch.onnx")]
     levels = [logger.level for logger in loggers]
     try:
@@ -280,10 +280,10 @@ def _quietly() -> Iterator[None]:
 
 
 def require_all(backend: str) -> None:
-    """Refuse early if a package that ``backend`` is made with is not installed.
+    """Refuse early if a package that exports for ``backend`` need is not installed.
 
     Raises:
-        GetiactionError: naming the extra that installs it.
+        GetiactionError: names the extra that installs it.
     """
     for package in NEEDS[backend]:
         openvino() if package == "openvino" else require(package, backend)
@@ -305,15 +305,16 @@ def _save_openvino(onnx_file: Path, file: Path) -> None:
     vino = openvino()
     model = vino.Core().read_model(onnx_file)
     _keep_differences_apart(model)
-    # Weights are halved to float16 unless it is told otherwise.
+    # By default OpenVINO compresses weights to float16.
     vino.save_model(model, file, compress_to_fp16=False)
 
 
 def _keep_differences_apart(model: Any) -> None:
     """Stop OpenVINO from turning (x - mean) / std into x * (1 / std) - mean / std.
 
-    Those two terms are equal and huge where the dataset hardly varies, and their difference is then
-    rounding alone: with a std of 0, to which LeRobot adds 1e-8, actions differed by their own size.
+    These two terms are huge and almost equal where the dataset hardly varies, and their difference
+    is then mostly rounding error: with a std of 0, to which LeRobot adds 1e-8, actions differed by
+    their own size.
     """
     vino = openvino()
     limit = float(np.finfo(np.float32).max)

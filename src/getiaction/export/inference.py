@@ -19,24 +19,22 @@ class InferenceModel:
     """A policy that :func:`getiaction.export.export` wrote.
 
     Observations are those of the policy: LeRobot's keys with a batch dimension, in the dataset's
-    units; images float32 (B, 3, H, W) in [0, 1] or uint8. Keys that the policy does not know are
-    left alone. Actions come out in the dataset's units.
+    units; images float32 (B, 3, H, W) in [0, 1] or uint8. Unknown keys are ignored. Actions come
+    out in the dataset's units.
 
     Args:
         export_dir: The directory that ``export`` wrote.
-        backend: ``auto``, or the one that the export is expected to be for. ``torch`` is never
-            chosen by ``auto``, since what torch loads can run any code.
-        device: ``auto``, which is an accelerator where the runtime has one and else the CPU; or the
+        backend: ``auto``, or the backend expected of the export. ``torch`` is never chosen by
+            ``auto``, since what torch loads can run any code.
+        device: ``auto``, an accelerator if the runtime has one and otherwise the CPU; or the
             runtime's own name of a device, e.g. ``cpu`` or ``cuda``.
-        threads: Of a pass on the CPU, where the runtime is not torch; one for each core unless
-            given.
+        threads: Threads of a pass on the CPU, except with torch; one per core unless given.
         precision: ``float32``, or ``bf16`` with OpenVINO, whose actions then differ by about a
             hundredth of their scale.
 
     Raises:
-        GetiactionError: it is no export, a newer or a damaged one or one for another backend, or
-            for torch without its being asked for; or
-            the runtime, the device or the precision is not there.
+        GetiactionError: it is not an export, is newer or damaged, is for another backend, or is for
+            torch without ``backend="torch"``; or the runtime, device or precision is not available.
     """
 
     def __init__(
@@ -97,8 +95,8 @@ class InferenceModel:
     def select_action(self, observation: Mapping[str, Any]) -> Actions:
         """Return the next action (B, A).
 
-        As the policy's own: the observation is looked at when the last chunk's ``n_action_steps``
-        actions have been played, or each time for a policy with temporal ensembling.
+        As the policy's own: it predicts when the last chunk's ``n_action_steps`` actions have been
+        played, or each time for a policy with temporal ensembling.
         """
         coefficient = self.manifest.temporal_ensemble_coeff
         if coefficient is not None:
@@ -110,13 +108,13 @@ class InferenceModel:
         return self._queue.popleft()
 
     def reset(self) -> None:
-        """Forget the episode: the queue of actions and the chunks to ensemble."""
+        """Start a new episode: clear the queue of actions and the chunks to ensemble."""
         self._queue: deque[Actions] = deque()
         self._chunks: deque[Actions] = deque(maxlen=self.manifest.chunk_size)
 
 
 def ensemble(chunks: list[Actions], coefficient: float) -> Actions:
-    """Average what each of the last chunks planned for now.
+    """Return the weighted mean of the last chunks' actions for the present step.
 
     The weight of the i-th oldest is exp(-coefficient * i): algorithm 2 of Zhao et al. 2023,
     "Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware".

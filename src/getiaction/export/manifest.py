@@ -20,7 +20,7 @@ FILES = {
     "openvino": ("model.xml", "model.bin"),
     "torch": ("model.pt2",),
 }
-# What each backend is made with; besides its runtime, which the check needs.
+# Packages for exporting to each backend, including its runtime, which the check needs.
 NEEDS: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
@@ -39,8 +39,8 @@ class Spec:
     Args:
         key: LeRobot's key, e.g. ``observation.images.top``; also the name in the graph.
         shape: Of one sample, without the batch dimension.
-        dtype: numpy's name of it.
-        range: Smallest and largest value of an image; ``None`` for what has the dataset's units.
+        dtype: numpy's name of the dtype.
+        range: Smallest and largest value of an image; ``None`` for values in the dataset's units.
     """
 
     key: str
@@ -49,13 +49,13 @@ class Spec:
     range: tuple[float, float] | None = None
 
     def accept(self, value: Any) -> NDArray[Any]:
-        """Return ``value`` as the graph takes it.
+        """Return ``value`` as a valid input of the graph.
 
-        An image may be uint8 where the graph takes float32 in [0, 1]; it is divided by 255, as the
-        policy does.
+        An image may be uint8 if the graph takes float32 in [0, 1]; it is divided by 255, as in the
+        policy.
 
         Args:
-            value: (B, \\*shape), a numpy array or what turns into one, e.g. a torch tensor.
+            value: (B, \\*shape), a numpy array or convertible to one, e.g. a torch tensor.
 
         Raises:
             GetiactionError: it has another shape or dtype, or an image is not in its range.
@@ -79,13 +79,13 @@ class Spec:
             if self.range is not None and self.dtype == "float32":
                 expected = "float32 in [0, 1] or uint8 in 0..255"
             raise GetiactionError(f"{self.key} has the dtype {array.dtype}; expected {expected}")
-        if self.range is not None and array.dtype != np.uint8:  # which has no values out of it
+        if self.range is not None and array.dtype != np.uint8:  # whose values are all in range
             self._check_range(array)
         return array
 
     def _check_range(self, image: NDArray[Any]) -> None:
         low, high = float(image.min()), float(image.max())
-        # Resizing overshoots a little; what is meant here is 0..255, -1..1, and not-a-number.
+        # Resizing overshoots a little; this catches 0..255, -1..1, and NaN.
         assert self.range is not None
         margin = 0.1 * (self.range[1] - self.range[0])
         if not (self.range[0] - margin <= low and high <= self.range[1] + margin):
@@ -97,10 +97,10 @@ class Spec:
 
 @dataclass(frozen=True)
 class Check:
-    """How far an export's actions were from the policy's.
+    """Result of comparing an export's actions with the policy's.
 
     Args:
-        tolerance: The largest difference that would have been accepted.
+        tolerance: The largest accepted difference.
         measured: The largest difference. Both are parts of an action dimension's scale: its spread
             in the dataset, or its largest magnitude in the check, whichever is more.
         observations: How many observations were compared.
@@ -113,22 +113,22 @@ class Check:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What ``manifest.json`` says.
+    """Content of ``manifest.json``.
 
     Args:
         policy_type: LeRobot's name of the policy.
         backend: ``onnx``, ``openvino`` or ``torch``.
-        inputs: In the graph's order.
+        inputs: The inputs, in the graph's order.
         outputs: ``action``, (B, chunk_size, A), in the dataset's units.
         chunk_size: Actions that one pass plans.
-        n_action_steps: Of these, how many are played before the next pass.
-        temporal_ensemble_coeff: Of LeRobot's ACT; ``None`` for a queue of actions.
-        fps: Actions per second, where known.
+        n_action_steps: Number of these that are played before the next pass.
+        temporal_ensemble_coeff: Coefficient of LeRobot's ACT; ``None`` for a queue of actions.
+        fps: Actions per second, if known.
         check: ``None`` if the export was not compared with the policy.
         versions: The packages that made it.
         files: sha256 of each file.
-        source: What ``export`` was told that it was made of.
-        format_version: Of the layout that this describes.
+        source: The ``source`` given to ``export``.
+        format_version: Version of this file's format.
     """
 
     policy_type: str
@@ -184,7 +184,7 @@ class Manifest:
         return cls(**{**fields, "inputs": inputs, "outputs": outputs, "check": check})
 
     def verify(self, directory: Path) -> None:
-        """Compare the files with what was written.
+        """Verify the digests of the files.
 
         Raises:
             GetiactionError: a file is missing or has changed.

@@ -37,7 +37,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def run(self, inputs: Arrays) -> NDArray[np.float32]:
-        """Return the actions (B, T, A) for inputs that are in the graph's order."""
+        """Return the actions (B, T, A) for inputs in the graph's order."""
 
 
 class OnnxRuntime(Runtime):
@@ -61,15 +61,14 @@ class OnnxRuntime(Runtime):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
         options.intra_op_num_threads = threads or 0  # 0 is one for each core
-        # Threads that spin while they wait take a third more processor time, and beside other busy
-        # processes gain nothing by it.
+        # Spinning threads take a third more CPU time, without gain when other processes are busy.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # TensorFloat-32 would round products to ten bits.
         settings = {"use_tf32": "0"} if chosen == "cuda" else {}
         self.session: Any = onnxruntime.InferenceSession(
             directory / FILES["onnx"][0], options, providers=[(offered[chosen], settings)]
         )
-        # Where CUDA cannot be loaded, onnxruntime goes on without it.
+        # If CUDA cannot be loaded, onnxruntime falls back to the CPU.
         if device.lower() == chosen and offered[chosen] not in self.session.get_providers():
             raise GetiactionError(
                 f"onnxruntime could not use {device!r}; mend its CUDA libraries, or leave "
@@ -97,16 +96,16 @@ class OpenVinoRuntime(Runtime):
         if hint is None:
             raise GetiactionError(f"precision is {precision!r}; expected 'float32' or 'bf16'")
         core = openvino().Core()
-        # A file that is mapped into memory and then cut short ends the process (SIGBUS).
+        # Truncating a memory-mapped file would kill the process (SIGBUS).
         core.set_property({"ENABLE_MMAP": False})
         offered = {name.lower(): name for name in core.available_devices}
         chosen = _choose(device, offered, "openvino", best="gpu")
-        # Otherwise processors that have bfloat16 use it, without a word.
+        # Otherwise OpenVINO silently uses bfloat16 on CPUs that have it.
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         if chosen == "cpu":
             settings |= {
                 "INFERENCE_NUM_THREADS": threads or 0,  # 0 is one for each core
-                # Beside other busy processes, threads that are bound to cores wait for them.
+                # Threads pinned to cores wait for other busy processes there.
                 "ENABLE_CPU_PINNING": False,
             }
         self.model: Any = core.compile_model(
@@ -129,7 +128,7 @@ class TorchRuntime(Runtime):
         threads: int | None = None,
         precision: str = "float32",
     ) -> None:
-        """Load ``model.pt2``; its threads are those of torch."""
+        """Load ``model.pt2``; ``threads`` is ignored in favour of torch's own setting."""
         _only_float32("torch", precision)
         self.torch = require("torch", "torch")
         passes = importlib.import_module("torch.export.passes")
@@ -139,7 +138,7 @@ class TorchRuntime(Runtime):
             offered |= {"cuda": "cuda"} | {f"cuda:{i}": f"cuda:{i}" for i in indices}
         self.device = offered[_choose(device, offered, "torch", best="cuda")]
         with warnings.catch_warnings():
-            # torch reads its own archive into memory that it then calls read-only.
+            # torch warns about read-only memory that it loaded the archive into itself.
             warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
             program = self.torch.export.load(directory / FILES["torch"][0])
         if self.device != "cpu":
@@ -162,7 +161,7 @@ RUNTIMES: dict[str, type[Runtime]] = {
 
 
 def require(package: str, backend: str) -> Any:
-    """Import ``package``, which ``backend`` stands on.
+    """Import ``package``, which ``backend`` needs.
 
     Raises:
         GetiactionError: it is not installed, or cannot be loaded.
@@ -188,10 +187,10 @@ def openvino() -> Any:
 
 @contextmanager
 def _missing(package: str) -> Iterator[None]:
-    # OpenVINO reports over the network that it was imported, from a forked process, unless its
-    # telemetry package cannot be imported.
+    # OpenVINO reports its import over the network, from a forked process, unless its telemetry
+    # package cannot be imported.
     there = {name: sys.modules[name] for name in (package,) if name in sys.modules}
-    # None, against its type, is how Python marks what must not be imported.
+    # None, although not typed so, makes Python refuse the import.
     sys.modules[package] = None  # type: ignore[assignment]
     try:
         yield

@@ -1,3 +1,3 @@
-"""Policies under Lightning; :mod:`getiaction.policies.lerobot` offers those of LeRobot."""
+"""Policies under Lightning; :mod:`getiaction.policies.lerobot` exports those of LeRobot."""
 
 __all__: list[str] = []

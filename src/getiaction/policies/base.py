@@ -15,7 +15,7 @@ type Batch = dict[str, Any]
 
 
 class Policy(Evaluated, FromConfig, ABC):
-    """A policy that a Trainer trains and that rollouts ask for actions.
+    """A policy to train with a Trainer and to run in rollouts.
 
     Observations are dicts with LeRobot's keys and a batch dimension, as the dataset has them before
     any normalisation: ``observation.state`` float32 (B, n), ``observation.images.<camera>`` float32
@@ -25,7 +25,7 @@ class Policy(Evaluated, FromConfig, ABC):
 
     @abstractmethod
     def select_action(self, observation: Batch) -> Tensor:
-        """Return the next action (B, A), remembering what the episode needs."""
+        """Return the next action (B, A), and update the episode's memory."""
 
     @abstractmethod
     def predict_action_chunk(self, observation: Batch) -> Tensor:
@@ -33,7 +33,7 @@ class Policy(Evaluated, FromConfig, ABC):
 
     @abstractmethod
     def reset(self) -> None:
-        """Forget the episode: empty action queues and histories."""
+        """Start a new episode: empty action queues and histories."""
 
     @abstractmethod
     def session(self) -> "Policy":

@@ -14,8 +14,8 @@ from foundation.documents import Document, Reader
 if TYPE_CHECKING:
     from torch import Tensor
 
-# A tensor's bits, by safetensors' names of types: how wide, and which of them, all set, say that
-# the number is infinite or NaN. What is not listed (integers, booleans) is always finite.
+# By safetensors' dtype: an unsigned integer of the same width, and the bits that are all set in
+# infinities and NaN (for E4M3, NaN alone). Types not listed (integers, booleans) are always finite.
 _EXPONENTS: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
     "F64": (np.uint64, 0x7FF0_0000_0000_0000),
     "F32": (np.uint32, 0x7F80_0000),
@@ -24,7 +24,7 @@ _EXPONENTS: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
     "F8_E5M2": (np.uint8, 0x7C),
     "F8_E4M3": (np.uint8, 0x7F),
 }
-# So that a file of many gigabytes takes no more memory than this.
+# Bounds the memory for a file of many gigabytes.
 _CHUNK_BYTES = 16 << 20
 
 _READER = Reader(mend="take the checkpoint from its training run again", size=100 << 20)
@@ -36,15 +36,15 @@ class _Tensor(Document):
 
 
 def first_non_finite(weights: "Mapping[str, Tensor] | Path") -> str | None:
-    """Return the name of the first weight that holds NaN or an infinity; None where none does.
+    """Return the name of the first weight that holds NaN or an infinity; None if none does.
 
     Args:
-        weights: Tensors by name, as ``Module.state_dict()`` gives them, which takes one
-            synchronisation with their device; or a safetensors file, read without torch.
+        weights: Tensors by name, as from ``Module.state_dict()``, checked with one synchronisation
+            with their device; or a safetensors file, read without torch.
 
     Raises:
         OSError: the file cannot be read.
-        InvalidDocument: it is not a safetensors file, or it was cut.
+        InvalidDocument: it is not a safetensors file, or it is truncated.
     """
     if isinstance(weights, Path):
         return next((name for name, bad in _in_file(weights) if bad), None)
@@ -55,7 +55,7 @@ def _in_memory(weights: "Mapping[str, Tensor]") -> str | None:
     from torch.nn.utils import get_total_norm
 
     floats = {n: t for n, t in weights.items() if t.is_floating_point() and t.numel()}
-    # The largest magnitude of all, which no sum can overflow: NaN if any is NaN.
+    # The maximum norm, which cannot overflow; NaN if any weight is NaN.
     if not floats or math.isfinite(get_total_norm(list(floats.values()), math.inf)):
         return None
     return next(name for name, tensor in floats.items() if not tensor.isfinite().all())

@@ -39,13 +39,13 @@ OF_SUCCESS = ("success", "pc_success", *BOUNDS)
 
 @dataclass(frozen=True)
 class RolloutSettings:
-    """How the rollouts of a validation or test are done.
+    """Settings of the rollouts of a validation or test.
 
     Args:
-        max_steps: Steps after which an episode ends; what the data module says unless given.
-        batched: Ask one policy for the actions of all environments of a batch at once.
-        num_videos: How many episodes of each gym to film.
-        videos_dir: Where the films go, in a directory for each evaluation.
+        max_steps: Steps after which an episode ends; the data module's unless given.
+        batched: Predict the actions of all environments of a batch in one call.
+        num_videos: Episodes of each gym to record as video.
+        videos_dir: Directory of the videos, with a subdirectory for each evaluation.
     """
 
     max_steps: int | None = None
@@ -68,11 +68,11 @@ class Evaluated(LightningModule):
     - LeRobot's ``avg_sum_reward``, ``avg_max_reward``, ``pc_success`` (0 to 100),
       ``avg_episode_length`` and ``n_episodes``.
 
-    What is said of success is left out where no environment told it: it is not 0.
+    Metrics of success are left out, not 0, if no environment reports it.
 
-    Where there are several gyms, each has ``val/gym/<name>/<metric>`` as well. Training goes on as
-    if there had been no evaluation: the global random numbers, the modules' modes and the policy's
-    own episode are as they were.
+    With several gyms, each has ``val/gym/<name>/<metric>`` as well. Evaluation does not affect
+    training: the global random numbers, the modules' modes and the policy's own episode are
+    restored.
     """
 
     #: Set by :class:`getiaction.train.callbacks.GymEvaluation`.
@@ -80,7 +80,7 @@ class Evaluated(LightningModule):
     #: The episodes of the last evaluation, by gym and in the order of their seeds.
     episodes: Mapping[str, list[Any]] = MappingProxyType({})
 
-    #: Environments that are open while an evaluation goes on, by gym.
+    # : Environments that are open during an evaluation, by gym.
     _environments: Mapping[str, Any] = MappingProxyType({})
     _open = ExitStack()
 
@@ -106,25 +106,25 @@ class Evaluated(LightningModule):
         return plan(batch)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin with no episodes."""
+        """Clear the episodes of the last evaluation."""
         self.episodes = {}
 
     def on_test_epoch_start(self) -> None:
-        """Begin with no episodes."""
+        """Clear the episodes of the last evaluation."""
         self.episodes = {}
 
     def on_validation_epoch_end(self) -> None:
-        """Log what the episodes came to."""
+        """Close the environments and log the metrics of the episodes."""
         self._close_environments()
         self._log_episodes("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log what the episodes came to."""
+        """Close the environments and log the metrics of the episodes."""
         self._close_environments()
         self._log_episodes("test")
 
     def on_predict_epoch_end(self) -> None:
-        """Close what was rolled out in."""
+        """Close the environments."""
         self._close_environments()
 
     def _evaluate(self, batch: Any, stage: str) -> None:
@@ -132,8 +132,8 @@ class Evaluated(LightningModule):
             so_far = self.episodes.get(batch.name, [])
             self.episodes = {**self.episodes, batch.name: so_far + self._roll_out(batch, stage)}
             return
-        # Each batch counts once, the smaller last one too, as in LeRobot's loop; and the name does
-        # not get the number of a loader when there are gyms beside it.
+        # Each batch has weight one, the smaller last one too, as in LeRobot's loop; and the name
+        # gets no loader index when there are gyms too.
         self.log(
             f"{stage}/loss",
             self.held_out_loss(batch),
@@ -143,13 +143,13 @@ class Evaluated(LightningModule):
         )
 
     def _roll_out(self, batch: RolloutBatch, stage: str) -> list[Any]:
-        # Not above: evaluation knows policies, and policies are made of this.
+        # Imported here: getiaction.eval imports policies, which import this module.
         from getiaction.eval import run_episodes
 
         settings = self.rollout_settings
         films = settings.num_videos - len(self.episodes.get(batch.name, []))
-        # Lightning evaluates in inference mode; what a policy computes there once and keeps,
-        # training could not use.
+        # Lightning evaluates in inference mode; tensors that a policy caches there would be
+        # unusable in training.
         with torch.inference_mode(False):
             try:
                 episodes: list[Any] = run_episodes(
@@ -167,7 +167,7 @@ class Evaluated(LightningModule):
         return episodes
 
     def _opened(self, batch: RolloutBatch) -> Any:
-        """The gym's environments, which later batches find open: making them takes seconds."""
+        """Return the gym's environments, kept open for later batches: making them takes seconds."""
         from getiaction.eval import Environments
 
         found = self._environments.get(batch.name)
@@ -207,7 +207,7 @@ class Evaluated(LightningModule):
 
     def _log_metrics(self, prefix: str, *gyms: list[Any]) -> None:
         values = {f"{prefix}/{name}": value for name, value in metrics_of(*gyms).items()}
-        # All processes have the same; being told to average that, Lightning does not warn.
+        # All processes have the same values; sync_dist only avoids Lightning's warning.
         self.log_dict(values, batch_size=1, sync_dist=True)
         missing = {f"{prefix}/{name}" for name in OF_SUCCESS} - values.keys()
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
@@ -221,9 +221,9 @@ class Evaluated(LightningModule):
 
 
 def metrics_of(*gyms: list[Any]) -> dict[str, float]:
-    """Compute :data:`METRICS` of the episodes of one or more gyms, without a prefix.
+    """Return :data:`METRICS` of the episodes of one or more gyms, without a prefix.
 
-    Those of success are of the gyms that tell it, and left out where none does.
+    Those of success are over the gyms that report it, and left out if none does.
     """
     from getiaction.eval import aggregate
 
@@ -252,7 +252,7 @@ def gathered(episodes: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     if distributed.is_available() and distributed.is_initialized():
         parts = [None] * distributed.get_world_size()
         distributed.all_gather_object(parts, episodes)
-    # Processes repeat episodes when they cannot be dealt out evenly.
+    # Processes repeat episodes that cannot be distributed evenly.
     once: dict[str, dict[int, Any]] = {}
     for part in parts:
         for name, several in part.items():
@@ -261,6 +261,6 @@ def gathered(episodes: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 def gyms_of(loaders: Iterable[Any]) -> list[str]:
-    """Name the gyms that the loaders roll out in."""
+    """Return the names of the loaders' gyms."""
     datasets = [getattr(loader, "dataset", None) for loader in loaders]
     return [dataset.name for dataset in datasets if isinstance(dataset, GymDataset)]

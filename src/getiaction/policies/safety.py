@@ -1,9 +1,9 @@
 """Safety checks of an untrusted checkpoint, before anything that it names is imported.
 
-LeRobot builds a policy from what ``config.json`` and two processor files name, and would import
-any class that a processor step names. Here a step is one of LeRobot's, by its ``registry_name``;
-the files that hold its tensors lie beside it; and a policy is of a type that loads nothing but the
-checkpoint's own files, unless whoever loads it says ``trust_checkpoint``.
+LeRobot builds a policy from the names in ``config.json`` and two processor files, and would import
+any class that a processor step names. Here a step must be one of LeRobot's, by its
+``registry_name``, with its tensors in files beside it; and a policy must be of a type that loads
+only the checkpoint's own files, unless the caller gives ``trust_checkpoint``.
 """
 
 from collections.abc import Iterable
@@ -19,8 +19,8 @@ CONFIG = "config.json"
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 ADAPTER = "adapter_config.json"
 
-# All other policies of LeRobot's fetch models or tokenizers by names that their config or their
-# processors give them, some along with code that they run.
+# All other LeRobot policies fetch models or tokenizers named in their config or processors, some
+# with code to run.
 SELF_CONTAINED = frozenset({"act", "diffusion", "tdmpc", "vqbet"})
 # Steps that compute, and load nothing.
 KNOWN_STEPS = frozenset(
@@ -67,7 +67,7 @@ Steps = Annotated[int, Field(ge=1, le=100_000)]
 
 
 class Feature(Document):
-    """One feature that goes into a policy or comes out of it."""
+    """One input or output feature of a policy."""
 
     type: Literal["STATE", "VISUAL", "ENV", "ACTION", "REWARD", "LANGUAGE"]
     shape: Annotated[list[Annotated[int, Field(ge=1, le=1_000_000)]], Field(max_length=8)]
@@ -77,7 +77,7 @@ type Features = dict[str, Feature]
 
 
 class PolicyConfig(Document):
-    """What is looked at of a policy's ``config.json``; the rest is its class's to check."""
+    """The validated fields of a policy's ``config.json``; its class checks the others."""
 
     type: Annotated[str, Field(max_length=100)]
     n_obs_steps: Steps = 1
@@ -90,10 +90,10 @@ class PolicyConfig(Document):
     use_peft: bool = False
 
     def require_allowed(self, source: str, *, trusted: bool = False) -> None:
-        """Refuse a type of policy that would load what is not in the checkpoint.
+        """Refuse a type of policy that may load files from outside the checkpoint.
 
         Raises:
-            InvalidDocument: it may, and is not ``trusted``.
+            InvalidDocument: it is such a type, and not ``trusted``.
         """
         if trusted:
             return
@@ -110,7 +110,7 @@ class PolicyConfig(Document):
 
 
 class StepConfig(Document):
-    """What is looked at of a step's own settings; the rest is its class's to check."""
+    """The validated settings of a step; its class checks the others."""
 
     features: Annotated[Features, Field(default_factory=dict)]
     norm_map: dict[str, str] | None = None
@@ -126,14 +126,14 @@ class Step(Document):
 
     @property
     def made(self) -> tuple[str | None, dict[str, Any]]:
-        """What LeRobot makes the step from."""
+        """Registry name and settings, from which LeRobot makes the step."""
         return self.registry_name, self.config
 
     def settings(self, source: str) -> StepConfig:
         """Return the settings of a normaliser.
 
         Raises:
-            InvalidDocument: they are none.
+            InvalidDocument: they are invalid.
         """
         return READER.validate(self.config, StepConfig, f"{source}: {self.registry_name}")
 
@@ -151,15 +151,15 @@ class Processor(Document):
     def require_allowed(
         self, source: str, *, trusted: bool = False, known: Iterable[Step] = ()
     ) -> None:
-        """Refuse steps that name a class, and those that load what is not in the checkpoint.
+        """Refuse steps that name a class, or may load files from outside the checkpoint.
 
         Args:
-            source: Where it came from, for the message.
-            trusted: Let every step pass that LeRobot has registered.
-            known: Steps that are let through in any case, as they are.
+            source: The file's name, for messages.
+            trusted: Allow every step that LeRobot has registered.
+            known: Steps that are allowed in any case, with the same settings.
 
         Raises:
-            InvalidDocument: naming the step.
+            InvalidDocument: names the step.
         """
         makes = [step.made for step in known]
         for index, step in enumerate(self.steps):
@@ -185,7 +185,7 @@ class PackedProcessor(Document):
 
 
 class Packed(Document):
-    """What a Lightning checkpoint says of its policy beside the weights."""
+    """A policy's entry in a Lightning checkpoint, without the weights."""
 
     config: PolicyConfig
     preprocessor: PackedProcessor
@@ -201,13 +201,13 @@ def read_config(path: Path, source: str | None = None) -> PolicyConfig:
 
     Raises:
         OSError: it cannot be read.
-        InvalidDocument: it is no such thing.
+        InvalidDocument: it is not a valid one.
     """
     return READER.parse_json(_content(path, source), PolicyConfig, source or str(path))
 
 
 def read_processor(path: Path, source: str | None = None) -> Processor:
-    """Read a processor's file; as :func:`read_config`."""
+    """Read a processor's file; see :func:`read_config`."""
     return READER.parse_json(_content(path, source), Processor, source or str(path))
 
 
@@ -222,13 +222,13 @@ def require_safe(directory: Path, source: str | None = None, *, trusted: bool = 
     """Refuse LeRobot's ``pretrained_model`` if loading it could do more than compute.
 
     Args:
-        directory: Where it lies on this machine.
-        source: What it is called in messages; its path unless given.
-        trusted: Let it load what it names: models and tokenizers, and code of theirs.
+        directory: Its local directory.
+        source: Its name in messages; its path unless given.
+        trusted: Let it load models, tokenizers and their code by name.
 
     Raises:
         OSError: a file cannot be read.
-        InvalidDocument: naming the file, and what of it is not allowed.
+        InvalidDocument: it could; names the file and the forbidden part.
     """
     source = source or str(directory)
     config = read_config(directory / CONFIG, f"{source}/{CONFIG}")
@@ -246,14 +246,14 @@ def require_safe_processors(
     """Refuse the processors in ``directory`` if loading them could do more than compute.
 
     Args:
-        directory: As :func:`require_safe` has it; a processor that is missing is LeRobot's to name.
-        source: What it is called in messages.
-        trusted: As :func:`require_safe` has it.
-        known: Steps that are let through in any case.
+        directory: As in :func:`require_safe`; a missing processor is left for LeRobot to report.
+        source: Its name in messages.
+        trusted: As in :func:`require_safe`.
+        known: Steps that are allowed in any case.
 
     Raises:
         OSError: a file cannot be read.
-        InvalidDocument: naming the file and the step.
+        InvalidDocument: names the file and the step.
     """
     for name in (PREPROCESSOR, POSTPROCESSOR):
         if not (directory / name).exists():
@@ -270,7 +270,7 @@ def read_state(directory: Path, name: str, source: str) -> bytes:
 
     Raises:
         OSError: it cannot be read.
-        InvalidDocument: it lies elsewhere, is not a regular file, or is larger than such files are.
+        InvalidDocument: it lies outside the directory, is not a regular file, or is too large.
     """
     reader = Reader(mend=MEND, size=STATE_BYTES)
     path = inside(directory, name)

@@ -21,21 +21,21 @@ YAML_WORDS = {"true": True, "false": False, "null": None}
 
 @dataclass(frozen=True)
 class Flags:
-    """The overrides of one command line in the order given: dotted name, text as typed or True."""
+    """Overrides of one command line, in the order given: dotted name, and text as typed or True."""
 
     items: tuple[tuple[str, str | bool], ...]
 
     def given(self, name: str) -> list[str | bool]:
-        """The values of a flag, in the order given."""
+        """Return the values of a flag, in the order given."""
         return [value for given, value in self.items if given == name]
 
     def without(self, *names: str) -> "Flags":
-        """The other flags."""
+        """Return the flags without those of these names."""
         return Flags(tuple(item for item in self.items if item[0] not in names))
 
 
 def parse_flags(words: list[str], config: cfn.Config) -> Flags:
-    """Read ``--a.b=value``, ``--a.b value``, ``--flag`` and positional words.
+    """Parse ``--a.b=value``, ``--a.b value``, ``--flag`` and positional words.
 
     Positional words fill the command's required parameters in order.
     """
@@ -72,10 +72,10 @@ def parse_flags(words: list[str], config: cfn.Config) -> Flags:
 
 
 def apply_flags(config: cfn.Config, flags: Flags) -> cfn.Config:
-    """Override the config by the flags, one by one; a config before what is said of its parts.
+    """Override the config by the flags, one by one; a config before its parts.
 
     Raises:
-        UsageError: A flag that does not exist, or a value of the wrong type; says what is meant.
+        UsageError: A flag that does not exist, or a value of the wrong type; suggests the nearest.
     """
     for name, text in sorted(flags.items, key=lambda item: item[0].count(".")):
         owner = _owner(config, name)
@@ -88,7 +88,7 @@ def apply_flags(config: cfn.Config, flags: Flags) -> cfn.Config:
 
 
 def _owner(config: cfn.Config, name: str) -> cfn.Config | None:
-    """The config that the flag's last part belongs to; refuses a part that does not exist."""
+    """Return the config that the flag's last part belongs to; refuse an unknown part."""
     node: Any = config
     parts = name.split(".")
     for depth, part in enumerate(parts):
@@ -117,7 +117,7 @@ def _owner(config: cfn.Config, name: str) -> cfn.Config | None:
 
 
 def _in_dict(config: cfn.Config, name: str, value: Any) -> tuple[str, Any]:
-    """What to override so that a dict gets an item: beneath a dict, all the rest is one key.
+    """Return the override that sets an item of a dict: below a dict, the rest is one key.
 
     Names of static values have dots in them, as in ``--where.eval.success=True``.
     """
@@ -136,7 +136,7 @@ def _in_dict(config: cfn.Config, name: str, value: Any) -> tuple[str, Any]:
 
 
 def parse_value(owner: cfn.Config | None, name: str, given: Any) -> Any:
-    """Return the value of a flag as its parameter is declared to take it.
+    """Return the value of a flag in the type that its parameter declares.
 
     Text is parsed as a Python literal, unless the parameter is declared to be a string; truth
     values and None may also be spelled ``true``, ``false`` and ``null``.
@@ -144,15 +144,15 @@ def parse_value(owner: cfn.Config | None, name: str, given: Any) -> Any:
     Args:
         owner: The config that the last part of ``name`` belongs to, if there is one.
         name: The flag's dotted name.
-        given: Text as typed, or a plain value as a file has it.
+        given: Text as typed, or a plain value from a file.
 
     Raises:
-        UsageError: It is of another type.
+        UsageError: It is of the wrong type.
     """
     last = name.rsplit(".", 1)[-1]
     allowed = _declared(owner, last) if owner is not None else None
     if allowed is None and isinstance(given, str) and given.startswith(("./", "../")):
-        return os.path.abspath(given)  # else it would be taken for a config beside the default
+        return os.path.abspath(given)  # otherwise it would mean a config beside the default
     parsed = _parsed(given, allowed) if isinstance(given, str) else given
     if allowed is None or (parsed is None and None in allowed):
         return parsed
@@ -176,7 +176,7 @@ def parse_value(owner: cfn.Config | None, name: str, given: Any) -> Any:
 
 
 def _parsed(text: str, allowed: tuple[type | None, ...] | None) -> Any:
-    """Parse a literal of Python, or a word of YAML where the parameter can be what that means."""
+    """Parse a Python literal, or a YAML word if the parameter accepts its value."""
     parsed = DefaultParseValue(text)
     if allowed is None:
         return _with_yaml_words(parsed)
@@ -199,7 +199,7 @@ def _with_yaml_words(value: Any) -> Any:
 
 
 def _declared(owner: cfn.Config, name: str) -> tuple[type | None, ...] | None:
-    """The simple types that a parameter is annotated with; None where it takes anything else."""
+    """Return a parameter's annotated types if all are simple; None otherwise."""
     parameter = parameters(owner).get(name)
     if parameter is None or parameter.annotation is inspect.Parameter.empty:
         return None
@@ -211,7 +211,7 @@ def _declared(owner: cfn.Config, name: str) -> tuple[type | None, ...] | None:
 
 
 def _cause(error: cfn.ConfigError, value: Any) -> str:
-    """Say why a reference such as ``@module.name`` did not resolve, with what the module has."""
+    """Return why a reference such as ``@module.name`` did not resolve, with the module's names."""
     cause = error.__cause__
     while cause is not None and cause.__cause__ is not None:
         cause = cause.__cause__

@@ -1,4 +1,4 @@
-"""Help texts, made from signatures, docstrings and the present values of a config."""
+"""Help texts from the signatures, docstrings and present values of a config."""
 
 import inspect
 import textwrap
@@ -11,12 +11,12 @@ WIDTH = 100
 
 
 def parameters(config: cfn.Config) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a config's target by name."""
+    """Return the parameters of a config's target by name."""
     return inspect.signature(config.target).parameters
 
 
 def of_program(commands: Mapping[str, cfn.Config], prog: str) -> str:
-    """Help for a program with subcommands."""
+    """Return the help for a program with subcommands."""
     width = max(len(name) for name in commands) + 2
     lines = [f"usage: {prog} COMMAND [--flag=value ...]", "", "commands:"]
     lines += [f"  {name:<{width}}{_summary(config)}" for name, config in commands.items()]
@@ -24,7 +24,7 @@ def of_program(commands: Mapping[str, cfn.Config], prog: str) -> str:
 
 
 def of_command(config: cfn.Config, prog: str) -> str:
-    """Help for one command: what it does, then each flag with its default and its meaning."""
+    """Return the help for one command: its description, then each flag with default and meaning."""
     described, _ = _docstring(config)
     lines = [f"usage: {prog} [--flag=value ...]", "", described, "", "flags:"]
     lines += _flag_lines(config, "")
@@ -33,7 +33,7 @@ def of_command(config: cfn.Config, prog: str) -> str:
 
 
 def missing(config: cfn.Config, prefix: str = "") -> list[str]:
-    """The dotted names of the arguments that have no value yet."""
+    """Return the dotted names of the arguments that have no value yet."""
     names: list[str] = []
     for name, parameter in parameters(config).items():
         value = config.kwargs.get(name, parameter.default)

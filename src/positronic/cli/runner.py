@@ -1,10 +1,9 @@
-"""Command-line runner for configuronic configs, with help and one-line errors for people.
+"""Command-line runner for configuronic configs, with help and one-line errors.
 
 A command is a ``cfn.Config``; ``--a.b=value`` overrides an argument, however deep,
 ``--a=@module.name`` puts another config in its place and ``--a=.name`` one from the module of the
-present one. What configuronic leaves to its callers is added here: help that explains each flag
-(from the ``Args:`` of the docstring), a suggestion for a mistyped one, and one line instead of a
-traceback when something is wrong.
+present one. Added to configuronic are help for each flag (from the ``Args:`` of the docstring), a
+suggestion for a mistyped one, and one line instead of a traceback on errors.
 """
 
 import sys
@@ -40,12 +39,12 @@ def run(
         commands: One config, or configs by subcommand name.
         prog: The program's name as typed, for help and errors.
         argv: The arguments; ``sys.argv[1:]`` unless given.
-        prepare: May change the config and its flags before they are applied, as for a file of
+        prepare: Called to change the config and its flags before they are applied, as for a file of
             settings.
 
     A command ends with the int that it returns (None is 0), with 1 after an error that the program
-    understands, with 2 after a command line that makes no sense, with 130 after Ctrl-C, 143 after
-    SIGTERM, and 129 when its terminal is closed.
+    understands, with 2 after an invalid command line, with 130 after Ctrl-C, 143 after SIGTERM, and
+    129 when its terminal is closed.
     """
     if argv is None:
         deferred_imports.install()

@@ -1,12 +1,12 @@
-"""Parsing of flag values that several commands take, such as lists of names."""
+"""Parse flag values that several commands take, such as lists of names."""
 
 from collections.abc import Iterable
 
 
 def names(value: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Read a list of names: ``none``, ``a``, ``a,b``, ``[a, b]``, or a list from Python.
+    """Parse a list of names: ``none``, ``a``, ``a,b``, ``[a, b]``, or a list from Python.
 
-    A shell takes quotes away, so ``["a.b"]`` reaches a program as ``[a.b]``, which is no literal.
+    A shell removes quotes, so ``["a.b"]`` reaches a program as ``[a.b]``, which is not a literal.
     """
     if isinstance(value, str):
         listed = [name.strip(" '\"") for name in value.strip("[]()").split(",")]

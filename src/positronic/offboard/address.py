@@ -19,7 +19,7 @@ class Address:
     path: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what is no host or port."""
+        """Validate host and port."""
         if not 0 < self.port < 65536:
             raise UsageError(f"--port={self.port} is not a TCP port; expected 1 to 65535")
         if not self.host or any(c in self.host for c in " /?#@[]"):
@@ -30,7 +30,7 @@ class Address:
 
     @classmethod
     def of(cls, host: str, port: int) -> "Address":
-        """Make an address of a host, an IPv6 one also in brackets, and a port."""
+        """Return the address of a host, with or without brackets if IPv6, and a port."""
         host = str(host)
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
@@ -38,10 +38,10 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> "Address":
-        """Read ``ws://``, ``wss://``, ``http://`` or ``https://`` ``HOST[:PORT][/PATH]``.
+        """Parse ``ws://``, ``wss://``, ``http://`` or ``https://`` ``HOST[:PORT][/PATH]``.
 
         Raises:
-            UsageError: It is something else.
+            UsageError: It is not of that form.
         """
         expected = "expected ws://HOST:PORT, or wss://, http:// or https://"
         try:
@@ -69,6 +69,6 @@ class Address:
         return f"{'wss' if self.secure else 'ws'}://{host}:{self.port}{self.path}"
 
     def http_connection(self, timeout: float) -> http.client.HTTPConnection:
-        """Make a connection for plain requests, not opened yet."""
+        """Return an HTTP connection that is not opened yet."""
         kind = http.client.HTTPSConnection if self.secure else http.client.HTTPConnection
         return kind(self.host, self.port, timeout=timeout)

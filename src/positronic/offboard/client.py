@@ -1,7 +1,7 @@
 """Client of an inference server: small, synchronous, no torch.
 
-It talks to this project's server and to the public Positronic ones: what only ours sends
-(the contract, the numbers of requests) is used where it is there and not missed where it is not.
+It talks to this project's server and to public Positronic ones; what only ours sends (the contract,
+request numbers) is optional.
 """
 
 import contextlib
@@ -32,15 +32,15 @@ __all__ = ["InferenceClient", "RemotePolicy", "RemoteSession", "SessionOptions",
 
 TOKEN_VARIABLE = "AUTH_TOKEN"
 DEFAULT_HOST, DEFAULT_PORT = "localhost", 8000
-# Of a list of models; and how long it may take to come, since a bucket may have to be asked.
+# Bounds of a list of models: bytes, and seconds to answer, since a bucket may have to be listed.
 MAX_LIST_BYTES, LIST_TIMEOUT_S = 4 << 20, 60.0
-# Between two questions to a busy server.
+# Between two requests to a busy server.
 LONGEST_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """How a client behaves; see `positronic.offboard.client.InferenceClient`."""
+    """Options of a client; see `positronic.offboard.client.InferenceClient`."""
 
     connect_timeout: float = 5.0
     request_timeout: float = 60.0
@@ -52,9 +52,8 @@ class SessionOptions:
 class RemoteSession:
     """Session on a server: one episode, over one WebSocket connection at a time.
 
-    Where the connection is lost, it goes on with a new one on the same checkpoint if the policy
-    remembers nothing between observations, and if the server is one that says so: then nobody can
-    tell the difference.
+    If the connection is lost, it continues on a new one with the same checkpoint, provided that the
+    server numbers requests and the policy keeps no history between observations.
     """
 
     def __init__(
@@ -70,10 +69,10 @@ class RemoteSession:
             dialer: Opens connections.
             checkpoint: Id of the checkpoint; None for the server's default.
             context: Added to every observation.
-            options: Time-outs and the like.
+            options: Time-outs and other settings.
 
         Raises:
-            SessionError: No server, or it refuses; the message says what to do.
+            SessionError: There is no server, or it refuses; the message says what to do.
         """
         self._dialer, self._context, self._options = dialer, dict(context), options
         self._numbers = itertools.count(1)
@@ -81,7 +80,7 @@ class RemoteSession:
         self.reconnects = 0
         """How often the connection was lost and replaced."""
         self.timing: dict[str, Any] = {}
-        """What the server said of its last answer: milliseconds by step, and the batch size."""
+        """What the server reported of its last answer: milliseconds by step, and the batch size."""
         self._link = dialer.open(checkpoint, options.connect_timeout)
         self._meta = self._link.meta
         quality = options.jpeg_quality if self._meta.get("jpeg") is True else None
@@ -89,23 +88,23 @@ class RemoteSession:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What the server said when it was ready; and ``reconnects``, if there were any."""
+        """The meta of the server's ready message; and ``reconnects``, if there were any."""
         return {**self._meta, "reconnects": self.reconnects} if self.reconnects else self._meta
 
     @property
     def state(self) -> SessionState:
-        """Where the session is."""
+        """The state of the session."""
         return self._link.machine.state
 
     def infer(self, obs: Mapping[str, Any]) -> list[Action]:
         """Send one observation and wait for the chunk of actions.
 
         Raises:
-            Busy: The server was too busy all the time; the session can go on.
+            Busy: The server stayed too busy; the session can go on.
             SessionError: The server could not answer this one; the session can go on. Or it took
                 longer than the request time-out: with this project's servers the session can go
                 on, with others it is over.
-            ServerGone: The connection ended, and there is no going on.
+            ServerGone: The connection ended and cannot be replaced.
         """
         if self._link.machine.closed:
             raise ServerGone(f"the session with {self._dialer.url} is over; open a new one")
@@ -122,7 +121,7 @@ class RemoteSession:
         return messages.actions(reply)
 
     def close(self) -> None:
-        """End the session; from another thread, an inference under way as well."""
+        """End the session; called from another thread, it ends an inference in progress as well."""
         self._closed.set()
         self._link.close()
 
@@ -133,7 +132,7 @@ class RemoteSession:
         self.close()
 
     def _ask(self, request: Mapping[str, Any]) -> dict[Any, Any]:
-        """Ask, and ask again while the server is busy and there is time."""
+        """Send a request; retry while the server is busy, until the request time-out."""
         deadline = time.monotonic() + self._options.request_timeout
         for attempt in itertools.count():
             timeout = deadline - time.monotonic() if attempt else self._options.request_timeout
@@ -175,13 +174,13 @@ class RemoteSession:
 
 
 def _try_again(reply: Mapping[Any, Any]) -> bool:
-    """Whether the same request may succeed a little later."""
+    """Return whether the same request may succeed a little later."""
     code = reply.get("code")
     return isinstance(code, str) and code in ("busy", "rate")
 
 
 def print_status(message: str) -> None:
-    """Show what the server does before it is ready, on stderr."""
+    """Print a server's status message on stderr, while it is not ready yet."""
     print(f"server: {message}", file=sys.stderr, flush=True)
 
 
@@ -202,25 +201,26 @@ class InferenceClient:
         jpeg_quality: int | None = None,
         on_status: StatusCallback = print_status,
     ) -> None:
-        """Remember where the server is; nothing is connected yet.
+        """Configure the client; nothing is connected yet.
 
         Args:
             host: Name or address of the server.
             port: Its TCP port.
             url: Instead of both: ``ws://``, ``wss://``, ``http://`` or ``https://``
                 ``HOST[:PORT][/PATH]``.
-            token: Bearer token, where the server wants one; that of the environment variable
-                ``AUTH_TOKEN`` if not given.
-            connect_timeout: Seconds to go on trying while nothing listens there or it is full.
+            token: Bearer token, if the server requires one; by default that of the environment
+                variable ``AUTH_TOKEN``.
+            connect_timeout: Seconds to keep trying while no server listens or it is full.
             request_timeout: Seconds to wait for the reply to one observation.
-            reconnect_timeout: Seconds to try to go on when the connection is lost; 0: not at all.
-            allow_history_loss: Also where the policy looks back at earlier observations.
-            jpeg_quality: 1 to 95 sends images as JPEG, where the server takes them, which is less
-                exact; None sends all pixels.
+            reconnect_timeout: Seconds to try to reconnect when the connection is lost; 0: not at
+                all.
+            allow_history_loss: Reconnect even if the policy looks back at earlier observations.
+            jpeg_quality: 1 to 95 sends images as JPEG (lossy) if the server supports it; None sends
+                raw pixels.
             on_status: Called with each message of the server while it loads a checkpoint.
 
         Raises:
-            UsageError: No address, no time or no quality can be made of these.
+            UsageError: The address, a time-out or the quality is invalid.
         """
         if url is not None and (host, int(port)) != (DEFAULT_HOST, DEFAULT_PORT):
             raise UsageError(f"url={url} and host={host}, port={port}: give one or the other")
@@ -241,19 +241,19 @@ class InferenceClient:
 
     @property
     def url(self) -> str:
-        """Where sessions are opened, ``ws://host:port``."""
+        """The server's address, ``ws://host:port``."""
         return self.address.url
 
     def models(self) -> list[str]:
         """List the ids of the server's checkpoints, oldest first.
 
         Raises:
-            SessionError: No server, or one that does not list models.
+            SessionError: There is no server, or it does not list models.
         """
         connection = self.address.http_connection(self.options.connect_timeout)
         try:
             connection.connect()
-            # The time-out of the connection is for each piece of the answer, however small.
+            # The connection's own time-out applies to each piece of the answer, however small.
             deadline = threading.Timer(LIST_TIMEOUT_S, _hang_up, [connection.sock])
             deadline.start()
             try:
@@ -292,13 +292,13 @@ class InferenceClient:
             context: Added to every observation, such as ``task``.
 
         Raises:
-            SessionError: No server, or it refuses; the message says what to do.
+            SessionError: There is no server, or it refuses; the message says what to do.
         """
         return RemoteSession(self._dialer, checkpoint, context or {}, self.options)
 
 
 class RemotePolicy:
-    """A policy on a server; every session of it is a connection of its own."""
+    """A policy on a server; each session has its own connection."""
 
     def __init__(
         self,
@@ -307,14 +307,14 @@ class RemotePolicy:
         checkpoint: str | int | None = None,
         **options: Any,
     ) -> None:
-        """Remember where the policy is; see :class:`InferenceClient` for the other arguments."""
+        """Configure the policy; see :class:`InferenceClient` for the other arguments."""
         self.client = InferenceClient(host, port, **options)
         self.checkpoint = checkpoint
         self._meta: dict[str, Any] | None = None
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What the server says of the checkpoint; asks it once."""
+        """The server's meta of the checkpoint; fetched once."""
         if self._meta is None:
             self.new_session().close()
         assert self._meta is not None
@@ -327,7 +327,7 @@ class RemotePolicy:
         return session
 
     def close(self) -> None:
-        """Nothing is held between sessions."""
+        """Do nothing: no connection is held between sessions."""
 
 
 def _hang_up(opened: socket.socket) -> None:
@@ -336,7 +336,7 @@ def _hang_up(opened: socket.socket) -> None:
 
 
 def _token(given: str | None) -> str | None:
-    """The token given, or that of the environment; what is empty is none."""
+    """Return the given token, or that of the environment; None if empty."""
     token = (os.environ.get(TOKEN_VARIABLE, "") if given is None else str(given)).strip()
     if not token.isascii() or not token.isprintable() or " " in token:
         raise UsageError(f"the token ({TOKEN_VARIABLE}) has characters that no header can carry")

@@ -15,12 +15,12 @@ from positronic.errors import SessionError
 
 MARKER = b"__jpeg__"
 MAX_IMAGES = 64
-"""Of a message; each costs some time, however small it is."""
+"""Images of a message; each costs some time, however small it is."""
 MAX_BYTES = 6 * 2**20
-"""Of all JPEG images of a message together: decoding takes about 10 ms a megabyte."""
+"""Bytes of all JPEG images of a message together: decoding takes about 10 ms a megabyte."""
 MAX_PIXELS = 2**23
-"""Of all JPEG images of a message together, such as four of 1920 × 1080: 25 MB. A few hundred kB
-of black would otherwise become gigabytes."""
+"""Pixels of all JPEG images of a message, such as four of 1920 × 1080: 25 MB. A few hundred kB
+of black would otherwise decode to gigabytes."""
 
 _MALFORMED = "malformed JPEG image: a frame is not a complete JPEG file"
 _BASELINE = (0xC0, 0xC1)
@@ -31,20 +31,20 @@ _START_OF_FRAME = {
 for _other in (0xC4, 0xC8, 0xCC):  # tables
     del _START_OF_FRAME[_other]
 _START_OF_SCAN = 0xDA
-# Of a header: those of cameras have about ten. And of scans: one for each colour.
+# Segments of a header: those of cameras have about ten. Scans: one for each colour.
 _MAX_SEGMENTS, _MAX_SCANS = 64, 3
 
 
 def encode(image: NDArray[np.uint8], quality: int) -> dict[bytes, Any]:
     """Compress ``(H, W, 3)`` RGB.
 
-    With colour at full resolution (4:4:4): halving it, as is usual, saves a fifth of the bytes and
+    Chroma is kept at full resolution (4:4:4): the usual subsampling saves a fifth of the bytes and
     0.1 ms, and doubles the largest error, at the edges of coloured objects.
 
     Args:
         image: RGB, uint8.
-        quality: 1 to 95. At 90 a 224×224 image of ours takes 5 to 7 kB instead of 150 and comes
-            back with 45 dB; at 95 it takes 7 to 9 kB and comes back with 48 dB.
+        quality: 1 to 95. At 90 a 224×224 image of the simulator takes 5 to 7 kB instead of 150 and
+            has a PSNR of 45 dB; at 95 it takes 7 to 9 kB and has 48 dB.
     """
     from PIL import Image  # the client imports it only where it is needed
 
@@ -64,7 +64,7 @@ class JpegReader:
         """Return the RGB image or images of a map with the marker, read-only.
 
         Raises:
-            SessionError: The map or a frame is malformed, too large, or no baseline RGB JPEG.
+            SessionError: The map or a frame is malformed, too large, or not a baseline RGB JPEG.
         """
         frames, ndim = value.get(b"frames"), value.get(b"ndim")
         if not isinstance(frames, list) or not all(isinstance(f, bytes) for f in frames):
@@ -102,11 +102,11 @@ class JpegReader:
         except SessionError:
             raise
         except Exception as error:
-            # Pillow raises what it happens to; its messages name the buffer's address.
+            # Pillow raises many types of errors; its messages contain the buffer's address.
             raise SessionError(_MALFORMED) from error
 
     def _admit(self, data: bytes) -> None:
-        """Look at the header, before anything is decoded."""
+        """Check the size in the header, before anything is decoded."""
         width, height = _size(data)
         self._pixels += width * height
         if self._pixels > MAX_PIXELS:
@@ -117,10 +117,10 @@ class JpegReader:
 
 
 def _size(data: bytes) -> tuple[int, int]:
-    """Return width and height of a baseline JPEG, having looked at all that costs time.
+    """Return width and height of a baseline JPEG, with its segments and scans bounded.
 
-    Pillow goes through a header byte by byte in Python, and libjpeg through the whole image for
-    each scan, of which a file may have any number.
+    Pillow parses a header byte by byte in Python, and libjpeg processes the whole image for each
+    scan, of which a file may have any number.
     """
     at, size = 2, None
     if data[:2] != b"\xff\xd8":

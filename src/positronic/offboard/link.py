@@ -1,4 +1,4 @@
-"""WebSocket connection from the client's side, which carries one session while it lasts."""
+"""Client side of the WebSocket connection: opens it and carries one session over it."""
 
 import http
 import random
@@ -32,7 +32,7 @@ STATUS_TIMEOUT_S = 30.0
 # For the close frame after a refusal, which says whether it is worth trying again.
 REFUSAL_S = 1.0
 TOO_BIG, TRY_AGAIN_LATER = 1009, 1013
-# In one wait; at one every 5 s that is most of a day.
+# In one handshake; at one every 5 s that is most of a day.
 MAX_STATUSES = 10_000
 # Protocol error, unsupported or invalid data, policy violation, message too big.
 _OUR_FAULT = frozenset({1002, 1003, 1007, 1008, TOO_BIG})
@@ -54,9 +54,9 @@ class Link:
         Args:
             connection: Just opened.
             stack: Closes the connection.
-            url: Of the server, for messages.
-            on_status: Called with what the server says before it is ready.
-            send_timeout: Seconds after which a server that reads nothing is given up.
+            url: Address of the server, for messages.
+            on_status: Called with each status message of the server before it is ready.
+            send_timeout: Seconds after which a server that reads nothing counts as gone.
 
         Raises:
             Busy: The server has no room for a session.
@@ -67,7 +67,7 @@ class Link:
         self.machine = SessionMachine()
         self.meta: dict[str, Any] = {}
         self._late: set[int] = set()
-        with suppress(OSError):  # closed again already, which the handshake will say
+        with suppress(OSError):  # already closed, which the handshake will report
             connection.socket.settimeout(send_timeout)
         try:
             self._handshake()
@@ -77,12 +77,12 @@ class Link:
 
     @property
     def numbered(self) -> bool:
-        """Whether requests have numbers, so that a late reply is known as such."""
+        """Whether requests have numbers, so that late replies are recognised."""
         return self.meta.get("request_ids") is True
 
     @property
     def refused_frame(self) -> bool:
-        """Whether the server closed because of what was sent; it would do so again."""
+        """Whether the server closed because of what was sent; resending would fail again."""
         return self._connection.close_code in _OUR_FAULT
 
     def ask(
@@ -92,13 +92,13 @@ class Link:
 
         Args:
             request: The observation.
-            numbers: Where to take the number of the request from.
+            numbers: Source of request numbers.
             timeout: Seconds to wait.
 
         Raises:
-            SessionError: It cannot be sent, or there was no reply in time. If requests have no
-                numbers, the link is closed in the second case, because a late reply must not be
-                taken for that to a later request; so it is if the server breaks the protocol.
+            SessionError: It cannot be sent, or there was no reply in time. In the second case the
+                link is closed if requests have no numbers, because a late reply could be taken for
+                that to a later request; it is also closed if the server breaks the protocol.
             ServerGone: The connection ended.
         """
         number = next(numbers) if self.numbered else None
@@ -124,7 +124,7 @@ class Link:
             self.close()
             raise lost from error
         except BaseException:
-            # A reply that is still to come would be taken for that to the next request.
+            # A reply still to come would be taken for that to the next request.
             self.close()
             raise
         self.machine.to(SessionState.READY)
@@ -139,10 +139,10 @@ class Link:
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError  # it may go on talking for ever
+                raise TimeoutError  # the server may send status frames for ever
             reply = self._receive(left)
             if reply.keys() >= {"status", "message"}:
-                # Some public servers say so while a request waits its turn.
+                # Some public servers send a status while a request is queued.
                 self._on_status(messages.error(reply["message"]))
                 continue
             if number is None:
@@ -216,16 +216,16 @@ class Link:
 
 
 def mapping(value: Any) -> dict[Any, Any]:
-    """Return what may be a map as one; whatever else a server sends in its place is nothing."""
+    """Return ``value`` as a dict; empty if the server sent something else than a map."""
     return dict(value) if isinstance(value, Mapping) else {}
 
 
 class Unavailable(SessionError):
-    """No session now; perhaps later."""
+    """No session now; a retry may succeed."""
 
 
 class Dialer:
-    """Opens sessions on one server, trying again for a while where that may help."""
+    """Opens sessions on one server, with retries for transient errors."""
 
     def __init__(
         self,
@@ -234,11 +234,11 @@ class Dialer:
         send_timeout: float,
         on_status: StatusCallback,
     ) -> None:
-        """Remember where the server is.
+        """Configure the connections; nothing is opened yet.
 
         Args:
-            address: Of the server.
-            token: Bearer token, where the server wants one.
+            address: Address of the server.
+            token: Bearer token, if the server requires one.
             send_timeout: See `Link`.
             on_status: Called with each message of the server while it loads a checkpoint.
         """
@@ -248,22 +248,22 @@ class Dialer:
 
     @property
     def url(self) -> str:
-        """Of the server, for messages."""
+        """Address of the server, for messages."""
         return self._address.url
 
     def open(self, checkpoint: str | int | None, timeout: float) -> Link:
         """Open a session on ``checkpoint``, or on the server's default one.
 
-        Nobody who listens, a server that is full, and one that is down for a moment (HTTP 429 and
-        5xx) are tried again after 0.1 s, 0.2 s, ... up to 5 s, each less up to half of it by
-        chance, so that many robots do not all come back at the same moment.
+        If no server listens, or it is full or briefly down (HTTP 429 and 5xx), retry after 0.1 s,
+        0.2 s, ... up to 5 s, each shortened by a random part of up to half (jitter), so that many
+        robots do not all come back at the same moment.
 
         Args:
             checkpoint: Its id.
-            timeout: Seconds after which to give up, if there is no session in the making.
+            timeout: Seconds after which no further attempt is made.
 
         Raises:
-            Busy: The server was full all the time.
+            Busy: The server stayed full.
             SessionError: There is no server, or it refuses.
         """
         path = "/api/v1/session"
@@ -283,7 +283,7 @@ class Dialer:
                 pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def refusal(self, status: int) -> SessionError:
-        """Say what an HTTP status other than success means."""
+        """Return the error for an HTTP status other than success."""
         answer = f"{self.url} refused the session (HTTP {status})"
         if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
             why = "not with this token" if self._has_token else "it wants a token"
@@ -293,7 +293,7 @@ class Dialer:
         return SessionError(f"{answer}: it is not an inference server, or its address has a path")
 
     def nobody(self, error: Exception) -> Unavailable:
-        """Say that nobody listens, and how to change that."""
+        """Return the error for a server that cannot be reached, and how to start one."""
         why = printable(str(error).split("\n")[0]) or type(error).__name__
         return Unavailable(
             f"no inference server at {self.url} ({why}): start one with"
@@ -308,7 +308,7 @@ class Dialer:
                 # Images do not compress: deflate costs ten times the round trip.
                 compression=None,
                 max_size=MAX_REPLY_BYTES,
-                # A server that hangs must not hold up the report of it.
+                # A server that hangs must not delay the error message.
                 close_timeout=1.0,
                 open_timeout=max(1.0, deadline - time.monotonic()),
                 additional_headers=self.headers,

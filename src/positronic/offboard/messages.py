@@ -14,11 +14,11 @@ from positronic.offboard.wire import MAX_CONTAINER, unfold
 from positronic.policy.base import Action
 
 LONGEST = 1000
-# Booleans, numbers and text: what a command may consist of.
+# Array kinds that a command may consist of: booleans, numbers and text.
 _KINDS = "biufSU"
 
 
-# No signals of the robot: what it is told to do, and the seed of a policy that draws numbers.
+# Not signals of the robot: its task, and the seed of a policy that samples.
 _NO_SIGNALS = ("task", "seed")
 
 
@@ -26,7 +26,7 @@ def actions(reply: Mapping[Any, Any]) -> list[Action]:
     """Return the actions of a reply that holds no error.
 
     Raises:
-        SessionError: They are none that a robot could follow: not finite, say.
+        SessionError: They are malformed or not finite.
     """
     if "chunk" in reply:
         chunk = reply["chunk"]
@@ -49,7 +49,7 @@ def actions(reply: Mapping[Any, Any]) -> list[Action]:
 
 
 def error(value: Any) -> str:
-    """Return what a server says went wrong, fit for a terminal."""
+    """Return a server's error message, made printable."""
     return printable(value, LONGEST) if isinstance(value, str) else f"a {type(value).__name__}"
 
 
@@ -82,7 +82,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _require_finite(value: Any) -> None:
-    """Look at all numbers; what is nested deeper than any action is none."""
+    """Raise unless all numbers are finite; refuse deeper nesting than any action has."""
     waiting = [(value, 0)]
     while waiting:
         part, depth = waiting.pop()
@@ -101,14 +101,14 @@ def _require_finite(value: Any) -> None:
 
 
 class RequestFilter:
-    """Makes requests for one server; without a contract it lets all signals through."""
+    """Makes requests for one server; without a contract it sends all signals."""
 
     def __init__(self, contract: Any = None, jpeg_quality: int | None = None) -> None:
-        """Prepare.
+        """Configure the filter.
 
         Args:
             contract: The ``contract`` in the ready message; public servers send none.
-            jpeg_quality: Compress images with it; None sends them as they are.
+            jpeg_quality: JPEG quality of images; None sends raw pixels.
         """
         document = contract if isinstance(contract, Mapping) else {}
         self._wanted = frozenset(document.get("inputs") or ())
@@ -116,7 +116,7 @@ class RequestFilter:
         self._jpeg_quality = jpeg_quality
 
     def __call__(self, obs: Mapping[str, Any]) -> dict[str, Any]:
-        """Leave away what the codec does not read, shrink large images, and compress them."""
+        """Drop signals that the codec does not read, shrink large images, and compress images."""
         request = {key: value for key, value in obs.items() if self._takes(key)}
         for key, (height, width) in self._sizes.items():
             image = request.get(key)
@@ -131,22 +131,22 @@ class RequestFilter:
     def _takes(self, key: str) -> bool:
         if self._wanted:
             return key in self._wanted or key in _NO_SIGNALS
-        # Public servers would take it for a signal.
+        # Public servers would take the seed for a signal.
         return key != "seed"
 
 
 def image_sizes(contract: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """Which raw images the codec of a contract resizes first of all, and to which height and width.
+    """Return height and width by raw image, for images that the contract's codec resizes first.
 
-    Only those can be resized before they are sent with the same result to the last bit, since
-    resizing to the size that an image has already changes nothing.
+    Only those can be resized before sending with a bit-identical result, since resizing an image to
+    its own size changes nothing.
     """
     from positronic.codec import Image, Parallel, from_spec
 
     try:
         codec = from_spec((contract.get("codec") or {}).get("spec") or {})
     except CodecError:
-        return {}  # of a version or a package that is not here: the server resizes
+        return {}  # codec of another version or package: the server resizes
     parts = codec.parts if isinstance(codec, Parallel) else (codec,)
     images = [part for part in parts if isinstance(part, Image)]
     sources = [image.source for image in images]
@@ -164,7 +164,7 @@ def _is_image(value: Any) -> bool:
 
 
 def _shrink(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """Resize as the codec does; what is no image goes as it is, and the server says so."""
+    """Resize as the codec does; anything but an image is left for the server to refuse."""
     if not _is_image(image):
         return image
     from positronic.codec.images import resize_with_pad

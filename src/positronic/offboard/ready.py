@@ -1,6 +1,6 @@
-"""Client-side parsing of a server's ready message and of its list of models.
+"""Client-side parser of a server's ready message and list of models.
 
-Imported when the first of them comes: robots' programs start without it.
+Imported on first use, so that robots' programs start faster.
 """
 
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ class _Models(Document):
 
 
 class _Meta(Document):
-    """What a client reads of a ready message; all else is handed on as it is."""
+    """Fields of a ready message that the client reads; all others are passed on unchecked."""
 
     checkpoint_id: Annotated[str, Field(max_length=200)] | int | None = None
     action_fps: Annotated[float, Field(strict=False, gt=0, le=1e6)] | None = None
@@ -30,7 +30,7 @@ def meta(value: Any, url: str) -> dict[str, Any]:
     """Return the ``meta`` of a ready message.
 
     Raises:
-        SessionError: What this client reads of it is malformed.
+        SessionError: A field that this client reads is malformed.
     """
     known = {key: value[key] for key in _Meta.model_fields if key in value}
     _reader.validate(known, _Meta, f"the ready message of {url}")
@@ -45,7 +45,7 @@ def models(body: bytes, url: str) -> list[str]:
     """Return the ids in the answer to ``GET /api/v1/models``.
 
     Raises:
-        SessionError: It is no such answer.
+        SessionError: It is malformed.
     """
     found = _reader.parse_json(body, _Models, f"the list of models of {url}")
     return [printable(name) for name in found.models]

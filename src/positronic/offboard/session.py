@@ -7,7 +7,7 @@
        └───────────┴────▶ CLOSED ◀─────────┘
 
 ``OPENING`` → ``READY`` is the case of a checkpoint that is already loaded. A frame that does not
-fit the present state is a fault of one of the two sides, and is named instead of guessed at.
+fit the present state is an error of one of the two sides, and raises.
 """
 
 from enum import Enum
@@ -16,7 +16,7 @@ from positronic.errors import SessionError
 
 
 class SessionState(Enum):
-    """Where a session is."""
+    """State of a session."""
 
     OPENING = "opening"
     """Connected; no checkpoint chosen yet."""

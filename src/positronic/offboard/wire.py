@@ -23,11 +23,11 @@ from positronic.offboard import jpeg
 
 _SAME = (str, int, bool, type(None))
 MAX_VALUES = 1_000_000
-"""Of all rows together: a column that is the same everywhere takes a few bytes on the wire."""
+"""Values of all rows together: a constant column takes a few bytes on the wire."""
 
 
 def fold(rows: Sequence[Any]) -> Any:
-    """Turn rows of one form into columns; None where they differ in more than numbers."""
+    """Encode rows of the same structure as columns; None if they differ in more than numbers."""
     try:
         return _fold(rows) if rows else None
     except _Differ:
@@ -35,12 +35,12 @@ def fold(rows: Sequence[Any]) -> Any:
 
 
 def unfold(columns: Any, count: int) -> list[Any]:
-    """Turn columns back into ``count`` rows, equal to what `fold` was given.
+    """Decode columns into ``count`` rows, equal to those given to `fold`.
 
     Arrays are views of the columns.
 
     Raises:
-        SessionError: They are no columns of so many rows.
+        SessionError: They are not columns of ``count`` rows.
     """
     if _leaves(columns) * count > MAX_VALUES:
         raise SessionError(f"malformed reply: {count} actions of so many columns are too many")
@@ -75,7 +75,7 @@ def _unfold(columns: Any, count: int) -> list[Any]:
 
 
 class _Differ(Exception):
-    """The rows have no common form."""
+    """The rows differ in structure."""
 
 
 def _fold(rows: Sequence[Any]) -> Any:
@@ -90,7 +90,7 @@ def _fold(rows: Sequence[Any]) -> Any:
     if kind is float:
         return ["float", np.array(rows)]
     if kind is np.ndarray:
-        # An array without dimensions would come back as a scalar.
+        # A 0-d array would come back as a scalar.
         if not first.ndim or any((r.shape, r.dtype) != (first.shape, first.dtype) for r in rows):
             raise _Differ
         return ["array", np.stack(rows)]
@@ -103,16 +103,16 @@ def _rows(parts: list[list[Any]], count: int) -> Iterable[tuple[Any, ...]]:
     return zip(*parts, strict=True) if parts else [()] * count
 
 
-# Objects, structs and complex numbers: no robot sends them, and the first would need pickle.
+# Kinds of objects, structs and complex numbers: robots send none, and objects would need pickle.
 _REFUSED_KINDS = "OVc"
-# What numpy itself calls a dtype; it would also take, and partly evaluate, a language of lists.
+# Plain dtype names; numpy would also parse, and partly evaluate, comma-separated lists.
 _DTYPE = re.compile(r"[<>|=]?[biufmMSU][0-9]+(\[[a-z]+\])?", re.ASCII)
-# Longer names are none, and would take time to match: "<U2147483647" has 12 characters.
+# Longer names are invalid, and would take time to match: "<U2147483647" has 12 characters.
 _LONGEST_DTYPE = 24
 # NumPy has no array of more dimensions; the product of thousands of numbers takes a while.
 _MAX_DIMENSIONS = 32
-# What a scalar's Python value may be, by the kind of its dtype. NumPy itself would take more: a
-# number given as bytes_ is a buffer of so many zeros.
+# Python types of a scalar's value, by the kind of its dtype. NumPy itself would take more: a number
+# given as bytes_ makes a buffer of so many zeros.
 _SCALARS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys("biuf", (bool, int, float)),
     "S": (bytes,),
@@ -131,7 +131,7 @@ def pack(message: Any) -> bytes:
     """Encode nested maps, lists, scalars, strings and numpy arrays.
 
     Raises:
-        SessionError: Something in ``message`` cannot go over the wire.
+        SessionError: Something in ``message`` cannot be encoded.
     """
     try:
         return bytes(msgpack.packb(message, default=_encode))
@@ -143,8 +143,8 @@ def unpack(data: bytes) -> Any:
     """Decode one frame. Arrays are read-only views into ``data``; tuples come back as lists.
 
     Raises:
-        SessionError: ``data`` is not one whole msgpack message of this encoding, or is one that
-            would grow out of proportion (see ``MAX_CONTAINER``, ``MAX_ELEMENTS`` and
+        SessionError: ``data`` is not one complete msgpack message of this encoding, or would exceed
+            a bound when decoded (see ``MAX_CONTAINER``, ``MAX_ELEMENTS`` and
             `positronic.offboard.jpeg.MAX_PIXELS`).
     """
     decoder = _Decoder()
@@ -154,11 +154,11 @@ def unpack(data: bytes) -> Any:
             object_hook=decoder.map,
             list_hook=decoder.list,
             ext_hook=_no_extension,
-            # Text or bytes: among what else could be a key are thousands of the same hash.
+            # Text or bytes: other types allow thousands of keys with the same hash.
             strict_map_key=True,
             max_array_len=MAX_CONTAINER,
             max_map_len=MAX_CONTAINER,
-            max_ext_len=0,  # for time stamps, of which the hook is not told
+            max_ext_len=0,  # for timestamps, which bypass the hook
         )
     except SessionError:
         raise
@@ -170,7 +170,7 @@ def unpack(data: bytes) -> Any:
         RecursionError,
         msgpack.UnpackException,
     ) as error:
-        # The error of a frame may quote all of it.
+        # The error message may quote the complete frame.
         detail = printable(error) or type(error).__name__
         if "not allowed for map key" in detail:
             detail = f"keys of maps are text or bytes, got {detail.split(' ')[0]}"
@@ -178,7 +178,7 @@ def unpack(data: bytes) -> Any:
 
 
 def quoted(value: Any) -> str:
-    """Return what is said of a value that somebody sent: some of it, in a time that is bounded."""
+    """Return a short description of an untrusted value, in bounded time."""
     if isinstance(value, str | bytes):
         return printable(repr(value[:30]) + ("..." if len(value) > 30 else ""))
     if value is None or isinstance(value, bool | int | float):
@@ -189,9 +189,9 @@ def quoted(value: Any) -> str:
 
 
 def request_id(data: bytes) -> int | None:
-    """Read the number at the head of ``{"request_id": int, "observation": ...}``, and no further.
+    """Read the id of ``{"request_id": int, "observation": ...}`` without decoding the rest.
 
-    For frames that cannot be decoded, or are not to be. None where there is no such head.
+    For frames that cannot or should not be decoded. None if there is no such head.
     """
     head = msgpack.Unpacker(strict_map_key=False)
     head.feed(data[:64])
@@ -221,7 +221,7 @@ def _encode(value: Any) -> Any:
 
 
 class _Decoder:
-    """Turns maps into what they stand for, and counts."""
+    """Decodes maps into arrays, scalars and images, and counts elements."""
 
     def __init__(self) -> None:
         self._elements = 0
@@ -292,7 +292,7 @@ def _dtype(value: dict[Any, Any]) -> np.dtype[Any]:
 
 @lru_cache(maxsize=64)
 def _named(name: Any) -> np.dtype[Any]:
-    """Find a dtype; remembered, since a chunk of 100 actions has 100 arrays of the same."""
+    """Return a dtype by name; cached, since a chunk of 100 actions has 100 arrays of the same."""
     if len(name) > _LONGEST_DTYPE or not _DTYPE.fullmatch(name):
         raise ValueError("no name of a dtype")
     dtype: np.dtype[Any] = np.dtype(name)

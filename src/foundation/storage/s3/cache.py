@@ -1,8 +1,8 @@
-"""Local cache of files fetched from S3: bounded in size, least recently used versions go first.
+"""Local cache of files fetched from S3: bounded in size, least recently used versions evicted.
 
 Below ``$XDG_CACHE_HOME/positronic/s3`` lies a directory for each address and endpoint, and in it
-one for each version of what was there; a file of a version never changes. A process that uses a
-version holds a lock on it, and only versions that nobody holds are evicted.
+one for each version of its content; a file of a version never changes. A process that uses a
+version holds a lock on it; only unlocked versions are evicted.
 """
 
 import fcntl
@@ -27,11 +27,11 @@ DEFAULT_SIZE = "50GiB"
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 LOCK = ".in-use"
 
-# How long a count is trusted although other processes may have fetched since.
+# How long the counted size is trusted although other processes may have fetched since.
 RECOUNT_S = 30.0
 
 _counted: dict[Path, tuple[float, int]] = {}
-# Held until the process ends, by the version's directory; whoever is forked holds them on.
+# Locks held until the process ends, by the version's directory; forked processes keep them.
 _in_use: dict[Path, IO[bytes]] = {}
 
 
@@ -41,10 +41,10 @@ def cache_home() -> Path:
 
 
 def cache_size() -> int:
-    """How many bytes the cache may hold: ``$POSITRONIC_CACHE_SIZE``, such as ``200GiB``.
+    """Return the cache's bound in bytes: ``$POSITRONIC_CACHE_SIZE``, such as ``200GiB``.
 
     Raises:
-        StorageError: that is no size.
+        StorageError: that is not a size.
     """
     text = os.environ.get(SIZE_VARIABLE) or DEFAULT_SIZE
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
@@ -54,13 +54,13 @@ def cache_size() -> int:
 
 
 def directory_of(location: Location) -> Path:
-    """The directory in which the versions of what lies at an address are kept."""
+    """Return the directory that holds the cached versions of an address."""
     where = f"{endpoint(location.profile)} {location.bucket}/{location.key}"
     return cache_home() / hashlib.sha256(where.encode()).hexdigest()[:32]
 
 
 def fetching(directory: Path) -> AbstractContextManager[None]:
-    """Let one process at a time fetch into the directory of an address."""
+    """Return a lock by which one process at a time fetches into the directory of an address."""
     return exclusive(directory / ".lock")
 
 
@@ -70,7 +70,7 @@ def pin(version: Path) -> None:
         version.mkdir(parents=True, exist_ok=True)
         held = _in_use.get(version) or open_lock(version / LOCK)
         fcntl.flock(held, fcntl.LOCK_SH)
-        # It may have been evicted between the two.
+        # It may have been evicted between mkdir and flock.
         if is_open(held, version / LOCK):
             os.utime(version / LOCK)
             _in_use[version] = held
@@ -80,17 +80,17 @@ def pin(version: Path) -> None:
 
 
 def unpin(version: Path) -> None:
-    """Let a version be evicted again, although this process lives on."""
+    """Allow the eviction of a version that this process has pinned."""
     held = _in_use.pop(version, None)
     if held is not None:
         held.close()
 
 
 def evict_until_fits(wanted: int, what: str) -> None:
-    """Evict what was unused for longest until ``wanted`` more bytes fit.
+    """Evict the least recently used versions until ``wanted`` more bytes fit.
 
     Raises:
-        StorageError: they do not fit, even then.
+        StorageError: they still do not fit.
     """
     if not _fits(wanted):
         _evict_oldest(wanted, what)
@@ -103,7 +103,7 @@ def evict_until_fits(wanted: int, what: str) -> None:
 
 
 def _fits(wanted: int) -> bool:
-    """Whether it fits by the last count; who fetches file by file cannot count all each time."""
+    """Return whether it fits by the last count; counting for each file fetched would be slow."""
     when, held = _counted.get(cache_home(), (float("-inf"), 0))
     if time.monotonic() - when > RECOUNT_S or held + wanted > cache_size():
         return False
@@ -127,7 +127,7 @@ def _evict_oldest(wanted: int, what: str) -> None:
 
 
 def evict_others(version: Path) -> None:
-    """Evict the older versions beside this one that nobody uses."""
+    """Evict the other versions of the same address that are not in use."""
     for other in _versions_in(version.parent):
         if other != version:
             _evict(other)
@@ -155,12 +155,12 @@ def _versions_in(directory: Path) -> list[Path]:
 
 
 def _is_own(directory: Path) -> bool:
-    """Whether it is a directory of the cache: what a link leads to is not evicted."""
+    """Return whether it is a directory of the cache; the target of a link is not evicted."""
     return directory.is_dir() and not directory.is_symlink()
 
 
 def _size(versions: list[Path]) -> int:
-    """Bytes on disk; what two versions share counts once."""
+    """Return the bytes on disk; files that two versions share (hard links) count once."""
     sizes: dict[int, int] = {}
     for version in versions:
         for directory, _, names in os.walk(version):

@@ -16,21 +16,21 @@ _READER = Reader(
     values=10_000,
 )
 CONNECT_TIMEOUT_S = 5.0
-# Of silence, not of the whole transfer.
+# Without any data, not of the whole transfer.
 READ_TIMEOUT_S = 10.0
-# Files that are moved at once.
+# Files transferred at once.
 PARALLEL = 8
-_circumstances: Any = None  # in which they were made
+_circumstances: Any = None  # environment in which _clients were made
 _lock = threading.Lock()
 
 
 class Profile(Document, extra="forbid"):
-    """What is not said here, the usual ``AWS_...`` variables and files say.
+    """Profile of an S3 service; unset fields come from the usual ``AWS_...`` variables and files.
 
     Attributes:
         endpoint: The service's address, ``https://host:port``.
         region: The region's name.
-        anonymous: Whether to ask without credentials.
+        anonymous: Whether to send unsigned requests, without credentials.
         aws_profile: The section of AWS's own files that has the credentials.
     """
 
@@ -54,7 +54,7 @@ def profiles_file() -> Path:
 
 
 def load_profile(name: str | None) -> Profile:
-    """Return the profile of that name; None is what the environment says.
+    """Return the profile of that name; None is the environment's.
 
     Raises:
         StorageError: it is not known, or the file cannot be read.
@@ -100,14 +100,14 @@ def client(profile: str | None) -> Any:
     with _lock:
         if circumstances != _circumstances:
             _circumstances = circumstances
-            _clients.clear()  # each takes 10 MB and more
+            _clients.clear()  # each takes 10 MB or more
         if settings not in _clients:
             _clients[settings] = _make(settings)
         return _clients[settings]
 
 
 def endpoint(profile: str | None) -> str:
-    """The address of the service: a bucket's name means another bucket at another one."""
+    """Return the service's URL: the same bucket name at another endpoint is another bucket."""
     return str(client(profile).meta.endpoint_url)
 
 
@@ -121,7 +121,7 @@ def _make(settings: Profile) -> Any:
         raise StorageError(
             "S3 needs the package boto3; pip install 'positronic-lightning[s3]'"
         ) from error
-    # Patience is ours: botocore's own would multiply with it.
+    # Retries are ours (retry.py): botocore's own would multiply with them.
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,

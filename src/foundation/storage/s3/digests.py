@@ -14,7 +14,7 @@ MAX_PARTS = 10_000
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of a file: where it begins, its length in bytes, and its digests."""
+    """A part of a file: its offset, its length in bytes, and its digests."""
 
     offset: int
     size: int
@@ -23,14 +23,14 @@ class Part:
 
     @property
     def checksum(self) -> str:
-        """The SHA-256 as S3 writes it."""
+        """The SHA-256 in base64, as S3 writes it."""
         return base64.b64encode(self.sha256).decode()
 
     @property
     def headers(self) -> dict[str, str]:
-        """What an upload of it names, so that S3 refuses what arrives otherwise.
+        """Checksum headers of its upload, by which S3 rejects damaged content.
 
-        Services that do not know the newer digest know the older.
+        Services that do not know SHA-256 know MD5.
         """
         content_md5 = base64.b64encode(self.md5).decode()
         return {"ContentMD5": content_md5, "ChecksumSHA256": self.checksum}
@@ -38,7 +38,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Digest:
-    """A whole file: its size in bytes, its SHA-256 in hex, and the parts it is sent in."""
+    """Digest of a file: its size in bytes, its SHA-256 in hex, and the parts it is sent in."""
 
     size: int
     sha256: str
@@ -46,12 +46,12 @@ class Digest:
 
     @property
     def etag(self) -> str:
-        """S3's tag of this content when sent in these parts."""
+        """S3's ETag of this content when sent in these parts."""
         return joined_etag([part.md5 for part in self.parts])
 
 
 def digest(path: Path) -> Digest:
-    """Read a file once for all its digests."""
+    """Return all digests of a file, reading it once."""
     size = path.stat().st_size
     part_size = max(PART, -(-size // MAX_PARTS))
     if size <= part_size:
@@ -62,14 +62,8 @@ def digest(path: Path) -> Digest:
     return Digest(sum(part.size for part in parts), whole.hexdigest(), parts)
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
 def etag_of(path: Path, part_size: int | None) -> str:
-    """The tag that S3 gives a file sent in parts of ``part_size`` bytes; None for all at once."""
+    """Return S3's ETag of a file sent in parts of ``part_size`` bytes; None for a single PUT."""
     if part_size is None:
         with path.open("rb") as content:
             return hashlib.file_digest(content, "md5").hexdigest()
@@ -78,19 +72,19 @@ def etag_of(path: Path, part_size: int | None) -> str:
 
 
 def joined_etag(md5s: list[bytes], *, several: bool = False) -> str:
-    """S3's tag: the MD5, or of several parts the MD5 of their MD5s, and their number."""
+    """Return S3's ETag: the MD5, or for several parts the MD5 of their MD5s, and their number."""
     if len(md5s) == 1 and not several:
         return md5s[0].hex()
     return f"{hashlib.md5(b''.join(md5s)).hexdigest()}-{len(md5s)}"
 
 
 def is_md5(etag: str) -> bool:
-    """Whether a tag may be an MD5; with several parts or other encryption it is something else."""
+    """Return whether an ETag may be an MD5; not with several parts or other encryption."""
     return len(etag) == 32 and set(etag) <= set("0123456789abcdef")
 
 
 def _parts(path: Path, part_size: int, whole: "hashlib._Hash | None") -> Iterator[Part]:
-    """Read a file in parts, and let ``whole`` see all of it."""
+    """Yield the parts of a file, and update ``whole`` with all of it."""
     with path.open("rb") as content:
         offset = 0
         while True:

@@ -9,7 +9,7 @@ from foundation.errors import StorageError
 from foundation.text import printable
 
 SCHEME = "s3://"
-"""What an address in S3 begins with."""
+"""URL scheme of an address in S3."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Location:
     """Address of an object or a prefix in S3.
 
     Attributes:
-        profile: The named profile that says where the bucket is; None for the environment's.
+        profile: The named profile with the bucket's endpoint; None for the environment's.
         bucket: The bucket's name.
         key: The object's key, or a prefix of keys; no slash at its ends. Empty for all of a bucket.
     """
@@ -28,10 +28,10 @@ class Location:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Read an address.
+        """Parse an address.
 
         Raises:
-            StorageError: it is none.
+            StorageError: it is not one.
         """
         if not url.startswith(SCHEME):
             raise StorageError(f"{url} is not an address in S3; expected {SCHEME}bucket/key")
@@ -60,12 +60,12 @@ class Location:
 
     @property
     def prefix(self) -> str:
-        """What the keys of everything below begin with."""
+        """Common prefix of all keys below it."""
         return f"{self.key}/" if self.key else ""
 
 
 def leads_elsewhere(name: str) -> bool:
-    """Whether a name, taken as a relative path, would leave its directory or mean another name."""
+    """Return whether a name, as a relative path, would leave its directory or be ambiguous."""
     try:
         return bool(name) and not relative_name(name)
     except ValueError:
@@ -73,7 +73,7 @@ def leads_elsewhere(name: str) -> bool:
 
 
 def clash(names: Collection[str]) -> tuple[str, str] | None:
-    """Two of these names that no directory can hold both: ``a`` and ``a/b``; None for none."""
+    """Return two names that no directory can hold both, such as ``a`` and ``a/b``; None if none."""
     files, folders = set(names), set[str]()
     for name in names:
         folder = name.rpartition("/")[0]

@@ -1,10 +1,10 @@
-"""Manifest of a published directory: an object beside its files, by which readers see it whole.
+"""Manifest of a published directory: an object beside its files that makes it atomic.
 
-It is written first, saying that the rest is still to come, and last, with the name, size and
-SHA-256 of every file; with that last write readers see the new content. While a file's new content
-waits under another key, the manifest says under which.
+It is written first, marked incomplete, and last, with the name, size and SHA-256 of every file;
+with that last write readers see the new content. While a file's new content is staged under another
+key, the manifest names that key.
 
-Whoever can write to the bucket wrote it: names and keys are checked before anything is done by it.
+Anyone who can write to the bucket may have written it: names and keys are checked before use.
 """
 
 import json
@@ -22,7 +22,7 @@ MANIFEST = ".published.json"
 STAGED = ".publishing"
 FORMAT = 1
 
-# Two million files, with 250 bytes and eight values each.
+# Two million files of 250 bytes and eight values each.
 READER = Reader(
     error=StorageError,
     mend="use the version that published it, or remove that object and publish again",
@@ -41,7 +41,7 @@ class Entry:
     key: str | None = None
 
     def same(self, other: "Entry | None") -> bool:
-        """Whether both are of one content, wherever it lies."""
+        """Return whether both have the same content, wherever it is stored."""
         return other is not None and (self.size, self.sha256) == (other.size, other.sha256)
 
 
@@ -54,18 +54,18 @@ class Manifest:
     etag: str | None = None
 
     def same(self, files: dict[str, Entry]) -> bool:
-        """Whether it names exactly these files with this content."""
+        """Return whether it names exactly these files with this content."""
         return self.files.keys() == files.keys() and all(
             entry.same(files[name]) for name, entry in self.files.items()
         )
 
     @property
     def staged(self) -> dict[str, Entry]:
-        """The files whose content waits under another key."""
+        """The files whose content is staged under another key."""
         return {name: entry for name, entry in self.files.items() if entry.key is not None}
 
     def to_bytes(self) -> bytes:
-        """Write it as JSON."""
+        """Return it as JSON."""
         files = {
             name: {"size": entry.size, "sha256": entry.sha256}
             | ({"key": entry.key} if entry.key else {})
@@ -76,10 +76,10 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, content: bytes, etag: str, where: Location) -> Self:
-        """Read it from JSON.
+        """Parse it from JSON.
 
         Raises:
-            StorageError: it is none, or of a later format.
+            StorageError: it is invalid, or of a later format.
         """
         document = READER.parse_json(content, _Published, str(where / MANIFEST))
         if both := clash(document.files):
@@ -94,17 +94,17 @@ class Manifest:
 
 
 def read_manifest(location: Location) -> Manifest | None:
-    """Return the manifest of what was published there; None where nothing was.
+    """Return the manifest of the directory published there; None if none was.
 
     Raises:
-        StorageError: it is none, or of a later format.
+        StorageError: it is invalid, or of a later format.
     """
     found = objects.read(location / MANIFEST, at_most=READER.size)
     return None if found is None else Manifest.from_bytes(*found, location)
 
 
 def is_own(name: str) -> bool:
-    """Whether a name belongs to publishing, not to what is published."""
+    """Return whether a name is internal to publishing, not part of the published content."""
     parts = name.split("/")
     return parts[-1] == MANIFEST or STAGED in parts
 
@@ -124,7 +124,7 @@ def _not_own(name: str) -> str:
 class _Entry(TypedDict):
     size: Annotated[int, Field(ge=0, lt=2**63)]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    # What publishing sets aside, and removes afterwards: nothing else.
+    # Only keys that publishing itself stages, since it removes them afterwards.
     key: NotRequired[
         Annotated[str, Field(pattern=rf"^\{STAGED}/[0-9a-f]{{16}}/[0-9a-f]{{64}}$")] | None
     ]

@@ -1,4 +1,4 @@
-"""Local mirror of an S3 prefix or object, for code that reads files, and reads them many times."""
+"""Local mirror of an S3 prefix or object, for code that reads the same files many times."""
 
 import contextlib
 import json
@@ -28,22 +28,22 @@ from foundation.storage.s3.transfer import in_parallel, is_known, receive
 
 INDEX = ".index.jsonl"
 UNFINISHED = ".unfinished"
-# How often to begin anew when what is being fetched is replaced meanwhile.
+# How often to retry when the remote content is replaced during a fetch.
 ROUNDS = 5
 
 
 def fetch(
     url: str, *, only: Callable[[str], bool] | None = None, required: str | None = None
 ) -> Path:
-    """Return a local directory with what lies at ``url``, fetching what is not there yet.
+    """Return a local directory with the files at ``url``, fetching those that are missing.
 
-    A file appears in it only when it is whole, with the size and digest that it has in S3. All its
-    files are of one version; it stays as it is while this process lives, also when S3 changes.
+    A file appears in it only when it is complete, with the size and digest that it has in S3. All
+    files are of one version; it stays unchanged while this process lives, even if S3 changes.
 
     Args:
         url: ``s3://bucket/prefix``.
-        only: Whether a name below it is wanted; others may be there as well. None for all.
-        required: A name below it; without this object nothing is fetched.
+        only: Predicate of the relative names to fetch; others may be there as well. None for all.
+        required: A relative name; without this object nothing is fetched.
 
     Raises:
         NotFound: nothing lies there, or not ``required``.
@@ -105,10 +105,10 @@ class Vanished(NotFound):
 
 
 class Kept(Document):
-    """A file of the mirror: what it was fetched as, and what it then was on disk.
+    """A file of the mirror: its identity in S3, and its stat on disk after the download.
 
-    Whoever changes a file can set its size and its time of modification as they were, but not the
-    time of its last change (``ctime``); older versions noted none.
+    A program that changes a file can restore its size and its ``mtime``, but not its ``ctime``;
+    older versions recorded no ``ctime``.
     """
 
     identity: str
@@ -125,13 +125,13 @@ _READER = Reader(size=2 << 30, depth=2, values=16)
 
 
 class Mirror:
-    """One version of what lies at an address, on disk."""
+    """One version of the content of an address, on disk."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.place = directory_of(snapshot.location)
         self.version = self.place / snapshot.version
-        # Ends in the name that people gave, which some tools show or use.
+        # Ends in the name of the address, which some tools show or use.
         name = snapshot.location.key.rpartition("/")[2] or snapshot.location.bucket
         if name in (INDEX, UNFINISHED, LOCK):
             raise StorageError(
@@ -146,9 +146,9 @@ class Mirror:
         """Return its directory, with these files in it.
 
         Raises:
-            PreconditionFailed, NotFound: a file is not any more what the snapshot says.
-            StorageError: it cannot be read, or the cache cannot hold it, as where one name is
-                that of a file and of a folder with another.
+            PreconditionFailed, NotFound: a file is no longer as in the snapshot.
+            StorageError: it cannot be read, or the cache cannot hold it, as when a name is both a
+                file and a folder.
         """
         if both := clash(names):
             raise StorageError(
@@ -167,12 +167,12 @@ class Mirror:
             if missing:
                 self._download(missing)
             evict_others(self.version)
-            for name in taken:  # giving up the other link to a file is a change of it
+            for name in taken:  # evicting the other link to a file changes its ctime
                 self._keep(name)
         return self.directory
 
     def _path(self, name: str, below: str) -> Path:
-        """The path of a file to write, in a folder that is made where it is missing."""
+        """Return the path of a file to write, making its folder if it is missing."""
         path = inside(self.version, f"{below}/{name}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -204,7 +204,7 @@ class Mirror:
         self._keep(name)
 
     def _take_over(self, names: list[str]) -> list[str]:
-        """Share with older versions what has not changed since; the names of that."""
+        """Hard-link unchanged files from older versions; return their names."""
         taken: list[str] = []
         for index in self.place.glob(f"*/{INDEX}"):
             if index.parent == self.version:
@@ -217,7 +217,7 @@ class Mirror:
                 if self._is_whole(source, old, name):
                     target = self._path(name, self.directory.name)
                     target.unlink(missing_ok=True)
-                    # The older version may be given up at this moment.
+                    # The older version may be evicted at this moment.
                     with contextlib.suppress(FileNotFoundError):
                         os.link(source, target)
                         self._keep(name)
@@ -225,7 +225,7 @@ class Mirror:
         return taken
 
     def _missing(self, names: list[str]) -> list[str]:
-        """Those that are not here, or not as they were fetched, which then are kept no more."""
+        """Return the names that are missing or changed on disk; drop those from the index."""
 
         def settle(name: str) -> None:
             if self._is_whole(self.directory / name, self.kept[name], name):
@@ -241,7 +241,7 @@ class Mirror:
         return [name for name in names if name not in self.kept]
 
     def _is_whole(self, path: Path, kept: Kept, name: str) -> bool:
-        """Whether a file is what was fetched."""
+        """Return whether a file still has the content that was fetched."""
         if _is(path, kept):
             return True
         # A link to it was made or removed, it was copied, or somebody has written to it.
@@ -290,7 +290,7 @@ def _is(path: Path, kept: Kept) -> bool:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a regular file; -1 where there is none."""
+    """Return the bytes of a regular file; -1 if there is none."""
     try:
         found = path.lstat()
     except (FileNotFoundError, NotADirectoryError):

@@ -13,14 +13,14 @@ from foundation.storage.s3.location import Location, leads_elsewhere
 from foundation.storage.s3.retry import ChecksumMismatch, patiently
 from foundation.text import printable
 
-# Where an object's SHA-256 is kept beside it, so that nothing is sent twice.
+# Metadata key of an object's SHA-256, so that nothing is sent twice.
 SHA256 = "sha256"
 REMOVED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An object: its size in bytes, S3's tag of its content, and its SHA-256 where known."""
+    """An object: its size in bytes, its ETag, and its SHA-256 if known."""
 
     size: int
     etag: str
@@ -28,10 +28,10 @@ class Stored:
 
 
 def list_objects(location: Location, *, at_most: int | None = None) -> dict[str, Stored]:
-    """Return what lies below a prefix, by name below it, sorted.
+    """Return the objects below a prefix, by relative name, sorted.
 
     Raises:
-        StorageError: it cannot be listed, or an object's key is no path below the prefix.
+        StorageError: it cannot be listed, or an object's key is not a path below the prefix.
     """
 
     def attempt() -> dict[str, Stored]:
@@ -56,7 +56,7 @@ def list_children(location: Location) -> list[str]:
     """Return the names one level below a prefix, sorted: of objects and of further prefixes.
 
     Raises:
-        StorageError: it cannot be listed, or one of them is no name of a file.
+        StorageError: it cannot be listed, or one of them is not a valid file name.
     """
 
     def attempt() -> list[str]:
@@ -82,7 +82,7 @@ def _require_plain(name: str, location: Location) -> None:
 
 
 def head(location: Location) -> Stored | None:
-    """Ask for one object's size and digests; None where there is none."""
+    """Return one object's size and digests; None if it does not exist."""
     if not location.key:
         return None
     try:
@@ -94,7 +94,7 @@ def head(location: Location) -> Stored | None:
 
 
 def holds(location: Location, wanted: Digest) -> bool:
-    """Whether exactly this content is there already."""
+    """Return whether the object exists with exactly this content."""
     there = head(location)
     if there is None or there.size != wanted.size or there.sha256 != wanted.sha256:
         return False
@@ -102,7 +102,7 @@ def holds(location: Location, wanted: Digest) -> bool:
 
 
 def read(location: Location, *, at_most: int) -> tuple[bytes, str] | None:
-    """Return the content and tag of an object of ``at_most`` so many bytes; None where is none.
+    """Return content and ETag of an object of up to ``at_most`` bytes; None if there is none.
 
     Raises:
         StorageError: it is larger, or cannot be read.
@@ -130,17 +130,17 @@ def read(location: Location, *, at_most: int) -> tuple[bytes, str] | None:
 def write(
     location: Location, content: bytes, *, if_absent: bool = False, if_match: str | None = None
 ) -> str:
-    """Write an object in one step, and return its tag.
+    """Write an object in one step, and return its ETag.
 
     Raises:
-        PreconditionFailed: ``if_absent`` and it exists, or its tag is no more ``if_match``.
+        PreconditionFailed: ``if_absent`` and it exists, or its ETag is not ``if_match``.
         StorageError: it cannot be written.
     """
     condition = {"IfNoneMatch": "*"} if if_absent else {}
     if if_match is not None:
         condition = {"IfMatch": f'"{if_match}"'}
     sha256 = hashlib.sha256(content)
-    # By it a writer whose answer was lost knows its own object from that of another.
+    # Tells a writer whose response was lost whether the object is its own.
     author = os.urandom(8).hex()
     whole = Part(0, len(content), hashlib.md5(content).digest(), sha256.digest())
 
@@ -153,7 +153,7 @@ def write(
             **whole.headers,
             Metadata={SHA256: sha256.hexdigest(), "author": author},
         )
-        if condition:  # should it be wrong, then this is what may be replaced
+        if condition:  # if it arrived damaged, this version may be replaced
             condition = {"IfMatch": f'"{tag(answer)}"'}
         confirm(answer, whole)
         return tag(answer)
@@ -169,7 +169,7 @@ def write(
 
 
 def copy(source: Location, target: Location, wanted: Stored) -> None:
-    """Copy an object within S3, and make sure that the copy is whole."""
+    """Copy an object within S3, and verify the copy."""
 
     def attempt() -> None:
         client(target.profile).copy(
@@ -188,7 +188,7 @@ def copy(source: Location, target: Location, wanted: Stored) -> None:
 
 
 def remove(locations: list[Location]) -> None:
-    """Remove exactly these objects, all in one bucket; those that are gone already are no error."""
+    """Remove exactly these objects, all in one bucket; missing ones are ignored."""
     for first in range(0, len(locations), REMOVED_AT_ONCE):
         batch = locations[first : first + REMOVED_AT_ONCE]
         keys = [{"Key": location.key} for location in batch]
@@ -216,7 +216,7 @@ def confirm(answer: dict[str, Any], part: Part) -> None:
 
 
 def read_head(location: Location, **options: Any) -> dict[str, Any]:
-    """S3's answer about one object.
+    """Return S3's HEAD response for one object.
 
     Raises:
         NotFound: there is none.
@@ -229,15 +229,15 @@ def read_head(location: Location, **options: Any) -> dict[str, Any]:
 
 
 def has_own_key(answer: dict[str, Any]) -> bool:
-    """Whether an object's tag looks like an MD5 but is none, as with keys from KMS."""
+    """Return whether an object's ETag looks like an MD5 but is not one, as with KMS keys."""
     return "kms" in answer.get("ServerSideEncryption", "") or "SSECustomerAlgorithm" in answer
 
 
 def tag(answer: dict[str, Any]) -> str:
-    """The tag in an answer of S3, without its quotation marks; empty where it has none."""
+    """Return the ETag of a response, without its quotation marks; empty if it has none."""
     return str(answer.get("ETag", "")).strip('"').lower()
 
 
 def address(location: Location) -> dict[str, str]:
-    """An object's address as boto3's functions take it."""
+    """Return an object's address as arguments of boto3's functions."""
     return {"Bucket": location.bucket, "Key": location.key}

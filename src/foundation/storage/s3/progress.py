@@ -9,16 +9,16 @@ from typing import Any
 
 MIB = 2**20
 LINE_EVERY_S = 10.0
-# Less is there before one could read the line.
+# Smaller transfers end before one could read the line.
 SILENT = MIB
 
 
 @contextmanager
 def progress(what: str, files: int, total: int) -> Iterator[Callable[[int], None]]:
-    """Show the transfer of ``total`` bytes; yields what is to be told how many have arrived."""
+    """Show the transfer of ``total`` bytes; yields a callback for the bytes that have arrived."""
     lock = threading.Lock()
     if sys.stderr.isatty():
-        from tqdm import tqdm  # as long to import as all of this package: not for every worker
+        from tqdm import tqdm  # takes as long to import as this package
 
         with tqdm(total=total, desc=what, unit="B", unit_scale=True, dynamic_ncols=True) as bar:
 

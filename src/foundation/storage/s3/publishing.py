@@ -1,11 +1,11 @@
 """Publish a directory to S3 atomically: readers see the old content or the new, never a mix.
 
-Where nothing was, a manifest that says "unfinished" comes first, then the files, then the manifest
-that names them all. Where something was, what differs is sent to other keys first; the manifest
-that points there is the moment of change; then the files are copied to their plain names, so that
-tools which know no manifest find them too. Every manifest is written only over the one that was
-read, so of two publishers at once the later is refused. All steps can be done twice: a publication
-that was killed is completed by publishing the same directory again.
+To a new prefix, a manifest marked incomplete is written first, then the files, then the manifest
+that names them all. Over existing content, changed files are first uploaded to staging keys;
+writing the manifest that points there is the commit; then the files are copied to their plain
+names, so that tools that ignore the manifest find them too. Every manifest is written conditionally
+on the one that was read (``If-Match``), so the later of two concurrent publishers fails. All steps
+are idempotent: a publication that was killed is completed by publishing the same directory again.
 """
 
 import hashlib
@@ -30,8 +30,8 @@ ROUNDS = 5
 def remove(url: str, names: Iterable[str]) -> None:
     """Remove the files of these names below ``url``.
 
-    What was published names them no more before they go, so that readers find it whole at all
-    times; with the last one the manifest goes too.
+    They are taken out of the manifest before they are deleted, so that readers find it complete at
+    all times; with the last file the manifest is deleted too.
 
     Raises:
         StorageError: one of the names is not there, in which case nothing is removed, or S3
@@ -68,14 +68,14 @@ def _forget(location: Location, manifest: Manifest, names: set[str]) -> None:
 def publish(directory: Path, url: str, *, replace: bool = False, over: str | None = None) -> None:
     """Make the files of ``directory`` the content of ``url``.
 
-    Nothing is removed but the copies that publishing itself has set aside: files that are no more
-    part of the content stay in S3, where readers who follow the manifest do not see them.
+    Only the copies that publishing itself has staged are removed: files that are no longer part of
+    the content stay in S3, unseen by readers that follow the manifest.
 
     Args:
         directory: All regular files below it are published.
         url: ``s3://bucket/prefix``.
-        replace: Whether what is there already may be replaced.
-        over: May be replaced only if it is still of this version; see ``Snapshot.version``.
+        replace: Whether existing content may be replaced.
+        over: Replace only this version; see ``Snapshot.version``.
 
     Raises:
         StorageError: there is nothing to publish, something else is there, someone else
@@ -93,12 +93,12 @@ def publish(directory: Path, url: str, *, replace: bool = False, over: str | Non
 
 
 class Publication:
-    """One directory on its way to one place.
+    """Publication of one directory to one address.
 
     Attributes:
         digests: The digests of its files, by name.
-        files: The same, as a manifest has them.
-        place: Where it sets files aside; of every content another.
+        files: The same as entries of a manifest.
+        place: Prefix of its staging keys; it depends on the content.
     """
 
     def __init__(self, directory: Path, location: Location) -> None:
@@ -109,7 +109,7 @@ class Publication:
         self.place = f"{STAGED}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
     def advance(self, *, may_replace: bool, over: str | None = None) -> None:
-        """Go on from the state that is there, to the end."""
+        """Continue from the state in S3 to the end."""
         current = read_manifest(self.location)
         if current is None and not self._is_taken():
             current = self._write(Manifest(False, self.files), None)
@@ -125,7 +125,7 @@ class Publication:
         self._settle(self._stage(current))
 
     def _complete(self, current: Manifest, may_replace: bool) -> None:
-        """The same files are there, or were begun: send what is missing."""
+        """Upload what is missing of the same files, published already or in part."""
         if current.whole:
             self._settle(current)
             self._send({name: name for name in self.files}, if_absent=False)
@@ -141,7 +141,7 @@ class Publication:
         self._write(Manifest(True, self.files), current)
 
     def _stage(self, current: Manifest | None) -> Manifest:
-        """Send what differs to keys of its own, then let the manifest point there."""
+        """Upload changed files to staging keys, then write the manifest that points there."""
         old = current.files if current is not None and current.whole else {}
         keys = {
             name: f"{self.place}/{entry.sha256}"
@@ -153,7 +153,7 @@ class Publication:
         return self._write(Manifest(True, files), current)
 
     def _settle(self, current: Manifest) -> Manifest:
-        """Copy what waits under other keys to the plain names."""
+        """Copy staged files to their plain names."""
         staged = current.staged
         if not staged:
             return current
@@ -173,12 +173,12 @@ class Publication:
         return settled
 
     def _clean(self) -> None:
-        """Remove what this very publication had set aside when it was killed."""
+        """Remove files staged by an earlier, killed attempt at this publication."""
         left = objects.list_objects(self.location / self.place)
         objects.remove([self.location / self.place / name for name in left])
 
     def _send(self, keys: dict[str, str], *, if_absent: bool) -> None:
-        """Upload the files to their keys, where they are not yet."""
+        """Upload the files to their keys, except those already there."""
         there = objects.list_objects(self.location)
         total = sum(self.files[name].size for name in keys)
         with progress(f"publishing {self.location}", len(keys), total) as advance:
@@ -203,7 +203,7 @@ class Publication:
         return replace(manifest, etag=etag)
 
     def _is_taken(self) -> bool:
-        """Whether objects lie there that nobody has published."""
+        """Return whether objects without a manifest lie there."""
         if objects.head(self.location) is not None:
             raise StorageError(f"{self.location} is a file; expected a name for a directory")
         if not objects.list_objects(self.location, at_most=1):

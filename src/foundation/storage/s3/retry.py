@@ -9,28 +9,28 @@ from foundation.text import printable
 
 ATTEMPTS = 5
 FIRST_PAUSE_S = 0.5
-# Answers that mean "later", besides everything from 500.
+# Status codes to retry, besides all from 500.
 LATER = {408, 409, 425, 429}
 LATER_CODES = {"BadDigest", "RequestTimeout", "RequestTimeTooSkewed", "SlowDown", "Throttling"}
 
 
 class ChecksumMismatch(OSError):
-    """What arrived is not what was sent."""
+    """The received content is not what was sent."""
 
 
 def patiently[T](action: Callable[[], T], failed: str, reached: Callable[[], int] = lambda: 0) -> T:
-    """Do ``action``, again after growing pauses while S3 is away, busy or cut off.
+    """Call ``action``, and retry with growing pauses while S3 is unreachable or busy.
 
     Args:
         action: Called until it returns.
-        failed: How the error's line begins.
-        reached: How far the action has come; attempts that came further do not count.
+        failed: Beginning of the error message.
+        reached: Returns the progress of the action; attempts that made progress do not count.
 
     Raises:
-        NotFound: what it asks for does not exist.
+        NotFound: the object or bucket does not exist.
         PreconditionFailed: a condition on the object's state does not hold.
-        IntegrityError: what arrives does not have its digest, in ``ATTEMPTS`` attempts.
-        StorageError: it may not be done, or could not be, in ``ATTEMPTS`` attempts.
+        IntegrityError: the digest does not match, in ``ATTEMPTS`` attempts.
+        StorageError: it is not allowed, or failed in ``ATTEMPTS`` attempts.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -52,13 +52,13 @@ def patiently[T](action: Callable[[], T], failed: str, reached: Callable[[], int
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, which may have many or none, and another's words."""
+    """Return the first line of an error's message, printable; its type's name if it is empty."""
     first = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return printable(first, 1000)
 
 
 def _refusal(error: Exception, failed: str) -> StorageError | None:
-    """What to raise at once; None where another attempt may help."""
+    """Return the error to raise at once; None if a retry may help."""
     from botocore.exceptions import (
         BotoCoreError,
         ClientError,
@@ -78,7 +78,7 @@ def _refusal(error: Exception, failed: str) -> StorageError | None:
         return StorageError(line)
     if not isinstance(error, ClientError):
         transient = BotoCoreError | ChecksumMismatch | ConnectionError | TimeoutError
-        # The local disk does not get better by waiting.
+        # Errors of the local disk are not transient.
         return None if isinstance(error, transient) else StorageError(line)
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = str(error.response.get("Error", {}).get("Code", ""))

@@ -14,7 +14,7 @@ from foundation.storage.s3.objects import Stored
 
 @dataclass(frozen=True)
 class File:
-    """A file at an address: where its object lies, and what is known of its content."""
+    """A file at an address: the location of its object, and its size and digests."""
 
     location: Location
     stored: Stored
@@ -26,7 +26,7 @@ class File:
 
     @property
     def identity(self) -> str:
-        """Something that is another as soon as the content is another."""
+        """An identifier that changes with the content."""
         return self.stored.sha256 or f"{self.stored.size} {self.stored.etag}"
 
 
@@ -40,13 +40,13 @@ class Snapshot:
 
     @cached_property
     def version(self) -> str:
-        """The same for the same names and content."""
+        """An identifier that changes with the names and content."""
         known = [(name, file.identity) for name, file in sorted(self.files.items())]
         return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
 def take_snapshot(location: Location) -> Snapshot:
-    """See what lies below an address.
+    """List the files below an address.
 
     Raises:
         NotFound: nothing does.
@@ -57,7 +57,7 @@ def take_snapshot(location: Location) -> Snapshot:
 
 
 def _part_above(location: Location) -> Snapshot | None:
-    """See a directory within a published one, by the manifest of that; None if it is in none."""
+    """List a directory within a published one, by that one's manifest; None if in none."""
     names = location.key.split("/")
     for depth in range(len(names) - 1, 0, -1):
         above = replace(location, key="/".join(names[:depth]))
@@ -65,7 +65,7 @@ def _part_above(location: Location) -> Snapshot | None:
         try:
             manifest = read_manifest(above)
         except Forbidden:
-            return None  # who may read only this prefix
+            return None  # credentials for this prefix only
         if manifest is not None and any(name.startswith(prefix) for name in manifest.files):
             files = snapshot_of(above, manifest).files.items()
             part = {n.removeprefix(prefix): file for n, file in files if n.startswith(prefix)}
@@ -74,7 +74,7 @@ def _part_above(location: Location) -> Snapshot | None:
 
 
 def snapshot_of(location: Location, manifest: Manifest | None) -> Snapshot:
-    """See what lies below an address whose manifest has been read; None for none.
+    """List the files below an address whose manifest has been read; None if it has none.
 
     Raises:
         NotFound: nothing does.
@@ -101,7 +101,7 @@ def snapshot_of(location: Location, manifest: Manifest | None) -> Snapshot:
 
 
 def snapshot_of_object(location: Location) -> Snapshot:
-    """See one object, under its own name.
+    """Return a snapshot of one object, under its own name.
 
     Raises:
         NotFound: there is none.

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from foundation.errors import NotFound, PreconditionFailed
-from foundation.files import open_to_append
+from foundation.files import open_to_append, sha256_of
 from foundation.storage.s3.client import PARALLEL, client
-from foundation.storage.s3.digests import Digest, Part, etag_of, is_md5, sha256_of
+from foundation.storage.s3.digests import Digest, Part, etag_of, is_md5
 from foundation.storage.s3.location import Location
 from foundation.storage.s3.objects import (
     SHA256,
@@ -25,15 +25,15 @@ from foundation.storage.s3.objects import (
 )
 from foundation.storage.s3.retry import ChecksumMismatch, patiently
 
-# What has not been read in full when the connection is cut is lost.
+# A block that is not read in full when the connection is cut is lost.
 BLOCK = 128 * 2**10
 
 
 def in_parallel[T](action: Callable[[T], Any], items: Iterable[T]) -> None:
-    """Call ``action`` on every item, some at a time.
+    """Call ``action`` on every item, ``PARALLEL`` at a time.
 
     Raises:
-        Exception: the first that any of them raised; what had not begun by then is left.
+        Exception: the first that any of them raised; calls not yet started are cancelled.
     """
     with ThreadPoolExecutor(PARALLEL) as pool:
         parts = [pool.submit(action, item) for item in items]
@@ -53,14 +53,14 @@ def send(
     if_absent: bool,
     advance: Callable[[int], Any],
 ) -> None:
-    """Upload a file; what was uploaded of it already is not sent again.
+    """Upload a file, verified by digest, in parts if it is large.
 
     Args:
         path: The file.
         wanted: Its digests.
         location: Where to.
-        if_absent: Whether to leave an object alone that is there.
-        advance: Told the number of bytes each time that some have arrived.
+        if_absent: Whether to refuse to overwrite an existing object.
+        advance: Called with the number of bytes whenever some have been sent.
 
     Raises:
         PreconditionFailed: ``if_absent``, and an object with other content is there.
@@ -73,15 +73,15 @@ def send(
         there = head(location)
         if there is None or there.sha256 != wanted.sha256:
             raise
-        if not holds(location, wanted):  # it was sent, and did not arrive as it was
+        if not holds(location, wanted):  # it was sent, and arrived damaged
             _upload(path, wanted, location, {"IfMatch": f'"{there.etag}"'}, advance)
 
 
 def receive(location: Location, stored: Stored, path: Path, advance: Callable[[int], Any]) -> None:
-    """Download an object, from where an earlier attempt stopped; on return the file is whole.
+    """Download an object, resuming an earlier attempt; on return the file is complete.
 
     Raises:
-        PreconditionFailed: what lies there has not, or has no more, the expected digest.
+        PreconditionFailed: the object does not have the expected digest (any more).
         NotFound: nothing lies there.
         StorageError: it cannot be read.
     """
@@ -110,7 +110,7 @@ def receive(location: Location, stored: Stored, path: Path, advance: Callable[[i
 
 
 def is_known(stored: Stored, path: Path) -> bool:
-    """Whether a file has the content of an object, as far as that can be told without asking S3."""
+    """Return whether a file has the content of an object, as far as known without asking S3."""
     if _size(path) != stored.size:
         return False
     if stored.sha256 is not None:
@@ -179,7 +179,7 @@ def _put_parts(
             failed,
         )
     except NotFound:
-        # The answer to an earlier attempt to complete it may have been lost.
+        # The response to an earlier attempt to complete it may have been lost.
         if not holds(location, wanted):
             raise
     except BaseException:
@@ -214,7 +214,7 @@ def _blocks(location: Location, stored: Stored, begin: int) -> Iterator[bytes]:
 
 
 def _same(location: Location, stored: Stored, path: Path) -> bool:
-    """Whether a file has the content that an object is known to have."""
+    """Return whether a file has the known content of an object."""
     if _size(path) != stored.size:
         return False
     if stored.sha256 is not None:
@@ -225,7 +225,7 @@ def _same(location: Location, stored: Stored, path: Path) -> bool:
 
 
 def _is_what_lies_there(location: Location, path: Path) -> bool:
-    """Whether a file arrived as it was sent, even if it is not what was expected."""
+    """Return whether a file equals the object now in S3, even if other content was expected."""
     there = head(location)
     return there is not None and _same(location, replace(there, sha256=None), path)
 
@@ -239,7 +239,7 @@ def _size(path: Path) -> int:
 
 
 def _same_parts(location: Location, stored: Stored, path: Path) -> bool:
-    """Compare by the tag of several parts, where they are of one size; else it means nothing."""
+    """Compare by a multipart ETag, if the parts have one size; otherwise return True."""
     size = int(read_head(location, PartNumber=1)["ContentLength"])
     count = int(stored.etag.rpartition("-")[2])
     if size <= 0 or -(-stored.size // size) != count or has_own_key(read_head(location)):

@@ -1,4 +1,4 @@
-"""LeRobot's policies as Lightning modules; without LeRobot this imports, and offers nothing."""
+"""LeRobot's policies as Lightning modules; without LeRobot this imports, but exports none."""
 
 import importlib.util
 from importlib import import_module
@@ -24,11 +24,11 @@ def _no_policies() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Find what is offered in its module, and make a policy's class when it is asked for."""
+    """Load an exported name from its module, and create a policy's class on first use."""
     available = is_available()
     if name == "__all__":
         return ["is_available", *_HOMES, *(_named().class_names() if available else ())]
-    # All else is asked for before the module of that name here is imported.
+    # Other names are submodules that are not imported yet.
     if name not in _HOMES and not name[0].isupper():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "list_available_policies" and not available:

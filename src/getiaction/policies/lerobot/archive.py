@@ -25,20 +25,20 @@ from getiaction.policies.lerobot.making import load_processors, steps_of
 from getiaction.policies.lerobot.registry import config_class
 from getiaction.policies.safety import READER, Packed
 
-# Where it lies in a Lightning checkpoint.
+# Key of the entry in a Lightning checkpoint.
 ENTRY = "getiaction"
 
 type Plain = dict[str, Any]
 
 
 def encode(value: Any, kind: Any) -> Plain | None:
-    """Encode one of LeRobot's configs with the name of its choice; None stays None."""
+    """Encode one of LeRobot's configs with its registered type name; None stays None."""
     encoded: Plain | None = plain(draccus.encode(value, kind)) if value else None
     return encoded
 
 
 def decode_config(encoded: Plain) -> PreTrainedConfig:
-    """Rebuild a policy's config; on the CPU, wherever it was before, and from nothing else."""
+    """Rebuild a policy's config, for the CPU and without its ``pretrained_path``."""
     fields = dict(encoded) | {"device": "cpu", "pretrained_path": None}
     config: PreTrainedConfig = draccus.decode(config_class(fields.pop("type")), fields)
     return config
@@ -50,7 +50,7 @@ def decode_optimizer(encoded: Plain) -> OptimizerConfig:
 
 
 def decode_scheduler(encoded: Plain | None) -> LRSchedulerConfig | None:
-    """Rebuild the schedule's config, if there is one."""
+    """Rebuild the scheduler's config, if there is one."""
     return None if encoded is None else _decode(LRSchedulerConfig, encoded)
 
 
@@ -66,10 +66,10 @@ def pack_processor(processor: Any) -> Plain:
 def unpack_processors(
     config: PreTrainedConfig, before: Plain, after: Plain, *, trusted: bool = False
 ) -> tuple[Any, Any]:
-    """Rebuild the preprocessor and the postprocessor of an entry that :func:`require_entry` gave.
+    """Rebuild preprocessor and postprocessor from an entry returned by :func:`require_entry`.
 
-    They go through LeRobot's own files: its loader also joins steps of the one to steps of the
-    other, each policy's in its own way.
+    They go through LeRobot's own files, because its loader also links steps of the one to steps of
+    the other, which differs by policy.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -85,13 +85,13 @@ def unpack_processors(
 
 @contextmanager
 def reading(origin: Any) -> Iterator[None]:
-    """Say in a line what is wrong where a Lightning checkpoint cannot be read, or made use of.
+    """Context in which errors of reading a Lightning checkpoint become one line.
 
     Raises:
-        GetiactionError: there is no file, or it is damaged, or no checkpoint at all.
+        GetiactionError: there is no file, or it is damaged or not a checkpoint.
     """
     if isinstance(origin, str | Path) and Path(origin).exists() and not Path(origin).is_file():
-        # A pipe would be waited for without end.
+        # Reading a pipe would block for ever.
         raise GetiactionError(f"{origin} is not a regular file; expected a Lightning checkpoint")
     try:
         yield
@@ -99,7 +99,7 @@ def reading(origin: Any) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise GetiactionError(f"there is no checkpoint {origin}") from None
-    # What torch raises depends on where the file is cut and on the bytes that it begins with.
+    # torch's error depends on where the file is cut and on its first bytes.
     except Exception as error:
         reason = printable(next(iter(str(error).splitlines()), "") or type(error).__name__)
         raise GetiactionError(
@@ -111,17 +111,17 @@ def reading(origin: Any) -> Iterator[None]:
 def require_entry(
     checkpoint: Any, origin: Any, *, config: PreTrainedConfig | None = None, trusted: bool = False
 ) -> Plain:
-    """Return what :class:`LeRobotPolicy` put into a Lightning checkpoint.
+    """Return the entry of :class:`LeRobotPolicy` in a Lightning checkpoint, validated.
 
     Args:
-        checkpoint: What torch read.
-        origin: Where from.
-        config: The user's own, if there is one: a policy of its type, with the steps that LeRobot
-            makes for it, is what was asked for.
-        trusted: Let it load what it names, see :mod:`getiaction.policies.safety`.
+        checkpoint: The object that torch loaded.
+        origin: Its path, for messages.
+        config: The user's own, if any: a policy of its type, with the steps that LeRobot makes for
+            it, is allowed.
+        trusted: Let it load models and code that it names, see :mod:`getiaction.policies.safety`.
 
     Raises:
-        GetiactionError: it is a checkpoint of something else, or would do more than it may.
+        GetiactionError: it is not a checkpoint of a LeRobotPolicy, or loading it would be unsafe.
     """
     if not isinstance(checkpoint, dict):
         raise GetiactionError(
@@ -151,12 +151,12 @@ def require_same_network(
 
     Args:
         saved: The config in the checkpoint, encoded.
-        config: The one at hand.
+        config: The module's config.
         weights: The checkpoint's ``state_dict``.
         own: The module's.
 
     Raises:
-        GetiactionError: naming the fields in which the configs differ.
+        GetiactionError: names the fields in which the configs differ.
     """
     if {k: v.shape for k, v in weights.items()} == {k: v.shape for k, v in own.items()}:
         return

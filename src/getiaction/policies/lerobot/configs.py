@@ -15,7 +15,7 @@ from getiaction.policies.lerobot.registry import config_class, missing_dependenc
 
 logger = logging.getLogger(__name__)
 
-# What the data and the trainer decide, and so is not for the caller to set.
+# Set by the data and the trainer, not by the caller.
 RUNTIME_FIELDS = frozenset({"input_features", "output_features", "device"})
 # Nothing here uploads a policy by itself; LeRobot's default would demand a repository name.
 FIXED: Mapping[str, Any] = {"push_to_hub": False, "device": "cpu"}
@@ -27,10 +27,10 @@ type Features = dict[str, PolicyFeature]
 
 
 def policy_config(policy_name: str, fields: Mapping[str, Any] | None = None) -> PreTrainedConfig:
-    """Build LeRobot's config of the policy ``policy_name``.
+    """Return LeRobot's config of the policy ``policy_name``.
 
-    Where ``chunk_size`` is given alone and LeRobot's default of ``n_action_steps`` is larger, as
-    many actions are taken as a chunk has; LeRobot would refuse.
+    If ``chunk_size`` is given alone and LeRobot's default of ``n_action_steps`` is larger, that is
+    set to ``chunk_size``; LeRobot would refuse.
 
     Args:
         policy_name: A name in LeRobot's registry, e.g. ``act``.
@@ -66,7 +66,7 @@ def policy_config(policy_name: str, fields: Mapping[str, Any] | None = None) -> 
 
 
 def require_trainable(config: PreTrainedConfig) -> None:
-    """Refuse a policy that LeRobot trains online, which its several optimizers give away.
+    """Refuse a policy that LeRobot trains online, recognised by its several optimizers.
 
     Raises:
         GetiactionError: ``gaussian_actor``, and plugins like it.
@@ -79,7 +79,7 @@ def require_trainable(config: PreTrainedConfig) -> None:
 
 
 def with_learning_rate(config: PreTrainedConfig, learning_rate: float | None) -> PreTrainedConfig:
-    """Return ``config`` with that ``optimizer_lr``; None leaves LeRobot's.
+    """Return ``config`` with ``learning_rate`` as ``optimizer_lr``; None keeps LeRobot's.
 
     Raises:
         GetiactionError: the policy has no such field.
@@ -98,14 +98,14 @@ def with_learning_rate(config: PreTrainedConfig, learning_rate: float | None) ->
 def split_features(
     inputs: Mapping[str, Any], outputs: Mapping[str, Any]
 ) -> tuple[Features, Features]:
-    """Sort features by what they are: actions come out, the rest goes in.
+    """Split features by type: actions are outputs, all others inputs.
 
     Both may be the same mapping of all features of a dataset. An action left among the inputs
     would reach the policy as an observation.
 
     Args:
         inputs: ``PolicyFeature`` by key, or a plain ``{"type": ..., "shape": ...}``.
-        outputs: The same; what is no action is left out.
+        outputs: The same; features other than actions are left out.
 
     Raises:
         GetiactionError: there is no action among ``outputs``, or a feature of another form.
@@ -121,9 +121,10 @@ def split_features(
 
 
 def normalise_environment_state(config: PreTrainedConfig, features: Mapping[str, Any]) -> None:
-    """Let environment state be normalised as robot state is, unless ``config`` says how.
+    """Normalise environment state like robot state, unless ``config`` has a mode for it.
 
-    LeRobot's defaults name no mode for it, and what has no mode passes its normaliser unchanged.
+    LeRobot's defaults have no mode for it, and its normaliser passes features without one
+    unchanged.
     """
     mapping = getattr(config, "normalization_mapping", None)
     present = any(feature.type is FeatureType.ENV for feature in features.values())

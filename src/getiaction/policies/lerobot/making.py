@@ -36,9 +36,9 @@ type Stats = Mapping[str, Mapping[str, Any]]
 type Made = tuple[Any, Any, Any]
 
 BACKBONE = "pretrained_backbone_weights"
-# What LeRobot reads of a policy on the hub.
+# Files of a policy on the hub that LeRobot reads.
 _FILES = [CONFIG, "model.safetensors", "policy_*processor*"]
-# What LeRobot's normaliser reads; without it, it passes a feature on as it is, without a word.
+# Statistics that LeRobot's normaliser reads; without them it silently passes a feature unchanged.
 NEEDED_STATS: Mapping[NormalizationMode, tuple[str, ...]] = {
     NormalizationMode.MEAN_STD: ("mean", "std"),
     NormalizationMode.MIN_MAX: ("min", "max"),
@@ -51,10 +51,10 @@ def make_for_dataset(config: PreTrainedConfig, meta: Any, pretrained: Path | Non
     """Make network, preprocessor and postprocessor for a dataset, as ``lerobot-train`` does.
 
     Args:
-        config: Is given the dataset's features. Its ``pretrained_path`` is tuned further, with the
-            dataset's statistics.
+        config: Gets the dataset's features. Weights at its ``pretrained_path`` are fine-tuned, with
+            the dataset's statistics.
         meta: LeRobot's metadata: features and statistics.
-        pretrained: A native ``pretrained_model`` to go on from, with weights, processors and the
+        pretrained: A native ``pretrained_model`` to resume from, with weights, processors and the
             statistics that the weights were trained on.
 
     Raises:
@@ -82,7 +82,7 @@ def make_for_dataset(config: PreTrainedConfig, meta: Any, pretrained: Path | Non
             else:
                 before, after = load_processors(config, pretrained, own=steps_of(config))
     finally:
-        # A run that goes on is the same run: its config says the same as before.
+        # A resumed run is the same run: its config stays the same.
         config.pretrained_path = None
         vars(config).pop("_runtime_dataset_meta", None)
     # A loaded policy comes in evaluation mode.
@@ -90,7 +90,7 @@ def make_for_dataset(config: PreTrainedConfig, meta: Any, pretrained: Path | Non
 
 
 def make_for_features(config: PreTrainedConfig, stats: Stats | None) -> Made:
-    """Make the three for the features that ``config`` names already.
+    """Make network, preprocessor and postprocessor for the features of ``config``.
 
     Raises:
         GetiactionError: statistics are missing, or features do not suit the policy.
@@ -105,7 +105,7 @@ def make_for_features(config: PreTrainedConfig, stats: Stats | None) -> Made:
 
 
 def make_without_weights(config: PreTrainedConfig) -> Any:
-    """Make the network that ``config`` describes, to be filled; fetches no backbone weights."""
+    """Make the network of ``config``, to load weights into; fetches no backbone weights."""
     with explained(config), without_backbone_weights(config):
         return _ready(get_policy_class(config.type)(config=config).to(config.device))
 
@@ -114,14 +114,14 @@ def load_native(path: Path, *, trusted: bool = False) -> tuple[PreTrainedConfig,
     """Load LeRobot's ``pretrained_model``, a directory or a name on the hub, onto the CPU.
 
     Args:
-        path: Where it is.
-        trusted: Let it load what it names, see :mod:`getiaction.policies.safety`.
+        path: The directory or the name.
+        trusted: Let it load models and code that it names, see :mod:`getiaction.policies.safety`.
 
     Raises:
-        GetiactionError: there is none, a package is missing, or it would do more than it may.
+        GetiactionError: there is none, a package is missing, or loading it would be unsafe.
     """
     try:
-        # What was looked at is what is loaded: a copy on this machine.
+        # The files checked are the files loaded: a local copy.
         local = path if path.is_dir() else Path(snapshot_download(str(path), allow_patterns=_FILES))
         require_safe(local, str(path), trusted=trusted)
         config_class(read_config(local / CONFIG).type)
@@ -132,7 +132,7 @@ def load_native(path: Path, *, trusted: bool = False) -> tuple[PreTrainedConfig,
             before, after = load_processors(config, local, trusted=trusted)
     except FoundationError:
         raise
-    except Exception as error:  # whatever LeRobot, draccus, torch and safetensors raise
+    except Exception as error:  # any error of LeRobot, draccus, torch and safetensors
         raise GetiactionError(f"no policy can be loaded from {path}: {_line(error)}") from error
     return config, (_ready(network), before, after)
 
@@ -146,9 +146,9 @@ def _ready(network: Any) -> Any:
 
 
 def steps_of(config: PreTrainedConfig) -> list[Step]:
-    """Return the steps that LeRobot itself makes for a config that a user gave.
+    """Return the processor steps that LeRobot itself makes for a user's config.
 
-    A checkpoint that is to go on under that config may hold the same ones.
+    A checkpoint resumed with that config may hold the same ones.
     """
     if config.type in SELF_CONTAINED:
         return []
@@ -165,24 +165,25 @@ def load_processors(
     trusted: bool = False,
     own: Sequence[Step] = (),
 ) -> tuple[Any, Any]:
-    """Load both processors as they were saved, but for the device.
+    """Load both processors as they were saved, except for the device.
 
     Args:
         config: The policy's config.
-        path: LeRobot's files of them.
+        path: Directory of LeRobot's processor files.
         stats: Statistics of another dataset, which replace those that were saved.
-        trusted: Let them load what they name, see :mod:`getiaction.policies.safety`.
-        own: Steps that may, although they are not trusted.
+        trusted: Let them load models and code that they name, see
+            :mod:`getiaction.policies.safety`.
+        own: Steps that are allowed although they are not trusted.
 
     Raises:
-        GetiactionError: they hold steps that would do more than compute.
+        GetiactionError: they hold steps that are not allowed.
     """
     require_safe_processors(path, str(path), trusted=trusted, known=own)
     register_steps(path)
     before: dict[str, Any] = {"device_processor": {"device": config.device}}
     after: dict[str, Any] = {}
     if stats is not None:
-        # What native training replaces when it begins from a pretrained policy.
+        # The overrides of native training when it starts from a pretrained policy.
         norm_map = config.normalization_mapping
         features = {**config.input_features, **config.output_features}
         theirs = {"norm_map": norm_map, "stats": stats}
@@ -201,7 +202,7 @@ def load_processors(
         pretrained_path=str(path),
         preprocessor_overrides=before,
         postprocessor_overrides=after,
-        # Groot's and EVO1's loaders look here.
+        # Read by the loaders of Groot and EVO1.
         **({} if stats is None else {"dataset_stats": stats}),
     )
     return loaded
@@ -210,10 +211,10 @@ def load_processors(
 def require_statistics(
     config: PreTrainedConfig, features: Mapping[str, Any], stats: Stats | None
 ) -> None:
-    """Refuse statistics that lack what the features are to be normalised by.
+    """Refuse statistics that are incomplete for the features' normalisation modes.
 
     Raises:
-        GetiactionError: naming the features.
+        GetiactionError: names the features.
     """
     mapping = getattr(config, "normalization_mapping", None) or {}
     bare = []
@@ -231,13 +232,13 @@ def require_statistics(
 
 
 def needed_observations(config: PreTrainedConfig, preprocessor: Any) -> tuple[str, ...]:
-    """Return the keys without which the policy cannot act, as they come before any renaming."""
+    """Return the keys that the policy needs to act, as named before any renaming."""
     original = {
         new: old
         for step in preprocessor.steps
         for old, new in (getattr(step, "rename_map", None) or {}).items()
     }
-    # Policies that fill in for cameras say so by this field.
+    # Policies with this field replace missing cameras.
     cameras = () if hasattr(config, "empty_cameras") else tuple(config.image_features)
     states = tuple(key for key in (OBS_STATE, OBS_ENV_STATE) if key in config.input_features)
     return tuple(original.get(key, key) for key in cameras + states)
@@ -245,7 +246,7 @@ def needed_observations(config: PreTrainedConfig, preprocessor: Any) -> tuple[st
 
 @contextlib.contextmanager
 def without_backbone_weights(config: PreTrainedConfig) -> Iterator[None]:
-    """Let a network be made whose backbone is about to be filled from elsewhere."""
+    """Context in which a network is made without fetching its backbone's pretrained weights."""
     named = getattr(config, BACKBONE, None)
     if named is None:
         yield
@@ -259,13 +260,13 @@ def without_backbone_weights(config: PreTrainedConfig) -> Iterator[None]:
 
 @contextlib.contextmanager
 def explained(config: PreTrainedConfig, path: Path | None = None) -> Iterator[None]:
-    """Say in one line why a policy could not be made, or loaded from ``path``."""
+    """Context in which errors of making a policy, or loading it from ``path``, become one line."""
     path = path or config.pretrained_path
     try:
         yield
     except ImportError as error:
         raise missing_dependency(config.type, error) from error
-    # PyTorch asserts, or fails, where numbers of a config do not go together.
+    # PyTorch asserts, or fails, if numbers of a config are inconsistent.
     except (ValueError, NotImplementedError, AssertionError, RuntimeError) as error:
         what = "made for this dataset" if path is None else f"loaded from {path}"
         raise GetiactionError(f"policy {config.type!r} cannot be {what}: {_line(error)}") from error

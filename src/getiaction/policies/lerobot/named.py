@@ -1,8 +1,8 @@
 """Policy classes, one for each policy of LeRobot, with its config fields in the signature.
 
-The signatures are LeRobot's config dataclasses: an editor completes them, LightningCLI takes them
-flat in ``init_args``, and both know when LeRobot changes. ``__init__.pyi`` holds the same for type
-checkers; ``scripts/policy_stubs.py`` writes it.
+The signatures come from LeRobot's config dataclasses: editors complete them, LightningCLI takes
+them flat in ``init_args``, and both follow changes of LeRobot. ``__init__.pyi`` holds the same for
+type checkers; ``scripts/policy_stubs.py`` writes it.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from getiaction.policies.lerobot.universal import LeRobotPolicy
 
 CONFIG = "Config"
 PACKAGE = __name__.rpartition(".")[0]
-# For uploads, which are made by hand.
+# For uploads to the hub, which are not done here.
 HUB_FIELDS = frozenset({"repo_id", "private", "tags", "license"})
 BARE: Mapping[Any, Any] = {tuple: tuple[Any, ...], dict: dict[str, Any], list: list[Any]}
 COMMON: Mapping[str, Any] = {
@@ -48,7 +48,7 @@ def class_name(config_class: type) -> str:
 
 
 def class_names() -> list[str]:
-    """Return the names of LeRobot's own policies' classes, and of those that are registered now."""
+    """Return the class names of LeRobot's own policies, and of those registered so far."""
     own = [name.removesuffix(CONFIG) for name in lerobot.policies.__all__ if name.endswith(CONFIG)]
     return list(
         dict.fromkeys([*own, *map(class_name, PreTrainedConfig.get_known_choices().values())])
@@ -56,17 +56,17 @@ def class_names() -> list[str]:
 
 
 def policy_class(name: str) -> type[LeRobotPolicy] | None:
-    """Return the class of that name; None if no policy that is installed has it."""
+    """Return the class of that name; None if no installed policy has it."""
     config = getattr(lerobot.policies, f"{name}{CONFIG}", None)
     if config is None:
-        # Plugins register when they are looked for, which no import should wait for.
+        # Loading plugins is slow, so only for unknown names.
         known = map(PreTrainedConfig.get_choice_class, list_available_policies())
         config = next((each for each in known if class_name(each) == name), None)
     return None if config is None else make_class(PreTrainedConfig.get_choice_name(config), config)
 
 
 def policy_classes() -> dict[str, type[LeRobotPolicy]]:
-    """Return the class of every policy that is installed, by class name."""
+    """Return the class of every installed policy, by class name."""
     list_available_policies()
     package = importlib.import_module(PACKAGE)
     return {name: getattr(package, name) for name in class_names()}
@@ -76,7 +76,7 @@ def policy_classes() -> dict[str, type[LeRobotPolicy]]:
 def make_class(policy_name: str, config_class: type) -> type[LeRobotPolicy]:
     """Make the class of one policy.
 
-    A value equal to its default counts as not given, because configuration files give them all.
+    A value equal to its default counts as not given, because configuration files list all.
     """
     settings = list(parameters(policy_name, config_class))
     defaults = {parameter.name: parameter.default for parameter in settings}
@@ -86,7 +86,7 @@ def make_class(policy_name: str, config_class: type) -> type[LeRobotPolicy]:
         LeRobotPolicy.__init__(self, policy_name, **chosen)
 
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    # What inspect reads, though functions are not typed to have it.
+    # Read by inspect; functions are not typed to have it.
     __init__.__signature__ = inspect.Signature([own, *settings], return_annotation=None)  # type: ignore[attr-defined]
     __init__.__annotations__ = {p.name: p.annotation for p in settings} | {"return": None}
     name = class_name(config_class)

@@ -14,25 +14,24 @@ from torch import Tensor, nn
 from getiaction.gyms.randomness import EpisodeRandomness
 
 if TYPE_CHECKING:
-    # Which stands on Lightning, that no server needs.
+    # Imports Lightning, which servers do not need.
     from getiaction.policies.base import Batch
 
 
 COUNTER = "optimized_steps"
 
-# Its plans come as (T, B, A).
+# Policies whose chunks come as (T, B, A).
 TIME_FIRST = frozenset({"tdmpc"})
 
 
 @contextmanager
 def without_trace(policy: nn.Module) -> Iterator[None]:
-    """Let ``policy`` compute losses inside, and be as it was afterwards.
+    """Context in which ``policy`` may compute losses; its state is restored afterwards.
 
-    LeRobot's policies have one ``forward`` for training and for offline evaluation, and it does
-    more than to compute: Diffusion and TDMPC draw noise from the global random numbers, VQ-BeT
-    counts each call as a step of its first phase and freezes its codebook at the last of them.
-    Inside, random numbers begin at the same state each time, so that equal weights have equal
-    losses.
+    LeRobot's policies have one ``forward`` for training and offline evaluation, with side effects:
+    Diffusion and TDMPC draw noise from the global random numbers, VQ-BeT counts each call as a step
+    of its first phase and freezes its codebook at the last of them. Random numbers start from the
+    same state each time, so that equal weights have equal losses.
     """
     devices = {p.device.index or 0 for p in policy.parameters() if p.device.type == "cuda"}
     modules = [(module, _plain(module), _buffers(module)) for module in policy.modules()]
@@ -50,7 +49,7 @@ def without_trace(policy: nn.Module) -> Iterator[None]:
 
 
 def _plain(module: nn.Module) -> dict[str, Any]:
-    """The module's own counters and flags, ``training`` among them."""
+    """Return the module's own counters and flags, including ``training``."""
     return {name: value for name, value in vars(module).items() if isinstance(value, int | float)}
 
 
@@ -63,12 +62,12 @@ def _buffers(module: nn.Module) -> dict[str, tuple[Any, Any]]:
 
 
 def pack_counters(policy: nn.Module) -> dict[str, int]:
-    """Return the counts by module name."""
+    """Return the step counters by module name."""
     return {name: getattr(module, COUNTER) for name, module in _counting(policy).items()}
 
 
 def unpack_counters(policy: nn.Module, counts: Mapping[str, int] | int) -> None:
-    """Count on from ``counts``, or all from one number; after the weights were loaded."""
+    """Set the step counters, to one number for all or by module; call after loading the weights."""
     for name, module in _counting(policy).items():
         setattr(module, COUNTER, counts if isinstance(counts, int) else counts.get(name, 0))
         if bool(module.discretized):
@@ -80,10 +79,10 @@ def _counting(policy: nn.Module) -> dict[str, Any]:
 
 
 class AnyCamera(TDMPCTOLD):
-    """LeRobot's model, whose encoder looks for the camera under the dataset's name.
+    """LeRobot's TD-MPC model with an encoder that accepts the camera under any name.
 
-    Acting, LeRobot 0.6.1 hands the frame over as ``observation.image``, and fails if the dataset
-    calls it otherwise. Training is not concerned: it hands over both.
+    When acting, LeRobot 0.6.1 passes the frame as ``observation.image``, and fails if the dataset
+    names it otherwise. Training passes both.
     """
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
@@ -96,12 +95,12 @@ class AnyCamera(TDMPCTOLD):
 
 
 def accept_any_camera(network: Any) -> None:
-    """Let LeRobot's ``TDMPCPolicy`` act with a camera of any name; its weights stay as they are."""
+    """Let LeRobot's ``TDMPCPolicy`` act with a camera of any name; its weights are unchanged."""
     network.model.__class__ = AnyCamera
 
 
 def with_own_memory(policy: Any) -> Any:
-    """Return a shallow copy whose ``reset`` leaves the original's memory alone."""
+    """Return a shallow copy whose ``reset`` does not affect the original's memory."""
     twin = copy.copy(policy)
     for name, value in vars(policy).items():
         # E.g. ACT's temporal ensembler, a plain object that reset() empties in place.
@@ -113,9 +112,9 @@ def with_own_memory(policy: Any) -> Any:
 def plan(policy: Any, batch: "Batch") -> Tensor:
     """Return the normalised actions (B, T, A) that ``policy`` plans from ``batch``.
 
-    Policies that look back (diffusion, vqbet, tdmpc) read the past from queues that only their
-    ``select_action`` fills. A batch of a dataset brings its own past along; a single observation is
-    taken as the next one of the episode that the policy remembers. Neither is remembered.
+    Policies with history (diffusion, vqbet, tdmpc) read it from queues that only their
+    ``select_action`` fills. A batch of a dataset contains its own history; a single observation is
+    taken as the next one of the policy's episode. Neither is added to the queues.
 
     Args:
         policy: LeRobot's policy.
@@ -133,7 +132,7 @@ def plan(policy: Any, batch: "Batch") -> Tensor:
         twin._queues = {key: deque(queue, queue.maxlen) for key, queue in queues.items()}
         past, present = [], batch
     for moment in past:
-        # With an action left in its queue, a policy remembers what it sees and plans nothing.
+        # With an action left in its queue, a policy only queues the observation.
         twin._queues[ACTION] = deque([None])
         twin.select_action(moment)
     twin._queues[ACTION] = deque(maxlen=queues[ACTION].maxlen)
@@ -141,7 +140,7 @@ def plan(policy: Any, batch: "Batch") -> Tensor:
 
 
 def _planned(policy: Any, batch: "Batch") -> Tensor:
-    """Let ``select_action`` plan, and listen."""
+    """Return the chunk that ``select_action`` plans, recorded by a wrapper."""
     heard: list[Tensor] = []
     predict = policy.predict_action_chunk
 
@@ -164,7 +163,7 @@ def _has_time_axis(config: Any, batch: "Batch") -> bool:
 
 
 def _moments(config: Any, batch: "Batch") -> Iterator["Batch"]:
-    """Yield what was observed up to the present; a dataset's samples may show the future too."""
+    """Yield the observations up to the present; a dataset's samples may hold later ones too."""
     for at, delta in enumerate(config.observation_delta_indices):
         if delta <= 0:
             yield {

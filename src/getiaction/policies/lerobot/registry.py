@@ -1,8 +1,8 @@
 """Policy registry: LeRobot's policies by name, and error messages for unknown ones.
 
-LeRobot's policies, and its processors' steps, register when their modules are imported, as
-``import lerobot.policies`` does with all of them. A program of ours imports those that it needs
-(:mod:`getiaction.deferred_imports`), by their names here.
+LeRobot's policies and processor steps register when their modules are imported, as ``import
+lerobot.policies`` does with all of them. Programs of this project import only those that they need
+(:mod:`getiaction.deferred_imports`), by name, here.
 """
 
 import importlib.metadata
@@ -23,7 +23,7 @@ from foundation.text import did_you_mean
 from getiaction.errors import GetiactionError
 from getiaction.policies.safety import POSTPROCESSOR, PREPROCESSOR, read_processor
 
-# What became of names that people still know; the rest is answered by the nearest name.
+# Former names that people still use; for others the nearest name is suggested.
 _NEVER = "has never been a LeRobot policy"
 _FORMER: Mapping[str, str] = {
     **dict.fromkeys(("ppo", "ddpg", "dqn", "ibc"), _NEVER),
@@ -36,7 +36,7 @@ _FORMER: Mapping[str, str] = {
 
 
 def list_available_policies() -> list[str]:
-    """Return every policy name that LeRobot registers, those of installed plugins included."""
+    """Return every policy name that LeRobot registers, including installed plugins."""
     for name in lerobot.policies.__all__:
         getattr(lerobot.policies, name)
     _load_plugins()
@@ -47,8 +47,8 @@ def config_class(policy_name: str) -> type[PreTrainedConfig]:
     """Return LeRobot's config class of a policy.
 
     Raises:
-        GetiactionError: no such policy; says what became of it, or the nearest name, and what is
-            offered.
+        GetiactionError: no such policy; the message says what became of it, or the nearest name,
+            and lists all.
     """
     known = PreTrainedConfig.get_known_choices()
     if policy_name not in known:
@@ -67,12 +67,12 @@ def config_class(policy_name: str) -> type[PreTrainedConfig]:
 
 
 def register_steps(directory: Path) -> None:
-    """Import what registers the steps that the processors in ``directory`` name.
+    """Import the modules that register the steps of the processors in ``directory``.
 
-    What LeRobot does not have is left for it to refuse.
+    Unknown steps are left for LeRobot to refuse.
 
     Raises:
-        InvalidDocument: a processor's file is none.
+        InvalidDocument: a processor's file is invalid.
     """
     files = (directory / name for name in (PREPROCESSOR, POSTPROCESSOR))
     steps = [step for file in files if file.exists() for step in read_processor(file).steps]
@@ -91,7 +91,7 @@ def _registering() -> Iterator[Callable[[], object]]:
 
 
 def missing_dependency(policy_name: str, error: ImportError) -> GetiactionError:
-    """Turn the failure to import what a policy needs into one line that says how to install it."""
+    """Turn an ImportError of a policy into one line that says how to install the package."""
     named = re.search(r"lerobot\[([^\]]+)\]", str(error))
     extra = _extra(named[1] if named else policy_name)
     missing = error.name or str(error).split("'")[1::2][:1]
@@ -103,7 +103,7 @@ def missing_dependency(policy_name: str, error: ImportError) -> GetiactionError:
 
 
 def _extra(name: str) -> str:
-    """Return LeRobot's extra called ``name``, or the longest one that its name begins with."""
+    """Return LeRobot's extra ``name``, or the longest extra that is a prefix of it."""
     offered = importlib.metadata.metadata("lerobot").get_all("Provides-Extra") or []
     near = [extra for extra in offered if _letters(name).startswith(_letters(extra))]
     return max(near, key=len, default=name)
@@ -114,9 +114,9 @@ def _letters(name: str) -> str:
 
 
 def _import_own(policy_name: str, kind: str) -> None:
-    """Import a module of LeRobot's policy of that name, if it has both."""
+    """Import a module of a LeRobot policy, if both policy and module exist."""
     package = f"{lerobot.policies.__name__}.{policy_name}"
-    # A name with a dot in it, out of somebody's file, is no name of a package there.
+    # A name with a dot, from an untrusted file, is not a package there.
     if policy_name.isidentifier() and importlib.util.find_spec(package) is not None:
         module = f"{package}.{kind}_{policy_name}"
         if importlib.util.find_spec(module) is not None:

@@ -1,4 +1,4 @@
-"""Find the dataset metadata for a policy, and the native checkpoint it is loaded from."""
+"""Find the dataset metadata for a policy, and its native checkpoint."""
 
 import logging
 from pathlib import Path
@@ -14,10 +14,11 @@ logger = logging.getLogger(__name__)
 
 
 def metadata_for(trainer: Any, config: PreTrainedConfig) -> Any:
-    """Return LeRobot's metadata of what the trainer was given, or None if it has none.
+    """Return LeRobot's metadata of the trainer's data, or None if it has none.
 
-    A data module tells it. The dataset of a plain ``DataLoader`` gets the delta timestamps that the
-    policy needs, if it has none, and ImageNet's statistics for its cameras, as natively.
+    A data module has it as ``meta``. The dataset of a plain ``DataLoader`` gets the delta
+    timestamps that the policy needs, if it has none, and ImageNet's statistics for its cameras, as
+    in native training.
 
     Raises:
         GetiactionError: that dataset has other delta timestamps than the policy needs.
@@ -65,7 +66,7 @@ def metadata_of(source: Any, *, use_imagenet_stats: bool = True) -> Any:
 
 
 def native_checkpoint(path: str | Path) -> Path:
-    """Find LeRobot's ``pretrained_model`` in or under ``path``; a name on the hub is let through.
+    """Return LeRobot's ``pretrained_model`` in or below ``path``; a hub name is returned as is.
 
     Args:
         path: The directory itself, ``checkpoints/000040``, ``checkpoints`` or the run's directory;
@@ -89,7 +90,7 @@ def native_checkpoint(path: str | Path) -> Path:
 
 
 def _is_path(source: str | Path) -> bool:
-    """Whether it names a place rather than a repository of the hub, which is ``owner/name``."""
+    """Return whether it is a path rather than a hub repository, which is ``owner/name``."""
     text = str(source)
     return (
         "://" in text
@@ -100,7 +101,7 @@ def _is_path(source: str | Path) -> bool:
 
 
 def _loaders(trainer: Any) -> Any:
-    """What was given to fit, validate, test or predict in place of a data module."""
+    """Return the loaders given to fit, validate, test or predict instead of a data module."""
     return getattr(trainer, f"{trainer.state.fn.value}_loop")._data_source.instance
 
 

@@ -37,9 +37,9 @@ class LeRobotPolicy(Wrapped):
 
     Args:
         policy_name: A name in LeRobot's registry, see :func:`list_available_policies`.
-        input_features: LeRobot's ``PolicyFeature`` by key. Alone, they choose what of the dataset
-            the policy sees.
-        output_features: The same for what comes out; both may be all features of the dataset.
+        input_features: LeRobot's ``PolicyFeature`` by key. Given alone, they select the dataset's
+            features that the policy sees.
+        output_features: The same for outputs; both may be all features of the dataset.
         config: A finished LeRobot config, instead of a name and fields.
         dataset_stats: Statistics by feature, with ``input_features`` and ``output_features``.
         learning_rate: The config's ``optimizer_lr``; LeRobot's unless given.
@@ -47,12 +47,12 @@ class LeRobotPolicy(Wrapped):
         stats: Another name of ``dataset_stats``.
         optimizer: Replaces the policy's optimizer preset.
         scheduler: Replaces the policy's learning-rate schedule preset.
-        total_steps: Length of the schedule; what the trainer estimates unless given.
+        total_steps: Length of the schedule; the trainer's estimate unless given.
         **fields: Fields of LeRobot's config, e.g. ``chunk_size=20``.
 
     Raises:
         GetiactionError: no such policy or field, a value that LeRobot refuses, a policy that is not
-            trained from datasets, a missing package, or contradicting arguments.
+            trained from datasets, a missing package, or contradictory arguments.
     """
 
     #: The policy that a class stands for; None where the name is an argument.
@@ -110,13 +110,13 @@ class LeRobotPolicy(Wrapped):
 
         Args:
             meta: LeRobot's metadata of the dataset: features and statistics.
-            device: Where the network lives.
+            device: Device of the network.
             pretrained: A native checkpoint's ``pretrained_model`` to take weights and processors
-                from, instead of beginning anew.
+                from, instead of random weights.
 
         Raises:
             GetiactionError: the dataset lacks what the policy needs, a package is missing, or
-                pretrained weights of its vision backbone cannot be had.
+                pretrained weights of its vision backbone cannot be downloaded.
         """
         self.config.device = device
         return self._take(make_for_dataset(self.config, meta, pretrained))
@@ -130,7 +130,7 @@ class LeRobotPolicy(Wrapped):
         use_imagenet_stats: bool = True,
         **settings: Any,
     ) -> Self:
-        """Make a policy, network and all, for a dataset.
+        """Make a policy with its network for a dataset.
 
         Args:
             dataset: A ``LeRobotDataset``, its metadata, a data module, a local root, an ``s3://``
@@ -154,15 +154,15 @@ class LeRobotPolicy(Wrapped):
                 that it names; policies other than act, diffusion, tdmpc and vqbet need it.
 
         Raises:
-            GetiactionError: there is none, it is another policy than the class stands for, or it
-                would do more than it may.
+            GetiactionError: there is none, it is another policy than the class's, or loading it
+                would be unsafe.
         """
         if Path(path).suffix == ".ckpt":
             return cls.load_from_checkpoint(path, trust_checkpoint=trust_checkpoint)
         config, made = load_native(native_checkpoint(path), trusted=trust_checkpoint)
         return cls._from_config(config)._take(made)
 
-    # Lightning's takes arguments of the constructor as well, which are in the checkpoint here.
+    # Lightning's also takes constructor arguments, which are in the checkpoint here.
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
         cls,
@@ -181,12 +181,12 @@ class LeRobotPolicy(Wrapped):
             map_location: Where to put the policy.
             hparams_file: Unused; the settings are in the checkpoint.
             strict: Whether every weight must be there; yes unless told otherwise.
-            weights_only: Not to be changed: no code that the file might contain is run.
-            trust_checkpoint: As :meth:`from_pretrained` has it.
+            weights_only: Must stay True, so that no code in the file is run.
+            trust_checkpoint: As in :meth:`from_pretrained`.
 
         Raises:
-            GetiactionError: it cannot be read, is a checkpoint of something else, or would do more
-                than it may.
+            GetiactionError: it cannot be read, is not a checkpoint of a LeRobotPolicy, or loading
+                it would be unsafe.
         """
         if weights_only is False:
             raise GetiactionError(
@@ -230,7 +230,7 @@ class LeRobotPolicy(Wrapped):
         self.postprocessor.save_pretrained(directory)
 
     def setup(self, stage: str) -> None:
-        """Make the network, if it is not there yet, for the trainer's data or from its checkpoint.
+        """Make the network, if not yet made, for the trainer's data or from its checkpoint.
 
         Raises:
             GetiactionError: there is neither.
@@ -240,7 +240,7 @@ class LeRobotPolicy(Wrapped):
             return
         self.config.device = self.trainer.strategy.root_device.type
         if self.trainer.ckpt_path is not None:
-            # Its weights and statistics are about to be loaded, so that none need be fetched.
+            # Its weights and statistics are about to be loaded, so none need to be fetched.
             path = self.trainer.ckpt_path
             with archive.reading(path):
                 checkpoint = self.trainer.strategy.load_checkpoint(path, weights_only=True)
@@ -254,7 +254,7 @@ class LeRobotPolicy(Wrapped):
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the weights mean: config, processors with their statistics, optimizer."""
+        """Add config, processors with their statistics, and optimizer settings."""
         if self.lerobot_policy is not None:
             checkpoint[archive.ENTRY] = {
                 "config": archive.encode(self.config, PreTrainedConfig),
@@ -267,10 +267,10 @@ class LeRobotPolicy(Wrapped):
             }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the processors with the statistics that the weights were trained on.
+        """Load the processors with the statistics that the weights were trained on.
 
         Raises:
-            GetiactionError: the checkpoint is of something else, or of another network.
+            GetiactionError: the checkpoint is not of a LeRobotPolicy, or of another network.
         """
         entry = archive.require_entry(
             checkpoint, "the checkpoint", config=self.config, trusted=self._trusted
@@ -282,13 +282,13 @@ class LeRobotPolicy(Wrapped):
         self._counts = entry["counters"]
 
     def on_fit_start(self) -> None:
-        """Count on from where the checkpoint was written; its weights are loaded by now."""
+        """Restore the checkpoint's step counters, now that its weights are loaded."""
         counts, self._counts = self._counts, None
         if counts is not None:
             unpack_counters(self.lerobot_policy, counts)
 
     def _make_like(self, entry: archive.Plain) -> None:
-        """Make the network that a checkpoint's weights fit, as far as the config at hand does."""
+        """Make the network with the checkpoint's features and this policy's config."""
         saved = archive.decode_config(entry["config"])
         self.config.input_features = saved.input_features
         self.config.output_features = saved.output_features

@@ -20,15 +20,15 @@ from getiaction.policies.lerobot.quirks import plan, with_own_memory, without_tr
 
 
 class Wrapped(Policy):
-    """What Lightning asks of a policy, answered by LeRobot's: ``lerobot_policy``.
+    """Lightning module that delegates to LeRobot's policy, ``lerobot_policy``.
 
-    That and its processors are None until they are made; see :class:`LeRobotPolicy`.
+    The policy and its processors are None until they are made; see :class:`LeRobotPolicy`.
 
     Args:
         config: The policy's config.
         optimizer: Replaces its optimizer preset.
         scheduler: Replaces its learning-rate schedule preset.
-        total_steps: Length of the schedule; what the trainer estimates unless given.
+        total_steps: Length of the schedule; the trainer's estimate unless given.
     """
 
     lerobot_policy: Any
@@ -58,7 +58,7 @@ class Wrapped(Policy):
         return self
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Let the preprocessor follow the network to another device."""
+        """Move the preprocessor to the network's new device."""
         # Not typed by torch.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.lerobot_policy is not None:
@@ -71,7 +71,7 @@ class Wrapped(Policy):
         return self
 
     def loss_and_parts(self, batch: Batch) -> tuple[Tensor, Mapping[str, Any]]:
-        """Return the loss, a 0-dim tensor, of a preprocessed batch, and what it says beside it.
+        """Return the loss, a 0-dim tensor, of a preprocessed batch, and its parts by name.
 
         Raises:
             GetiactionError: the policy gives no such loss.
@@ -89,12 +89,12 @@ class Wrapped(Policy):
         return self.loss_and_parts(batch)[0]
 
     def prepare_batch(self, batch: Batch) -> Batch:
-        """Turn a collated batch of the dataset, or observations, into what the policy takes.
+        """Preprocess a collated batch of the dataset, or observations, for the policy.
 
         Camera frames become float32 in [0, 1]; the preprocessor moves and normalises.
 
         Raises:
-            GetiactionError: what the policy was made for is missing.
+            GetiactionError: an observation that the policy needs is missing.
         """
         for key in self._needed:
             if key not in batch:
@@ -109,7 +109,7 @@ class Wrapped(Policy):
         return prepared
 
     def on_train_start(self) -> None:
-        """List the policy's modules: to look at all of them is quicker than to set each."""
+        """List the policy's modules: checking their mode is faster than setting it."""
         self._modules_to_train = tuple(self.lerobot_policy.modules())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -132,7 +132,7 @@ class Wrapped(Policy):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """The policy's own parameter groups under its optimizer and schedule."""
+        """Return the optimizer of the policy's own parameter groups, and its schedule."""
         try:
             optimizer = self.optimizer_config.build(self.lerobot_policy.get_optim_params())
         except ValueError as error:
@@ -160,8 +160,8 @@ class Wrapped(Policy):
         """Clip as LeRobot does: the norm is summed in the order of ``policy.parameters()``.
 
         Lightning's own clipping sums in the optimizer's group order, which differs in the last bit.
-        Where the norm is within the limit, torch would go over all gradients to multiply them by 1;
-        a CPU knows that beforehand, a GPU would have to be waited for.
+        If the norm is within the limit, torch would multiply all gradients by 1. On a CPU that is
+        skipped; on a GPU the check would need a synchronisation.
         """
         limit = self.optimizer_config.grad_clip_norm or float("inf")
         if gradient_clip_val is not None:
@@ -188,8 +188,8 @@ class Wrapped(Policy):
     def predict_action_chunk(self, observation: Batch) -> Tensor:
         """Return the planned actions (B, T, A) in the dataset's units, on the CPU.
 
-        A batch of a dataset, with its time axis, is planned from by itself. A single observation is
-        taken as the next one of the episode that was acted in so far, and is not remembered.
+        A batch of a dataset, with its time axis, contains its own history. A single observation is
+        taken as the next one of the present episode, and is not added to its history.
         """
         return self._act(plan, observation)
 
@@ -207,10 +207,9 @@ class Wrapped(Policy):
         self.lerobot_policy.reset()
 
     def session(self) -> Self:
-        """Return a policy that shares the weights and has queues of its own."""
+        """Return a policy that shares the weights and has its own queues."""
         twin = copy.copy(self)
-        # A shallow copy of a module shares its tables of submodules; the policy is put into a
-        # table of the twin's own.
+        # A shallow copy of a module shares its dict of submodules; the copy gets its own one.
         twin._modules = dict(self._modules)
         twin.lerobot_policy = with_own_memory(self.lerobot_policy)
         twin.reset()
@@ -224,9 +223,9 @@ class Wrapped(Policy):
 
 
 def _step_over_lists(optimizer: torch.optim.Optimizer) -> None:
-    """Let torch's own optimizers step over lists of weights on a CPU too, as they do on a GPU.
+    """Enable torch's ``foreach`` optimizers on a CPU too, as by default on a GPU.
 
-    Weight by weight takes longer and gives the same numbers.
+    Stepping weight by weight is slower and gives the same numbers.
     """
     for group in optimizer.param_groups:
         undecided = group.get("foreach", True) is None and not group.get("fused")

@@ -1,8 +1,8 @@
-"""Dynamic batching: answers requests of several sessions in one call of the model.
+"""Dynamic batching: answers requests of several sessions with one call of the model.
 
-A batch starts as soon as every open session of the model waits for an answer, so that one session
-alone never waits for others; when it is full; or when the window is over. While one batch runs, the
-next one gathers. Requests are served in the order in which they came.
+A batch starts as soon as every open session of the model waits for an answer, so that a single
+session never waits for others; or when it is full; or when the batch window ends. While one batch
+runs, the next one fills. Requests are served first in, first out.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ STOPPING = "the server is stopping; connect again in a moment"
 
 @dataclass(frozen=True)
 class Batching:
-    """How requests of concurrent sessions are put together."""
+    """How requests of concurrent sessions are batched."""
 
     max_batch: int = 16
-    """The most requests that are predicted at once; 1 predicts each by itself."""
+    """Maximum batch size; 1 predicts each request by itself."""
     window_s: float = 0.002
-    """Seconds that a request waits for others to join it, from when the model is free."""
+    """Batch window: seconds that a request waits for others, from when the model is free."""
     max_queue: int = 128
-    """Requests that may wait for one model; more are refused."""
+    """Maximum number of requests queued for one model; more are refused."""
 
     def __post_init__(self) -> None:
         for name, value in (("max_batch", self.max_batch), ("max_queue", self.max_queue)):
@@ -46,7 +46,7 @@ class Batching:
 
 @dataclass(frozen=True)
 class Predicted:
-    """One answer, and where its time went."""
+    """One prediction, with its queueing and inference time."""
 
     value: Any
     queue_s: float
@@ -74,17 +74,17 @@ class Batcher:
         *,
         open_sessions: Callable[[], int],
     ) -> None:
-        """Batch what is asked of ``model``.
+        """Batch the requests for ``model``.
 
         Args:
             model: Predicts.
-            executor: Where it does: one thread, which may be shared with other models.
+            executor: Its inference thread, which may be shared with other models.
             batching: The bounds.
-            open_sessions: How many sessions could ask at this moment.
+            open_sessions: Returns how many sessions are open.
         """
         self.model, self._executor, self._batching = model, executor, batching
         self._open_sessions = open_sessions
-        # The inference thread takes from the left what the event loop appends on the right.
+        # The inference thread pops on the left, the event loop appends on the right.
         self._queue: deque[_Waiting] = deque()
         self._busy = False
         self._ended = 0.0
@@ -93,14 +93,14 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue at this moment."""
+        """Number of requests in the queue."""
         return len(self._queue)
 
     async def predict(self, request: Any) -> Predicted:
-        """Answer one request; whoever is cancelled meanwhile leaves the queue.
+        """Answer one request; if cancelled, it leaves the queue.
 
         Raises:
-            Busy: As many requests wait as may, or the server stops.
+            Busy: The queue is full, or the server stops.
             Exception: What ``Model.predict`` raises for this request alone.
         """
         if self._closed:
@@ -125,7 +125,7 @@ class Batcher:
             del waiting
 
     def close(self) -> None:
-        """Refuse what waits and all that comes; a batch that runs is still answered."""
+        """Refuse queued and further requests; a running batch is still answered."""
         self._closed = True
         with contextlib.suppress(IndexError):
             while True:
@@ -139,8 +139,8 @@ class Batcher:
         if len(self._queue) >= min(self._open_sessions(), self._batching.max_batch):
             self._start(loop)
         elif self._window is None:
-            # Who was just answered may ask again in a moment. If those who waited meanwhile went
-            # without them, two halves of the robots would take turns for ever.
+            # Sessions just answered may send again in a moment. If the others started without them,
+            # two halves of the robots would take turns for ever.
             waited = time.perf_counter() - max(self._queue[0].since, self._ended)
             self._window = loop.call_later(self._batching.window_s - waited, self._start, loop)
 
@@ -153,7 +153,7 @@ class Batcher:
             self._executor.submit(self._run, loop)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Predict, in the inference thread, for those who wait when their turn has come."""
+        """Predict a batch of the requests now queued; runs in the inference thread."""
         batch = self._take()
         outcomes: list[Predicted | Exception] = []
         try:
@@ -181,7 +181,7 @@ class Batcher:
         except Exception as error:
             if len(requests) == 1:
                 return [error]
-            # One of them spoils it; alone, each has what it asked for.
+            # One bad request fails the batch; one by one, the others succeed.
             logger.warning(
                 "a batch of %d failed (%s: %s); its requests are predicted one by one",
                 *(len(requests), type(error).__name__, error),
@@ -207,7 +207,7 @@ class Batcher:
                 waiting.answer.set_result(outcome)
             else:
                 waiting.answer.set_exception(outcome)
-        # The traceback of an error holds a frame that holds these, and they would hold the error.
+        # The traceback of an error references a frame with these lists: break the reference cycle.
         batch.clear()
         outcomes.clear()
         self._consider(loop)

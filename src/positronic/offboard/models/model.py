@@ -1,7 +1,7 @@
 """Model interface of the server: a loaded checkpoint that answers many sessions at once.
 
-A request goes through three steps, so that the server can batch the dear one and the cheap ones
-fail alone::
+A request goes through three steps, so that the server can batch the expensive one, and an invalid
+request fails alone::
 
     observation ──prepare──▶ request ──predict (batched)──▶ prediction ──finish──▶ actions
 """
@@ -14,34 +14,34 @@ from positronic.policy.base import Action, Policy, Session
 
 
 class UnfitModel(CheckpointError):
-    """A model whose weights or answers no robot should get; the next older one may be better."""
+    """A model whose weights or predictions are unusable; the next older one may be fit."""
 
 
 @runtime_checkable
 class ModelSession(Session, Protocol):
-    """A session whose inference comes in steps; its methods are called one at a time, in order.
+    """A session with inference in steps; its methods are called one at a time, in order.
 
-    ``infer(obs)`` of it is ``prepare``, a batch of one, and ``finish``.
+    Its ``infer(obs)`` is ``prepare``, a batch of one, and ``finish``.
     """
 
     def prepare(self, obs: Mapping[str, Any]) -> Any:
-        """Check and encode one observation, and remember what the policy looks back at.
+        """Validate and encode one observation, and update the policy's history.
 
         Returns:
-            What ``Model.predict`` takes; None where the session still has actions to give.
+            A request for ``Model.predict``; None if the session still has actions of its chunk.
 
         Raises:
-            PositronicError: The observation does not fit; the session is as it was before.
+            PositronicError: The observation is invalid; the session is unchanged.
         """
 
     def finish(self, prediction: Any) -> list[Action]:
-        """Turn this session's prediction into actions; None where ``prepare`` returned None.
+        """Return the actions of a prediction, which is None if ``prepare`` returned None.
 
         The server calls it in its event loop, so it must not take longer than a few tenths of a
         millisecond.
 
         Raises:
-            PositronicError: The prediction is no action.
+            PositronicError: The prediction is not a valid action.
         """
 
 
@@ -54,10 +54,10 @@ class Model(Policy, Protocol):
         """Bytes of memory that its weights hold."""
 
     def new_session(self, context: Mapping[str, Any] | None = None) -> ModelSession:
-        """Start an episode that shares the weights and nothing else."""
+        """Start an episode, which shares only the weights with others."""
 
     def predict(self, requests: Sequence[Any]) -> Sequence[Any]:
         """Predict for requests of several sessions, in order; called in one thread at a time.
 
-        Row i is what a batch of request i alone would give, within the model's tolerance.
+        Prediction i equals that of request i in a batch of one, within the model's tolerance.
         """

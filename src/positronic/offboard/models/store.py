@@ -1,7 +1,7 @@
 """Model store: each model loaded once, shared by all its sessions, within a memory bound.
 
-What may be forgotten is what no session uses, least recently used first. The default stays, so that
-a session without a wish never waits.
+Only models that no session uses are evicted, least recently used first. The default is never
+evicted, so that a session that names no checkpoint never waits.
 """
 
 import asyncio
@@ -24,25 +24,25 @@ _BATCHING = Batching()
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """What an operator sees of one model."""
+    """Status of one model, for operators."""
 
     id: str
     state: Literal["loading", "ready"]
     nbytes: int
-    """Bytes that it holds; while it loads, the estimate."""
+    """Bytes of memory that it holds; an estimate while it loads."""
     sessions: int
-    """Leases, those of sessions that wait for it included."""
+    """Sessions that use it or wait for it."""
     last_used: float
     """When a session last began or ended, on the clock of ``time.monotonic``."""
     waiting: int
     """Requests in its queue."""
     meta: Mapping[str, Any]
-    """The model's; empty while it loads."""
+    """The model's meta; empty while it loads."""
 
 
 @dataclass(eq=False)
 class Entry:
-    """One model in the store, loaded or on its way."""
+    """One model in the store, loaded or loading."""
 
     id: str
     began: float = field(default_factory=time.monotonic)
@@ -50,7 +50,7 @@ class Entry:
     nbytes: int = 0
     sessions: int = 0
     said: str = ""
-    """The last sentence of its load."""
+    """The last progress message of its load."""
     load: "asyncio.Task[None] | None" = None
     """None once it has ended."""
     batcher: Batcher | None = None
@@ -62,17 +62,17 @@ class Entry:
         return self.batcher is not None
 
     def enter(self) -> None:
-        """Count one session more."""
+        """Count a session that begins."""
         self.sessions += 1
         self.last_used = time.monotonic()
 
     def leave(self) -> None:
-        """Count one session less."""
+        """Count a session that ends."""
         self.sessions -= 1
         self.last_used = time.monotonic()
 
     def status(self) -> ModelStatus:
-        """Describe it as it is at this moment."""
+        """Return its present status."""
         return ModelStatus(
             id=self.id,
             state="ready" if self.batcher else "loading",
@@ -85,48 +85,48 @@ class Entry:
 
 
 class Lease:
-    """The use of a model by one session; as long as it lasts, the model stays."""
+    """A session's use of a model, which is not evicted before the release."""
 
     def __init__(self, entry: Entry) -> None:
-        """Stand for a session that has entered ``entry``, which is ready."""
+        """Take over the session count of an ``entry`` that is ready and was entered."""
         assert entry.batcher is not None
         self.batcher: Batcher = entry.batcher
         self.model: Model = entry.batcher.model
         self._entry: Entry | None = entry
 
     def release(self) -> None:
-        """End it. More calls of ``release`` do nothing."""
+        """Release the model; further calls do nothing."""
         if self._entry is not None:
             self._entry.leave()
             self._entry = None
 
 
 class ModelSource(Protocol):
-    """Where models come from. The methods block; they are called in threads."""
+    """Source of models. The methods block; they are called in threads."""
 
     def ids(self) -> list[str]:
-        """List what there is at this moment, oldest first."""
+        """List the ids that exist now, oldest first."""
 
     def resolve(self, requested: str) -> str:
-        """Find the id that a client's words mean; CheckpointError lists what there is."""
+        """Return the id for a requested name; CheckpointError lists the existing ones."""
 
     def nbytes(self, model_id: str) -> int:
-        """Estimate, before it is loaded, how many bytes the model will hold.
+        """Estimate how many bytes a model will hold, before it is loaded.
 
-        FoundationError for one that is gone: nothing is evicted for it.
+        FoundationError if it no longer exists: nothing is evicted for it.
         """
 
     def load(self, model_id: str, say: Callable[[str], None]) -> Model:
         """Load one and warm it up; FoundationError says why it cannot be used.
 
-        What it says meanwhile is shown to those who wait, the last sentence at a time.
+        The last message given to ``say`` is shown to waiting clients.
         """
 
 
 class ModelStore:
     """The models of one server; used in the event loop's thread.
 
-    One thread loads, since two loads at once would only slow down each other, and one predicts.
+    One thread loads, since concurrent loads would slow each other down, and one predicts.
     """
 
     def __init__(
@@ -138,13 +138,13 @@ class ModelStore:
         batching: Batching = _BATCHING,
         older: Sequence[str] = (),
     ) -> None:
-        """Serve models of ``source``; nothing is loaded yet.
+        """Configure the store; nothing is loaded yet.
 
         Args:
-            source: Where they come from.
+            source: The source of the models.
             default: Id of the model that sessions without a wish get.
-            memory_bytes: The most that all models together may hold.
-            batching: How requests for one model are put together.
+            memory_bytes: Maximum memory of all models together.
+            batching: How requests for one model are batched.
             older: Ids that `acquire_default` may take instead, newest first.
         """
         if memory_bytes <= 0:
@@ -152,7 +152,7 @@ class ModelStore:
         self.source, self.memory_bytes, self._batching = source, memory_bytes, batching
         self._default, self._older = default, list(older)
         self._entries: dict[str, Entry] = {}
-        # What was measured, which is better than an estimate.
+        # Measured sizes, used instead of estimates once known.
         self._sizes: dict[str, int] = {}
         self._turn = asyncio.Lock()
         self._current: Entry | None = None
@@ -167,7 +167,7 @@ class ModelStore:
 
     @property
     def loading(self) -> str | None:
-        """Id of the model that is being loaded now."""
+        """Id of the model that is being loaded; None if none is."""
         return self._current.id if self._current else None
 
     def ready(self, model_id: str) -> bool:
@@ -176,7 +176,7 @@ class ModelStore:
         return entry is not None and entry.ready
 
     def progress(self, model_id: str) -> tuple[Literal["loading", "waiting"], str]:
-        """Say, for those who wait for a model, what is done meanwhile."""
+        """Return a status and a message for clients that wait for a model."""
         entry = self._entries.get(model_id)
         seconds = time.monotonic() - entry.began if entry else 0.0
         if self._current not in (None, entry):
@@ -186,11 +186,11 @@ class ModelStore:
         return "loading", f"{words} ({seconds:.0f} s)"
 
     def status(self) -> list[ModelStatus]:
-        """List what is loaded or on its way, in the order in which it was asked for."""
+        """List the models loaded or loading, in the order in which they were requested."""
         return [entry.status() for entry in self._entries.values()]
 
     def promote(self, model_id: str) -> None:
-        """Make a loaded model the default; the old one may be forgotten once it is idle.
+        """Make a loaded model the default; the old one may be evicted once it is idle.
 
         Raises:
             CheckpointError: It is not loaded.
@@ -202,13 +202,13 @@ class ModelStore:
         self._default = model_id
 
     async def acquire(self, model_id: str) -> Lease:
-        """Return the model for a session, loading it if need be.
+        """Lease the model for a session, loading it if necessary.
 
-        Those who ask for one model share its load. One that fails is tried anew next time.
+        Concurrent requests for one model share its load. A failed load is retried at the next call.
 
         Raises:
-            Busy: It does not fit beside the models that sessions use, or the server stops.
-            CheckpointError: It can never fit.
+            Busy: It does not fit beside the models in use, or the server stops.
+            CheckpointError: It exceeds the memory bound.
             Exception: What ``ModelSource.load`` raises.
         """
         if self._closed:
@@ -217,7 +217,7 @@ class ModelStore:
         if entry is None:
             entry = self._entries[model_id] = Entry(model_id)
             entry.load = asyncio.create_task(self._load(entry))
-            # Nobody may be left to hear of a failure.
+            # Retrieve the exception, in case nobody awaits the task any more.
             entry.load.add_done_callback(lambda load: load.cancelled() or load.exception())
         entry.enter()
         try:
@@ -230,7 +230,7 @@ class ModelStore:
             raise
 
     async def acquire_default(self) -> Lease:
-        """Return the default model, or the newest older one that is fit, which becomes it.
+        """Lease the default model; if it is unfit, the newest fit older one becomes the default.
 
         Raises:
             CheckpointError: None is fit.
@@ -246,7 +246,7 @@ class ModelStore:
                 self._default = self._older.pop(0)
 
     def close(self) -> None:
-        """Load no more and predict no more; models are given back after the batch that runs."""
+        """Stop loading and predicting; models are closed after the running batch."""
         if self._closed:
             return
         self._closed = True
@@ -303,7 +303,7 @@ class ModelStore:
             raise Busy(f"nobody waits for checkpoint {entry.id} any more")
 
     async def _make_room(self, entry: Entry, nbytes: int) -> None:
-        """Forget idle models until ``entry`` may hold ``nbytes``; none if that does not suffice."""
+        """Evict idle models until ``entry`` may hold ``nbytes``; none if that does not suffice."""
         others = [other for other in self._entries.values() if other is not entry]
         excess = sum(other.nbytes for other in others) + nbytes - self.memory_bytes
         idle = [other for other in others if other.ready and not other.sessions]
@@ -341,7 +341,7 @@ class ModelStore:
         batcher, entry.batcher = entry.batcher, None
         assert batcher is not None
         logger.info("checkpoint %s is forgotten, which nobody uses", entry.id)
-        # Behind a batch that may still run for a client that has left.
+        # Queued behind a batch that may still run for a client that has left.
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._inference, _give_back, entry.id, batcher.model)
 

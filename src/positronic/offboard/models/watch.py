@@ -17,16 +17,16 @@ OnChange = Callable[[str | None, Exception | None], None]
 
 
 async def watch(store: ModelStore, interval_s: float, on_change: OnChange) -> None:
-    """Make the newest model of the source the default, again and again; never returns.
+    """Poll the source and make its newest model the default; never returns.
 
-    The new one is loaded and warm before it takes over. A failure leaves all as it was.
+    The new one is loaded and warmed up before it takes over. A failure changes nothing.
 
     Args:
         store: Its default is changed.
-        interval_s: Seconds between two looks.
+        interval_s: Seconds between two polls.
         on_change: Called with the id of a new default and None; with the id of a model that cannot
-            be loaded and why; or with None and why there is no list of models. A failure is
-            reported once, not each time that it is met again.
+            be loaded and the error; or with None and the error if models cannot be listed. A
+            repeated failure is reported once.
     """
     watcher = Watcher(store, interval_s, on_change)
     while True:
@@ -35,7 +35,7 @@ async def watch(store: ModelStore, interval_s: float, on_change: OnChange) -> No
 
 
 class Watcher:
-    """What is remembered from one look to the next."""
+    """Poller of new checkpoints, with its state between polls."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Watcher:
         self._reported: dict[str | None, type[Exception]] = {}
 
     async def look(self) -> None:
-        """List the models once, and take up the newest if it is a new one."""
+        """List the models once, and make the newest the default if it is new."""
         try:
             ids = await asyncio.to_thread(self._store.source.ids)
             if not ids:
@@ -71,7 +71,7 @@ class Watcher:
 
     def _is_due(self, ids: list[str], changed: bool) -> bool:
         newest, default = ids[-1], self._store.default
-        # Where the default was deleted, what is newest now may be older than it.
+        # If the default was deleted, the newest one left may be older than it.
         if newest == default or (default not in ids and newest in self._known - {self._failed}):
             return False
         if changed:
@@ -83,7 +83,7 @@ class Watcher:
             lease = await self._store.acquire(model_id)
         except Exception as error:
             self._failed = model_id
-            # There may be room for it at the next look, and to ask costs nothing.
+            # There may be room for it at the next poll, and trying is cheap.
             if not isinstance(error, Busy):
                 pause = min(MAX_PAUSE_S, self._interval_s * 2 ** min(self._failures, 20))
                 self._failures += 1
@@ -97,7 +97,7 @@ class Watcher:
         self._on_change(model_id, None)
 
     def _report(self, model_id: str | None, error: Exception) -> None:
-        # By its type: the words may hold the id of a request, which is another one each time.
+        # By its type: the message may contain a request id, which differs each time.
         if self._reported.get(model_id) is type(error):
             return
         self._reported[model_id] = type(error)

@@ -5,7 +5,7 @@
     WS  /api/v1/session[/{checkpoint_id}]    GET /livez /readyz /metrics
     GET /api/v1/models /api/v1/status        GET / /docs /openapi.json
 
-FastAPI serves the endpoints and describes them. Sessions do not pass through it.
+FastAPI serves the endpoints and describes them. WebSocket sessions do not pass through FastAPI.
 """
 
 import ipaddress
@@ -37,14 +37,14 @@ from positronic.offboard.serving.service import Service
 
 logger = logging.getLogger(__name__)
 
-# A name or an address, with or without a port, as in a Host header.
+# Host header: a name or an address, with or without a port.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?")
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://(.*)")
 
 DESCRIPTION = """What operators ask an inference server over HTTP. Robots open a WebSocket at
 `/api/v1/session` or `/api/v1/session/{checkpoint_id}`, which OpenAPI cannot describe.
 """
-# An OpenTelemetry SDK would get a span of every request otherwise.
+# Otherwise an installed OpenTelemetry SDK would get a span of every request.
 NO_TELEMETRY: TelemetryConfig = {
     "tracing": False,
     "metrics": False,
@@ -55,7 +55,7 @@ NO_TELEMETRY: TelemetryConfig = {
 
 
 class Guard:
-    """ASGI middleware: lets through who knows the token, and no page of another site."""
+    """ASGI middleware: requires the token, and refuses foreign Host headers and origins."""
 
     def __init__(
         self,
@@ -70,11 +70,11 @@ class Guard:
 
         Args:
             app: The application.
-            token: What clients have to know; None lets everybody in.
-            open_paths: Need no token, since they tell nothing.
-            on_refused: Called with the address of a client that was turned away.
-            scheme: What the token follows in the ``Authorization`` header.
-            host: The name that the operator gave the server, beside addresses and ``localhost``.
+            token: The token that clients must send; None for none.
+            open_paths: Paths that need no token, since they reveal nothing.
+            on_refused: Called with the address of a refused client.
+            scheme: Authentication scheme in the ``Authorization`` header.
+            host: Accepted host name of the server, beside addresses and ``localhost``.
         """
         self._app, self._token, self._open_paths = app, token, frozenset(open_paths)
         self._on_refused, self._scheme = on_refused, scheme
@@ -88,11 +88,11 @@ class Guard:
             return
         host, port = scope.get("client") or ("unknown", 0)
         self._on_refused(f"{host}:{port}")
-        # A WebSocket gets it as the answer to its handshake.
+        # A WebSocket gets it as the response to its handshake.
         await refusal(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> PlainTextResponse | None:
-        """Say no, with what is wrong; None lets it through."""
+        """Return the response that refuses a request, with the reason; None to let it through."""
         headers = Headers(scope=scope)
         host = headers.get("host")
         if host is not None and _HOST.fullmatch(host) is None:
@@ -117,10 +117,10 @@ class Guard:
         )
 
     def _is_own(self, host: str, scope: Scope) -> bool:
-        """Whether ``host`` may mean this server, where a browser of this machine may ask for it.
+        """Return whether ``host`` may name this server; checked on loopback (DNS rebinding).
 
-        The owner of a name can let it lead to 127.0.0.1, and so have their page, which somebody
-        looks at on this machine, take this server for their own.
+        The owner of a domain can let it resolve to 127.0.0.1, so that their page, opened in a
+        browser on this machine, has access to this server as to its own.
         """
         address = (scope.get("server") or ("",))[0]
         if not _is_address(address) or not is_loopback(address):
@@ -138,7 +138,7 @@ def _is_address(name: str) -> bool:
 
 
 def _is_foreign(origin: str | None, host: str | None) -> bool:
-    """Whether a browser opens the WebSocket for a page that this server did not serve.
+    """Return whether a browser opens the WebSocket for a page of another origin.
 
     Browsers let any page connect to any host, this machine included. Robots send no origin.
     """
@@ -149,13 +149,13 @@ def _is_foreign(origin: str | None, host: str | None) -> bool:
 
 
 class HeadAsGet:
-    """ASGI middleware: answers HEAD as GET; the HTTP protocol leaves the content out.
+    """ASGI middleware: answers HEAD as GET; the HTTP protocol omits the body.
 
-    Routes of Starlette do so by themselves, those of FastAPI answer nothing but GET.
+    Starlette's routes do so by themselves; FastAPI's answer GET only.
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        """Answer for ``app``."""
+        """Wrap ``app``."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -166,7 +166,7 @@ class HeadAsGet:
 
 
 def make_app(service: Service) -> Starlette:
-    """Put the ``service`` behind its paths and its token."""
+    """Return the application with the routes of ``service``, behind its token."""
 
     async def session(websocket: WebSocket) -> None:
         await websocket.accept()
@@ -201,7 +201,7 @@ def make_app(service: Service) -> Starlette:
 
 
 async def _say(request: Request, error: Exception) -> PlainTextResponse:
-    """Answer in words, as the rest of this server does."""
+    """Answer an HTTP error as plain text, as the rest of this server does."""
     assert isinstance(error, HTTPException)
     headers = {**(error.headers or {})}
     if "Allow" in headers:
@@ -210,7 +210,7 @@ async def _say(request: Request, error: Exception) -> PlainTextResponse:
 
 
 def guarded(service: Service, open_paths: Collection[str], scheme: str = "Bearer") -> Middleware:
-    """Ask for the token of ``service`` on all other paths, and count who does not know it."""
+    """Return a `Guard` with the token of ``service``; refused requests are counted and logged."""
 
     def refused(client: str) -> None:
         service.metrics.failed(Reason.UNAUTHORISED)

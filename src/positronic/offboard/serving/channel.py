@@ -1,4 +1,4 @@
-"""Channel interface and answers: what a session hands to its connection, whatever its protocol."""
+"""Channel interface between a session and its connection, whatever the protocol; and answers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ class Reason(StrEnum):
     """Why something failed: the ``code`` of an error reply and the label of the counter."""
 
     BUSY = "busy"
-    """Too many requests or sessions; later it may work."""
+    """Too many requests or sessions; a retry may succeed."""
     INVALID = "invalid"
-    """The observation, or the checkpoint asked for, is none that is served."""
+    """Invalid observation or unknown checkpoint."""
     TIMEOUT = "timeout"
     INTERNAL = "internal"
     MALFORMED = "malformed"
-    """A frame that is no request."""
+    """A frame that is not a valid request."""
     RATE = "rate"
-    """This session asks too often."""
+    """The session exceeds its rate limit."""
     UNAUTHORISED = "unauthorised"
     LOAD_FAILED = "load_failed"
     DISCONNECTED = "disconnected"
@@ -32,32 +32,32 @@ class Reason(StrEnum):
 
 
 class Malformed(SessionError):
-    """A frame that is no request; the session can go on."""
+    """A frame that is not a valid request; the session can go on."""
 
 
 class TooFast(SessionError):
-    """A session asks more often than ``rate_limit``."""
+    """A session exceeds ``rate_limit``."""
 
     def __init__(self, message: str, retry_after_s: float) -> None:
-        """Say so, and after how many seconds the next request is due."""
+        """Raise with the seconds after which the next request is due."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the time of one answer went, in milliseconds, and how many were predicted together."""
+    """Time of each step of one answer, in milliseconds, and the batch size."""
 
     pre_ms: float
     queue_ms: float
     infer_ms: float
     post_ms: float
     batch_size: int
-    """0 where the session still had actions and nothing was predicted."""
+    """0 if the session still had actions of its chunk and nothing was predicted."""
 
     @property
     def cost_ms(self) -> float:
-        """All of it."""
+        """Total time."""
         return self.pre_ms + self.queue_ms + self.infer_ms + self.post_ms
 
 
@@ -73,11 +73,11 @@ class Answer:
 
 
 def failure(error: Exception, cost_ms: float | None = None) -> Answer:
-    """Say what went wrong, in words that hold nothing of this machine.
+    """Return the answer for an error, without details of this machine.
 
     Args:
         error: What was raised.
-        cost_ms: What an answer takes at present, after which a busy server is worth another try.
+        cost_ms: Present time of an answer, the hint for retrying at a busy server.
     """
     match error:
         case Busy():
@@ -101,39 +101,39 @@ GOING_AWAY, REFUSED, INTERNAL_ERROR, TRY_AGAIN_LATER = 1001, 1008, 1011, 1013
 
 
 class ClientGone(Exception):
-    """The client has left, or takes nothing of what is sent to it."""
+    """The client has left, or does not read what is sent to it."""
 
 
 class Request(Protocol):
-    """One frame of the client; its methods are called in threads, since images take a while."""
+    """One frame of the client; its methods run in threads, since images take a while to decode."""
 
     def decode(self) -> Mapping[str, Any]:
-        """Return the observation; SessionError says why the frame is no request."""
+        """Return the observation; SessionError says why the frame is invalid."""
 
     def encode(self, answer: Answer) -> bytes:
-        """Make the reply; also called for frames that could not be decoded."""
+        """Return the reply; also called for frames that could not be decoded."""
 
 
 class Channel(Protocol):
-    """A connection with one client. Whatever waits for the client may raise `ClientGone`."""
+    """A connection with one client. Methods that wait for the client may raise `ClientGone`."""
 
     client: str
-    """Its address, for people."""
+    """Its address, for logs."""
 
     async def status(self, status: str, message: str) -> None:
-        """Tell a client that waits: ``status`` is ``loading`` or ``waiting``."""
+        """Send a status to a waiting client: ``loading`` or ``waiting``."""
 
     async def ready(self, meta: Mapping[str, Any]) -> None:
-        """Say that observations can come."""
+        """Tell the client that the server is ready for observations."""
 
     async def receive(self) -> Request | None:
-        """Wait for the next frame; None when the client has said goodbye."""
+        """Wait for the next frame; None when the client has closed."""
 
     async def send(self, reply: bytes) -> None:
-        """Send what `Request.encode` made."""
+        """Send a reply of `Request.encode`."""
 
     async def refuse(self, error: str, code: int) -> None:
-        """Say why there is no session, and close with ``code``."""
+        """Refuse the session with a reason, and close with ``code``."""
 
     async def close(self, code: int, reason: str) -> None:
         """End the session."""

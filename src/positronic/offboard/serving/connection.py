@@ -13,8 +13,8 @@ from positronic.offboard.serving.channel import REFUSED, Answer, ClientGone
 from positronic.offboard.wire import fold
 
 ENVELOPE = {"request_id", "observation"}
-# Clients may take so long to read why they were refused. Positronic 0.2.1 sets a time-out on its
-# socket before it reads, and fails with "bad file descriptor" where that is closed already.
+# Time for clients to read why they were refused. Positronic 0.2.1 sets a time-out on its socket
+# before it reads, and fails with "bad file descriptor" where that is closed already.
 READ_S = 0.25
 # RFC 6455 leaves 123 bytes for the reason of a close frame.
 MAX_REASON = 123
@@ -24,7 +24,7 @@ class WebSocketChannel:
     """One client."""
 
     def __init__(self, websocket: WebSocket) -> None:
-        """Speak with the client of ``websocket``, which is accepted already."""
+        """Wrap ``websocket``, which is accepted already."""
         self._websocket = websocket
         address = websocket.client
         self.client = f"{address.host}:{address.port}" if address else "unknown"
@@ -61,7 +61,7 @@ class WebSocketChannel:
         await self.close(code, reason)
 
     async def close(self, code: int, reason: str) -> None:
-        """Close; the reason is cut where the protocol ends it."""
+        """Close; the reason is cut at the protocol's limit."""
         short = reason.encode()[:MAX_REASON].decode(errors="ignore")
         try:
             await self._websocket.close(code, short)
@@ -73,7 +73,7 @@ class FrameRequest:
     """One frame: an observation, alone or in an envelope with a request id."""
 
     def __init__(self, data: bytes | None) -> None:
-        """Take the bytes of a binary frame; None is a text frame."""
+        """Wrap the bytes of a binary frame; None for a text frame."""
         self._data = data
         self._enveloped = False
         self._id: Any = None
@@ -82,7 +82,7 @@ class FrameRequest:
         """Return the observation.
 
         Raises:
-            SessionError: The frame is none.
+            SessionError: The frame holds no observation.
         """
         if self._data is None:
             raise SessionError("expected a binary frame with a msgpack map, got text")
@@ -97,7 +97,7 @@ class FrameRequest:
         return obs
 
     def encode(self, answer: Answer) -> bytes:
-        """Make the reply: in an envelope if the request was in one, else as public clients know."""
+        """Return the reply: in an envelope if the request was in one, else in the public format."""
         outcome: dict[str, Any] = (
             {"error": answer.error} if answer.reason else {"result": answer.result}
         )
@@ -128,6 +128,6 @@ class FrameRequest:
         return message["observation"]
 
     def _peek(self, data: bytes) -> None:
-        """Find the request id of a frame whose images are damaged, or that was not looked at."""
+        """Read the request id of a frame that was not decoded, or whose images are damaged."""
         self._id = wire.request_id(data)
         self._enveloped = self._id is not None

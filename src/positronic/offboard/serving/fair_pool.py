@@ -1,4 +1,4 @@
-"""Fair thread pool: runs the steps of all sessions, those first that used the least CPU time."""
+"""Fair thread pool: runs the steps of sessions, least recent CPU time first."""
 
 import heapq
 import itertools
@@ -12,38 +12,38 @@ from functools import partial
 from typing import Any
 
 HALF_LIFE_S = 1.0
-"""After so long half of what a session has used is forgotten."""
+"""Half-life of the CPU time that a session has used."""
 LIGHT_S = 0.3
-"""A session that has used less processor time than this lately has more threads to run in. To
+"""A session that has used less CPU time than this lately has more threads to run in. To
 decode two JPEG images of 640x480, 30 times a second, comes to 0.2 (measured on a CPU of 2026)."""
 LEAST_S = 0.001
-"""Less than this is not told apart: whoever has used nothing waits for its turn all the same."""
+"""Lower bound of used time: sessions that have used nothing are ranked first come, first served."""
 NEW_S = 0.5
-"""What a new session begins with: else reconnecting would be a way to the front of the queue."""
+"""Initial used time of a session: otherwise reconnecting would be a way to the front."""
 
 
 class Account:
-    """Processor time that one session has used lately, in seconds."""
+    """CPU time that one session has used lately, in seconds, decaying exponentially."""
 
     def __init__(self) -> None:
         self._used, self._at = NEW_S, time.monotonic()
 
     @property
     def used(self) -> float:
-        """What is not forgotten of it."""
+        """The used time, decayed until now."""
         return self._used * math.pow(0.5, (time.monotonic() - self._at) / HALF_LIFE_S)
 
     @property
     def rank(self) -> float:
-        """Its place in a queue, lowest first, among ranks of whatever time.
+        """Its rank in the queue, lowest first; ranks taken at different times are comparable.
 
-        What is used is forgotten at one pace, so of two that wait the order never changes; and who
-        waits comes before all who come late enough, whatever they have used.
+        All used time decays at the same rate, so the order of two waiting steps never changes; and
+        a waiting step eventually comes before all later ones, whatever it has used (no starvation).
         """
         return math.log2(max(self._used, LEAST_S)) + self._at / HALF_LIFE_S
 
     def charge(self, seconds: float) -> None:
-        """Add what a step has used."""
+        """Add the CPU time of a step."""
         self._used, self._at = self.used + seconds, time.monotonic()
 
 
@@ -65,7 +65,7 @@ class _Step:
         began = time.thread_time()
         try:
             result = self.call()
-        except BaseException as error:  # as in an executor it is the caller's
+        except BaseException as error:  # as in an executor, it is raised to the caller
             self.account.charge(time.thread_time() - began)
             self.future.set_exception(error)
         else:
@@ -74,10 +74,10 @@ class _Step:
 
 
 class FairPool:
-    """A pool whose queue is ordered by what each session has used, and not by who came first.
+    """A pool whose queue is ordered by the CPU time that each session has used, not by arrival.
 
-    Half of the threads run steps of light sessions only: whoever sends messages that are dear to
-    decode waits for others who do, and those who send cheap ones do not.
+    Half of the threads run steps of light sessions only: sessions whose messages are expensive to
+    decode wait for each other, and those with cheap ones do not.
     """
 
     def __init__(self, threads: int, name: str) -> None:
@@ -92,7 +92,7 @@ class FairPool:
             threading.Thread(target=work, name=f"{name}_{number}", daemon=True).start()
 
     def submit[T](self, account: Account, step: Callable[..., T], *args: object) -> Future[T]:
-        """Let a thread run ``step(*args)`` on the account of a session.
+        """Run ``step(*args)`` in a thread, charged to the account of a session.
 
         Raises:
             RuntimeError: the pool was shut down.
@@ -104,12 +104,12 @@ class FairPool:
             number = next(self._numbers)
             call = partial(step, *args)
             heapq.heappush(self._waiting, _Step(account.rank, number, account, future, call))
-            # All: the one that is woken may be the one that leaves it to others.
+            # All: a single woken thread may be one that takes light steps only.
             self._changed.notify_all()
         return future
 
     def shutdown(self) -> None:
-        """Take no more steps, cancel those that wait, and let the threads end with theirs."""
+        """Refuse new steps, cancel waiting ones, and let the threads finish their present one."""
         with self._changed:
             self._open = False
             waiting, self._waiting = self._waiting, []
@@ -120,12 +120,12 @@ class FairPool:
     def _work(self, only_light: bool) -> None:
         while (step := self._take(only_light)) is not None:
             step.run()
-            del step  # with a message of megabytes
+            del step  # it holds a message of megabytes
 
     def _take(self, only_light: bool) -> _Step | None:
         with self._changed:
             while self._open:
-                # If the first is not light, none is: they are in the order of what is used.
+                # If the first is not light, none is: they are ordered by used time.
                 if self._waiting and (self._waiting[0].is_light or not only_light):
                     return heapq.heappop(self._waiting)
                 self._changed.wait()

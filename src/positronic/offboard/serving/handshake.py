@@ -28,16 +28,16 @@ MAX_REFUSAL = 1000
 
 
 class Refused(Exception):
-    """There is no session: why, with which close code, and what it is counted as."""
+    """A refused session: the error, the close code, and the reason for the metrics."""
 
     def __init__(self, error: str, code: int, reason: Reason) -> None:
-        """Refuse with ``error``, which goes to the client."""
+        """Refuse with ``error``, which is sent to the client."""
         super().__init__(printable(error, MAX_REFUSAL))
         self.code, self.reason = code, reason
 
 
 async def find_model(store: ModelStore, channel: Channel, requested: str | None) -> str:
-    """Return the id that the client's words mean; listing a bucket may take a while.
+    """Return the id of the requested checkpoint; listing a bucket may take a while.
 
     Raises:
         Refused: There is no such checkpoint.
@@ -63,13 +63,13 @@ async def find_model(store: ModelStore, channel: Channel, requested: str | None)
 async def lease_model(
     store: ModelStore, channel: Channel, model_id: str, on_waiting: Callable[[], None]
 ) -> Lease:
-    """Wait for the model, keeping the client informed.
+    """Lease the model, sending status frames while it loads.
 
     Args:
-        store: Loads it if need be.
-        channel: Whom to tell.
+        store: Loads the model if necessary.
+        channel: The client's connection.
         model_id: What `find_model` returned.
-        on_waiting: Called before each word to the client.
+        on_waiting: Called before each status frame.
 
     Raises:
         Refused: It cannot be loaded, or there is no room for it.
@@ -82,7 +82,7 @@ async def lease_model(
             await asyncio.wait({loading}, timeout=STATUS_INTERVAL_S)
         await asyncio.wait({loading})
     except BaseException:
-        # The client has left; what it waited for may just have come.
+        # The client has left; its lease may just have been granted.
         loading.cancel()
         loading.add_done_callback(_give_back)
         raise
@@ -116,11 +116,11 @@ def server_meta(host: str, port: int) -> dict[str, Any]:
 
 
 def local_stack(image_sizes: Mapping[str, Any], grip: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what a client should do on its side; public ones refuse a server that does not.
+    """Return the client-side processing; public clients refuse a server without it.
 
-    Play chunks by their timestamps, and shrink images to ``image_sizes`` (``[width, height]`` by
-    key) where the model takes any. Those that read this, Positronic's since 0.3, count a grip as 0
-    when it is open; where by ``grip``, as in a contract, the model's side has 1, they turn it.
+    It plays chunks by their timestamps, and shrinks images to ``image_sizes`` (``[width, height]``
+    by key) if the model takes any. Clients that read this, Positronic's since 0.3, count an open
+    grip as 0; if by ``grip``, as in a contract, the model counts it as 1, they flip it.
     """
     stack: list[dict[str, Any]] = [{"name": "chunked_schedule"}]
     if image_sizes:

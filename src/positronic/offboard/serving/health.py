@@ -24,7 +24,7 @@ OPEN_PATHS = ("/livez", "/readyz")
 
 
 class MetricsText(Response):
-    """Text format of Prometheus."""
+    """Response in Prometheus's text format."""
 
     media_type = CONTENT_TYPE_LATEST
 
@@ -59,7 +59,7 @@ def _server(service: Service) -> responses.ServerStatus:
 
 def _model(model: ModelStatus, default: str, now: float) -> responses.ModelStatus:
     def known(key: str) -> str | None:
-        value = model.meta.get(key)  # of whoever made the model
+        value = model.meta.get(key)  # any type: the model's author decides
         return None if value is None else str(value)
 
     return responses.ModelStatus(
@@ -95,15 +95,15 @@ def add_endpoints(app: FastAPI, service: Service) -> None:
     """Add the endpoints of ``service`` to the application."""
     listing: asyncio.Task[list[str]] | None = None
     one_at_a_time = asyncio.Lock()
-    limit = service.options.request_timeout_s / 2  # the connection itself has all of it
+    limit = service.options.request_timeout_s / 2  # the connection's own time-out is the full one
     has_token = service.options.token is not None
-    # For OpenAPI alone: the guard of the application has asked for the token before.
+    # For OpenAPI alone: the application's guard checks the token before.
     token = HTTPBearer(description="What `AUTH_TOKEN` is on the server.", auto_error=False)
     dependencies = [Security(token)] if has_token else []
     refusals = responses.refusals(has_token)
 
     async def in_turn[T](make: Callable[[], T]) -> T:
-        """Make a document of some milliseconds; between two of them others have their turn."""
+        """Make a document, which takes milliseconds; yield to other tasks between two of them."""
         async with one_at_a_time:
             made = make()
             await asyncio.sleep(0)
@@ -153,7 +153,7 @@ def add_endpoints(app: FastAPI, service: Service) -> None:
     async def models() -> Response | responses.Checkpoints:
         """List the checkpoints of the run, each of which can be asked for by a session."""
         nonlocal listing
-        # One for all who ask meanwhile: a bucket takes a while, and the threads are few.
+        # Shared by concurrent requests: a bucket takes a while, and the threads are few.
         if listing is None or listing.done():
             listing = asyncio.create_task(asyncio.to_thread(service.store.source.ids))
         done, _ = await asyncio.wait({listing}, timeout=limit)

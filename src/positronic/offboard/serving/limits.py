@@ -1,4 +1,4 @@
-"""Limits of a server: its options, memory, rate of requests, connections and unfinished bytes."""
+"""Limits of a server: options, memory, request rate, connections and unfinished messages."""
 
 import os
 import resource
@@ -16,42 +16,42 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Limits of one server. A limit of 0 is none, where the field says so."""
+    """Limits of one server. 0 means no limit where the field says so."""
 
     max_sessions: int = 64
-    """Sessions at once, those that still wait for their checkpoint included."""
+    """Concurrent sessions, including those that still wait for their checkpoint."""
     idle_timeout_s: float = 3600.0
-    """A session that asks for nothing for so long is closed; 0: never."""
+    """Time after which an idle session is closed; 0: never."""
     request_timeout_s: float = 60.0
     """A request that takes longer is answered with ``timeout``."""
     max_message_bytes: int = 16 * MIB
     """A larger frame ends its session."""
     rate_limit: float = 200.0
-    """Requests per second of one session, and as many at once after a pause; 0: any number."""
+    """Requests per second of one session, and the size of a burst; 0: no limit."""
     drain_timeout_s: float = 30.0
     """How long open sessions may go on after SIGTERM."""
     token: str | None = None
-    """What clients have to know; None lets everybody in."""
+    """Token that clients must send; None for none."""
     send_timeout_s: float = 20.0
-    """A client that has not taken what was sent to it after so long is dropped."""
+    """Time after which a client that does not read what was sent is dropped."""
     message_timeout_s: float = 20.0
     """How long a message may take from its first byte to its last."""
     ping_interval_s: float = 20.0
-    """Every session is pinged so often, so that one whose client has vanished is noticed."""
+    """Interval of pings, which detect clients that have vanished."""
     ping_timeout_s: float = 20.0
     """How long a pong may take before the session is dropped."""
     handshake_timeout_s: float = 10.0
-    """How long a connection may take to say what it wants, and to agree to its end."""
+    """How long a connection may take to send its request, and to close."""
     docs: bool = True
-    """Whether ``/docs`` and ``/openapi.json`` say what the HTTP endpoints answer."""
+    """Whether to serve ``/docs`` and ``/openapi.json``."""
 
 
-# What a container may use, in version 2 of control groups and in version 1.
+# Memory limit of a container, in version 2 of control groups and in version 1.
 CGROUP_FILES = ("memory.max", "memory/memory.limit_in_bytes")
 
 
 def memory_limit(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes of memory that this process may use: of the machine, or of its control group."""
+    """Return the bytes of memory that this process may use: the machine's or its cgroup's."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for name in CGROUP_FILES:
         try:
@@ -62,14 +62,14 @@ def memory_limit(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 class RateLimit:
-    """Lets ``rate`` requests a second through, and as many at once after a pause.
+    """Rate limiter: ``rate`` requests a second, and bursts of as many.
 
-    The generic cell rate algorithm: one number, the time at which all requests so far would be
-    due at an even pace.
+    The generic cell rate algorithm: its only state is the time at which all requests so far would
+    be due at an even pace.
     """
 
     def __init__(self, rate: float) -> None:
-        """Allow ``rate`` requests a second; 0 is any number."""
+        """Allow ``rate`` requests a second; 0 for no limit."""
         self._rate = rate
         self._due = 0.0
 
@@ -77,7 +77,7 @@ class RateLimit:
         """Count one request.
 
         Raises:
-            TooFast: There were too many; this one does not count.
+            TooFast: The rate is exceeded; this request does not count.
         """
         if not self._rate:
             return
@@ -90,23 +90,23 @@ class RateLimit:
         self._due = due
 
 
-# Beside the sessions: those of operators, and of clients that are turned away.
+# Connections beside the sessions: those of operators, and of refused clients.
 OTHER_CONNECTIONS = 256
-# Files that the rest of the process needs: models, buckets, logs.
+# File descriptors that the rest of the process needs: models, buckets, logs.
 RESERVED_FILES = 128
-# Honest clients have few messages on their way at once, and none of the largest.
+# Well-behaved clients have few messages in transit at once, and none of the largest.
 UNFINISHED_MESSAGES = 8
 
 
 class Connections:
-    """Counts connections and the bytes of messages that are not complete.
+    """Bounds the connections and the bytes of incomplete messages.
 
-    Where there are too many, the one that has waited longest goes: who means no harm has asked for
-    something within a round trip, and has sent a message within a fraction of a second.
+    If there are too many, the one that has waited longest is dropped: a well-behaved client sends
+    its request within a round trip, and a message within a fraction of a second.
     """
 
     def __init__(self, options: ServerOptions) -> None:
-        """Begin with none."""
+        """Derive the bounds from ``options``."""
         self.most = most_connections(options.max_sessions, _soft_file_limit())
         self.most_bytes = UNFINISHED_MESSAGES * options.max_message_bytes
         self._open: set[object] = set()
@@ -115,11 +115,11 @@ class Connections:
         self._bytes = 0
 
     def enter(self, who: object, drop: Callable[[], None]) -> bool:
-        """Count a connection; False where there is no room for it.
+        """Count a connection; False if there is no room for it.
 
         Args:
             who: The connection.
-            drop: Ends it, for one that has not asked for anything yet.
+            drop: Drops it, as long as it has sent no request.
         """
         if len(self._open) >= self.most:
             if not self._silent:
@@ -132,38 +132,38 @@ class Connections:
         return True
 
     def asked(self, who: object) -> None:
-        """Remember that the connection has asked for something."""
+        """Record that the connection has sent its request."""
         self._silent.pop(who, None)
 
     def may_go(self, who: object, drop: Callable[[], None]) -> None:
-        """Remember that the connection only waits for its client to read how it ended."""
+        """Record that the connection is closing and may be dropped."""
         if who in self._open:
             self._silent[who] = drop
 
     def handed_over(self, before: object, after: object) -> None:
-        """Count a connection that has become a WebSocket as the same one."""
+        """Replace a connection that has become a WebSocket."""
         self._silent.pop(before, None)
         if before in self._open:
             self._open.discard(before)
             self._open.add(after)
 
     def leave(self, who: object) -> None:
-        """Forget a connection."""
+        """Remove a closed connection."""
         self._open.discard(who)
         self._silent.pop(who, None)
         self.holds(who, 0, lambda: None)
 
     def holds(self, who: object, held: int, drop: Callable[[], None]) -> None:
-        """Count the bytes of a message that is not complete; 0 where none is.
+        """Record the bytes of an incomplete message; 0 if there is none.
 
         Args:
             who: The connection.
             held: The bytes.
-            drop: Ends the connection, if there are too many of all of them together.
+            drop: Drops the connection, if all of them together hold too many bytes.
         """
         self._bytes -= self._unfinished.get(who, (0, drop))[0]
         if held:
-            # A key keeps its place: the message that was begun first stands first.
+            # A dict keeps a key's place: the message begun first stays first.
             self._unfinished[who] = (held, drop)
             self._bytes += held
         else:
@@ -176,7 +176,7 @@ class Connections:
 
 
 def most_connections(max_sessions: int, files: int) -> int:
-    """Return how many connections there may be at once, of ``files`` that may be open."""
+    """Return the bound of concurrent connections, given the limit of open files."""
     return min(max_sessions + OTHER_CONNECTIONS, max(files - RESERVED_FILES, files // 2))
 
 

@@ -1,4 +1,4 @@
-"""Server log: one line for each event, for people or as JSON."""
+"""Server log: one line per event, as text or JSON."""
 
 import json
 import logging
@@ -15,9 +15,9 @@ type LogFormat = Literal["text", "json"]
 FORMATS = ("text", "json")
 LONGEST_FIELD = 500
 LONGEST_TRACEBACK = 8000
-# Lines of one kind that are written in so many seconds; the others are counted.
+# Lines of one kind written per period, and its seconds; further ones are only counted.
 SAME_LINES, SAME_LINES_S = 50, 10.0
-# Kinds of lines that are told apart, lest their number be what grows.
+# Kinds of lines that are distinguished, which bounds memory.
 MAX_KINDS = 500
 
 
@@ -29,13 +29,13 @@ def log(
     exc_info: bool = False,
     **fields: object,
 ) -> None:
-    """Write down one event with what it is about, such as ``session=s12``."""
+    """Log one event with its fields, such as ``session=s12``."""
     if logger.isEnabledFor(level):
         logger.log(level, event, exc_info=exc_info, extra={"fields": fields})
 
 
 def configure(log_format: str) -> None:
-    """Send what this package logs to stderr; of others only warnings.
+    """Log this package's events to stderr; of other packages only warnings.
 
     Raises:
         UsageError: There is no such format.
@@ -50,14 +50,14 @@ def configure(log_format: str) -> None:
 
 
 class FloodFilter(logging.Filter):
-    """Lets through so many lines of one kind in a while, and counts the others.
+    """Limits the lines of one kind per period, and counts those left out.
 
-    Clients cause lines, and may be many. The next line of the kind says ``more=`` how many were
-    left out before it.
+    Clients cause lines, and there may be many. The next line of the kind says with ``more=`` how
+    many were left out before it.
     """
 
     def __init__(self, lines: int = SAME_LINES, seconds: float = SAME_LINES_S) -> None:
-        """Let through ``lines`` of a kind in ``seconds``."""
+        """Allow ``lines`` of a kind in ``seconds``."""
         super().__init__()
         self._lines, self._seconds = lines, seconds
         self._until = 0.0
@@ -65,12 +65,12 @@ class FloodFilter(logging.Filter):
         self._left_out: Counter[str] = Counter()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether to write the line, and what to add to it."""
+        """Return whether to log the line; add ``more`` if lines were left out."""
         now = time.monotonic()
         if now > self._until:
             self._until = now + self._seconds
             self._written.clear()
-        # What differs between lines of a kind stands in arguments and fields, or further behind.
+        # Lines of a kind differ in arguments and fields, or after 40 characters.
         kind = f"{record.name} {record.levelno} {str(record.msg)[:40]}"
         if kind not in self._written and len(self._written) >= MAX_KINDS:
             kind = "others"
@@ -86,7 +86,7 @@ class FloodFilter(logging.Filter):
 
 
 class TextFormatter(logging.Formatter):
-    """``time level event key=value ...``; what a client sent cannot begin a line of its own."""
+    """``time level event key=value ...``; client data cannot start a new line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Make the line."""
@@ -125,14 +125,14 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
-    """The lines of it, the last of which may quote a client."""
+    """Return the lines of the traceback, the last of which may quote a client."""
     if not record.exc_info:
         return []
     told = formatter.formatException(record.exc_info)
     if len(told) > LONGEST_TRACEBACK:
         half = LONGEST_TRACEBACK // 2
         told = f"{told[:half]}\n...\n{told[-half:]}"
-    # With its indent, and without what a terminal would obey.
+    # Keep the indent; escape terminal control characters.
     return [
         "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in told.split("\n")
     ]

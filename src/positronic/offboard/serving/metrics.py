@@ -14,7 +14,7 @@ from positronic.offboard.serving.channel import Reason, Timing
 LATENCY_COLUMNS = ("at", "pre_ms", "queue_ms", "infer_ms", "post_ms", "batch_size")
 LATENCY_ROWS = 600
 LatencyRow = tuple[float, float, float, float, float, int]
-# A state policy takes 1 ms, a large one on a CPU a second; a refusal to wait longer is the queue's.
+# A state policy takes 1 ms, a large one on a CPU a second; longer waits are refused by the queue.
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 STEPS = {
@@ -29,11 +29,11 @@ class Metrics:
     """Counts answers and failures; called in the event loop alone."""
 
     def __init__(self, store: ModelStore, sessions: Callable[[], int]) -> None:
-        """Count for one server; each has a registry of its own.
+        """Register the metrics of one server, in a registry of its own.
 
         Args:
             store: The models.
-            sessions: Says how many sessions are open.
+            sessions: Returns the number of open sessions.
         """
         self.inferences = 0
         self.last_cost_ms: float | None = None
@@ -81,7 +81,7 @@ class Metrics:
         self._failures.labels(reason.value).inc()
 
     def text(self) -> bytes:
-        """Everything in the text format of Prometheus."""
+        """Return all metrics in Prometheus's text format."""
         return prometheus.generate_latest(self.registry)
 
     def _counter(self, name: str, what: str) -> prometheus.Counter:
@@ -92,7 +92,7 @@ class Metrics:
 
 
 class _Present(Collector):
-    """What there is at this moment, looked up when somebody asks."""
+    """Gauges of the present state, collected at each scrape."""
 
     def __init__(self, store: ModelStore, sessions: Callable[[], int]) -> None:
         self._store, self._sessions = store, sessions

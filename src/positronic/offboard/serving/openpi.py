@@ -7,11 +7,11 @@
     server ──▶ {"actions": float32 (H, 8), "server_timing": {...}}
     server ──▶ text, then close 1011     in place of a reply, where there is none
 
-``actions`` are the commands that the session protocol sends as well, as one array in the order of
-the dataset's action: position in metres, unit quaternion, grip (`ACTION_NAMES`); row ``i`` is due
-``i / action_fps`` seconds after the observation. They are decoded commands, not the raw output of
-the policy: the quaternion is a rotation, and the grip counts as the robot's side of the contract
-says. A connection is an episode, and ``/`` is the default checkpoint, since openpi lists none.
+``actions`` are the same commands as in the session protocol, as one array in the order of the
+dataset's action: position in metres, unit quaternion, grip (`ACTION_NAMES`); row ``i`` is due ``i /
+action_fps`` seconds after the observation. They are decoded commands, not the raw output of the
+policy: the quaternion is a rotation, and the grip follows the robot's side of the contract. A
+connection is an episode, and ``/`` is the default checkpoint, since openpi lists none.
 """
 
 import itertools
@@ -37,12 +37,12 @@ from positronic.policy.base import Action
 
 ACTION_NAMES = ("x", "y", "z", "qw", "qx", "qy", "qz", "grip")
 
-# Of the ready message: what only the session protocol means.
+# Fields of the ready message that concern the session protocol only.
 _NOT_FOR_OPENPI = {"compress_images", "host", "jpeg", "local_stack", "port", "request_ids"}
 
 
 def make_openpi_app(service: Service) -> Starlette:
-    """Put the ``service`` behind openpi's paths; its token is an ``Api-Key`` here."""
+    """Return an application with openpi's routes for ``service``; the token is an ``Api-Key``."""
 
     async def session(websocket: WebSocket) -> None:
         await service.serve(OpenpiChannel(websocket))
@@ -57,14 +57,14 @@ def make_openpi_app(service: Service) -> Starlette:
 
 
 class _ErrorText(bytes):
-    """What goes out as text and ends the session, as openpi's server does it."""
+    """An error sent as text that ends the session, as openpi's server does."""
 
 
 class OpenpiChannel(WebSocketChannel):
     """One client of openpi."""
 
     def __init__(self, websocket: WebSocket) -> None:
-        """Speak with the client of ``websocket``, which is not accepted yet."""
+        """Wrap ``websocket``, which is not accepted yet."""
         super().__init__(websocket)
         self._accepted = self._over = False
         self._received = 0.0
@@ -72,7 +72,7 @@ class OpenpiChannel(WebSocketChannel):
 
     @override
     async def status(self, status: str, message: str) -> None:
-        """Let the client wait: openpi knows no status, and waits for its metadata for ever."""
+        """Accept the connection: openpi has no status frames; its client waits for the metadata."""
         await self._accept()
 
     @override
@@ -103,7 +103,7 @@ class OpenpiChannel(WebSocketChannel):
 
     @override
     async def refuse(self, error: str, code: int) -> None:
-        """Refuse with HTTP 503, or with text once the client has been made to wait."""
+        """Refuse with HTTP 503, or with text once the connection is accepted."""
         if self._accepted:
             await self._end(error, code)
             return
@@ -130,7 +130,7 @@ class OpenpiRequest(FrameRequest):
     """One observation."""
 
     def __init__(self, data: bytes | None, previous_total_ms: float | None) -> None:
-        """Take the bytes of a binary frame, and what the reply before took in all."""
+        """Wrap the bytes of a binary frame, and the total time of the previous reply."""
         super().__init__(data)
         self._previous_total_ms = previous_total_ms
 
@@ -149,7 +149,7 @@ class OpenpiRequest(FrameRequest):
             return _ErrorText(answer.error.encode())
         assert answer.result is not None
         assert answer.timing is not None
-        # openpi's server counts encoding, waiting and decoding as inference, too.
+        # openpi's server also counts encoding, queueing and decoding as inference.
         timing = {"infer_ms": answer.timing.cost_ms}
         if self._previous_total_ms is not None:
             timing["prev_total_ms"] = self._previous_total_ms
@@ -162,19 +162,19 @@ class OpenpiRequest(FrameRequest):
 
 
 def metadata(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What openpi's client is told first: the facts of the checkpoint, and what an action is."""
+    """Return the metadata for openpi's client: the checkpoint's meta and the action's names."""
     told = {key: value for key, value in meta.items() if key not in _NOT_FOR_OPENPI}
     return {**told, "action_names": ACTION_NAMES}
 
 
 def action_array(actions: Sequence[Action]) -> NDArray[np.float32]:
-    """Put decoded actions into one array ``(H, 8)``, columns as in `ACTION_NAMES`.
+    """Return decoded actions as one array ``(H, 8)``, columns as in `ACTION_NAMES`.
 
-    Of the two quaternions of a rotation each row has the one next to that of the row before it, so
-    that a client may interpolate.
+    Each row has the sign of the quaternion that is nearest to the row before, so that a client may
+    interpolate.
 
     Raises:
-        SessionError: There is none, or one is no end-effector pose.
+        SessionError: There are no actions, or one is not an end-effector pose.
     """
     from positronic.geom import align_quat, pose_from_wire  # SciPy takes half a second
 

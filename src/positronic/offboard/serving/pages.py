@@ -1,7 +1,7 @@
-"""Pages for people, as routes: the status page at ``/``, and Swagger UI at ``/docs``.
+"""Routes of the HTML pages: the status page at ``/``, and Swagger UI at ``/docs``.
 
-FastAPI's own page loads Swagger UI from elsewhere and starts it by a script within the page, which
-a strict Content-Security-Policy forbids.
+FastAPI's own page loads Swagger UI from a CDN and starts it by an inline script, which a strict
+Content-Security-Policy forbids.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 HEADERS = {
-    # A new version of the server comes with a new page.
+    # A new version of the server may have a new page.
     "Cache-Control": "no-cache",
     "Content-Security-Policy": (
         "default-src 'self'; img-src data:; base-uri 'none'; form-action 'none';"
@@ -29,7 +29,7 @@ HEADERS = {
 
 
 def status_routes() -> list[Route]:
-    """Serve the status page at ``/`` and its files under ``/status_page/``; none is secret."""
+    """Return routes of the status page at ``/`` and its files; none is secret."""
     folder = files(__package__) / "status_page"
     names = ("status.css", "status.js", "chart.js")
     return [
@@ -39,15 +39,15 @@ def status_routes() -> list[Route]:
 
 
 def docs_routes(openapi: Callable[[], dict[str, Any]]) -> list[Route]:
-    """Serve the page at ``/docs``, what it consists of under ``/docs/``, and ``/openapi.json``.
+    """Return routes of the page at ``/docs``, its files under ``/docs/``, and ``/openapi.json``.
 
     Args:
         openapi: Returns the OpenAPI document.
     """
     folder, swagger_ui = files(__package__) / "docs_page", _swagger_ui()
 
-    # Starlette calls it in a thread. FastAPI's own route makes the document in the event loop, and
-    # sessions would wait for it, the first time for some 80 ms.
+    # Starlette calls it in a thread. FastAPI's own route makes the document in the event loop,
+    # which delays sessions, the first time by some 80 ms.
     def document(request: Request) -> Response:
         return JSONResponse(openapi())
 

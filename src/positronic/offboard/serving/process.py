@@ -1,4 +1,4 @@
-"""Process of a server: its port, taken before anything heavy is imported, and its end."""
+"""Server process: bind the port before heavy imports, and end even if threads hang."""
 
 import asyncio
 import errno
@@ -18,10 +18,10 @@ PATIENCE_S = 0.3
 
 
 def run_to_the_end(server: Coroutine[Any, Any, None]) -> None:
-    """Run a server; when it has ended, so does the process, with status 0 if it cannot return.
+    """Run a server; at its end, exit with status 0 if threads are still busy.
 
-    A thread that imports torch, predicts or waits for a bucket cannot be interrupted. The end of
-    the event loop, and of the interpreter, would wait for it, or crash.
+    A thread that imports torch, predicts or waits for a bucket cannot be interrupted. Closing the
+    event loop or the interpreter would wait for it, or crash.
     """
 
     async def main() -> None:
@@ -60,7 +60,7 @@ def bind(host: str, port: int) -> socket.socket:
     """Listen on a TCP port; 0 takes a free one.
 
     Raises:
-        SessionError: The port is in use, or the host is no address of this machine.
+        SessionError: The port is in use, or the host is not an address of this machine.
     """
     try:
         family, address = _resolve(host, port)
@@ -86,7 +86,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
     if not 0 <= int(port) < 1 << 16:
-        raise OSError(errno.EINVAL, "ports are 0 to 65535")  # beyond, others are taken for them
+        raise OSError(errno.EINVAL, "ports are 0 to 65535")  # larger ones would wrap around
     found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = found[0]
     return family, address

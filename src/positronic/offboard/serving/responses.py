@@ -108,7 +108,7 @@ _TOO_MANY = "too many connections"
 
 
 def errors(has_token: bool) -> Declared:
-    """Declare what any request may be answered with before it gets to an endpoint."""
+    """Declare the errors of requests that are refused before they reach an endpoint."""
     declared: Declared = {
         400: _in_words("The request, or its Host header, is malformed."),
         408: _in_words("The request did not come in time."),
@@ -124,7 +124,7 @@ def errors(has_token: bool) -> Declared:
 
 
 def refusals(has_token: bool) -> Declared:
-    """Declare what a request without the token is answered with; nothing where there is none."""
+    """Declare the response to a request without the token; nothing if the server has none."""
     if not has_token:
         return {}
     header = {"WWW-Authenticate": {"schema": {"type": "string"}}}
@@ -135,7 +135,7 @@ def unavailable(why: str, model: type[BaseModel] | None = None) -> dict[str, Any
     """Declare an endpoint's own 503, beside that of too many connections."""
     declared = _in_words(f"Unavailable: {why}, or {_TOO_MANY}.")
     if model is not None:
-        # FastAPI adds the schema; pages show what stands first.
+        # FastAPI adds the schema; pages show the first content type.
         content = {"application/json": {}, **declared["content"]}
         declared = {**declared, "content": content, "model": model}
     return declared

@@ -1,4 +1,4 @@
-"""Access control of the server: the token, or this machine alone without one."""
+"""Access control of the server: a token, or loopback only without one."""
 
 import hmac
 import ipaddress
@@ -14,7 +14,7 @@ _MAKE_ONE = (
 
 
 def read_token(environ: Mapping[str, str]) -> str | None:
-    """Return the token of the environment; None where there is none.
+    """Return the token of the environment; None if there is none.
 
     Raises:
         UsageError: It is empty, or could not be sent in a header.
@@ -36,10 +36,10 @@ def read_token(environ: Mapping[str, str]) -> str | None:
 
 
 def is_insecure(environ: Mapping[str, str]) -> bool:
-    """Whether the environment says ``--insecure``, as a container's does whose ports are mapped.
+    """Return whether the environment says ``--insecure``, as in containers with mapped ports.
 
     Raises:
-        UsageError: It says something else.
+        UsageError: The variable has another value than 0 or 1.
     """
     value = environ.get(INSECURE_VARIABLE, "")
     if value not in ("", "0", "1"):
@@ -48,23 +48,23 @@ def is_insecure(environ: Mapping[str, str]) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach ``address``, which is one of a socket and no name."""
+    """Return whether ``address``, an IP address, is reachable from this machine only."""
     ip = ipaddress.ip_address(address)
     mapped = getattr(ip, "ipv4_mapped", None)
     return (mapped or ip).is_loopback
 
 
 def require_token(address: str, host: str, token: str | None, insecure: bool) -> None:
-    """Refuse to let everybody in by mistake.
+    """Refuse to listen for other machines without a token by mistake.
 
     Args:
-        address: Where the server listens, as a socket has it.
-        host: The same as the operator wrote it.
-        token: What clients have to know.
-        insecure: The operator wants it so.
+        address: IP address on which the server listens.
+        host: The same as given by the operator.
+        token: Token that clients must send.
+        insecure: Whether the operator allows it.
 
     Raises:
-        UsageError: Other machines could connect, and need not know anything.
+        UsageError: Other machines could connect without a token.
     """
     if token is None and not insecure and not is_loopback(address):
         raise UsageError(
@@ -75,7 +75,7 @@ def require_token(address: str, host: str, token: str | None, insecure: bool) ->
 
 
 def authorised(header: str | None, token: str, scheme: str) -> bool:
-    """Whether an ``Authorization`` header holds the token; takes the same time if it does not."""
+    """Return whether an ``Authorization`` header holds the token, in constant time."""
     given, _, secret = (header or "").partition(" ")
     same = hmac.compare_digest(secret.strip().encode(), token.encode())
     return same and given.lower() == scheme.lower()

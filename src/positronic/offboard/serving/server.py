@@ -1,6 +1,6 @@
 """Inference server process: its port, its signals, its start and its shutdown.
 
-It knows nothing of what a model is; :class:`~positronic.offboard.models.store.ModelSource` does.
+It is independent of the kind of model; see :class:`~positronic.offboard.models.store.ModelSource`.
 """
 
 import asyncio
@@ -31,8 +31,7 @@ __all__ = ["serve_forever"]
 logger = logging.getLogger(__name__)
 
 SHUTDOWN_S = 5
-# Connections that are accepted before the others have their turn, each in some 100 µs; and those
-# that may wait for it.
+# Connections accepted in one turn of the event loop, each in some 100 µs; and the listen backlog.
 ACCEPTED_AT_ONCE, WAITING_CONNECTIONS = 16, 256
 Extra = Callable[[Service], ASGIApp]
 
@@ -47,27 +46,27 @@ async def serve_forever(
     watch_interval_s: float = 0.0,
     extras: Sequence[tuple[socket.socket, Extra]] = (),
 ) -> None:
-    """Serve until a signal comes; clients that connect while the default model loads are told so.
+    """Serve until a stop signal; clients that connect while the default model loads get its status.
 
-    The first SIGTERM, SIGINT or SIGHUP drains the server, unless it is not ready yet; another ends
-    it, but no second SIGHUP, of which a closed terminal sends several.
+    The first SIGTERM, SIGINT or SIGHUP drains the server, unless it is not ready yet; another one
+    ends it at once, except a second SIGHUP, of which a closed terminal sends several.
 
     Args:
         store: The models.
-        listener: Where it listens; see `positronic.offboard.serving.server.bind`.
-        host: The host to tell clients.
+        listener: The listening socket; see `positronic.offboard.serving.server.bind`.
+        host: The host that clients are told.
         on_ready: Called with the default model once it is warm.
         options: The limits.
-        watch_interval_s: Seconds between two looks for a newer default model; 0: never.
-        extras: Other applications on the same sessions, each with where it listens.
+        watch_interval_s: Seconds between two polls for a newer default model; 0: never.
+        extras: Further applications on the same service, each with its listening socket.
 
     Raises:
         FoundationError: The default model cannot be loaded.
     """
-    # glibc keeps freed memory for the next message only up to the largest block freed so far. Else,
-    # as chance has it, each message of 300 kB may take 100 page faults: 0.25 ms.
+    # glibc reuses freed memory only up to the largest block freed so far. Otherwise each message of
+    # 300 kB may, by chance, take 100 page faults: 0.25 ms.
     bytes(options.max_message_bytes)
-    # Not asyncio's own, for which the end of the loop would wait: a bucket may not answer.
+    # Not asyncio's own, which the loop would join at its end: a bucket may not answer.
     listing = ThreadPoolExecutor(4, "listing")
     asyncio.get_running_loop().set_default_executor(listing)
     service = Service(store, options, server_meta(host, listener.getsockname()[1]))
@@ -93,7 +92,7 @@ async def serve_forever(
                 draining.cancel()
                 ending.cancel()
         finally:
-            # Whoever cancels this gets an orderly end too: sessions told, port closed.
+            # Cancellation ends in order too: sessions are told, the port is closed.
             await service.drain(0)
             warming.cancel()
             stopped.cancel()
@@ -112,7 +111,7 @@ async def _first(*work: "asyncio.Future[Any]") -> None:
 
 
 async def _warm(store: ModelStore, on_ready: Callable[[Model], None]) -> None:
-    # Not returned: the task outlives the model, once another one is the default.
+    # Not returned: the finished task would keep the model alive after another one is the default.
     lease = await store.acquire_default()
     lease.release()
     on_ready(lease.model)
@@ -120,7 +119,7 @@ async def _warm(store: ModelStore, on_ready: Callable[[Model], None]) -> None:
 
 @contextlib.contextmanager
 def _watching(store: ModelStore, interval_s: float) -> Iterator[None]:
-    """Take up new models meanwhile."""
+    """Watch for new models in this context."""
     task = asyncio.create_task(watch(store, interval_s, _changed)) if interval_s else None
     try:
         yield
@@ -135,17 +134,17 @@ def _changed(model_id: str | None, error: Exception | None) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to those who know of the sessions, and lets more connections wait."""
+    """uvicorn's server without its signal handlers, and with a larger listen backlog."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to accept connections."""
+        """Start to accept connections."""
         await super().startup(sockets)
         for where in sockets or ():
             where.listen(WAITING_CONNECTIONS)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
+        """Do nothing: `serve_forever` handles the signals."""
         yield
 
 
@@ -158,7 +157,7 @@ def _config(app: ASGIApp, options: ServerOptions, shared: Connections) -> uvicor
         ws_max_size=options.max_message_bytes,
         ws_ping_interval=options.ping_interval_s,
         ws_ping_timeout=options.ping_timeout_s,
-        # Images do not compress; deflate costs eleven times the round trip.
+        # Images do not compress; deflate multiplies the round trip by eleven.
         ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
@@ -171,7 +170,7 @@ def _config(app: ASGIApp, options: ServerOptions, shared: Connections) -> uvicor
 
 @contextlib.contextmanager
 def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
-    """Yield two events: the first signal to stop, and a second one that repeats it."""
+    """Yield two events: the first stop signal, and a repeated one."""
     first, second = asyncio.Event(), asyncio.Event()
     received = Received()
 

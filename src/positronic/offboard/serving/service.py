@@ -38,11 +38,11 @@ logger = logging.getLogger(__name__)
 
 TASK_CHARACTERS = 200
 LONGEST_PAUSE_S = 1.0
-# Whoever sends what cannot be decoded is not read for so many times what that took to find out.
+# After a frame that cannot be decoded, reading pauses for this multiple of the time it took.
 PAUSES, CHEAP_S = 10, 0.001
 
 
-# Encoding an observation takes a core; more threads than this would only wait for Python's lock.
+# Encoding an observation takes a core; more threads would only wait for the GIL.
 MAX_THREADS = 8
 # How long clients may take to agree to the end of their session.
 CLOSE_TIMEOUT_S = 5.0
@@ -51,9 +51,9 @@ DRAINING = "the server is shutting down; connect again in a moment, or to anothe
 
 
 class ServingSession:
-    """Takes each observation through ``prepare``, the batch of its model, and ``finish``.
+    """A session on the server: ``prepare``, batched prediction and ``finish`` for each observation.
 
-    What goes wrong becomes the answer to this one request; the session and all others go on.
+    An error becomes the answer to that request; this session and all others continue.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ServingSession:
         self.task = ""
         self.inferences = self.errors = 0
         self.pause_s = 0.0
-        """How long to read nothing of a client that asks too often, or what is dear to refuse."""
+        """Pause before the next read of a client that sends too often or costly invalid frames."""
         self.opened = self.last_used = time.monotonic()
         self._metrics, self._options, self._pool = metrics, options, pool
         self._limit = RateLimit(options.rate_limit)
@@ -91,13 +91,13 @@ class ServingSession:
         self._step: Future[Any] | None = None
 
     def begin(self, model_id: str, lease: Lease) -> Mapping[str, Any]:
-        """Start an episode with the model; returns its meta. The lease is given back at the end."""
+        """Start an episode with the model; returns its meta. The lease is released at the end."""
         self.model_id, self._lease = model_id, lease
         self._session = lease.model.new_session()
         return self._session.meta
 
     async def answer(self, request: Request) -> bytes:
-        """Answer one request; never raises but for cancellation."""
+        """Answer one request; raises nothing but cancellation."""
         self.machine.to(SessionState.INFERRING)
         self.pause_s = 0.0
         deadline = asyncio.timeout(self._options.request_timeout_s)
@@ -114,7 +114,7 @@ class ServingSession:
             self.machine.to(SessionState.READY)
 
     def close(self) -> None:
-        """Give back what the session holds; more calls do nothing."""
+        """Release the lease and close the session; further calls do nothing."""
         self.machine.to(SessionState.CLOSED)
         session, self._session = self._session, None
         lease, self._lease = self._lease, None
@@ -141,8 +141,8 @@ class ServingSession:
             queue_ms, infer_ms = predicted.queue_s * 1000, predicted.infer_s * 1000
         began = time.perf_counter()
         assert self._session is not None
-        # Here and not in a thread: it holds the interpreter's lock all the time anyway, and is
-        # over before a thread would have been woken.
+        # Here and not in a thread: it holds the GIL all the time anyway, and is done before a
+        # thread would have been woken.
         actions = self._session.finish(value)
         timing = Timing(pre_ms, queue_ms, infer_ms, _ms_since(began), batch_size)
         reply = request.encode(Answer(result=actions, timing=timing))
@@ -163,14 +163,14 @@ class ServingSession:
         return self._session.prepare(obs)
 
     async def _in_pool[T](self, step: Callable[..., T], *args: object) -> T:
-        """Run one step in a thread, after one that was given up but could not be stopped."""
+        """Run one step in a thread, after an earlier one that timed out and still runs."""
         if self._step is not None:
             await asyncio.wait({asyncio.wrap_future(self._step)})
         future = self._step = self._pool.submit(self._account, step, *args)
         try:
             return await asyncio.wrap_future(future)
         finally:
-            # What is done is forgotten, and with it an observation of megabytes.
+            # Drop a finished step, which holds an observation of megabytes.
             if future.done():
                 self._step = None
 
@@ -188,7 +188,7 @@ class ServingSession:
     def _explain(self, error: Exception) -> Answer:
         answer = failure(error, self._metrics.last_cost_ms)
         if answer.reason is Reason.INTERNAL:
-            # Its text may hold paths of this machine; those who run the server see all of it.
+            # Its text may contain paths of this machine; only the log has all of it.
             log(logger, "inference failed", level=logging.ERROR, exc_info=True, session=self.name)
         return answer
 
@@ -219,18 +219,18 @@ class _Served:
         return self.session.machine.state in (SessionState.OPENING, SessionState.LOADING)
 
     def may_idle(self, seconds: float, why: str = "") -> None:
-        """End the session in so many seconds (0: never), unless it is ending already."""
+        """End the session in ``seconds`` (0: never), unless it is ending already."""
         if not self._ending:
             self.why = why
             when = asyncio.get_running_loop().time() + seconds if seconds else None
             self.until.reschedule(when)
 
     def end(self, why: str) -> bool:
-        """End the session now; says whether it was not ending already."""
+        """End the session now; returns whether it was not ending already."""
         first, self._ending = not self._ending, True
         if first:
             self.why = why
-            # Where it is over already, only its goodbye is still on the way.
+            # If the timeout has ended already, only the close frame is pending.
             with contextlib.suppress(RuntimeError):
                 self.until.reschedule(asyncio.get_running_loop().time())
         return first
@@ -247,7 +247,7 @@ class Service:
         Args:
             store: The models.
             options: The limits.
-            server_meta: What every ready message says beside the model's own facts.
+            server_meta: Fields of every ready message beside the model's own meta.
         """
         self.store, self.options = store, options
         self.metrics = Metrics(store, lambda: len(self._served))
@@ -268,7 +268,7 @@ class Service:
 
     @property
     def sessions(self) -> list[ServingSession]:
-        """The open ones, oldest first."""
+        """The open sessions, oldest first."""
         return [served.session for served in self._served.values()]
 
     @property
@@ -315,7 +315,7 @@ class Service:
             log(logger, "closed", session=session.name, inferences=session.inferences)
 
     async def drain(self, timeout_s: float) -> bool:
-        """Let nobody in any more, and wait for the open sessions to end; end them if they do not.
+        """Refuse new sessions, and wait for the open ones to end; end them after ``timeout_s``.
 
         Returns:
             Whether all of them have ended.
@@ -327,7 +327,7 @@ class Service:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._empty.wait(), timeout_s)
         told += [served.end("the server is shutting down") for served in self._served.values()]
-        # Those that were told in an earlier drain have had their time.
+        # Sessions told in an earlier drain have had their time.
         if any(told):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), CLOSE_TIMEOUT_S)
@@ -377,7 +377,7 @@ class Service:
             except ClientGone:
                 self.metrics.failed(Reason.DISCONNECTED)
                 raise
-            # Who asks too often is told so, and not so often that telling it is the work.
+            # Slow down clients that ask too often, lest the refusals take all the time.
             await asyncio.sleep(session.pause_s)
 
     async def _refuse(self, session: ServingSession, channel: Channel, refused: Refused) -> None:

@@ -1,11 +1,11 @@
 """HTTP and WebSocket protocols for uvicorn, with deadlines and bounds for every client.
 
-uvicorn's own protocols wait for as long as a client likes: for a request, for the rest of a
-message, for a reply to be taken. They take in whatever comes, in one go. Here every wait has a
-deadline, everything that is held a bound, and a client that exceeds one is told so in words.
+uvicorn's own protocols wait without limit for a request, for the rest of a message, and for a reply
+to be read, and buffer all input. Here every wait has a deadline, every buffer a bound, and a client
+that exceeds one gets an error message.
 
-A connection serves one HTTP request, or one WebSocket. What it uses of uvicorn that is not
-documented stands in ``tests/positronic/offboard/serving/test_transport.py``.
+A connection serves one HTTP request, or one WebSocket. The undocumented parts of uvicorn used here
+are tested in ``tests/positronic/offboard/serving/test_transport.py``.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ from positronic.offboard.serving.logs import log
 
 logger = logging.getLogger(__name__)
 
-# For a close frame to be answered, on top of what uvicorn gives it; and for a refusal to be read.
+# Time to answer a close frame, on top of uvicorn's; and to read a refusal.
 LINGER_S = 1.0
-# What is read, and thrown away, of a client that has been refused: closing with bytes unread would
-# reset the connection, and the client might not see why.
+# Bytes read and discarded from a refused client: closing with unread bytes would reset the
+# connection, and the client might not see the reason.
 MAX_DISCARDED = 1 << 20
-# Of the head of a request. The WebSocket library does not answer lines of more than 8192 bytes, nor
-# more than 128 of them.
+# Bounds of the head of a request. The WebSocket library does not answer lines of more than 8192
+# bytes, nor more than 128 of them.
 MAX_HEAD, MAX_LINE, MAX_LINES = 16_384, 8_000, 100
-# Of a WebSocket that are handled before other connections have their turn, about 10 µs each.
+# Frames of a WebSocket handled in one turn of the event loop, about 10 µs each.
 FRAMES_AT_ONCE = 16
-# Frames of fewer bytes than SMALL_FRAME that ask for nothing: fragments and control frames.
+# Small frames (fewer bytes than SMALL_FRAME) that are no request: fragments and control frames.
 SMALL_FRAME, SMALL_FRAMES_PER_S = 1024, 100
 PROTOCOL_VIOLATED = 1008
 
@@ -48,7 +48,7 @@ _CLOSE = (b"connection", b"close")
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """A WebSocket that takes one message at a time, whose client has to send and read them."""
+    """WebSocket that takes one message at a time, with deadlines for sending and reading it."""
 
     options: ClassVar[ServerOptions]
     shared: ClassVar[Connections]
@@ -61,24 +61,24 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     _discarded = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection over from HTTP."""
+        """Take over the connection from HTTP."""
         self.close_timeout = self.options.handshake_timeout_s
         self._unread = bytearray()
-        self._left = 0  # bytes of the present frame that have not come
+        self._left = 0  # bytes of the present frame still to come
         self._ends = self._control = False
         self._held = 0  # bytes of the present message that have come
         self._small_frame = RateLimit(SMALL_FRAMES_PER_S)
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes in; whole frames are handled a few at a time, and one message at a time."""
+        """Receive bytes; complete frames are handled a few at a time, and one message at a time."""
         if self._over:
             self._discarded += len(data)
             if self._discarded > MAX_DISCARDED:
                 self.transport.abort()
             return
         if not self.handshake_initiated:
-            super().data_received(data)  # the head of the request, which HTTP has kept for us
+            super().data_received(data)  # the head of the request, which HTTP has kept
             return
         if not self._unread and self._left >= len(data):
             self._take(data)  # the middle of a large message
@@ -88,7 +88,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._proceed()
 
     async def receive(self) -> Any:
-        """Give the application its next message, and look for the one after it."""
+        """Return the application's next message, and process the frames after it."""
         message = await super().receive()
         self._proceed()
         return message
@@ -99,23 +99,23 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             raise ClientDisconnected
         await super().send(message)
         if self.initial_response is not None and self.close_sent:
-            self.handshake_complete = True  # by a refusal, which uvicorn takes for none
+            self.handshake_complete = True  # by a refusal, which uvicorn does not count as one
         if self._unread and not self.read_paused and self.writable.is_set():
-            # It has been let in, or a close has taken the place of a message that waited.
+            # It has been accepted, or a close has replaced a waiting message.
             self.transport.resume_reading()
             self._proceed()
 
     def pause_writing(self) -> None:
-        """Wait for the client to take what it was sent, but not for ever.
+        """Wait for the client to read what was sent, up to the deadline.
 
-        Nothing is read meanwhile: each ping of the client would make a pong to keep.
+        Nothing is read meanwhile: each ping of the client would add a pong to the buffer.
         """
         super().pause_writing()
         self.transport.pause_reading()
         self._stalled = self.loop.call_later(self.options.send_timeout_s, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Read on, unless a message waits to be handled."""
+        """Resume reading, unless a message waits to be handled."""
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()
@@ -124,7 +124,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._proceed()
 
     def keepalive_timeout(self) -> None:
-        """Drop a client that answers no pings; what is still unsent would hold it for ever."""
+        """Drop a client that answers no pings; unsent data would keep it open for ever."""
         if self.read_paused:
             # Its pong may stand behind a request that waits for the one before it.
             self.pong_timer = self.pending_ping_payload = None
@@ -134,7 +134,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._abort_in(LINGER_S)
 
     def handle_parser_exception(self) -> None:
-        """Close for what the WebSocket library has found wrong; it has made the close frame."""
+        """Close after a protocol error that the WebSocket library found."""
         close = self.conn.close_sent
         self._end(close.code if close else PROTOCOL_VIOLATED, close.reason if close else "")
 
@@ -147,12 +147,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._abort_in(LINGER_S)
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
-        """The session is over; its client may still say goodbye."""
+        """Wait for the client to close, after the session is over."""
         super().on_task_complete(task)
         self._abort_in(self.close_timeout + LINGER_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is closed on both sides."""
+        """Clean up after the connection is closed."""
         super().connection_lost(exc)
         self._over = True
         self.shared.leave(self)
@@ -162,11 +162,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 timer.cancel()
 
     def _proceed(self) -> None:
-        """Handle the frames that are there, until there is a message for the application."""
+        """Handle buffered frames, until there is a message for the application."""
         if self._yielding or not self._unread:
             return
         if not self.handshake_complete:
-            self.transport.pause_reading()  # it speaks before it has been let in
+            self.transport.pause_reading()  # the client sends before it has been accepted
             return
         for _ in range(FRAMES_AT_ONCE):
             if self.read_paused or self._over or not self.writable.is_set():
@@ -191,7 +191,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._proceed()
 
     def _begin_frame(self) -> bool:
-        """Look at the header of the next frame; False if it is not complete, or one too many."""
+        """Parse the header of the next frame; False if it is incomplete or exceeds the rate."""
         header = frame_header(self._unread)
         if header is None:
             return False
@@ -208,14 +208,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         return True
 
     def _take(self, piece: bytes) -> None:
-        """Hand the bytes of one frame, or some of them, to the WebSocket library."""
+        """Pass the bytes of one frame, or some of them, to the WebSocket library."""
         self._left -= len(piece)
         if not self._control:
             self._held = 0 if self._ends and not self._left else self._held + len(piece)
         super().data_received(piece)
 
     def _watch(self) -> None:
-        """Hold a message that is not complete to its deadline, and to what all may hold."""
+        """Enforce the deadline and the shared memory bound of an incomplete message."""
         if self._over:
             return
         if self._held and self._late is None:
@@ -229,7 +229,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.shared.holds(self, self._held, lambda: self._refuse(full))
 
     def _refuse(self, why: str) -> None:
-        """Close for what the client does."""
+        """Close with a reason that the client is at fault for."""
         if not (self._over or self.close_sent or self.transport.is_closing()):
             client = "{}:{}".format(*self.client) if self.client else "unknown"
             log(logger, "closed a connection", level=logging.WARNING, client=client, why=why)
@@ -239,7 +239,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.abort()
 
     def _end(self, code: int, reason: str) -> None:
-        """Send the close frame, and throw away what still comes, so that it can be read."""
+        """Send the close frame, and discard further input, so that the client can read it."""
         self._over = self.close_sent = True
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self._unread.clear()
@@ -255,7 +255,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.transport.write_eof()
         self.transport.resume_reading()
-        # Else uvicorn would close at once when the application has ended.
+        # Otherwise uvicorn would close at once when the application has ended.
         self.close_timer = self.loop.call_later(LINGER_S, self.transport.abort)
 
     def _abort_in(self, seconds: float) -> None:
@@ -266,7 +266,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
 
 class HttpProtocol(H11Protocol):
-    """HTTP of one request without a body, whose client has to send it and to take the answer."""
+    """HTTP protocol for one request without a body, with deadlines for request and response."""
 
     options: ClassVar[ServerOptions]
     shared: ClassVar[Connections]
@@ -277,7 +277,7 @@ class HttpProtocol(H11Protocol):
     _discarded = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for a request, but not for ever."""
+        """Wait for a request, up to the deadline."""
         self._head = bytearray()
         super().connection_made(transport)
         seconds = self.options.handshake_timeout_s
@@ -287,7 +287,7 @@ class HttpProtocol(H11Protocol):
             self._make_room()
 
     def data_received(self, data: bytes) -> None:
-        """Take in the head of the request; what comes after it is thrown away."""
+        """Receive the head of the request; further bytes are discarded."""
         if self._has_asked:
             self._discarded += len(data)
             if self._discarded > MAX_DISCARDED:
@@ -302,7 +302,7 @@ class HttpProtocol(H11Protocol):
             self._refuse(431, f"the head of the request has more than {MAX_HEAD} bytes")
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Hand the connection over."""
+        """Hand over the connection to the WebSocket protocol."""
         super().handle_websocket_upgrade(event)
         websocket = self.transport.get_protocol()
         if isinstance(websocket, WebSocketProtocol):
@@ -311,25 +311,25 @@ class HttpProtocol(H11Protocol):
                 self._stop_waiting()
                 self.shared.handed_over(self, websocket)
                 return
-            # The WebSocket library could not read the head, and says nothing to the client.
+            # The WebSocket library could not parse the head, and sends nothing to the client.
             self.connections.discard(websocket)
             self.connections.add(self)
             self.transport.set_protocol(self)
             self._refuse(400, "the head of the request is not a WebSocket handshake")
 
     def on_response_complete(self) -> None:
-        """The answer is written; the client has to take it."""
+        """Wait for the client to read the response, up to the deadline."""
         super().on_response_complete()
         self.shared.may_go(self, self.transport.abort)
         self._within(self.options.send_timeout_s, self.transport.abort)
 
     def pause_writing(self) -> None:
-        """Wait for the client to take the answer, but not for ever."""
+        """Wait for the client to read the response, up to the deadline."""
         super().pause_writing()
         self._within(self.options.send_timeout_s, self.transport.abort)
 
     def shutdown(self) -> None:
-        """End with the server; an answer under way may still come."""
+        """End with the server; a response in progress is still sent."""
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
             self._within(LINGER_S, self.transport.abort)
@@ -337,14 +337,14 @@ class HttpProtocol(H11Protocol):
             self.cycle.keep_alive = False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is closed."""
+        """Clean up after the connection is closed."""
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self.shared.leave(self)
         self._stop_waiting()
 
     def _ask(self, head: bytes, rest: bytes) -> None:
-        """Hand the request over, with its end said in advance: a connection is for one request."""
+        """Pass the request to uvicorn with ``Connection: close``: one request per connection."""
         self._has_asked = True
         self._head.clear()
         self.shared.asked(self)
@@ -358,19 +358,19 @@ class HttpProtocol(H11Protocol):
         else:
             self._within(self.options.request_timeout_s, self.transport.abort)
             super().data_received(head)
-            cycle: object = self.cycle  # which uvicorn declares to be there always
+            cycle: object = self.cycle  # which uvicorn declares to be never None
             if cycle is not None:
-                self.headers.append(_CLOSE)  # as if the client had said it; seen by the answer
+                self.headers.append(_CLOSE)  # as if the client had sent it; applied by the response
             elif self._handed_over:
                 websocket = self.transport.get_protocol()
                 if rest and isinstance(websocket, WebSocketProtocol):
-                    # A hasty client; what follows another request is thrown away.
+                    # The client sent frames early; what follows other requests is discarded.
                     websocket.data_received(rest)
             else:
-                self._within(LINGER_S, self.transport.abort)  # refused, by uvicorn or above
+                self._within(LINGER_S, self.transport.abort)  # refused, by uvicorn or by super()
 
     def _refuse(self, status: int, why: str) -> None:
-        """Answer in words, and throw away what still comes, so that they can be read."""
+        """Send an error response, and discard further input, so that the client can read it."""
         self._has_asked = True
         self._head.clear()
         if self.transport.is_closing():
@@ -383,7 +383,7 @@ class HttpProtocol(H11Protocol):
         self._within(LINGER_S, self.transport.abort)
 
     def _make_room(self) -> None:
-        """Make way for others at once."""
+        """Refuse with 503 at once, to make room for other connections."""
         self._has_asked = True
         if not self.transport.is_closing():
             self.transport.write(_answer(503, "the server has too many connections"))
@@ -400,7 +400,7 @@ class HttpProtocol(H11Protocol):
 
 
 def frame_header(data: bytearray) -> tuple[int, bool, int, int] | None:
-    """Read the header of a WebSocket frame of a client (RFC 6455, 5.2); None if it is cut off.
+    """Parse the header of a WebSocket frame (RFC 6455, 5.2); None if it is incomplete.
 
     Returns:
         The opcode, whether the frame is the last of its message, and the bytes of the header and
@@ -421,7 +421,7 @@ def frame_header(data: bytearray) -> tuple[int, bool, int, int] | None:
 def protocols(
     options: ServerOptions, shared: Connections
 ) -> tuple[type[HttpProtocol], type[WebSocketProtocol]]:
-    """Make the two classes with the limits of ``options``; uvicorn makes their instances."""
+    """Return the two protocol classes with the limits of ``options``; uvicorn creates them."""
     limits = {"options": options, "shared": shared}
     return (
         type("Http", (HttpProtocol,), limits),

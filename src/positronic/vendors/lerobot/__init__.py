@@ -1,3 +1,3 @@
-"""LeRobot: its datasets converted, its policies trained and served, by one command each."""
+"""LeRobot integration: convert datasets, train policies and serve them, one command each."""
 
 __all__: list[str] = []

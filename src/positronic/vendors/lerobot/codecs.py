@@ -3,9 +3,9 @@
 ``--codec=@positronic.vendors.lerobot.codecs.eepose_absolute --codec.image_size=[64,64]``, or
 ``eepose_absolute(image_size=(64, 64))``. Outputs, shapes and units of ``eepose_absolute`` and
 ``joints_absolute`` are those of the public Positronic of January 2026, camera names included:
-the wrist is ``left``, the exterior camera ``side``. The signs of quaternions are not: they follow
-the one rule of `positronic.codec.vectors`. ``--codec.quat_reference=None`` leaves them as they
-were recorded, for checkpoints that come without a contract and were trained so.
+the wrist is ``left``, the exterior camera ``side``. The signs of quaternions differ: they follow
+the rule of `positronic.codec.vectors`. ``--codec.quat_reference=None`` leaves them as recorded, for
+checkpoints without a contract that were trained so.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ Reference = Sequence[float] | None
 
 
 def require_codec(value: Any, flag: str) -> Codec:
-    """Return a codec, as ``flag`` gave it.
+    """Return the value of ``flag`` if it is a codec.
 
     Raises:
-        UsageError: it is none, such as a name without its module; says which there are.
+        UsageError: it is not, such as a name without its module; the message lists the codecs.
     """
     if not isinstance(value, Codec):
         names = ", ".join(f"@{__name__}.{name}" for name in __all__)

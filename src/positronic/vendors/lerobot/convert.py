@@ -24,7 +24,7 @@ PROG = "positronic-to-lerobot"
 
 @dataclass(frozen=True)
 class Source:
-    """Raw episodes and the codec they go through."""
+    """Raw episodes and the codec that converts them."""
 
     dataset: Dataset
     codec: Codec
@@ -115,7 +115,7 @@ def append(
 
 @contextmanager
 def _notes() -> Iterator[None]:
-    """Print what an error has to add, such as how to go on."""
+    """Print the notes of an error, such as how to resume."""
     try:
         yield
     except BaseException as error:

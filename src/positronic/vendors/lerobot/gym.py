@@ -34,14 +34,14 @@ class CodecGym(GymnasiumGym):
     """One of `positronic.simulator`'s environments with the features of a converted dataset.
 
     The codec encodes each observation as it encodes recordings, and decodes each action into the
-    command that the arm gets; so a policy that was trained on the dataset sees here what it was
-    trained on. Only cameras that the codec reads are rendered.
+    arm's command, so that a policy sees what it was trained on. Only cameras that the codec reads
+    are rendered.
 
     Args:
         gym_id: ``positronic/StackCubes-v0``, ``positronic/PickPlace-v0``, or their short names.
         codec: A codec; the name of one in `positronic.vendors.lerobot.codecs`; or a path with a
-            contract: a converted dataset, a checkpoint or a training run. A contract also says how
-            many steps a second there are.
+            contract: a converted dataset, a checkpoint or a training run. A contract also sets the
+            steps per second.
         codec_options: Arguments of a codec given by name, such as ``{"image_size": [64, 64]}``.
         task: What the policy is told to do, instead of the environment's own words.
         max_episode_steps: Steps after which an episode is cut off; the environment's limit if None.
@@ -90,7 +90,7 @@ class CodecGym(GymnasiumGym):
 
 
 class CodecEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A simulator environment that speaks a codec's features.
+    """Gymnasium wrapper: observations and actions are a codec's features.
 
     Observations are the codec's: vectors float32 (n,), images uint8 (H, W, 3), by LeRobot's keys.
     Actions are the policy's, float32 (n,), in the dataset's units.
@@ -115,7 +115,7 @@ class CodecEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
                 f"codec {codec.name!r} {lack}, so it does not fit {world.task_name} (which "
                 f"gives {', '.join(given)}): choose another codec or environment"
             )
-        # Nothing is said of the codec's numbers but their shape: not even a pose is bounded.
+        # A codec declares shapes only: no numbers are bounded, not even poses.
         self.observation_space = spaces.Dict(
             {name: _box(feature) for name, feature in features.items()}
         )
@@ -124,13 +124,13 @@ class CodecEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Begin an episode."""
+        """Start an episode; returns the encoded observation and the info."""
         raw, info = self.env.reset(seed=seed, options=options)
         self._encoded = self._codec.encode(raw)
         return self._encoded, info
 
     def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
-        """Decode the action, let the arm do it, encode what comes of it."""
+        """Decode the action, step the environment, encode the observation."""
         command = self._codec.decode(action)
         raw, reward, terminated, truncated, info = self.env.step(
             self._world.command_to_action(command["robot_command"], command["target_grip"])
@@ -140,11 +140,11 @@ class CodecEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def resolve(codec: Any, options: Mapping[str, Any]) -> tuple[Codec, int | None]:
-    """Return the codec that ``codec`` means, and its steps a second where a contract says so.
+    """Return the codec that ``codec`` names, and the steps per second if it has a contract.
 
     Raises:
-        GetiactionError: there is none of this name and nothing at this path.
-        ContractError: what is there is no contract.
+        GetiactionError: there is no codec of this name and no contract at this path.
+        ContractError: the contract is invalid.
     """
     if isinstance(codec, Codec) and not options:
         return codec, None

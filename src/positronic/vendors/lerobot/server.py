@@ -94,7 +94,7 @@ def serve(
             that they name; policies other than act, diffusion, tdmpc and vqbet need it.
     """
     began = time.monotonic()
-    # All that can be refused is refused before seconds go into imports.
+    # Validate everything before imports that take seconds.
     _require(
         max_sessions=(max_sessions, 1),
         max_batch=(max_batch, 1),
@@ -184,7 +184,7 @@ def serve(
 @contextlib.contextmanager
 def _listen(host: str, port: int, token: str | None, insecure: bool) -> Iterator[socket.socket]:
     with contextlib.closing(bind(host, port)) as listener:
-        # The address itself, since a name can be another one by now.
+        # By the bound address, since the name may resolve to another one by now.
         require_token(listener.getsockname()[0], host, token, insecure)
         yield listener
 
@@ -194,7 +194,7 @@ def _address(host: str, listener: socket.socket) -> str:
 
 
 def _require(**flags: tuple[float | None, float]) -> None:
-    """Refuse numbers below their minimum; one that is None was not given."""
+    """Refuse numbers below their minimum; None was not given."""
     for name, (value, least) in flags.items():
         if value is not None and not least <= value < math.inf:
             raise UsageError(f"--{name} is {value:g}; expected {least:g} or more")
@@ -208,8 +208,8 @@ def _require_positive(**flags: float | None) -> None:
 
 def main() -> None:
     """Run the command line."""
-    # Until it is ready. What is imported stays; looking through it for garbage takes some tenths
-    # of a second of the start.
+    # Off until it is ready: imported objects stay, and collecting garbage among them takes some
+    # tenths of a second of the start.
     gc.disable()
     run(serve, "python -m positronic.vendors.lerobot.server")
 

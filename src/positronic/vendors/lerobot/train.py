@@ -1,7 +1,7 @@
 """``python -m positronic.vendors.lerobot.train``: train a policy on a converted dataset.
 
-Everything that can be refused is refused here, before torch is imported; the training itself is in
-:mod:`positronic.vendors.lerobot.training.run`.
+Options, dataset and run directory are validated here, before torch is imported; the training itself
+is in :mod:`positronic.vendors.lerobot.training.run`.
 """
 
 import inspect
@@ -54,7 +54,7 @@ def _run(options: Options, run: RunDirectory, signals: StopSignals) -> int:
     if in_first_process():
         if not options.resume:
             run.require_fresh()
-        # Before a dataset is fetched and torch is loaded.
+        # Checked before the dataset is fetched and torch is loaded.
         storage.require_writable(run.path)
     root, contract = _dataset(options)
     job = TrainingJob(
@@ -71,26 +71,26 @@ def _run(options: Options, run: RunDirectory, signals: StopSignals) -> int:
 
 
 _train.__doc__ = Options.__doc__
-# What inspect reads, though functions are not typed to have it.
+# Read by inspect; functions are not typed to have it.
 _train.__signature__ = inspect.signature(Options)  # type: ignore[attr-defined]
 train = cfn.Config(_train, policy=presets.act)
 
 
 def _settle_threads() -> None:
-    """Keep OpenMP's idle threads from spinning; must happen before torch is imported.
+    """Keep OpenMP's idle threads from spinning; call before torch is imported.
 
-    Beside one other busy process spinning made a step on two cores three to ten times slower.
+    With one other busy process, spinning made a step on two cores three to ten times slower.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _dataset(options: Options) -> tuple[Path, Contract | None]:
-    """Where the dataset lies on this machine, and its contract."""
+    """Return the dataset's local path, fetched if it is in S3, and its contract."""
     place = options.dataset_root
     if not storage.is_remote(place):
         root = storage.local(place)
         return root, dataset_contract(root, options.codec)
-    # What is refused is refused before the frames are fetched.
+    # Validate the metadata before the frames are fetched.
     meta = storage.fetch(place, only=lambda name: name.startswith("meta/"), required=INFO)
     dataset_contract(meta, options.codec)
     root = storage.fetch(place, required=INFO)
@@ -98,7 +98,7 @@ def _dataset(options: Options) -> tuple[Path, Contract | None]:
 
 
 def _resume_point(run: RunDirectory, contract: Contract | None) -> Path | None:
-    """The newest whole checkpoint of the run; refuses what was trained on something else."""
+    """Return the newest complete checkpoint; refuse one trained with another contract."""
     found = run.resume() if in_first_process() else run.newest()
     if found is None:
         say(f"{run.place} was ended before its first checkpoint; beginning at step 0")

@@ -1,3 +1,3 @@
-"""LeRobot dataset on disk: its layout, its statistics, and the totals of what is in it."""
+"""LeRobot dataset on disk: its layout, its statistics, and their totals."""
 
 __all__: list[str] = []

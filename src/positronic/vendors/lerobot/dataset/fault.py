@@ -1,4 +1,4 @@
-"""Fault of a converted dataset: file, episode and what is wrong, in one line."""
+"""Integrity error of a converted dataset: file, episode and description, in one line."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ from numpy.typing import NDArray
 
 from foundation.text import printable
 
-REPAIR = "statistics"  # what `verify --repair` mends
+REPAIR = "statistics"  # value of `verify --repair`
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong.
+    """One integrity error.
 
     Attributes:
-        file: of the dataset, relative to its root.
+        file: path relative to the dataset's root.
         text: what was found, and what was expected.
-        episode: the ``episode_index`` it concerns, or None for the whole file.
-        unreadable: nothing of the file can be used, so that nothing more is said of it.
-        mend: what `verify --repair` has to be given to mend it, or None where that cannot.
-        note: it is as LeRobot writes it, and to be known all the same.
+        episode: the ``episode_index`` it concerns, or None for the complete file.
+        unreadable: the file cannot be read at all, so that further checks of it are skipped.
+        mend: the value of `verify --repair` that repairs it, or None if it cannot.
+        note: a note, not an error: LeRobot writes it so.
     """
 
     file: str
@@ -38,14 +38,14 @@ class Fault:
 
 
 def first_of(wrong: NDArray[np.bool_]) -> tuple[int, str]:
-    """Position of the first true element, and how many others there are, in words."""
+    """Return the position of the first true element, and the number of others as text."""
     positions = np.flatnonzero(wrong)
     others = len(positions) - 1
     return int(positions[0]), f" (and {others} more)" if others else ""
 
 
 def listed(numbers: Iterable[int], limit: int = 5) -> str:
-    """Some numbers in words: ``"3, 4, 5 (and 7 more)"``."""
+    """Return the first numbers as text: ``"3, 4, 5 (and 7 more)"``."""
     found = sorted(numbers)
     more = f" (and {len(found) - limit} more)" if len(found) > limit else ""
     return ", ".join(str(number) for number in found[:limit]) + more

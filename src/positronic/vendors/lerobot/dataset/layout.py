@@ -1,7 +1,7 @@
 """Read ``meta/`` of a LeRobot v3.0 dataset without importing LeRobot.
 
-LeRobot's own metadata class takes seconds to import and raises whatever pandas does on a damaged
-file. What looks at a dataset to judge it needs each file's name with what is wrong in it.
+LeRobot's own metadata class takes seconds to import and raises arbitrary pandas errors on a damaged
+file. Verification needs each error with the name of its file.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -41,13 +41,13 @@ COUNTERS = {
     "index": "int64",
     "task_index": "int64",
 }
-# Neither numbers nor images: nothing is computed of these, and their shape says little.
+# Neither numbers nor images: no statistics are computed, and their shape says little.
 TEXT = ("string", "language")
 
 
 @dataclass(frozen=True)
 class Info:
-    """``meta/info.json``; ``features`` are LeRobot's feature dicts, ``said`` all that it says."""
+    """``meta/info.json``; ``features`` are LeRobot's feature dicts, ``said`` the parsed file."""
 
     said: DatasetInfo
     features: dict[str, dict[str, Any]]
@@ -69,7 +69,7 @@ class Info:
 
 @dataclass(frozen=True)
 class Clip:
-    """An episode's place in a video file; ``start`` and ``stop`` in seconds."""
+    """An episode's segment of a video file; ``start`` and ``stop`` in seconds."""
 
     file: str
     start: float
@@ -83,11 +83,11 @@ class Episode:
     Attributes:
         index: its ``episode_index``.
         length: number of rows.
-        start: ``index`` of its first row in the dataset; ``stop`` is behind its last.
+        start: ``index`` of its first row in the dataset; ``stop`` is one past its last.
         tasks: what the robot was asked to do.
-        table: the file of the episodes table that it stands in.
+        table: the file of the episodes table that holds it.
         data: the file that holds its rows.
-        videos: its place in the videos, by feature.
+        videos: its video segments, by feature.
         stats: its statistics, by feature.
     """
 
@@ -103,7 +103,7 @@ class Episode:
 
 
 def size_of(feature: Mapping[str, Any]) -> tuple[int, int]:
-    """Height and width of a camera, whose shape LeRobot lets be HWC or CHW."""
+    """Return height and width of a camera, whose shape may be HWC or CHW in LeRobot."""
     shape, names = tuple(feature["shape"]), feature.get("names")
     names = list(names) if isinstance(names, list | tuple) else []
     if "height" in names and "width" in names and len(names) == len(shape):
@@ -112,13 +112,13 @@ def size_of(feature: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def is_depth(feature: Mapping[str, Any]) -> bool:
-    """Whether the camera measures distances, which LeRobot stores as no RGB picture is."""
+    """Return whether the camera measures depth, which LeRobot stores unlike RGB images."""
     info = feature.get("info") or {}
     return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
 
 
 def read_text(root: Path, name: str) -> bytes:
-    """A document of the dataset; DatasetError, naming the file, when there is none."""
+    """Return the content of a file in the dataset; DatasetError names the file."""
     try:
         return READER.read(inside(root, name))
     except FileNotFoundError as error:
@@ -128,7 +128,7 @@ def read_text(root: Path, name: str) -> bytes:
 
 
 def read_info(root: Path) -> Info:
-    """``meta/info.json``; DatasetError when the dataset is not of LeRobot's format v3."""
+    """Return ``meta/info.json``; DatasetError if the dataset is not of LeRobot's format v3."""
     said = parse_info(read_text(root, INFO), INFO, READER)
     features = {
         name: {
@@ -146,7 +146,7 @@ def read_info(root: Path) -> Info:
 
 
 def read_tasks(root: Path) -> list[tuple[int, str]]:
-    """``task_index`` and task, in the order of the file, which is what LeRobot goes by."""
+    """Return ``task_index`` and task, in the order of the file, which LeRobot uses."""
 
     def pairs(table: Any) -> list[tuple[int, str]]:
         others = [name for name in table.column_names if name != "task_index"]
@@ -160,19 +160,19 @@ def read_tasks(root: Path) -> list[tuple[int, str]]:
 
 
 def read_stats(root: Path) -> dict[str, Statistics]:
-    """``meta/stats.json``, arrays float64."""
+    """Return ``meta/stats.json``, as float64 arrays."""
     return parse_statistics(read_text(root, STATS), STATS, READER)
 
 
 def episode_tables(root: Path) -> list[str]:
-    """Files of the episodes table, in LeRobot's order."""
+    """Return the files of the episodes table, in LeRobot's order."""
     return [
         path.relative_to(root).as_posix() for path in sorted(root.glob(f"{EPISODES}/*/*.parquet"))
     ]
 
 
 def read_episodes(root: Path, name: str, info: Info) -> list[Episode]:
-    """The rows of one file of the episodes table."""
+    """Return the episodes in one file of the episodes table."""
 
     def rows(table: Any) -> list[Episode]:
         plain = [column for column in table.column_names if not column.startswith("stats/")]
@@ -199,10 +199,10 @@ def read_table[T](
     leave_out: Collection[str] = (),
     only: Collection[str] | None = None,
 ) -> T:
-    """What ``read`` makes of a parquet file's columns: ``only`` these, or all but ``leave_out``.
+    """Return ``read`` of a parquet file's columns: ``only`` these, or all but ``leave_out``.
 
     Raises:
-        DatasetError: the file is damaged, or not what ``read`` expects; it is named.
+        DatasetError: the file is damaged, or not as ``read`` expects; the message names it.
     """
     try:
         with open_table(inside(root, name)) as table:
@@ -220,17 +220,17 @@ def read_table[T](
 
 
 def _without(path: Path, error: Exception) -> str:
-    """The message of an error, without the path that it begins with."""
+    """Return the message of an error, without the path at its beginning."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return str(error).removeprefix(str(path)).lstrip(": ")
 
 
 def array_of(table: Any, name: str, feature: Mapping[str, Any]) -> NDArray[Any]:
-    """A column of a parquet table as an array ``(T,)``, or ``(T, *shape)``.
+    """Return a column of a parquet table as an array ``(T,)``, or ``(T, *shape)``.
 
     Raises:
-        ValueError: it is missing, or its values are not what the feature says.
+        ValueError: it is missing, or its values do not match the feature.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -286,14 +286,14 @@ def _episode(
 
 
 def _number(value: Any) -> int:
-    """A count, or a number of an episode, a row or a file; ValueError for anything else."""
+    """Return a count or an index of an episode, row or file; ValueError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LARGEST:
         raise ValueError(f"expected a whole number from 0 to {LARGEST}, found {value!r}")
     return value
 
 
 def _seconds(value: Any) -> float:
-    """A time in a video; ValueError for anything else."""
+    """Return a time in a video; ValueError for anything else."""
     if not isinstance(value, int | float) or not 0 <= value < LONGEST_S:
         raise ValueError(f"expected seconds from 0 to {LONGEST_S:g}, found {value!r}")
     return float(value)
@@ -306,6 +306,6 @@ def _text(value: Any) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """The message of a library's error, of which only the first line is for people."""
+    """Return the first line of a library's error message, printable."""
     text = str(error).strip().splitlines()
     return printable(text[0]) if text else type(error).__name__

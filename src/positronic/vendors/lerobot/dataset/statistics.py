@@ -1,9 +1,9 @@
-"""Exact normalisation statistics, in LeRobot's layout: of an episode, and of all of them.
+"""Exact normalisation statistics in LeRobot's layout, per episode and per dataset.
 
-LeRobot samples some of the frames, thins their pixels, sums in float32 and takes the mean of the
-episodes' quantiles for that of all rows. Here every row and every pixel counts: vectors in
-float64, images through a histogram of their 256 values, which is also a hundred times faster and
-adds up over episodes without loss.
+LeRobot samples some of the frames, subsamples their pixels, sums in float32 and averages the
+episodes' quantiles. Here every row and every pixel counts: vectors in float64, images through a
+histogram of their 256 values, which is also a hundred times faster and adds up over episodes
+without loss.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 QUANTILES = (0.01, 0.10, 0.50, 0.90, 0.99)
 MOMENTS = ("min", "max", "mean", "std")
-# Values of float64 that are worked on at once, of a dataset's: 64 MiB, and some copies of them.
+# float64 values processed at once: 64 MiB, and some copies of them.
 AT_ONCE = 1 << 23
 
 Statistics = dict[str, NDArray[Any]]
@@ -22,14 +22,14 @@ PixelCounts = NDArray[np.int64]
 
 
 def quantile_names() -> list[str]:
-    """What LeRobot calls them: ``q01`` and so on."""
+    """Return LeRobot's names of the quantiles: ``q01`` and so on."""
     return [f"q{round(q * 100):02d}" for q in QUANTILES]
 
 
 def of_vectors(rows: NDArray[Any]) -> Statistics:
-    """Statistics ``(n,)`` of the rows ``(T, n)``, or ``(1,)`` of scalars ``(T,)``.
+    """Return statistics ``(n,)`` of rows ``(T, n)``, or ``(1,)`` of scalars ``(T,)``.
 
-    Of rows ``(T, ..., n)`` all but the last axis are taken together, as LeRobot does.
+    For rows ``(T, ..., n)`` they are over all axes but the last, as in LeRobot.
     """
     values = rows.reshape(-1, rows.shape[-1] if rows.ndim > 1 else 1)
     step = max(1, AT_ONCE // max(1, len(values)))
@@ -75,7 +75,7 @@ class ImageStatistics:
         self.frames += 1
 
     def result(self) -> Statistics:
-        """Statistics ``(3, 1, 1)`` of the values scaled to 0..1; ``count`` is in images."""
+        """Return statistics ``(3, 1, 1)`` of the values scaled to 0..1; ``count`` is in images."""
         return of_pixels(self.counts, self.frames)
 
 
@@ -101,7 +101,7 @@ def of_pixels(counts: PixelCounts, frames: int) -> Statistics:
 
 
 def pooled(one: Statistics | None, other: Statistics) -> Statistics:
-    """Extremes, mean, deviation and count of two lots taken together; quantiles do not follow."""
+    """Return pooled min, max, mean, std and count of two samples; quantiles cannot be pooled."""
     if one is None:
         return {name: other[name] for name in (*MOMENTS, "count")}
     total = one["count"] + other["count"]
@@ -118,9 +118,9 @@ def pooled(one: Statistics | None, other: Statistics) -> Statistics:
 
 
 def of_camera(moments: Statistics, counts: PixelCounts) -> Statistics:
-    """A camera's statistics: ``moments`` of all episodes, and the quantiles of all ``counts``.
+    """Return a camera's statistics: pooled ``moments``, and quantiles of all ``counts``.
 
-    Where pixels were counted from a video, which is lossy, they stay between the extremes.
+    Quantiles are clipped to min and max, since pixels may be counted from lossy video.
     """
     whole = of_pixels(counts, int(moments["count"][0]))
     quantiles = {

@@ -1,8 +1,8 @@
-"""Statistics of a whole LeRobot dataset, from all of its rows and pixels.
+"""Statistics of a complete LeRobot dataset, from all of its rows and pixels.
 
-Of numbers they are computed from the tables, one feature at a time, so that a dataset of ten
-million rows takes a few hundred megabytes. Of cameras there are the episodes' extremes, means and
-deviations, which add up, and how often each value of a pixel occurs, which gives the quantiles.
+Those of numeric features are computed from the tables, one feature at a time, so that a dataset of
+ten million rows takes a few hundred megabytes. Those of cameras are pooled from the episodes' min,
+max, mean and std; the pixel counts give the quantiles.
 """
 
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ def of_dataset(
     moments: Mapping[str, Statistics],
     pixels: Mapping[str, PixelCounts],
 ) -> dict[str, Statistics]:
-    """Statistics of the dataset in ``root``, by feature, in the order of its ``features``.
+    """Return the statistics of the dataset in ``root``, by feature, in order of ``features``.
 
     Args:
         root: its directory.
         features: as in ``info.json``.
-        frames: number of its rows.
-        moments: of its cameras.
-        pixels: counts of its cameras; one that is not among them gets no statistics.
+        frames: expected number of rows.
+        moments: pooled statistics of its cameras.
+        pixels: pixel counts of its cameras; a camera without counts gets no statistics.
 
     Raises:
         DatasetError: a table cannot be read, or they do not hold ``frames`` rows.
@@ -49,12 +49,12 @@ def of_dataset(
 
 
 def of_feature(root: Path, name: str, feature: Mapping[str, Any], frames: int) -> Statistics:
-    """Statistics of one feature of numbers, of all rows; as `of_dataset`."""
+    """Return the statistics of one numeric feature over all rows; see `of_dataset`."""
     return statistics.of_vectors(rows_of(root, name, feature, frames))
 
 
 def rows_of(root: Path, name: str, feature: Mapping[str, Any], frames: int) -> NDArray[Any]:
-    """All rows of one feature of numbers, ``(T, *shape)`` or ``(T,)``; as `of_dataset`."""
+    """Return all rows of one numeric feature, ``(T, *shape)`` or ``(T,)``; see `of_dataset`."""
     files = sorted(path.relative_to(root).as_posix() for path in root.glob("data/*/*.parquet"))
     parts = [
         read_table(root, file, lambda table: array_of(table, name, feature), only=[name])

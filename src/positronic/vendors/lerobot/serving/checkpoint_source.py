@@ -12,7 +12,7 @@ from positronic.vendors.lerobot.serving.checkpoints import MODEL, WEIGHTS, Check
 
 
 class CheckpointSource:
-    """Loads checkpoints as policies; each is fetched when it is first asked for, and it alone."""
+    """Loads checkpoints as policies; each is fetched separately, at its first use."""
 
     def __init__(
         self,
@@ -24,12 +24,12 @@ class CheckpointSource:
         precision: str = "float32",
         compile: bool = False,
     ) -> None:
-        """Load from ``directory``; the rest as `ServedPolicy` and `Checkpoint.verify` take it."""
+        """Load from ``directory``; other arguments as in `ServedPolicy` and `Checkpoint.verify`."""
         self._directory, self._codec, self._device = directory, codec, device
         self._backend, self._precision, self._compile = backend, precision, compile
 
     def ids(self) -> list[str]:
-        """List the steps that are there at this moment."""
+        """List the steps that exist now."""
         return self._directory.ids()
 
     def resolve(self, requested: str) -> str:
@@ -37,7 +37,7 @@ class CheckpointSource:
         return self._directory.resolve(requested)
 
     def nbytes(self, model_id: str) -> int:
-        """Take the size of the weights' file for that of the weights.
+        """Return the size of the weights' file as an estimate.
 
         Raises:
             CheckpointError: There is no such file.
@@ -52,13 +52,13 @@ class CheckpointSource:
         return entry.size
 
     def load(self, model_id: str, say: Callable[[str], None]) -> Model:
-        """Fetch, check, load and warm one checkpoint."""
+        """Fetch, verify, load and warm up one checkpoint."""
         from positronic.vendors.lerobot.serving.policy import ServedPolicy
 
         checkpoint = self._directory.checkpoint(model_id)
         contract = checkpoint.verify(self._codec)
         checkpoint.require_finite()
-        # LeRobot prints as it loads; stdout is for those who wait for the line that says ready.
+        # LeRobot prints as it loads; stdout is for programs that wait for the line that says ready.
         with contextlib.redirect_stdout(sys.stderr):
             policy = ServedPolicy(
                 checkpoint,

@@ -1,10 +1,10 @@
 """Checkpoints in LeRobot's layout, local or in S3, verified before anything heavy is imported.
 
 ``<run>/checkpoints/<step>/pretrained_model/`` holds ``config.json``, ``model.safetensors``, the
-two processor pipelines with their statistics, and ``contract.json``. What is missing or does not
-fit is named here, in one line and in a fraction of a second, instead of by a traceback after
-seven seconds of imports, or, worse, not at all: LeRobot passes a feature without statistics on
-as it is. In S3, steps are listed there, and of the chosen one only this folder is fetched.
+two processor pipelines with their statistics, and ``contract.json``. Missing or inconsistent files
+are reported here in one line within a fraction of a second, instead of by a traceback after seven
+seconds of imports, or not at all: LeRobot passes a feature without statistics through unnormalised.
+In S3, steps are listed, and only this folder of the chosen one is fetched.
 """
 
 from collections.abc import Callable
@@ -42,14 +42,14 @@ from positronic.vendors.lerobot.serving.normalisation import (
 
 MODEL = "pretrained_model"
 WEIGHTS, CONTRACT = "model.safetensors", "contract.json"
-# A mean quaternion is short where both signs were trained on; this one leaves no doubt.
+# A mean quaternion is short if both signs were in the training data; beyond this it is unambiguous.
 OPPOSITE = 0.25
 
 # LeRobot writes no rate into a checkpoint; a contract does. This is for those without one.
 DEFAULT_FPS = 15.0
-# These act without words; LeRobot's loop hands every other policy its task, and so does a session.
+# Policies without language input; LeRobot's loop gives all others the task, and so do sessions.
 WORDLESS = frozenset({"act", "diffusion", "vqbet", "tdmpc"})
-# What LeRobot puts before every policy, none of which reads words.
+# LeRobot's standard preprocessing steps, none of which reads language.
 _PLAIN_STEPS = frozenset(
     {
         "rename_observations_processor",
@@ -74,14 +74,15 @@ class CheckpointDirectory:
     """The checkpoints of one training run."""
 
     def __init__(self, path: str | Path, *, trust_checkpoint: bool = False) -> None:
-        """Find them.
+        """List the checkpoints in ``path``.
 
         Args:
             path: The run's directory or the ``checkpoints`` folder in it.
-            trust_checkpoint: Let them load what they name, see `getiaction.policies.safety`.
+            trust_checkpoint: Let them load models and code that they name, see
+                `getiaction.policies.safety`.
 
         Raises:
-            CheckpointError: No such directory, or no checkpoint in it.
+            CheckpointError: There is no such directory, or no checkpoint in it.
             StorageError: It is in S3 and cannot be listed.
         """
         given = (
@@ -112,10 +113,10 @@ class CheckpointDirectory:
     def ids(self) -> list[str]:
         """List the steps as their directories are named, sorted by number.
 
-        What is still being published to S3 is left out.
+        Checkpoints still being published to S3 are left out.
         """
         names = [name for name in storage.children(self.root) if _is_step(name)]
-        # A step stays whole, so that each is looked at once.
+        # A complete step stays complete, so each is checked once.
         new = [name for name in names if name not in self._whole]
         with ThreadPoolExecutor(8) as pool:
             self._whole |= {
@@ -130,10 +131,10 @@ class CheckpointDirectory:
         return storage.is_whole(step) and bool(storage.children(step))
 
     def resolve(self, requested: str | int | None = None) -> str:
-        """Find the id that ``requested`` means: ``10000`` is ``010000``, and None the newest.
+        """Return the id for ``requested``: ``10000`` is ``010000``, and None the newest.
 
         Raises:
-            CheckpointError: There is none; lists those that are there.
+            CheckpointError: There is none; the message lists the existing ones.
         """
         available = self.ids()
         if not available:
@@ -155,7 +156,7 @@ class CheckpointDirectory:
         return ids[: ids.index(checkpoint_id)][::-1]
 
     def checkpoint(self, checkpoint_id: str) -> "Checkpoint":
-        """Return the checkpoint with this id (one that `resolve` gave), fetched if it is in S3.
+        """Return the checkpoint with this id (as from `resolve`), fetched if it is in S3.
 
         Raises:
             StorageError: It is in S3 and cannot be fetched.
@@ -167,30 +168,30 @@ class CheckpointDirectory:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint: where it is, and what its small files say."""
+    """One checkpoint: its path, and the content of its small files."""
 
     path: Path
     """The ``pretrained_model`` directory."""
     id: str
     run: str
     trusted: bool = False
-    """Whether it may load what it names, see `getiaction.policies.safety`."""
+    """Whether it may load models and code that it names, see `getiaction.policies.safety`."""
 
     @property
     def label(self) -> str:
-        """Its name for people and for the wire, without the path of the machine."""
+        """Its name for messages and clients, without the path on this machine."""
         return f"{self.run}/checkpoints/{self.id}"
 
     def verify(self, codec: Codec | None = None) -> Contract:
-        """Check that it is whole and fits ``codec``, and return its contract.
+        """Verify that it is complete and fits ``codec``, and return its contract.
 
         Args:
-            codec: The codec asked for, if any. A checkpoint without a contract, as LeRobot's own
-                training writes it, needs one.
+            codec: The requested codec, if any. Required for a checkpoint without a contract, as
+                LeRobot's own training writes it.
 
         Raises:
-            CheckpointError: A file or a statistic is missing or damaged, or it would do more than
-                a checkpoint may.
+            CheckpointError: A file or a statistic is missing or damaged, or loading it would be
+                unsafe.
             ContractError: The checkpoint was trained with another codec, or was changed since.
         """
         for name in (CONFIG, WEIGHTS, PREPROCESSOR, POSTPROCESSOR):
@@ -211,7 +212,7 @@ class Checkpoint:
 
     @property
     def takes_task(self) -> bool:
-        """Whether the policy is told its task in words; ACT, by itself, is not."""
+        """Whether the policy takes the task as text; plain ACT does not."""
         steps = self._processor(PREPROCESSOR).steps
         plain = all(step.registry_name in _PLAIN_STEPS for step in steps)
         return not plain or self._config.type not in WORDLESS
@@ -220,7 +221,7 @@ class Checkpoint:
         """Refuse it if loading it could do more than compute.
 
         Raises:
-            CheckpointError: Naming the file, and what of it is not allowed.
+            CheckpointError: It could; names the file and the forbidden part.
         """
         try:
             require_safe(self.path, f"checkpoint {self.label}", trusted=self.trusted)
@@ -248,12 +249,12 @@ class Checkpoint:
 
     @property
     def actions(self) -> list[str]:
-        """The features that come out."""
+        """The policy's output features."""
         return list(self._config.output_features or ())
 
     @cached_property
     def statistics(self) -> Statistics:
-        """What observations are normalised by: feature, then ``mean``, ``std``, ``min`` and so on.
+        """Normalisation statistics of observations: feature, then ``mean``, ``std``, ``min`` etc.
 
         Raises:
             CheckpointError: They are missing or damaged.
@@ -262,7 +263,7 @@ class Checkpoint:
 
     @cached_property
     def action_statistics(self) -> Statistics:
-        """The same of what actions are made from.
+        """Statistics by which actions are unnormalised.
 
         Raises:
             CheckpointError: They are missing or damaged.
@@ -280,7 +281,7 @@ class Checkpoint:
         try:
             contract = Contract.load(self.path / CONTRACT)
         except ContractError as error:
-            # It goes to clients, who are not to learn the paths of this machine.
+            # Sent to clients, which must not learn paths of this machine.
             text = str(error).replace(str(self.path), f"{self.label}/{MODEL}")
             raise ContractError(f"checkpoint {self.label} is damaged: {text}") from error
         if codec is not None:
@@ -288,7 +289,7 @@ class Checkpoint:
         return contract
 
     def _check_features(self, config: PolicyConfig, contract: Contract) -> None:
-        """What the policy's own config says must be what the codec makes."""
+        """Raise unless the features of the policy's config are those of the codec."""
         features = {**(config.input_features or {}), **(config.output_features or {})}
         for key, feature in features.items():
             made = contract.features.get(key)
@@ -335,7 +336,7 @@ class Checkpoint:
                     )
 
     def _check_digests(self, contract: Contract) -> None:
-        """What is normalised by must be what the contract was signed with."""
+        """Raise unless the statistics have the digests recorded in the contract."""
         for file, step_name, _ in _NORMALISERS:
             changed = list(changed_features(contract, self._statistics_of(file, step_name)))
             if changed:
@@ -346,7 +347,7 @@ class Checkpoint:
                 )
 
     def _check_signs(self, codec: Codec) -> None:
-        """Without a contract only the mean says which sign the quaternions of training had."""
+        """Raise if the mean shows opposite quaternion signs: the only evidence without contract."""
         for feature, places in codec.quaternions.items():
             mean = np.ravel(self.statistics.get(feature, {}).get("mean", ()))
             for start, reference in places.items():
@@ -390,7 +391,7 @@ class Checkpoint:
             ) from error
 
     def _without_paths(self, error: Exception) -> str:
-        """For clients, who are not to learn the paths of this machine."""
+        """Return an error's message for clients, without paths of this machine."""
         return str(error).replace(str(self.path), f"{self.label}/{MODEL}")
 
 

@@ -1,4 +1,4 @@
-"""Choice of a checkpoint's inference strategy and backend, by its type and the server's options."""
+"""Choose a checkpoint's inference strategy and backend, by its type and the server's options."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -24,20 +24,20 @@ def choose_backend(
     compile: bool = False,
     say: Callable[[str], None] = print,
 ) -> Backend:
-    """Choose what computes the actions of a checkpoint; what is chosen was compared with ``eager``.
+    """Choose the backend of a checkpoint, which has been compared with ``eager``.
 
     Args:
-        checkpoint: Where it is.
-        contract: What it was trained for.
-        eager: It, loaded, in float32. Where an export is chosen, it is not needed any more.
+        checkpoint: The checkpoint.
+        contract: Its contract.
+        eager: The policy loaded in float32. If an export is chosen, it is no longer needed.
         backend: ``torch``; ``onnx`` or ``openvino``, which are made once for each checkpoint and
             compute ACT on the CPU; or ``auto``, the fastest that is installed and equal.
         precision: ``float32`` or ``bf16``.
         compile: Let torch compile the policy; takes minutes on a CPU.
-        say: Told what takes long, and what was chosen.
+        say: Called with messages on slow work and on the choice.
 
     Raises:
-        UsageError: The options do not go together, or not with this policy.
+        UsageError: The options exclude each other, or do not apply to this policy.
         MissingDependency: The backend is not installed.
         CheckpointError: It cannot be exported, or its actions are not equal.
     """
@@ -65,8 +65,8 @@ def choose_backend(
 
 
 def choose_strategy(checkpoint: Checkpoint, eager: "TorchBackend", backend: Backend) -> Strategy:
-    """Choose how a loaded policy acts, with what `choose_backend` chose."""
-    # Late: these import torch and LeRobot, which takes seconds.
+    """Choose the inference strategy of a loaded policy with the backend of `choose_backend`."""
+    # Imported late: torch and LeRobot take seconds.
     from positronic.vendors.lerobot.serving.strategies.batched_stateful import (
         MERGED,
         BatchedStateful,

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from positronic.codec import Contract, stats_digest
 
-# Of a feature: ``mean``, ``std``, ``min``, ``max`` and so on.
+# By feature: ``mean``, ``std``, ``min``, ``max`` and so on.
 Statistics = dict[str, dict[str, NDArray[Any]]]
 
-# LeRobot's, in place of an image's own mean and deviation.
+# Used by LeRobot in place of an image's own mean and deviation.
 _IMAGENET = {
     "mean": np.array([0.485, 0.456, 0.406], np.float32),
     "std": np.array([0.229, 0.224, 0.225], np.float32),
@@ -19,18 +19,18 @@ _IMAGENET = {
 
 
 def parse_statistics(content: bytes) -> Statistics:
-    """Read the content of a normaliser's safetensors file.
+    """Parse the content of a normaliser's safetensors file.
 
     Raises:
-        ValueError: It holds something else, or numbers that are not finite.
+        ValueError: It is malformed, or holds numbers that are not finite.
     """
-    # Late: it takes some ten milliseconds, and a wrong path is to be refused at once.
+    # Imported late: it takes some ten milliseconds, and a wrong path is to be refused at once.
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
         tensors = load(content)
-    except (SafetensorError, KeyError, TypeError, AttributeError) as error:  # a type of no numpy's
+    except (SafetensorError, KeyError, TypeError, AttributeError) as error:  # not a numpy dtype
         raise ValueError(str(error)) from error
     found: Statistics = {}
     for key, tensor in tensors.items():
@@ -42,9 +42,9 @@ def parse_statistics(content: bytes) -> Statistics:
 
 
 def changed_features(contract: Contract, stats: Statistics) -> Iterator[str]:
-    """Yield the features whose statistics are not those of the contract, as far as it says.
+    """Yield the features whose statistics differ from the contract's digests, as far as it has any.
 
-    An image that is normalised by ImageNet's statistics has lost its own to them.
+    Images normalised by ImageNet's statistics are skipped: their own are not in the checkpoint.
     """
     replaced = {name for name, values in stats.items() if _is_imagenet(values)}
     if contract.feature_digests is not None:

@@ -1,8 +1,7 @@
 """Policy and session of a trained LeRobot checkpoint, in this process.
 
-What native LeRobot would do with the same observations is done with LeRobot's own classes; added
-are the codec on both sides, memories of their own for sessions that share the weights, and
-refusals instead of silent nonsense.
+Inference is LeRobot's own, by its classes; added are the codec on both sides, a separate memory for
+each session that shares the weights, and errors instead of silently wrong actions.
 """
 
 import itertools
@@ -40,9 +39,9 @@ class ServedPolicy:
     """One loaded checkpoint; any number of sessions may use it at once.
 
     Attributes:
-        codec: Turns raw signals into what the policy was trained on, and actions into commands.
-        limits: Of observations: none far beyond what training saw is answered.
-        action_limits: Of actions: none far beyond what training saw is sent.
+        codec: Encodes raw signals as the policy's features, and decodes actions into commands.
+        limits: Bounds of observations: those far outside the training data are refused.
+        action_limits: Bounds of actions: those far outside the training data are not sent.
         expected: Shapes of the policy's inputs.
     """
 
@@ -60,17 +59,17 @@ class ServedPolicy:
         """Load the weights and processors; takes seconds, most of them imports.
 
         Args:
-            checkpoint: Where they are.
-            contract: What `Checkpoint.verify` returned.
+            checkpoint: The checkpoint.
+            contract: The result of `Checkpoint.verify`.
             device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             backend: ``auto``, ``torch``, ``onnx`` or ``openvino``.
             precision: ``float32`` or ``bf16``.
             compile: Let torch compile the policy.
-            say: Told what takes long, and what was chosen.
+            say: Called with messages on slow work and on the choice.
 
         Raises:
             CheckpointError: LeRobot cannot load it.
-            UsageError: There is no such device or backend, or not for this policy.
+            UsageError: There is no such device or backend, or it does not support this policy.
         """
         from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBackend
 
@@ -118,7 +117,7 @@ class ServedPolicy:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What the ready message says of the checkpoint."""
+        """The checkpoint's fields of the ready message."""
         return self._meta
 
     @property
@@ -127,9 +126,9 @@ class ServedPolicy:
         return self._backend.nbytes
 
     def new_session(self, context: Mapping[str, Any] | None = None) -> "ServedSession":
-        """Start an episode; sessions share the weights and nothing else.
+        """Start an episode; sessions share only the weights.
 
-        The n-th one draws from the n-th random stream, whatever the others do.
+        The n-th session draws from the n-th random stream, independently of the others.
         """
         return ServedSession(self, context or {}, next(self._seeds))
 
@@ -139,10 +138,10 @@ class ServedPolicy:
             return self._strategy.predict(requests)
 
     def require_fit(self) -> None:
-        """Warm up, and answer the observations that the checkpoint carries, or a typical one.
+        """Warm up, and predict for the checkpoint's examples, or for a typical observation.
 
         Raises:
-            UnfitModel: An answer is nothing that a robot could get.
+            UnfitModel: A predicted action is not finite or exceeds the limits.
         """
         from positronic.vendors.lerobot.serving.backends import examples
 
@@ -161,7 +160,7 @@ class ServedPolicy:
             ) from error
 
     def _typical(self) -> dict[str, NDArray[Any]]:
-        """One observation from the middle of the training's range, stacked; images are grey."""
+        """Return a stacked observation from the middle of the training's range; images are grey."""
         rows: dict[str, NDArray[Any]] = {}
         for key, shape in self.expected.items():
             mean = self.checkpoint.statistics.get(key, {}).get("mean", np.zeros(1))
@@ -172,10 +171,10 @@ class ServedPolicy:
         return rows
 
     def warm_up(self) -> None:
-        """Predict once from zeros and decode, so that the first real observation waits for nothing.
+        """Predict once from zeros and decode, so that the first real observation is not slower.
 
         Raises:
-            CodecError: What came out are no numbers.
+            CodecError: The actions are not finite numbers.
         """
         zeros: dict[str, NDArray[Any]] = {
             key: np.zeros(shape, np.uint8 if len(shape) == 3 else np.float32)
@@ -184,22 +183,22 @@ class ServedPolicy:
         (prediction,) = self.predict([Request(zeros)])
         if not np.isfinite(prediction.actions).all():
             raise CodecError("the policy predicted actions that are not finite numbers")
-        with suppress(CodecError):  # what zeros lead to need not make sense
+        with suppress(CodecError):  # actions for zeros need not be valid
             self.codec.decode_rows(prediction.actions)
 
     def close(self) -> None:
-        """Nothing to give back: weights go when the last session that uses them does."""
+        """Do nothing: the weights are freed with the last session that uses them."""
 
 
 class ServedSession:
     """One episode with a `ServedPolicy`.
 
-    ``prepare`` changes nothing that lasts: a session whose request is refused, or never answered,
-    is as it was. What happened is remembered by ``finish``.
+    ``prepare`` changes no lasting state: a session whose request is refused or never answered is
+    unchanged. ``finish`` updates its history.
     """
 
     def __init__(self, policy: ServedPolicy, context: Mapping[str, Any], seed: int) -> None:
-        """Begin; ``seed`` is that of the random numbers unless an observation has one."""
+        """Start the episode; ``seed`` seeds the random numbers unless an observation has one."""
         self._policy = policy
         self._codec, self._fps = policy.codec, policy.contract.fps
         self._context = dict(context)
@@ -212,14 +211,14 @@ class ServedSession:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """The policy's."""
+        """The policy's meta."""
         return self._policy.meta
 
     def infer(self, obs: Mapping[str, Any]) -> list[Action]:
         """Answer one observation.
 
         Raises:
-            CodecError: The observation does not fit; names the key and what was expected.
+            CodecError: The observation is invalid; names the key and what was expected.
         """
         request = self.prepare(obs)
         return self.finish(None if request is None else self._policy.predict([request])[0])
@@ -228,8 +227,8 @@ class ServedSession:
         """See `positronic.offboard.models.model.ModelSession.prepare`.
 
         Args:
-            obs: Raw signals; ``task`` where the policy reads words; and in the first one of an
-                episode ``seed``, if the numbers that the policy draws are to be the same again.
+            obs: Raw signals; ``task`` if the policy is language-conditioned; and optionally
+                ``seed`` in the first one of an episode, for reproducible sampling.
         """
         if self._context:
             obs = {**self._context, **obs}
@@ -248,7 +247,7 @@ class ServedSession:
         if prediction is None:
             actions = self._decode(self._actions[0][np.newaxis])
             self._actions.popleft()
-            # A simulator may render the next picture into the same array.
+            # A simulator may render the next image into the same array.
             self._unseen.append({key: value.copy() for key, value in self._present.items()})
             self._before = self._present
             return actions
@@ -266,10 +265,10 @@ class ServedSession:
         return actions
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: a session holds no resources."""
 
     def _decode(self, actions: NDArray[np.float32]) -> list[Action]:
-        """Turn actions (T, A) into commands, the first of them due at once."""
+        """Return the commands of actions (T, A); the first one is due at once."""
         commands = self._codec.decode_rows(actions)
         return [{**command, "timestamp": i / self._fps} for i, command in enumerate(commands)]
 
@@ -298,15 +297,15 @@ def load_policy(
     trust_checkpoint: bool = False,
     **options: Any,
 ) -> ServedPolicy:
-    """Load a checkpoint of a training run; of the newest ones, the first that is fit to act.
+    """Load a checkpoint of a training run; by default the newest that is fit to act.
 
     Args:
         checkpoints_dir: Directory of the training run, or the checkpoints folder in it; local or
             s3://bucket/key.
         checkpoint: Step of the checkpoint; the newest if not given.
-        codec: Codec of the training; the checkpoint knows it.
-        trust_checkpoint: Let the checkpoint load what it names.
-        **options: Of `ServedPolicy`.
+        codec: Codec of the training; needed only without a contract.
+        trust_checkpoint: Let the checkpoint load models and code that it names.
+        **options: Further arguments of `ServedPolicy`.
 
     Raises:
         CheckpointError: There is none, or it cannot be loaded.

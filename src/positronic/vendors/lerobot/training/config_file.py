@@ -1,10 +1,10 @@
-"""Settings of a training run as YAML: printed, kept with the run, and read again.
+"""YAML settings of a training run: printed, saved with the run, and read back.
 
-The file holds what the flags say, under their names, and ``policy`` with its ``type`` and fields.
-``provenance`` in a run's file says what it was trained on and by what; no setting comes from it.
+The file holds the flags by name, and ``policy`` with its ``type`` and fields. ``provenance`` in a
+run's file records the dataset and the versions; no setting is read from it.
 
-A file may come from somebody else, as a run's does that is gone on with. So it holds plain data: it
-may name a preset and one of our codecs, and no other object of Python, as the command line may.
+A file may come from somebody else, as with a resumed run. So it holds plain data: unlike the
+command line it may name presets and this project's codecs only, no other Python objects.
 """
 
 from collections.abc import Mapping
@@ -30,9 +30,9 @@ FILE_NAME = "config.yaml"
 PRINT = "print"
 PROVENANCE = "provenance"
 TYPE = "type"
-# Said of one start of the program, not of the run.
+# Flags of one start of the program, not of the run.
 NOT_KEPT = ("config", "resume")
-# What a file may name, as the command line spells it.
+# Objects that a file may name, by setting.
 _REGISTRIES = {"policy": presets, "codec": our_codecs}
 
 READER = Reader(
@@ -45,10 +45,10 @@ READER = Reader(
 
 
 def prepare(config: cfn.Config, flags: Flags) -> tuple[cfn.Config, Flags]:
-    """Take settings from files, and a policy by its name in LeRobot.
+    """Apply settings from files, and look up a policy by its LeRobot name.
 
-    ``--config=FILE`` is a file of settings; a run that goes on has one of its own. What flags say
-    comes on top of either.
+    ``--config=FILE`` is a file of settings; a resumed run has one of its own. Flags override
+    either.
     """
     files = [str(word) for word in flags.given("config") if word != PRINT]
     resumed = flags.given("resume")[-1:]
@@ -57,7 +57,7 @@ def prepare(config: cfn.Config, flags: Flags) -> tuple[cfn.Config, Flags]:
     for file in files:
         config = apply(config, read(_fetched(file)), file)
     if PRINT in flags.given("config"):
-        # What is still missing is printed as missing.
+        # Missing settings are printed as null.
         config = config.override(config=PRINT, **dict.fromkeys(missing(config)))
         flags = flags.without("config")
     named = (flags.given("policy") + flags.given(f"policy.{TYPE}"))[-1:]
@@ -68,7 +68,7 @@ def prepare(config: cfn.Config, flags: Flags) -> tuple[cfn.Config, Flags]:
 
 
 def _own_file(flags: Flags) -> list[str]:
-    """The file in the run's directory, if the flags say which that is and it is there."""
+    """Return the file in the run's directory, if the flags name that and it exists."""
     place, name = flags.given("output_dir")[-1:], flags.given("run_name")[-1:]
     if not (place and name):
         return []
@@ -84,7 +84,7 @@ def read(file: Path) -> dict[str, Any]:
     """Return the settings in a file.
 
     Raises:
-        UsageError: it is not there, or no mapping in YAML.
+        UsageError: it does not exist, or is not a YAML mapping.
     """
     try:
         document: dict[str, Any] = READER.load_yaml(file, dict[str, Any])
@@ -108,7 +108,7 @@ def apply(config: cfn.Config, document: Mapping[str, Any], file: str) -> cfn.Con
                 f"{file}: there is no setting {printable(name)!r}{did_you_mean(name, known)}"
             )
         if value is None and parameters(config)[name].default is not None:
-            continue  # printed before it was given
+            continue  # printed while it was still missing
         try:
             config = config.override_data(**{name: _read_value(config, name, value)})
         except FoundationError as error:
@@ -129,14 +129,14 @@ def _read_value(config: cfn.Config, name: str, value: Any) -> Any:
     if name == "codec" and isinstance(value, Mapping):
         return codecs.from_spec(value.get("spec", {}))
     if name == "eval_env" and ":" in str(value):
-        raise UsageError(_foreign(name, str(value)))  # Gymnasium imports what is before the colon
+        raise UsageError(_foreign(name, str(value)))  # Gymnasium imports the part before it
     if value is False and "off" in options.CHOICES.get(name, ()):
-        return "off"  # YAML takes the bare word for a truth value
+        return "off"  # YAML reads a bare off as false
     return parse_value(config, name, value)
 
 
 def _registered(name: str, value: str) -> cfn.Config:
-    """The preset or codec that a file names, which is imported already."""
+    """Return the preset or codec that a file names, from modules imported already."""
     registry = _REGISTRIES[name]
     found = vars(registry).get(value.removeprefix(f"@{registry.__name__}.").removeprefix("."))
     if not isinstance(found, cfn.Config):
@@ -173,7 +173,7 @@ def document(given: Options, policy: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings as a mapping.
 
     Args:
-        given: What the flags say.
+        given: The options.
         policy: All fields of the policy's config, as plain data.
     """
     values = {k: v for k, v in options.as_dict(given).items() if k not in NOT_KEPT}

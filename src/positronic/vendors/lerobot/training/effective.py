@@ -24,7 +24,7 @@ from positronic.vendors.lerobot.training.job import TrainingJob
 from positronic.vendors.lerobot.training.options import Options
 from positronic.vendors.lerobot.training.policy_fields import NOT_FLAGS
 
-# In a checkpoint's ``pretrained_model``; nothing reads it.
+# In a checkpoint's ``pretrained_model``; for people, nothing reads it.
 CHECKPOINT_FILE = "provenance.json"
 
 
@@ -39,7 +39,7 @@ class _Kept(Document):
 def settings(options: Options, config: PreTrainedConfig | None = None) -> dict[str, Any]:
     """Return all settings as plain data, the fields of the policy's LeRobot config included."""
     config = config or policy_config(options.policy.name, options.policy.fields)
-    # Through JSON, as LeRobot saves it: it leaves members of its enums as they are.
+    # Through JSON, as LeRobot saves it: draccus leaves enum members unencoded.
     fields = plain(draccus.encode(config, PreTrainedConfig))
     unset = NOT_FLAGS | {config_file.TYPE}
     return config_file.document(options, {k: v for k, v in fields.items() if k not in unset})
@@ -54,14 +54,14 @@ def provenance(
     *,
     held_out: list[int] | None = None,
 ) -> dict[str, Any]:
-    """Return what is trained on, and by what, as plain data.
+    """Return dataset, command, versions and hardware of this start, as plain data.
 
     Args:
         job: The run.
         meta: LeRobot's metadata of the dataset.
-        step: Where this start begins.
-        device: What it computes on.
-        precision: In which numbers.
+        step: Step at which this start begins.
+        device: Device of the training.
+        precision: Lightning's precision.
         held_out: Episodes that are not trained on.
     """
     dataset = {
@@ -92,9 +92,9 @@ def provenance(
 
 
 def keep(run_dir: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the settings into the run's directory, at once or not at all.
+    """Write the settings into the run's directory atomically.
 
-    Returns the provenance that was written with them, of this start and those before it.
+    Returns the provenance written with them, of this start and the earlier ones.
 
     Args:
         run_dir: The run's directory.
@@ -111,9 +111,9 @@ def keep(run_dir: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> dict
 
 
 def sign(pretrained_model: Path, made_by: Mapping[str, Any]) -> None:
-    """Put the run's provenance into a checkpoint, which may be all that somebody gets of the run.
+    """Write the run's provenance into a checkpoint, which may be shared without its run.
 
-    Not into its contract: that is compared, and is the same whoever trained.
+    Not into its contract, which is compared, and must not depend on the run.
     """
     text = json.dumps(made_by, indent=2) + "\n"
     (pretrained_model / CHECKPOINT_FILE).write_text(text, encoding="utf-8")

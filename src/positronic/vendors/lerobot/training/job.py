@@ -11,23 +11,22 @@ from positronic.codec import Contract
 from positronic.vendors.lerobot.training.options import Options
 from positronic.vendors.lerobot.training.run_directory import RunDirectory
 
-# torchrun says by this that it has started the process, which is then one of WORLD_SIZE.
+# Set by torchrun, whose process is one of WORLD_SIZE.
 _TORCHRUN = "TORCHELASTIC_RUN_ID"
 
 
 def in_first_process() -> bool:
-    """Whether this process is the one that says and writes things."""
-    # Lightning starts the command again in each further process of this machine.
+    """Return whether this process is rank 0, which logs and writes."""
+    # Lightning runs the command again in each further process of this machine.
     rank = "RANK" if _TORCHRUN in os.environ else "LOCAL_RANK"
     return os.environ.get(rank, "0") == "0"
 
 
 def across_processes(options: Options) -> Options:
-    """Let ``devices`` count those of all machines, where a launcher has started the processes.
+    """Set ``devices`` to the processes of all machines, if a launcher has started them.
 
     Raises:
-        UsageError: the processes would not train one run, but several that know nothing of each
-            other.
+        UsageError: the processes would train several independent runs instead of one.
     """
     world, tasks = _count("WORLD_SIZE"), _count("SLURM_STEP_NUM_TASKS")
     if _TORCHRUN in os.environ:
@@ -57,7 +56,7 @@ def across_processes(options: Options) -> Options:
 
 
 def machines() -> int:
-    """How many machines train the run together."""
+    """Return the number of machines that train the run."""
     if _TORCHRUN not in os.environ:
         return 1
     return _count("WORLD_SIZE") // _count("LOCAL_WORLD_SIZE")
@@ -72,14 +71,14 @@ def _count(variable: str) -> int:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One training run, checked as far as that goes without heavy imports.
+    """One training run, validated as far as possible without heavy imports.
 
     Attributes:
-        options: what the flags say, settled.
-        dataset_root: where the dataset lies on this machine.
-        run: where the run lives.
-        contract: the dataset's; None where it has none.
-        resume_from: the checkpoint to go on from.
+        options: the options, with derived defaults filled in.
+        dataset_root: the dataset's local path.
+        run: the run's directory.
+        contract: the dataset's contract; None if it has none.
+        resume_from: the checkpoint to resume from; None to start anew.
     """
 
     options: Options
@@ -90,12 +89,12 @@ class TrainingJob:
 
     @property
     def run_dir(self) -> Path:
-        """Where the run's files lie on this machine."""
+        """The local directory of the run's files."""
         return self.run.path
 
     @property
     def batch_size(self) -> int:
-        """Samples a step and device."""
+        """Samples per step and device."""
         size = self.options.batch_size
         assert size is not None  # settled
         return size

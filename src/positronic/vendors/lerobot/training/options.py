@@ -102,7 +102,7 @@ class Options:
     config: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense.
+        """Refuse invalid values.
 
         Raises:
             UsageError: naming the flag and what is expected.
@@ -126,12 +126,12 @@ class Options:
             raise UsageError(f"--val_split is {self.val_split}; expected a share from 0 to below 1")
         if self.eval_env is not None:
             _require_environment(self.eval_env)
-        # None is printed as what is still missing.
+        # None: printed with --config=print, still missing.
         if self.run_name is not None and (self.run_name in ("", ".", "..") or "/" in self.run_name):
             raise UsageError(f"--run_name is {self.run_name!r}; expected the name of a directory")
 
     def settled(self) -> Self:
-        """The same with what follows from other options filled in."""
+        """Return the options with defaults that depend on others filled in."""
         return dataclasses.replace(
             self,
             batch_size=self.batch_size or self.policy.batch_size,
@@ -140,12 +140,12 @@ class Options:
 
     @property
     def evaluates(self) -> bool:
-        """Whether training stops now and then to look how good the policy is."""
+        """Whether training is interrupted for evaluations."""
         return bool(self.val_split) or self.eval_env is not None
 
 
 def _require_environment(name: str) -> None:
-    """Refuse a mistyped environment; ids of other packages are Gymnasium's to know."""
+    """Refuse an unknown environment of this project; other ids are left to Gymnasium."""
     from positronic.simulator import env_id
 
     if name.startswith("positronic/") or "/" not in name:
@@ -153,10 +153,10 @@ def _require_environment(name: str) -> None:
 
 
 def names() -> list[str]:
-    """The flags, in their order."""
+    """Return the names of the flags, in order."""
     return [f.name for f in dataclasses.fields(Options)]
 
 
 def as_dict(options: Options) -> dict[str, Any]:
-    """The options by flag."""
+    """Return the options by flag name."""
     return {name: getattr(options, name) for name in names()}

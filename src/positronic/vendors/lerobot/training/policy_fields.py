@@ -1,7 +1,8 @@
 """Config fields of LeRobot's policies, read from its source instead of imported.
 
-To import one of LeRobot's configs takes torch and seconds; a mistyped flag should be answered at
-once. Defaults and types that are no plain Python are left to LeRobot, which checks them later.
+Importing one of LeRobot's configs imports torch and takes seconds; a mistyped flag should be
+refused at once. Defaults and types other than plain Python ones are left to LeRobot, which checks
+them later.
 """
 
 import ast
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 BASE = "PreTrainedConfig"
-# What the data and the trainer decide; and nothing here uploads a policy by itself.
+# Set by the data and the trainer; and nothing here uploads a policy by itself.
 NOT_FLAGS = frozenset({"input_features", "output_features", "device", "push_to_hub"})
 PLUGIN_PREFIX = "lerobot_policy_"
 _REGISTERED = re.compile(rf"^@{BASE}\.register_subclass\(\"(\w+)\"\)", re.MULTILINE)
@@ -23,7 +24,7 @@ _SIMPLE = {"bool": bool, "int": int, "float": float, "str": str}
 
 
 class LeRobotsOwn:
-    """A default that is no plain value: LeRobot makes it."""
+    """Stands for a default that is not a plain value: LeRobot makes it."""
 
     def __repr__(self) -> str:
         return "(LeRobot's own)"
@@ -31,7 +32,7 @@ class LeRobotsOwn:
 
 @cache
 def sources() -> dict[str, Path]:
-    """The file that describes each policy's config, by the policy's name; {} without LeRobot."""
+    """Return the source file of each policy's config, by policy name; {} without LeRobot."""
     package = _package()
     if package is None:
         return {}
@@ -40,16 +41,16 @@ def sources() -> dict[str, Path]:
 
 
 def has_plugins() -> bool:
-    """Whether packages are installed from which LeRobot takes further policies."""
+    """Return whether plugins with further LeRobot policies are installed."""
     names = (str(package.name or "") for package in distributions())
     return any(name.replace("-", "_").startswith(PLUGIN_PREFIX) for name in names)
 
 
 @cache
 def parameters(policy: str) -> tuple[Parameter, ...]:
-    """The config's fields as keyword parameters with their defaults and simple types.
+    """Return the config's fields as keyword parameters with defaults and simple types.
 
-    Any field is taken where the source does not tell, as with a plugin's policy.
+    Any field is accepted if the source is not available, as with a plugin's policy.
     """
     open_ended = (Parameter("fields", Parameter.VAR_KEYWORD),)
     package = _package()
@@ -68,7 +69,7 @@ def parameters(policy: str) -> tuple[Parameter, ...]:
 
 
 def explained(policy: str) -> str:
-    """What LeRobot says of the fields of the policy's config: an ``Args:`` section, or nothing."""
+    """Return the ``Args:`` section of LeRobot's policy config, or an empty string."""
     file = sources().get(policy)
     if file is None:
         return ""
@@ -95,7 +96,7 @@ def _registered_as(node: ast.ClassDef) -> set[str]:
 
 
 def _lineage(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[ast.ClassDef | None]:
-    """The config's ancestors, eldest first, and itself; None for one that is not in sight."""
+    """Return the config's base classes, eldest first, and itself; None for an unknown one."""
     if node.name == BASE:
         return [node]
     elders: list[ast.ClassDef | None] = []
@@ -130,7 +131,7 @@ def _default(value: ast.expr | None) -> Any:
 
 
 def _annotation(node: ast.expr) -> Any:
-    """The type that a field is declared to have; empty where that is not a simple one."""
+    """Return a field's declared type; ``Parameter.empty`` if it is not a simple one."""
     match node:
         case ast.Constant(value=None):
             return None

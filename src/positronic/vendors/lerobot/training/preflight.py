@@ -17,7 +17,8 @@ def dataset_contract(root: Path, codec: Codec | None) -> Contract | None:
 
     Raises:
         GetiactionError: there is no dataset at ``root``, or it is empty.
-        ContractError: ``codec`` is not its own, or its statistics are not those of the conversion.
+        ContractError: ``codec`` differs from the dataset's, or the statistics are not those of the
+            conversion.
     """
     info = require_dataset(root)
     stats = _statistics(root)

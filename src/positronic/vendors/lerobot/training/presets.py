@@ -1,7 +1,7 @@
 """Policy presets by name: ``--policy=.act_state``, and a field: ``--policy.dim_model=256``.
 
-Each is plain data; LeRobot's config is made of it where the training runs. The fields are those
-of LeRobot's config, so that a mistyped one or a value of another type is refused at once.
+Each is plain data, from which training makes LeRobot's config. The fields are those of LeRobot's
+config, so that an unknown one or a value of another type is refused at once.
 """
 
 import inspect
@@ -24,7 +24,7 @@ WARMUP_STEPS = "warmup_steps"
 
 @dataclass(frozen=True)
 class PolicyPreset:
-    """A LeRobot policy's name and config fields, and how it is trained best."""
+    """A LeRobot policy's name, config fields and training defaults."""
 
     name: str
     batch_size: int
@@ -36,12 +36,12 @@ class PolicyPreset:
 def preset(
     name: str, fields: Mapping[str, Any] | None = None, *, batch_size: int = BATCH_SIZE
 ) -> cfn.Config:
-    """A LeRobot policy as a config for the command line.
+    """Return a LeRobot policy as a config for the command line.
 
     Args:
         name: the policy's name in LeRobot, e.g. act.
-        fields: of its LeRobot config, where they differ from its defaults, and ``warmup_steps``.
-        batch_size: samples a step, where --batch_size is not given.
+        fields: values of its LeRobot config that differ from the defaults, and ``warmup_steps``.
+        batch_size: samples per step, if --batch_size is not given.
     """
 
     def made(warmup_steps: int | None = None, **given: Any) -> PolicyPreset:
@@ -52,12 +52,12 @@ def preset(
     target.__name__ = target.__qualname__ = name
     target.__doc__ = _explained(name)
     target.__signature__ = inspect.Signature([warmup, *policy_fields.parameters(name)])
-    # Fields may come from somebody's file: plain data, which names nothing to import.
+    # Fields may come from an untrusted file: plain data that names nothing to import.
     return cfn.Config(target).override_data(**(fields or {}))
 
 
 def registered(name: str, fields: Mapping[str, Any] | None = None) -> cfn.Config:
-    """The policy that LeRobot knows by ``name``, with LeRobot's defaults but for ``fields``.
+    """Return the LeRobot policy ``name``, with LeRobot's defaults except ``fields``.
 
     Raises:
         UsageError: there is no such policy, and no plugin that might bring it.
@@ -74,7 +74,7 @@ def registered(name: str, fields: Mapping[str, Any] | None = None) -> cfn.Config
 
 
 def _explained(name: str) -> str:
-    """Help for the fields: one of ours, then LeRobot's own words."""
+    """Return the help for the fields: our own one, then LeRobot's text."""
     ours = (
         f"    {WARMUP_STEPS}: with it the learning rate rises over so many steps and then falls\n"
         "        to zero along a cosine; without it LeRobot's own schedule is kept."
@@ -108,8 +108,8 @@ _PAPER: dict[str, Any] = {
 act = preset("act", _PAPER)
 """ACT of full size, for training on a GPU."""
 
-# Small ACTs that learn a scripted task on two CPU cores. Scripted demonstrations have one way of
-# doing things, so the VAE, which is there to tell several ways apart, is left out.
+# Small ACTs that learn a scripted task on two CPU cores. Scripted demonstrations are unimodal, so
+# the VAE, which models several modes, is left out.
 _SMALL: dict[str, Any] = {
     "warmup_steps": 100,
     "chunk_size": 20,
@@ -126,8 +126,8 @@ _SMALL: dict[str, Any] = {
     "optimizer_weight_decay": 1e-4,
 }
 
-# Without pictures there is little to overfit, and dropout takes a third of a step on a CPU. The
-# shorter chunk is half of the work, and looks at the cubes twice as often.
+# Without images there is little to overfit, and dropout takes a third of a step on a CPU. The
+# shorter chunk halves the work, and observes the cubes twice as often.
 _SMALL_STATE: dict[str, Any] = {
     "chunk_size": 10,
     "n_action_steps": 5,

@@ -40,22 +40,22 @@ CURVES = "tensorboard"
 EVENTS = "events.out.*"
 
 
-# Claims the name in S3; a copy of it says which run the local directory belongs to.
+# Claims the name in S3; a local copy says which run the local directory belongs to.
 RUN = "run.json"
 
 
 class Publisher:
-    """Publishes in a thread of its own, in order; what fails is tried again with the next one.
+    """Publishes checkpoints in a background thread, in order; failures are retried with the next.
 
     Args:
-        place: The run in S3.
+        place: URI of the run in S3.
         path: Its local directory.
     """
 
     def __init__(self, place: str, path: Path) -> None:
         self.place, self.path = place, path
         self.replaceable: set[str] = set()
-        """Checkpoints in S3 that are damaged, in whose place new ones may be put."""
+        """Damaged checkpoints in S3, which new ones may replace."""
         self._waiting: list[str] = []
         self._published: list[str] = []
         self._sizes: dict[str, int] = {}
@@ -65,19 +65,19 @@ class Publisher:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin; the run's settings are published at once."""
-        # A thread that hangs in a transfer must not keep a process that was told to end at once.
+        """Start the thread; the run's settings are published at once."""
+        # Daemon: a hanging transfer must not keep a process that was told to end at once.
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
         self._wanted.set()
         self._thread.start()
 
     def add(self, name: str) -> None:
-        """Have a finished checkpoint published; returns at once."""
+        """Queue a finished checkpoint for publication; returns at once."""
         self._waiting.append(name)
         self._wanted.set()
 
     def close(self) -> str | None:
-        """Wait until everything is published; return what could not be, in a line."""
+        """Wait until everything is published; return a message on failures, or None."""
         assert self._thread is not None
         self._closing = True
         self._wanted.set()
@@ -92,13 +92,13 @@ class Publisher:
         )
 
     def publish(self, name: str, *, is_last: bool = True) -> None:
-        """Publish a finished checkpoint, and let ``last`` name it.
+        """Publish a finished checkpoint, and point ``last`` at it.
 
         Raises:
-            StorageError: it cannot be.
+            StorageError: it cannot be published.
         """
         uri = storage.join(self.place, CHECKPOINTS, name)
-        # What was never whole, nobody can have read.
+        # Nobody can have read an incomplete one.
         may_replace = name in self.replaceable or not storage.is_whole(uri)
         storage.publish(self.path / CHECKPOINTS / name, uri, replace=may_replace)
         if is_last:
@@ -107,7 +107,7 @@ class Publisher:
         self._give_up_copies()
 
     def point_to(self, name: str) -> None:
-        """Let ``last`` name a checkpoint."""
+        """Point ``last`` at a checkpoint."""
         storage.write_bytes(storage.join(self.place, CHECKPOINTS, LAST), f"{name}\n".encode())
 
     def _work(self) -> None:
@@ -134,7 +134,7 @@ class Publisher:
             self._publish_file(file)
 
     def _publish_file(self, file: Path) -> None:
-        """Publish a file that only grows; each start of the command has curves of its own."""
+        """Publish an append-only file; each start of the command has its own curves."""
         name = file.relative_to(self.path).as_posix()
         content = file.read_bytes() if file.is_file() else b""
         if len(content) > self._sizes.get(name, 0):
@@ -142,21 +142,21 @@ class Publisher:
             self._sizes[name] = len(content)
 
     def _give_up_copies(self) -> None:
-        """Remove local copies of what is in S3; the newest stays."""
+        """Remove local copies of published checkpoints, except the newest."""
         newest = sorted_steps(self._published)[-1]
         for name in self._published:
             copy = self.path / CHECKPOINTS / name
             if name != newest and copy.is_dir():
-                # A process killed meanwhile must not leave half a one.
+                # A killed process must not leave half of one.
                 gone = copy.rename(copy.with_name(f"{UNFINISHED}{name}"))
                 shutil.rmtree(gone)
 
 
 def run_directory(output_dir: str, run_name: str) -> RunDirectory:
-    """Return the place of the run ``run_name`` below ``output_dir``, local or in S3.
+    """Return the directory of the run ``run_name`` below ``output_dir``, local or in S3.
 
     Raises:
-        StorageError: ``output_dir`` is no place for data.
+        StorageError: ``output_dir`` is not a valid path.
     """
     place = storage.join(output_dir, run_name)
     if storage.is_remote(output_dir):
@@ -169,7 +169,7 @@ class Unfinished(Exception):
 
 
 class RemoteRunDirectory(RunDirectory):
-    """A run in S3. What is there counts; the local directory only runs ahead of it."""
+    """A run in S3, which is authoritative; the local directory is ahead of it."""
 
     def __init__(self, place: str) -> None:
         location = remote(place)
@@ -180,16 +180,16 @@ class RemoteRunDirectory(RunDirectory):
         self._publisher = Publisher(place, self.path)
 
     def begin(self) -> None:
-        """Take the name in S3; of two who try at once, one gets it."""
+        """Claim the name in S3; of two concurrent runs, one gets it."""
         self.require_fresh()
         claim = _claim()
         self._write_claim(claim)
         self._begin_locally(claim)
 
     def resume(self) -> Path | None:
-        """Publish what a killed run had not, and return the newest whole checkpoint.
+        """Publish checkpoints that a killed run had not, and return the newest complete one.
 
-        It is fetched unless the local directory has the very same. See :class:`RunDirectory`.
+        It is fetched unless the local directory has the same content. See :class:`RunDirectory`.
         """
         claim = self._read_claim()
         if not (self.path / RUN).is_file() or (self.path / RUN).read_bytes() != claim:
@@ -207,7 +207,7 @@ class RemoteRunDirectory(RunDirectory):
         return found
 
     def newest(self) -> Path | None:
-        """Return the newest whole checkpoint, in S3 or not yet there."""
+        """Return the newest complete checkpoint, in S3 or not yet published."""
         wrong = []
         there = self._names()
         for name in reversed(sorted_steps(sorted({*there, *steps_in(self.checkpoints)}))):
@@ -223,7 +223,7 @@ class RemoteRunDirectory(RunDirectory):
         return None
 
     def saved(self, checkpoint: Path) -> None:
-        """Have a new checkpoint published, in the background."""
+        """Publish a new checkpoint in the background."""
         self._publisher.add(checkpoint.name)
 
     @contextmanager
@@ -231,7 +231,7 @@ class RemoteRunDirectory(RunDirectory):
         """Publish in the background; at the end wait until all is done.
 
         Raises:
-            StorageError: something could not be published; says where it is.
+            StorageError: something could not be published; the message says where it is.
         """
         self._publisher.start()
         try:
@@ -250,11 +250,11 @@ class RemoteRunDirectory(RunDirectory):
             raise StorageError(failure)
 
     def _whole(self, name: str, is_there: bool) -> Path:
-        """The checkpoint ``name`` on this machine, proven whole.
+        """Return a verified local copy of the checkpoint ``name``.
 
         Raises:
-            Unfinished: its publication was stopped, which is no damage.
-            CheckpointError: it is not whole.
+            Unfinished: its publication was stopped, without damage.
+            CheckpointError: it is damaged or incomplete.
             StorageError: S3 does not answer.
         """
         local, uri = self.checkpoints / name, self._uri(name)
@@ -298,7 +298,7 @@ class RemoteRunDirectory(RunDirectory):
             return storage.read_bytes(place)
         if not self._names():
             raise self._nothing()
-        # Somebody has copied it there.
+        # A run that was copied to S3 has no claim.
         self._write_claim(claim := _claim())
         return claim
 
@@ -307,14 +307,14 @@ class RemoteRunDirectory(RunDirectory):
         try:
             storage.write_bytes(place, claim, if_absent=True)
         except StorageError as error:
-            # An answer that was lost may have said that it was written.
+            # The write may have succeeded although its response was lost.
             if not storage.exists(place):
                 raise
             if storage.read_bytes(place) != claim:
                 raise self._taken() from error
 
     def _begin_locally(self, claim: bytes) -> None:
-        """Make the local directory; one that belongs to another run of the name is set aside."""
+        """Make the local directory; rename one that belongs to another run of the same name."""
         if self.path.exists():
             say(f"{self.path} is not of this run; it is set aside as {self.path.name}.stale")
             set_aside(self.path, f"{self.path.name}.stale")

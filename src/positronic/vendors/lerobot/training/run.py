@@ -41,18 +41,18 @@ GIB = 1 << 30
 
 
 def loggers(run_dir: Path, *, wandb: str, step: int, settings: Mapping[str, Any]) -> list[Logger]:
-    """Open the sinks of a run; one that goes on adds to the curves that it has.
+    """Open the loggers of a run; a resumed run appends to its curves.
 
     Args:
-        run_dir: Gets ``tensorboard`` and ``wandb``; its name is the run's.
+        run_dir: Directory for ``tensorboard`` and ``wandb``; its name is the run's.
         wandb: ``auto``, ``online``, ``offline`` or ``off``.
-        step: Where the run begins; what an earlier start logged after that is done again.
-        settings: Of the run, for WandB to show.
+        step: Step at which the run begins; later points of earlier starts are purged.
+        settings: The run's settings, for WandB.
 
     Raises:
         MissingDependency: WandB is asked for and not installed.
     """
-    # Nothing is made here: every process comes by, and the first one takes the run's name.
+    # Nothing is created here: every process calls this, and only the first claims the name.
     purge: dict[str, Any] = {"purge_step": step + 1} if step else {}
     sinks: list[Logger] = [TensorBoardLogger(run_dir, name="", version="tensorboard", **purge)]
     if wandb == "auto":
@@ -63,13 +63,13 @@ def loggers(run_dir: Path, *, wandb: str, step: int, settings: Mapping[str, Any]
 
 
 def finish(sinks: Iterable[Logger]) -> None:
-    """Let WandB write down what it holds, before the run's files are looked at."""
+    """Let WandB flush its data, before the run's files are published."""
     for sink in sinks:
         end = getattr(getattr(sink, "experiment", None), "finish", None)
-        # All but the first process have a stand-in that answers to any name.
+        # Processes other than the first have a dummy that has any attribute.
         if end is not None and "wandb" in sys.modules:
             end()
-            # A process of WandB's own writes the file; it has done so for certain when it ends.
+            # WandB's own process writes the file; it is complete when that process has ended.
             sys.modules["wandb"].teardown()
 
 
@@ -96,15 +96,15 @@ def _wandb(run_dir: Path, *, offline: bool, settings: Mapping[str, Any]) -> Logg
 
 
 def gym(name: str, contract: Contract | None) -> Any:
-    """Return what `getiaction`'s data module rolls out in.
+    """Return the environment for the rollouts of `getiaction`'s data module.
 
     Args:
-        name: One of our environments, seen through the dataset's codec and at its rate; or another
+        name: One of this project's environments, with the dataset's codec and rate; or another
             package's Gymnasium id, whose observations are the dataset's features already.
         contract: The dataset's.
 
     Raises:
-        UsageError: there is no such environment, or no contract to see ours through.
+        UsageError: there is no such environment, or no contract for one of this project's.
     """
     if "/" in name and not name.startswith("positronic/"):
         return name
@@ -120,11 +120,11 @@ def gym(name: str, contract: Contract | None) -> Any:
 
 
 def run(job: TrainingJob, signals: StopSignals) -> int:
-    """Train as ``job`` says; returns the exit status when the last checkpoint is published.
+    """Run a training job; returns the exit status once the last checkpoint is published.
 
     Args:
         job: The run.
-        signals: What takes SIGTERM and Ctrl-C; after either, the run ends with a checkpoint.
+        signals: Handles SIGTERM and Ctrl-C; after either, the run ends with a checkpoint.
     """
     _show_log()
     options = job.options
@@ -152,7 +152,8 @@ def run(job: TrainingJob, signals: StopSignals) -> int:
             "the dataset has no contract, so its checkpoints will have none; serving them needs "
             "--codec"
         )
-    # Before the run's directory is made: what cannot be read or optimized leaves none behind.
+    # Before the run's directory is made, so that an unusable dataset or optimizer leaves none
+    # behind.
     data.prepare(config)
     module.configure_optimizers()
     _announce(job, module, data, f"{device}, {precision}")
@@ -178,11 +179,11 @@ def run(job: TrainingJob, signals: StopSignals) -> int:
         ],
         logger=loggers(job.run_dir, wandb=options.wandb, step=step, settings=kept),
         log_every_n_steps=options.log_freq,
-        # Counted in batches, over the borders of epochs.
+        # Counted in batches, across epochs.
         val_check_interval=job.eval_freq * options.accumulate,
         check_val_every_n_epoch=None,
         limit_val_batches=1.0 if options.evaluates else 0,
-        # Checkpoints, progress and a summary are those of the callbacks and lines above.
+        # Done by the callbacks and the log lines above.
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
@@ -212,7 +213,7 @@ def run(job: TrainingJob, signals: StopSignals) -> int:
 
 
 def choose_device(asked: str) -> str:
-    """``cuda`` or ``cpu``; refuses CUDA where there is none."""
+    """Return ``cuda`` or ``cpu``; refuse CUDA if there is none."""
     available = torch.cuda.is_available()
     if asked == "cuda" and not available:
         raise UsageError("--device=cuda, but torch finds no CUDA device; use --device=cpu")
@@ -220,21 +221,21 @@ def choose_device(asked: str) -> str:
 
 
 def choose_precision(asked: str | None, config: PreTrainedConfig, device: str) -> str:
-    """Lightning's ``precision``: as asked for, or as the policy's config has it."""
+    """Return Lightning's ``precision``: as requested, or that of the policy's config."""
     if asked == "16-mixed" and device == "cpu":
         raise UsageError("--precision=16-mixed needs a GPU; on a CPU give bf16-mixed or 32-true")
     return asked or precision_of(config, device)
 
 
 def compile_forward(policy: Any) -> None:
-    """Let the policy compute its loss by compiled code; the names of its weights stay."""
-    # It says at length where LeRobot reads a number out of the middle.
+    """Compile the policy's forward pass; the names of its weights stay."""
+    # It logs at length every graph break where LeRobot reads a number.
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
     policy.forward = torch.compile(policy.forward)
 
 
 def complete(contract: Contract | None, config: PreTrainedConfig) -> Contract | None:
-    """Add what only the policy knows to the dataset's contract."""
+    """Add the policy's chunk sizes to the dataset's contract."""
     if contract is None:
         return None
     return contract.replace(
@@ -311,7 +312,7 @@ def _additions(
     data: LeRobotDataModule,
     config: PreTrainedConfig,
 ) -> Callable[[Path], None]:
-    """What a checkpoint gets beside LeRobot's own files."""
+    """Return a function that writes this project's files into a checkpoint."""
 
     def add(pretrained_model: Path) -> None:
         if contract is not None:
@@ -350,13 +351,13 @@ def _say(line: str) -> None:
 
 
 class _SameBeginning(Callback):
-    """Refuses processes that would begin at different steps, as without a common directory."""
+    """Refuses processes that would start at different steps, as without a shared directory."""
 
     def __init__(self, step: int) -> None:
         self.step = step
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Compare with the first process."""
+        """Compare the step with the first process's."""
         first = trainer.strategy.broadcast(self.step)
         if trainer.strategy.reduce_boolean_decision(first != self.step, all=False):
             raise UsageError(
@@ -366,7 +367,7 @@ class _SameBeginning(Callback):
 
 
 class _AboveTheBar(logging.Handler):
-    """Prints to stderr without tearing the progress bar that may be drawn there."""
+    """Prints to stderr without breaking a progress bar there."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one line."""
@@ -374,7 +375,7 @@ class _AboveTheBar(logging.Handler):
 
 
 def _show_log() -> None:
-    """Print what getiaction has to say, once and as it is, whatever the root logger does."""
+    """Print getiaction's log once and unformatted, whatever the root logger does."""
     log = logging.getLogger("getiaction")
     log.setLevel(logging.INFO if in_first_process() else logging.WARNING)
     if not log.handlers:
@@ -383,6 +384,6 @@ def _show_log() -> None:
 
 
 def _ignore_foreign_warnings() -> None:
-    """Nothing that the user of this command could do anything about."""
+    """Ignore warnings of libraries that the user cannot act on."""
     for module in ("lightning", "torch", "lerobot", "tensorboard", "wandb"):
         warnings.filterwarnings("ignore", module=rf"{module}\b")

@@ -20,18 +20,18 @@ from positronic.errors import CheckpointError
 CHECKPOINTS, LAST = "checkpoints", "last"
 DAMAGED = ".damaged-"
 LOCK = ".lock"
-# Weights, and the averages that the optimizer keeps of their gradients.
+# Weights, and the optimizer's moving averages of their gradients.
 NUMBERS = ("pretrained_model/model.safetensors", "training_state/optimizer_state.safetensors")
 # Folders that training writes to; a run may have come from somebody else.
 WRITTEN = (CHECKPOINTS, "tensorboard", "wandb")
 
 
 class RunDirectory:
-    """A run in a local directory; as a context, it gives the directory free at the end.
+    """A run in a local directory; a context manager that releases its lock at the end.
 
     Attributes:
-        place: Where people find it.
-        path: Where its files are written; the same, unless the run is in S3.
+        place: Path or URI of the run, for messages.
+        path: Local directory of its files; the same, unless the run is in S3.
     """
 
     def __init__(self, place: str, path: Path) -> None:
@@ -49,11 +49,11 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        """The directory of the checkpoints on this machine."""
+        """The local directory of the checkpoints."""
         return self.path / CHECKPOINTS
 
     def require_fresh(self) -> None:
-        """Refuse a name that is taken.
+        """Refuse a run name that is taken.
 
         Raises:
             StorageError: something is there.
@@ -62,7 +62,7 @@ class RunDirectory:
             raise self._taken()
 
     def begin(self) -> None:
-        """Take the name, for a run that is new.
+        """Claim the name for a new run.
 
         Raises:
             StorageError: another run has it.
@@ -75,13 +75,13 @@ class RunDirectory:
         self._lock()
 
     def resume(self) -> Path | None:
-        """Clean up after a killed run, and return the newest whole checkpoint.
+        """Clean up after a killed run, and return the newest complete checkpoint.
 
-        None is returned for a run that was begun and stopped before its first checkpoint. Newer
-        checkpoints that are not whole are named and set aside.
+        Returns None for a run that was stopped before its first checkpoint. Newer damaged
+        checkpoints are logged and renamed.
 
         Raises:
-            CheckpointError: there is no such run, or not one of its checkpoints is whole.
+            CheckpointError: there is no such run, or none of its checkpoints is complete.
             StorageError: another process is training it.
         """
         if not self.path.is_dir():
@@ -96,10 +96,10 @@ class RunDirectory:
         return found
 
     def newest(self) -> Path | None:
-        """Return the newest whole checkpoint and name those passed over; change nothing.
+        """Return the newest complete checkpoint and log skipped ones; change nothing.
 
         Raises:
-            CheckpointError: there are some, and none is whole.
+            CheckpointError: there are checkpoints, and none is complete.
         """
         wrong = []
         for name in reversed(steps_in(self.checkpoints)):
@@ -113,15 +113,15 @@ class RunDirectory:
         return None
 
     def saved(self, checkpoint: Path) -> None:
-        """Take note of a new checkpoint."""
+        """Handle a new checkpoint; nothing to do for a local run."""
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
-        """Keep what is outside of this machine up to date while the run is trained."""
+        """Publish the run during training; nothing to do for a local run."""
         yield
 
     def _require_own_folders(self) -> None:
-        """Refuse a run whose folders lie elsewhere, where they would be written to and tidied."""
+        """Refuse a run whose folders are links, since files would be written and deleted there."""
         for name in WRITTEN:
             if (self.path / name).is_symlink():
                 raise StorageError(
@@ -130,7 +130,7 @@ class RunDirectory:
                 )
 
     def _lock(self) -> None:
-        """Keep other processes off, for as long as this one lives, however it ends."""
+        """Lock the run against other processes, until this one ends."""
         if self._held is not None:
             return
         held = open_lock(self.path / LOCK)
@@ -142,7 +142,7 @@ class RunDirectory:
         self._held = held
 
     def _set_aside_after(self, found: Path | None) -> None:
-        """Make room for the checkpoints to come; what was in their place is kept."""
+        """Rename damaged checkpoints that are newer than ``found``, to free their names."""
         newest = -1 if found is None else int(found.name)
         for name in steps_in(self.checkpoints):
             if int(name) > newest:
@@ -168,25 +168,25 @@ class RunDirectory:
 
 
 def steps_in(directory: Path) -> list[str]:
-    """Names of the directories in it that are steps, in order."""
+    """Return the names of the step directories in it, in order."""
     names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
     return sorted_steps(name for name in names if (directory / name).is_dir())
 
 
 def sorted_steps(names: Iterable[str]) -> list[str]:
-    """Of these names those that are steps, in order."""
+    """Return those of the names that are steps, in order."""
     return sorted((name for name in names if name.isascii() and name.isdigit()), key=int)
 
 
 def fault_of(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, in short; None if it is whole and its numbers are finite."""
+    """Return what is wrong with a checkpoint; None if it is complete and finite."""
     found = faults(checkpoint)
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
     return f"{found[0]}{more}" if found else _not_finite(checkpoint)
 
 
 def _not_finite(checkpoint: Path) -> str | None:
-    """Which number of a checkpoint is NaN or infinite; those of older versions may have such."""
+    """Return which tensor holds NaN or infinities, as older versions may have saved."""
     for name in NUMBERS:
         if not (checkpoint / name).is_file():
             continue
@@ -200,13 +200,13 @@ def _not_finite(checkpoint: Path) -> str | None:
 
 
 def say_passed_over(checkpoint: str | Path, fault: str) -> str:
-    """Print why a checkpoint is not gone on from; returns that, shorter."""
+    """Log why a checkpoint is skipped; return a short reason."""
     say(f"passing over {checkpoint}: {fault}")
     return f"{str(checkpoint).rpartition('/')[2]} ({fault})"
 
 
 def set_aside(path: Path, name: str) -> None:
-    """Rename something that is in the way, to ``name`` or that with a number."""
+    """Rename ``path`` to ``name``, with a number if that is taken."""
     target, count = path.with_name(name), 1
     while target.exists():
         count += 1
@@ -215,5 +215,5 @@ def set_aside(path: Path, name: str) -> None:
 
 
 def say(line: str) -> None:
-    """Print a line for people."""
+    """Print a line on stderr."""
     print(line, file=sys.stderr, flush=True)

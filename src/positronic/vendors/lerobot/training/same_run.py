@@ -16,7 +16,7 @@ from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.training import config_file
 from positronic.vendors.lerobot.training.job import TrainingJob
 
-# Settings without which the batches, or the numbers made of them, would be others.
+# Settings that change the batches or the numerical results.
 BINDING = ("batch_size", "seed", "devices", "precision", "accumulate", "compile", "val_split")
 
 
@@ -31,7 +31,7 @@ READER = Reader(
 
 
 class TrainConfig(Document):
-    """LeRobot's record of a run, as far as it is compared."""
+    """LeRobot's record of a run: the fields that are compared."""
 
     policy: dict[str, Any]
     batch_size: int | None = None
@@ -47,7 +47,7 @@ class _Provenance(Document):
 
 
 class RunConfig(Document):
-    """A run's ``config.yaml``, as far as it is compared."""
+    """A run's ``config.yaml``: the fields that are compared."""
 
     policy: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     provenance: _Provenance = _Provenance()
@@ -56,16 +56,16 @@ class RunConfig(Document):
 def require_same_run(
     job: TrainingJob, checkpoint: Path, config: PreTrainedConfig, data: DataModule
 ) -> None:
-    """Refuse to go on with other settings than those the run was begun with.
+    """Refuse to resume a run with other settings than it was started with.
 
     Args:
-        job: The run as it is to go on.
-        checkpoint: Where it goes on from.
-        config: The policy's.
+        job: The run to resume.
+        checkpoint: The checkpoint to resume from.
+        config: The policy's config.
         data: The dataset, and the episodes of it that are held out.
 
     Raises:
-        CheckpointError: naming each difference, or what cannot be read.
+        CheckpointError: names each difference, or the unreadable file.
     """
     file = checkpoint / PRETRAINED_MODEL_DIR / TRAIN_CONFIG
     try:
@@ -95,7 +95,7 @@ def differences(
     config: PreTrainedConfig,
     source: str,
 ) -> list[str]:
-    """Say which settings differ from what a checkpoint and a run's file, ``source``, hold."""
+    """Return the settings that differ from those of a checkpoint and a run's file ``source``."""
     kept = READER.validate(dict(settings), RunConfig, source)
     pairs = {
         f"--policy.{name}": (saved.policy.get(name), value)
@@ -118,9 +118,9 @@ def differences(
 def _held_out(
     settings: Mapping[str, Any], source: str, data: DataModule
 ) -> tuple[list[int], list[int]]:
-    """Episodes that were held out when the run was begun, and those that are now."""
+    """Return the episodes held out when the run was started, and those held out now."""
     now = data.split()[1]
     before = READER.validate(dict(settings), RunConfig, source).provenance.dataset.held_out
-    if before is None:  # not noted down by older versions
+    if before is None:  # not recorded by older versions
         before = held_out_natively(data.meta, data.episodes, data.val_split)
     return sorted(before), sorted(now)

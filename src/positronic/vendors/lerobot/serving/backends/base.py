@@ -1,4 +1,4 @@
-"""Backend of a policy: stacked observations in, actions in the dataset's units out."""
+"""Backend interface: stacked observations in, actions in the dataset's units out."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -10,21 +10,21 @@ from foundation.errors import UsageError
 
 NAMES = ("auto", "torch", "onnx", "openvino")
 
-# Of an action dimension's scale: its standard deviation in the dataset, or its largest magnitude,
-# whichever is more. Sums in another order differ by 1e-6; 1e-4 is far below what a robot repeats.
-# With eight bits of mantissa they differ by 0.01 to 0.02.
+# In parts of an action dimension's scale: its standard deviation in the dataset, or its largest
+# magnitude, whichever is more. Sums in another order differ by 1e-6; 1e-4 is far below a robot's
+# repeatability. With eight bits of mantissa they differ by 0.01 to 0.02.
 TOLERANCES = {"float32": 1e-4, "bf16": 5e-2}
 
 
 class Backend(Protocol):
-    """Observations as the codec makes them to actions in the dataset's units.
+    """Computes actions in the dataset's units from observations of the codec.
 
     Attributes:
         name: ``torch``, ``onnx`` or ``openvino``.
         precision: ``float32`` or ``bf16``.
-        tolerance: Largest accepted difference from LeRobot's policy in float32, in parts of each
-            action dimension's scale.
-        nbytes: Memory that the weights hold.
+        tolerance: Largest accepted difference from LeRobot's policy in float32, as a fraction of
+            each action dimension's scale.
+        nbytes: Bytes of memory that the weights hold.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Backend(Protocol):
     nbytes: int
 
     def predict_chunk(self, batch: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Predict for observations of any number of sessions at once; one thread at a time.
+        """Predict chunks for a batch of observations; called by one thread at a time.
 
         Args:
             batch: Codec output, stacked: float32 vectors (B, n), uint8 images (B, H, W, 3).
@@ -44,10 +44,10 @@ class Backend(Protocol):
 
 
 def require_options(backend: str, precision: str, compile: bool) -> None:
-    """Refuse what no checkpoint could be served with; imports nothing, so that it is quick.
+    """Refuse invalid options, whatever the checkpoint; fast, since it imports nothing.
 
     Raises:
-        UsageError: A name is unknown, or they do not go together.
+        UsageError: A name is unknown, or the options exclude each other.
     """
     if backend not in NAMES:
         raise UsageError(f"--backend={backend} is unknown; choose one of {', '.join(NAMES)}")

@@ -12,18 +12,17 @@ from positronic.vendors.lerobot.serving.backends.examples import Observations
 from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBackend
 from positronic.vendors.lerobot.serving.checkpoints import Checkpoint
 
-# How many are drawn of each kind: within the training's range, at its ends, beyond them.
+# Random observations of each kind: within the training's range, at its ends, beyond them.
 _DRAWN = 4
 
 
 class Reference:
-    """What LeRobot's policy does with a few observations: those that the checkpoint carries.
+    """Reference actions of LeRobot's policy for the example observations in the checkpoint.
 
-    For one that carries none, as LeRobot's own training writes it, they are made from its
-    statistics: random ones, and black and white images with states at the edges.
-
-    Others are drawn anew each time: whoever made an export beside a checkpoint knows those that the
-    checkpoint carries.
+    A checkpoint without examples, as LeRobot's own training writes it, gets synthetic ones from its
+    statistics: random ones, and black and white images with states at the edges. Further ones are
+    drawn at random each time: the author of an export beside a checkpoint could have fitted it to
+    the checkpoint's examples.
 
     Attributes:
         batches: Observations, stacked.
@@ -42,13 +41,13 @@ class Reference:
         self._scale = _scale(eager, self._expected)
 
     def difference(self, backend: Backend) -> float:
-        """Largest difference of any action, in parts of its dimension's scale; nan is infinite."""
+        """Return the largest difference of any action, relative to its scale; NaN is infinite."""
         found = [backend.predict_chunk(batch) for batch in self.batches]
         pairs = zip(self._expected, found, strict=True)
         return self._worst(pairs)
 
     def difference_on_drawn(self, backend: Backend) -> float:
-        """The same on observations that nobody could know: random ones, and those at the edges."""
+        """Return the same for observations that nobody could predict: random and extreme ones."""
         return self._worst([(self._expected_of_drawn, backend.predict_chunk(self._drawn))])
 
     def _worst(self, pairs: Iterable[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> float:
@@ -56,7 +55,7 @@ class Reference:
         return worst if np.isfinite(worst) else float("inf")
 
     def batch_of(self, size: int) -> Observations:
-        """Some of the observations as one batch."""
+        """Return a batch of ``size`` of the observations, repeated if necessary."""
         rows = {key: np.concatenate([b[key] for b in self.batches]) for key in self.batches[0]}
         return {key: np.resize(array, (size, *array.shape[1:])) for key, array in rows.items()}
 
@@ -64,12 +63,12 @@ class Reference:
 def drawn(
     checkpoint: Checkpoint, features: Mapping[str, Any], rng: np.random.Generator
 ) -> Observations:
-    """Draw one batch: anywhere in the training's range, at its ends, and well beyond them.
+    """Draw a random batch: within the training's range, at its ends, and well beyond them.
 
     Args:
         checkpoint: Its statistics are the training's range; without them it is -1 to 1.
-        features: What its codec makes, by key.
-        rng: What it is drawn from.
+        features: Features of its codec, by key.
+        rng: The random number generator.
     """
     observations: Observations = {}
     for key, feature in features.items():
@@ -99,7 +98,7 @@ def _alone_and_together(rows: Observations) -> list[Observations]:
 
 
 def _made_up(checkpoint: Checkpoint) -> list[Observations]:
-    # Lightning comes with it, which takes seconds to import.
+    # Imports Lightning, which takes seconds.
     from getiaction.export.exporter import observations
     from getiaction.export.graph import Graph, inputs_of
     from getiaction.policies.lerobot import LeRobotPolicy
@@ -115,7 +114,7 @@ def _channels_last(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _scale(eager: TorchBackend, expected: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """(A,): by how much each action grows with the network's output, or how large it gets."""
+    """Return (A,): each action's change per unit of network output, or its largest magnitude."""
     import torch
 
     size = expected[0].shape[-1]

@@ -1,4 +1,4 @@
-"""Example observations in a checkpoint, by which other backends are compared with its policy."""
+"""Example observations in a checkpoint, for comparing backends with its policy."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,12 +20,12 @@ type Observations = dict[str, NDArray[Any]]
 
 
 def save(directory: Path, dataset: Any, keys: Iterable[str]) -> None:
-    """Write the same few rows of a dataset, spread over all of it.
+    """Write a few rows, spread evenly over a dataset; the same ones each time.
 
     Args:
         directory: A ``pretrained_model`` that is being written.
-        dataset: LeRobot's, or one that gives the same samples.
-        keys: Features that the policy looks at.
+        dataset: A ``LeRobotDataset``, or one with the same samples.
+        keys: Input features of the policy.
     """
     rows = np.unique(np.linspace(0, len(dataset) - 1, COUNT).round().astype(int))
     samples = [dataset[int(row)] for row in rows]
@@ -34,11 +34,11 @@ def save(directory: Path, dataset: Any, keys: Iterable[str]) -> None:
 
 
 def load(directory: Path, features: Mapping[str, Mapping[str, Any]]) -> Observations | None:
-    """Read them, stacked as `Backend.predict_chunk` takes them; None where there are none.
+    """Return the examples, stacked for `Backend.predict_chunk`; None if missing or invalid.
 
     Args:
         directory: The checkpoint's ``pretrained_model``.
-        features: Those that the policy looks at, as its codec makes them.
+        features: Input features of the policy, as its codec declares them.
     """
     try:
         found = parse(_READER.read(directory / FILE_NAME))
@@ -56,7 +56,7 @@ def load(directory: Path, features: Mapping[str, Mapping[str, Any]]) -> Observat
 
 
 def _encoded(value: Any) -> NDArray[Any]:
-    """What a codec makes of the same moment: images as (H, W, 3), and no history."""
+    """Return a sample's value in the codec's form: images (H, W, 3), and no history."""
     array: NDArray[Any] = np.asarray(value)
     if array.ndim >= 3:
         image = array[-1] if array.ndim == 4 else array

@@ -1,8 +1,8 @@
-"""Export cache: exports made once for each checkpoint, keyed by a digest of what they were made of.
+"""Export cache: exports made once per checkpoint, keyed by a digest of all their sources.
 
-``<step>/exports/onnx-<digest>/``; where that cannot be written, and for a checkpoint that was
-fetched from S3, whose local copy comes and goes, it is ``positronic/exports`` below
-``$XDG_CACHE_HOME``, of which the last few used are kept.
+An export lies in ``<step>/exports/onnx-<digest>/``. If that cannot be written, and for a checkpoint
+fetched from S3, whose local copy may be evicted, it lies in ``positronic/exports`` below
+``$XDG_CACHE_HOME``, where the most recently used few are kept.
 """
 
 import hashlib
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
 
 
 KEPT = 16
-# The rights by which others could put something else in an export's place.
+# Permissions by which others could replace an export.
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
-# Packages whose other version may make another export. Their modules take seconds to import.
+# Packages whose versions affect an export. Read from metadata: importing them takes seconds.
 _ALL = ("positronic-lightning", "torch", "lerobot", "onnx", "onnxscript")
 MAKERS = {"onnx": _ALL, "openvino": (*_ALL, "openvino")}
 TITLES = {"onnx": "ONNX", "openvino": "OpenVINO"}
 
 
 class ExportedBackend:
-    """See `Backend`.
+    """Backend that runs an export; see `Backend`.
 
     Args:
         model: The export, loaded; its graph takes uint8 images.
-        precision: That it was loaded for.
-        nbytes: Of the graph and its weights.
+        precision: Precision that it was loaded for.
+        nbytes: Bytes of the graph and its weights.
     """
 
     def __init__(self, model: InferenceModel, precision: str, nbytes: int) -> None:
@@ -58,7 +58,7 @@ class ExportedBackend:
         self._model = model
 
     def predict_chunk(self, batch: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """See `Backend`."""
+        """Return the actions of the export; see `Backend`."""
         keys = [spec.key for spec in self._model.manifest.inputs]
         return self._model.predict_action_chunk({key: _channels_first(batch[key]) for key in keys})
 
@@ -71,9 +71,9 @@ class ExportCache:
     """The exports of one checkpoint.
 
     Args:
-        checkpoint: Where it is.
-        threads: That a pass takes.
-        say: Told what takes long.
+        checkpoint: The checkpoint.
+        threads: Threads of a forward pass.
+        say: Called with a message before slow work.
     """
 
     def __init__(self, checkpoint: Checkpoint, threads: int, say: Callable[[str], None]) -> None:
@@ -97,9 +97,9 @@ class ExportCache:
         return Traced(policy, image_dtype="uint8")
 
     def open(self, backend: str, precision: str) -> ExportedBackend | None:
-        """Load the export for ``backend``; None where there is none, or one that is not sound.
+        """Load the export for ``backend``; None if there is none, or it is unsafe or damaged.
 
-        What others than this user and root can write to is not sound.
+        One that users other than this one and root can write to is unsafe.
         """
         for place in self.places:
             if found := self._load(place, backend, precision):
@@ -107,12 +107,12 @@ class ExportCache:
         return None
 
     def make(self, backend: str, precision: str, *, anew: bool = False) -> ExportedBackend:
-        """Export the checkpoint and load that; of two processes at once, one does the work.
+        """Export the checkpoint and load the export; of concurrent processes, one does the work.
 
         Args:
             backend: ``onnx`` or ``openvino``.
             precision: To load it for; the export is the same.
-            anew: Although there is one.
+            anew: Export even if there is one.
 
         Raises:
             GetiactionError: It cannot be exported.
@@ -157,7 +157,7 @@ class ExportCache:
             )
             return None
         try:
-            # What was made of another checkpoint, or by other versions, is not looked into.
+            # Ignore an export of another checkpoint or by other versions.
             if Manifest.read(directory).source != self._source(backend):
                 return None
             return self._loaded(directory, precision)
@@ -167,14 +167,15 @@ class ExportCache:
             return None
 
     def _tell(self, line: str) -> None:
-        """Say it, but not each time that it is looked for."""
+        """Report a line once, not at each look-up."""
         if line not in self._told:
             self._told.add(line)
             self._say(line)
 
     def _loaded(self, directory: Path, precision: str) -> ExportedBackend:
         model = InferenceModel(directory, device="cpu", threads=self._threads, precision=precision)
-        os.utime(directory)
+        for used in (directory, directory.parent):  # the parent is what is evicted
+            os.utime(used)
         files = FILES[model.manifest.backend]
         nbytes = sum((directory / name).stat().st_size for name in files)
         return ExportedBackend(model, precision, nbytes)
@@ -183,7 +184,7 @@ class ExportCache:
         return place / f"{backend}-{self._source(backend)[:12]}"
 
     def _source(self, backend: str) -> str:
-        """Digest of all that decides what an export is."""
+        """Return a digest of everything that affects an export."""
         made_by = [
             self.digest,
             FORMAT_VERSION,
@@ -199,7 +200,7 @@ def _digest(path: Path) -> str:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether only this user and root can have written it."""
+    """Return whether only this user and root can have written it."""
     found = path.lstat()
     return (
         found.st_uid in (os.geteuid(), 0)
@@ -218,7 +219,7 @@ def _locked(place: Path) -> Iterator[None]:
 
 
 def _evict_oldest(place: Path) -> None:
-    """Of what is kept apart from its checkpoints, nothing else would ever be removed."""
+    """Evict all but the ``KEPT`` newest exports in the cache; nothing else cleans it up."""
     if not place.is_relative_to(cache_root() / "positronic"):
         return
     kept = sorted(place.parent.iterdir(), key=lambda path: path.stat().st_mtime)

@@ -1,4 +1,4 @@
-"""Backend selection for a checkpoint: the one asked for, or the fastest that is equal."""
+"""Backend selection for a checkpoint: the requested one, or the fastest within tolerance."""
 
 import hashlib
 import json
@@ -35,9 +35,9 @@ _READER = Reader(size=1 << 20, depth=8, values=10_000)
 
 
 EXPORTED = {"float32": ("openvino", "onnx"), "bf16": ("openvino",)}
-# A pass that takes less has nothing to gain from an export.
+# A faster forward pass has nothing to gain from an export.
 FAST_S = 0.005
-# How long each batch size is measured, in seconds, and how often at least and at most.
+# Seconds of measurement per batch size, and its least and most rounds.
 MEASURED_S, ROUNDS = 1.0, (3, 15)
 type Batch = Mapping[str, NDArray[Any]]
 
@@ -50,11 +50,11 @@ class _Kept(Document):
 
 @dataclass(frozen=True)
 class Choice:
-    """The backend that was fastest.
+    """The fastest backend, as measured on this machine.
 
     Args:
         backend: Its name.
-        milliseconds: By backend, what a batch of 1 and one of 8 took.
+        milliseconds: By backend, the times of a batch of 1 and of 8.
     """
 
     backend: str
@@ -62,7 +62,7 @@ class Choice:
 
     @classmethod
     def load(cls, places: Sequence[Path], conditions: Sequence[Any]) -> Self | None:
-        """Read what was chosen under the same conditions; None if nothing was."""
+        """Read the choice made under the same conditions; None if there is none."""
         for place in places:
             try:
                 kept = _READER.load_json(place / _name(conditions), _Kept)
@@ -73,7 +73,7 @@ class Choice:
         return None
 
     def save(self, places: Sequence[Path], conditions: Sequence[Any]) -> None:
-        """Write it to the first of ``places`` that can be written; else it is measured again."""
+        """Write it to the first writable one of ``places``; otherwise it is measured again."""
         document = {**asdict(self), "conditions": list(conditions)}
         for place in places:
             file = place / _name(conditions)
@@ -86,7 +86,7 @@ class Choice:
 
 
 def processor() -> str:
-    """The CPU's name, as far as the system tells it."""
+    """Return the CPU's model name, or "unknown"."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -101,14 +101,14 @@ def _name(conditions: Sequence[Any]) -> str:
 
 
 class Selection:
-    """The backends that one ACT checkpoint can have, each compared with its policy first.
+    """The backends available for an ACT checkpoint, each compared with its policy before use.
 
     Args:
-        checkpoint: Where it is.
-        features: What its codec makes, by key.
-        eager: It, loaded, in float32.
+        checkpoint: The checkpoint.
+        features: Features of its codec, by key.
+        eager: The loaded policy, in float32.
         precision: ``float32`` or ``bf16``.
-        say: Told what takes long, and what was chosen.
+        say: Called with messages on slow work and on the choice.
     """
 
     def __init__(
@@ -133,13 +133,13 @@ class Selection:
         return ExportCache(self._checkpoint, torch.get_num_threads(), self._say)
 
     def why_not_exported(self) -> str | None:
-        """Why only torch can compute this policy; None if that is not so."""
+        """Return why only torch can compute this policy; None if exports can."""
         if self._eager.device != "cpu":
             return f"exports run on the CPU here, and the policy is on {self._eager.device}"
         return None
 
     def torch(self, *, compiled: bool = False) -> TorchBackend:
-        """The policy itself, in the precision asked for.
+        """Return the torch backend, in the requested precision.
 
         Raises:
             CheckpointError: Its actions are not equal within the tolerance.
@@ -157,17 +157,17 @@ class Selection:
         self._say(f"compiling {self._checkpoint.id}; on a CPU this takes minutes")
         try:
             with warnings.catch_warnings():
-                # Nothing that anybody here could do anything about.
+                # Not actionable for the user.
                 warnings.filterwarnings("ignore", module=r"torch\b")
                 chosen.compile()
-                # Single observations and batches are compiled apart.
+                # Single observations and batches are compiled separately.
                 for size in (1, 2):
                     chosen.predict_chunk(reference.batch_of(size))
         except Exception as error:  # whatever torch's compiler raises
             raise UsageError(f"--compile fails here: {_line(error)}; leave it away") from error
 
     def exported(self, backend: str) -> Backend:
-        """An export of it, made if there is none.
+        """Return an exported backend; export it if there is none.
 
         Raises:
             MissingDependency: A package is not installed.
@@ -195,7 +195,7 @@ class Selection:
         return made
 
     def fastest(self) -> Backend:
-        """The fastest of all, measured once on each machine."""
+        """Return the fastest backend, measured once per machine."""
         if self.why_not_exported() is not None:
             return self.torch()
         names = [name for name in EXPORTED[self._precision] if all(map(find_spec, NEEDS[name]))]
@@ -233,7 +233,7 @@ class Selection:
                 f" --precision={self._precision}; use --precision=float32"
             )
         alone, eight = (_race(sides, self._reference.batch_of(size)) for size in (1, 8))
-        # One robot waits for the first, many wait for the second.
+        # A single robot waits for the first, many for the second.
         chosen = min(sides, key=lambda name: alone[name] * eight[name])
         taken = ", ".join(f"{name} {alone[name] * 1e3:.1f}" for name in sides)
         self._say(f"{self._checkpoint.id} runs with {chosen}; ms an observation: {taken}")
@@ -241,9 +241,9 @@ class Selection:
         return sides[chosen], Choice(chosen, times)
 
     def _is_equal(self, found: ExportedBackend) -> bool:
-        """Whether an export that lay there acts as the policy does, wherever one looks."""
+        """Return whether a found export equals the policy, on examples and random observations."""
         try:
-            # In bf16 the differences are too large to tell a changed graph by.
+            # In bf16 the differences are too large to detect a changed graph.
             exact = found
             if found.precision != "float32":
                 exact = self._cache.open(found.name, "float32") or found
@@ -270,7 +270,7 @@ class Selection:
 
 
 def _race(sides: Mapping[str, Backend], batch: Batch) -> dict[str, float]:
-    """Seconds of a call, the least disturbed one; in turns, so that other load meets all alike."""
+    """Return the best latency per backend, interleaved so that other load affects all equally."""
     slowest = 0.0
     for side in sides.values():
         side.predict_chunk(batch)

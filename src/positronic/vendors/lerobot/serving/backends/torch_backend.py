@@ -17,13 +17,13 @@ from positronic.vendors.lerobot.serving.checkpoints import Checkpoint
 
 
 class TorchBackend:
-    """A loaded checkpoint.
+    """A checkpoint loaded by LeRobot.
 
     Attributes:
         policy: LeRobot's, in evaluation mode.
         pre: LeRobot's preprocessor, which normalises and moves to the device.
         post: LeRobot's postprocessor, back to the dataset's units on the CPU.
-        device: torch's name of where it computes.
+        device: Name of the torch device.
     """
 
     name = "torch"
@@ -32,7 +32,7 @@ class TorchBackend:
         """Load weights and processors for float32; takes seconds, most of them imports.
 
         Args:
-            checkpoint: Where they are.
+            checkpoint: The checkpoint.
             device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
         Raises:
@@ -46,7 +46,8 @@ class TorchBackend:
         except CheckpointError:
             raise
         except Exception as error:
-            # Whatever LeRobot, torch and safetensors raise; one line, without this machine's paths.
+            # Any error of LeRobot, torch and safetensors: in one line, without this machine's
+            # paths.
             lines = str(error).replace(str(checkpoint.path), checkpoint.label).splitlines()
             raise CheckpointError(
                 f"checkpoint {checkpoint.label} cannot be loaded:"
@@ -58,7 +59,7 @@ class TorchBackend:
         self.nbytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def at(self, precision: str) -> Self:
-        """The same weights, computed with in ``float32``, or ``bf16`` by torch's autocast."""
+        """Return a backend with the same weights, in ``float32`` or (by autocast) in ``bf16``."""
         if precision == self.precision:
             return self
         twin = copy.copy(self)
@@ -66,14 +67,14 @@ class TorchBackend:
         return twin
 
     def compile(self) -> None:
-        """Let torch compile the network when it is used next, for batches of any size."""
+        """Let torch compile the network at its next use, for batches of any size."""
         for network in self.policy.children():
             network.compile(dynamic=True)
 
     def predict_chunk(
         self, batch: Mapping[str, NDArray[Any]], tasks: Sequence[str] | None = None
     ) -> NDArray[np.float32]:
-        """See `Backend`; ``tasks`` reach only a policy that reads words."""
+        """See `Backend`; only language-conditioned policies get ``tasks``."""
         with torch.inference_mode():
             observation = self.pre(self.observation(batch, tasks))
             with self.autocast():
@@ -84,18 +85,18 @@ class TorchBackend:
     def observation(
         self, batch: Mapping[str, NDArray[Any]], tasks: Sequence[str] | None = None
     ) -> dict[str, Any]:
-        """What LeRobot's ``prepare_observation_for_inference`` makes, of several observations.
+        """Return a batch as LeRobot's ``prepare_observation_for_inference`` makes one observation.
 
         Args:
             batch: See `Backend.predict_chunk`.
             tasks: One for each observation.
 
         Returns:
-            What ``pre`` takes: images float32 (B, 3, H, W) in [0, 1].
+            Input of ``pre``: images float32 (B, 3, H, W) in [0, 1].
         """
         tensors: dict[str, Any] = {}
         for key, array in batch.items():
-            # torch warns about arrays that are read-only, as those off the wire are.
+            # torch warns about read-only arrays, as decoded messages have.
             tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
             if "image" in key:
                 if tensor.dtype == torch.uint8:
@@ -108,13 +109,13 @@ class TorchBackend:
         return tensors
 
     def autocast(self) -> torch.autocast:
-        """A context in which the policy computes in the backend's precision."""
+        """Return a context in which the policy computes in the backend's precision."""
         kind = torch.device(self.device).type
         return torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16")
 
 
 def choose_device(device: str) -> str:
-    """Turn ``auto`` into what this machine has; refuse a device that it does not have."""
+    """Resolve ``auto`` to CUDA or CPU; refuse a device that this machine does not have."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -1,3 +1,3 @@
-"""Inference strategies: how LeRobot's kinds of policies act for many independent sessions."""
+"""Inference strategies, by which LeRobot's policies act for many independent sessions."""
 
 __all__: list[str] = []

@@ -1,9 +1,9 @@
-"""Inference strategy of a policy: a session's request in, its prediction out.
+"""Inference strategy interface: a session's request in, its prediction out.
 
-A chunk policy answers one observation with a chunk. All others are asked at every control step and
-give the action that LeRobot's ``select_action`` would give there. What such a policy remembers
-belongs to the session: `Strategy.predict` takes it in a `Request` and returns it changed, in a
-`Prediction`, so that a request that was refused, failed or is tried again leaves no trace.
+A chunk policy answers one observation with a chunk. All others predict at every control step the
+action that LeRobot's ``select_action`` would give. The memory of such a policy belongs to the
+session: `Strategy.predict` takes it in a `Request` and returns the updated one in a `Prediction`,
+so that a request that is refused, fails or is retried has no side effects.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,36 +19,36 @@ Observation = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One session's observation, and what it has lived through."""
+    """One session's observation, and its history."""
 
     observation: Observation
     task: str = ""
     unseen: tuple[Observation, ...] = ()
-    """Earlier ones, oldest first, that `memory` does not hold yet: no network was needed then."""
+    """Earlier observations that `memory` lacks, oldest first: no prediction was needed then."""
     memory: Any = None
-    """Of the last prediction; None where the episode begins."""
+    """Memory of the last prediction; None at the start of the episode."""
     seed: int = 0
-    """Of the session's random numbers; looked at where the episode begins."""
+    """Seed of the session's random numbers; used at the start of the episode."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The actions to play, float32 (T, A) in the dataset's units, and what to remember."""
+    """The actions to play, float32 (T, A) in the dataset's units, and the updated memory."""
 
     actions: NDArray[np.float32]
     memory: Any = None
 
 
 class Strategy(Protocol):
-    """Predicts for many sessions that know nothing of each other.
+    """Predicts for many independent sessions.
 
     Attributes:
-        every_step: Each observation is answered with one action; otherwise with all of them.
-        n_actions: How many actions one prediction gives.
+        every_step: Whether each observation is answered with one action, not with a chunk.
+        n_actions: Number of actions of one prediction.
     """
 
     every_step: bool
     n_actions: int
 
     def predict(self, requests: Sequence[Request]) -> list[Prediction]:
-        """Predict for several sessions; changes nothing that a request holds."""
+        """Predict for several sessions, without modifying their requests."""

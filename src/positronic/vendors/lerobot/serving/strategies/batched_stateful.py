@@ -1,4 +1,4 @@
-"""Batched strategy for policies that look back and sample actions (Diffusion, VQ-BeT)."""
+"""Batched strategy for policies with history that sample actions (Diffusion, VQ-BeT)."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -14,20 +14,20 @@ from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBacke
 from positronic.vendors.lerobot.serving.strategies.base import Observation, Prediction, Request
 from positronic.vendors.lerobot.serving.strategies.memory import Memory
 
-# Their ``predict_action_chunk`` reads the queues, and nothing else of the past. TD-MPC is not among
-# them: it draws once for a whole batch.
+# Policies whose ``predict_action_chunk`` depends on the past by the queues alone. Not TD-MPC: it
+# draws once for a complete batch.
 MERGED = frozenset({"diffusion", "vqbet"})
 
 
 class RowNoise(TorchFunctionMode):
-    """Inside, each row of a batch is drawn from its own generator, as if it were alone.
+    """Context in which each row of a batch draws from its own generator, as if it were alone.
 
-    It concerns the functions by which diffusion and VQ-BeT draw: ``torch.randn`` with the batch as
+    It overrides the functions by which diffusion and VQ-BeT draw: ``torch.randn`` with the batch as
     the first axis, and ``torch.multinomial`` with rows in the order of the batch.
     """
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:
-        """One generator for each row of the batch."""
+        """Use one generator for each row of the batch."""
         super().__init__()
         self._generators = generators
 
@@ -38,7 +38,7 @@ class RowNoise(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """What torch calls in place of each of its functions."""
+        """Called by torch in place of each of its functions."""
         given = dict(kwargs or {})
         if func is torch.randn and given.get("generator") is None:
             return self._randn(*args, **given)
@@ -71,17 +71,17 @@ class RowNoise(TorchFunctionMode):
 
 
 class BatchedStateful:
-    """Lays the observation queues of the sessions side by side and lets LeRobot predict from them.
+    """Concatenates the observation queues of all sessions and predicts from them in one batch.
 
-    A session's numbers are drawn from its own generator, so that alone it gets the bits that
-    ``select_action`` gives after ``torch.manual_seed``; in a batch, sums differ by rounding. Where
-    VQ-BeT draws a code that close to the border with another one, a batch may give that other one.
+    Each session draws from its own generator, so that alone it gets bit for bit what
+    ``select_action`` gives after ``torch.manual_seed``; in a batch, sums differ by rounding. If
+    VQ-BeT's draw is that close to the boundary of another code, a batch may give the other one.
     """
 
     every_step = True
 
     def __init__(self, eager: TorchBackend) -> None:
-        """Act as ``eager``'s policy does."""
+        """Use the policy of ``eager``."""
         self._eager = eager
         self.n_actions = Memory.empty(eager.policy, None).actions.maxlen or 1
 
@@ -109,7 +109,7 @@ class BatchedStateful:
         return Memory.empty(self._eager.policy, generator)
 
     def _look(self, requests: Sequence[Request], memories: Sequence[Memory]) -> None:
-        """Show each memory what its session saw; all of it is preprocessed at once."""
+        """Add each session's new observations to its memory, preprocessed in one batch."""
         moments: list[tuple[Memory, Observation]] = [
             (memory, observation)
             for request, memory in zip(requests, memories, strict=True)

@@ -14,18 +14,18 @@ from positronic.vendors.lerobot.serving.strategies.base import Prediction, Reque
 
 
 class TemporalEnsemble:
-    """Predicts the chunks of all sessions at once; each has LeRobot's ensembler for itself.
+    """Predicts the chunks of all sessions in one batch; each has its own LeRobot ensembler.
 
-    LeRobot averages before it returns to the dataset's units, and so does torch here, to the same
-    bits. Other backends give these units at once: an average of them is the same but for rounding.
+    LeRobot averages before it unnormalises, and so does the torch backend here, bit for bit. Other
+    backends return unnormalised actions: their average differs by rounding only.
     """
 
     every_step = True
     n_actions = 1
 
     def __init__(self, eager: TorchBackend, backend: Backend) -> None:
-        """Ensemble what ``backend`` predicts, in the way of ``eager``."""
-        # Not kept in vain: its weights would stay beside those of the other.
+        """Ensemble the chunks of ``backend``, with the ensembler of ``eager``."""
+        # Not kept if unused: its weights would stay in memory beside the backend's.
         self._eager = eager if backend is eager else None
         self._backend = backend
         self._fresh = copy.deepcopy(eager.policy.temporal_ensembler)
@@ -35,7 +35,7 @@ class TemporalEnsemble:
     def predict(self, requests: Sequence[Request]) -> list[Prediction]:
         """See `Strategy.predict`; the network runs once."""
         chunks = self._chunks(stacked(requests))
-        # Its update writes into what it holds.
+        # Copied, because update() modifies its state in place.
         ensemblers = [copy.deepcopy(request.memory or self._fresh) for request in requests]
         rows = [e.update(chunks[i : i + 1]) for i, e in enumerate(ensemblers)]
         actions = torch.cat(rows)
@@ -53,12 +53,12 @@ class TemporalEnsemble:
 
 
 class Chunks:
-    """Acts in chunks, whatever computes them."""
+    """Answers each observation with a chunk, from any backend."""
 
     every_step = False
 
     def __init__(self, backend: Backend, n_action_steps: int) -> None:
-        """Play the first ``n_action_steps`` actions of what ``backend`` predicts."""
+        """Play the first ``n_action_steps`` actions of each chunk of ``backend``."""
         self.n_actions = n_action_steps
         self._backend = backend
 
@@ -69,7 +69,7 @@ class Chunks:
 
 
 def stacked(requests: Sequence[Request]) -> Mapping[str, NDArray[Any]]:
-    """The observations of the requests, (B, ...)."""
+    """Return the observations of the requests as a batch, (B, ...)."""
     first, *others = (request.observation for request in requests)
     if not others:
         return {key: value[np.newaxis] for key, value in first.items()}

@@ -1,4 +1,4 @@
-"""Memory of one session's policy, its queues and random numbers, copied before it is changed."""
+"""Memory of one session's policy: its queues and random numbers, copied on write."""
 
 import copy
 from collections import deque
@@ -13,20 +13,20 @@ from getiaction.policies.lerobot.quirks import with_own_memory
 
 @dataclass(frozen=True)
 class Memory:
-    """A twin of LeRobot's policy with queues of its own, and a source of random numbers."""
+    """A shallow copy of LeRobot's policy with its own queues, and a source of random numbers."""
 
     twin: Any
     randomness: Any
 
     @classmethod
     def empty(cls, policy: Any, randomness: Any) -> Self:
-        """The memory with which an episode begins."""
+        """Return the memory at the start of an episode."""
         twin = with_own_memory(policy)
         twin.reset()
         return cls(twin, randomness)
 
     def copy(self) -> "Memory":
-        """A memory that can be changed without a change to this one."""
+        """Return an independent copy, which shares the weights."""
         twin = copy.copy(self.twin)
         for name, value in vars(self.twin).items():
             if isinstance(value, deque):
@@ -38,7 +38,7 @@ class Memory:
         return Memory(twin, _copied(self.randomness))
 
     def see(self, batch: dict[str, Any]) -> None:
-        """Remember a preprocessed observation, for which no network is needed.
+        """Add a preprocessed observation to the history, without running the network.
 
         With an action left in its queue, LeRobot's ``select_action`` does just that.
         """
@@ -47,13 +47,13 @@ class Memory:
 
     @property
     def actions(self) -> deque[Any]:
-        """The queue from which ``select_action`` takes; an empty one for a policy without."""
+        """The queue from which ``select_action`` takes; a new empty one for a policy without."""
         queues = getattr(self.twin, "_queues", None) or {}
         queue: deque[Any] = queues.get(ACTION, getattr(self.twin, "_action_queue", deque()))
         return queue
 
     def take_actions(self) -> list[Any]:
-        """Empty that queue and return what was in it."""
+        """Remove and return all actions of the queue."""
         left = list(self.actions)
         self.actions.clear()
         return left

@@ -12,17 +12,17 @@ from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBacke
 from positronic.vendors.lerobot.serving.strategies.base import Observation, Prediction, Request
 from positronic.vendors.lerobot.serving.strategies.memory import Memory
 
-# The random streams that are lent to a session are the process's own.
+# Sessions use the process's global random streams, one at a time.
 _STREAMS = threading.Lock()
 
 
 class Sequential:
-    """Gives every session a twin of the policy and random numbers of its own."""
+    """Gives each session its own shallow copy of the policy and its own random numbers."""
 
     every_step = True
 
     def __init__(self, eager: TorchBackend) -> None:
-        """Act as ``eager``'s policy does."""
+        """Use the policy of ``eager``."""
         self._eager = eager
         self.n_actions = Memory.empty(eager.policy, None).actions.maxlen or 1
         if eager.policy.config.type == "tdmpc":

@@ -253,3 +253,12 @@ def test_a_damaged_choice_is_measured_again(tmp_path: Path) -> None:
         assert found is None or isinstance(found.backend, str)
     file.write_bytes(b"[" * 100_000)
     assert Choice.load([tmp_path], [1, "a"]) is None
+
+
+def test_whoever_opens_an_export_has_used_its_checkpoints(copied: Checkpoint) -> None:
+    import os
+
+    place = exports(copied)["onnx"].parent
+    os.utime(place, (1000, 1000))
+    assert cache_of(copied).open("onnx", "float32") is not None
+    assert place.stat().st_mtime > 1000
