@@ -37,8 +37,8 @@ def output_directory(uri: str | Path, *, append: bool = False) -> Iterator[Path]
             local directory is given as it is: refusing one in use is up to the caller.
 
     Raises:
-        StorageError: something is in S3 and ``append`` is false, an earlier output still waits to be
-            published there, it cannot be written to, or publishing failed.
+        StorageError: something is in S3 and ``append`` is false, an earlier output still waits to
+            be published there, it cannot be written to, or publishing failed.
     """
     if is_remote(uri):
         uri = join(uri)
