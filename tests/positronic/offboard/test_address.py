@@ -38,7 +38,7 @@ def test_addresses_as_people_write_them(given: str, url: str) -> None:
         ("ws://[::1:8000", "is not an address"),
         ("ws://me:secret@robot", "AUTH_TOKEN"),
         ("ws://robot:8000/?model=3", "after the path"),
-        ("ws://ro bot:8000", "no host name"),
+        ("ws://ro bot:8000", "not a host name"),
     ],
 )
 def test_what_is_no_address_is_refused(given: str, says: str) -> None:
