@@ -191,8 +191,16 @@ MALICIOUS: list[tuple[str, Callable[[Path], Any], str]] = [
     ("a list for info", text("meta/info.json", "[]"), "info.json: expected"),
     ("a pipe for info", pipe("meta/info.json"), "is not a regular file"),
     ("huge info", lambda root: os.truncate(root / "meta/info.json", 300 << 20), "is larger than"),
-    ("statistics of text", text("meta/stats.json", '{"action": {"mean": ["1"]}}'), "are not numbers"),
-    ("ragged statistics", text("meta/stats.json", '{"a": {"mean": [[1], 2]}}'), "not an array of num"),
+    (
+        "statistics of text",
+        text("meta/stats.json", '{"action": {"mean": ["1"]}}'),
+        "are not numbers",
+    ),
+    (
+        "ragged statistics",
+        text("meta/stats.json", '{"a": {"mean": [[1], 2]}}'),
+        "not an array of num",
+    ),
     ("deep statistics", text("meta/stats.json", "[" * 200_000), "is nested too deeply"),
     ("statistics in a list", text("meta/stats.json", "[1]"), "expected a valid dictionary"),
     ("a pipe for statistics", pipe("meta/stats.json"), "is not a regular file"),

@@ -44,7 +44,9 @@ def test_what_is_no_regular_file_is_refused_at_once(
     opened: Callable[[Path], object], shared: Path
 ) -> None:
     os.mkfifo(shared / "pipe")
-    with pytest.raises(OSError, match="not a regular file; expected a file that this program keeps"):
+    with pytest.raises(
+        OSError, match="not a regular file; expected a file that this program keeps"
+    ):
         opened(shared / "pipe")
     with pytest.raises(IsADirectoryError):
         opened(shared)
