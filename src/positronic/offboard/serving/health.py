@@ -109,13 +109,15 @@ def add_endpoints(app: FastAPI, service: Service) -> None:
             await asyncio.sleep(0)
             return made
 
-    @app.get("/livez", response_class=PlainTextResponse)
+    @app.get("/livez", summary="Liveness", tags=["health"], response_class=PlainTextResponse)
     async def livez() -> str:
         """Answer while the process does."""
         return "ok\n"
 
     @app.get(
         "/readyz",
+        summary="Readiness",
+        tags=["health"],
         response_model=responses.Readiness,
         responses={503: responses.unavailable("it loads or drains", model=responses.Unready)},
     )
@@ -132,12 +134,25 @@ def add_endpoints(app: FastAPI, service: Service) -> None:
         unready = responses.Unready(**evidence.model_dump(), reason=service.not_ready)
         return JSONResponse(unready.model_dump(), 503)
 
-    @app.get("/metrics", response_class=MetricsText, dependencies=dependencies, responses=refusals)
+    @app.get(
+        "/metrics",
+        summary="Prometheus metrics",
+        tags=["health"],
+        response_class=MetricsText,
+        dependencies=dependencies,
+        responses=refusals,
+    )
     async def metrics() -> Response:
         """Count sessions, answers and failures, and their times, for Prometheus."""
         return MetricsText(await in_turn(service.metrics.text))
 
-    @app.get("/api/v1/status", dependencies=dependencies, responses=refusals)
+    @app.get(
+        "/api/v1/status",
+        summary="Server, models and sessions",
+        tags=["server"],
+        dependencies=dependencies,
+        responses=refusals,
+    )
     async def status() -> responses.Status:
         """Describe the server, its models and sessions, the last answers, and what failed."""
         return await in_turn(lambda: describe(service))
@@ -146,6 +161,8 @@ def add_endpoints(app: FastAPI, service: Service) -> None:
 
     @app.get(
         "/api/v1/models",
+        summary="Checkpoints that it serves",
+        tags=["server"],
         response_model=responses.Checkpoints,
         dependencies=dependencies,
         responses={**refusals, 503: responses.unavailable(late)},
