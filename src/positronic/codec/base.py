@@ -1,15 +1,14 @@
-"""Codec base class, its composition by ``&`` and ``|``, and its description as JSON."""
+"""Codec and stage base classes, and their composition by ``&`` and ``|``."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Self, override
+from typing import Any, ClassVar, override
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foundation.documents import Reader
-from foundation.text import printable
 from positronic.codec.fields import LONGEST_NAME, listed, shown, tuple_of
+from positronic.codec.spec import READER, Described, build, without_later
 from positronic.errors import CodecError
 
 Row = Mapping[str, Any]
@@ -18,54 +17,8 @@ Row = Mapping[str, Any]
 Features = dict[str, dict[str, Any]]
 """LeRobot feature dicts: ``dtype``, ``shape`` and ``names`` of each feature by its name."""
 
-_KINDS: dict[str, type["Codec | Stage"]] = {}
-_SPECS = Reader(
-    error=CodecError,
-    mend="take the codec spec from the contract of its dataset or checkpoint",
-    size=1 << 20,
-    depth=32,
-    values=100_000,
-)
 
-
-class _Described:
-    """Base of codecs and stages: frozen dataclasses that can be serialised to JSON and back."""
-
-    kind: ClassVar[str]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "kind" in cls.__dict__:
-            known = _KINDS.get(cls.kind)
-            # Specs would be read as another codec than the one that wrote them. A module that is
-            # loaded again, such as __main__ in a worker process, defines the same class again.
-            if known is not None and known.__qualname__ != cls.__qualname__:
-                raise CodecError(
-                    f"{cls.__qualname__} and {known.__qualname__} are both codecs of the kind"
-                    f" '{cls.kind}'; give {cls.__qualname__} another kind"
-                )
-            _KINDS[cls.kind] = cls  # type: ignore[assignment]  # mixes into both
-
-    def to_spec(self) -> dict[str, Any]:
-        """The JSON from which `from_spec` creates an equal object.
-
-        The metadata of a field added by a later version gives the value that specs without it mean
-        (``absent``). A field with that value is left out, so that older specs stay unchanged.
-        """
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]  # every subclass is one
-        values = {
-            f.name: getattr(self, f.name)
-            for f in fields
-            if not ("absent" in f.metadata and f.metadata["absent"] == getattr(self, f.name))
-        }
-        return {"kind": self.kind} | {name: _plain(value) for name, value in values.items()}
-
-    def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
-        return dataclasses.replace(self, **changes)  # type: ignore[type-var]  # likewise
-
-
-class Codec(_Described):
+class Codec(Described):
     """Observation encoder and action decoder: raw signals to features, actions to commands.
 
     A codec of observations only inherits the action methods from here, and vice versa; ``&``
@@ -170,7 +123,7 @@ class Codec(_Described):
         return Parallel((*left, *right))
 
 
-class Stage(_Described):
+class Stage(Described):
     """Rewrites raw signals before a codec, and its commands after it.
 
     Both methods get either one row or columns, so they must be elementwise.
@@ -206,7 +159,7 @@ class Parallel(Codec):
     label: str = ""
 
     def __post_init__(self) -> None:
-        parts = tuple(_build(part) for part in tuple_of(self.parts, "parts"))
+        parts = tuple(build(part) for part in tuple_of(self.parts, "parts"))
         for part in parts:
             if not isinstance(part, Codec):
                 raise CodecError(f"a part is {shown(part)}; expected codecs, each after its stages")
@@ -308,8 +261,8 @@ class Sequential(Codec):
     codec: Codec
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stage", _build(self.stage))
-        object.__setattr__(self, "codec", _build(self.codec))
+        object.__setattr__(self, "stage", build(self.stage))
+        object.__setattr__(self, "codec", build(self.codec))
         if not isinstance(self.stage, Stage):
             raise CodecError(f"stage is {shown(self.stage)}; expected a stage")
         if not isinstance(self.codec, Codec):
@@ -387,7 +340,7 @@ def from_spec(spec: Mapping[str, Any]) -> Codec:
     Raises:
         CodecError: it is not a codec of this version.
     """
-    built = _build(_SPECS.validate(spec, dict, "the codec spec"))
+    built = build(READER.validate(spec, dict, "the codec spec"))
     if not isinstance(built, Codec):
         raise CodecError(f"'{built.kind}' is a stage; a codec must follow it")
     return built
@@ -395,48 +348,7 @@ def from_spec(spec: Mapping[str, Any]) -> Codec:
 
 def older_form(codec: Codec) -> Codec:
     """The codec without fields added by later versions, as an older version made it."""
-    return from_spec(_without_later(codec.to_spec()))
-
-
-def _without_later(spec: Any) -> Any:
-    if isinstance(spec, list):
-        return [_without_later(item) for item in spec]
-    if not isinstance(spec, dict) or "kind" not in spec:
-        return spec
-    later = _later(_KINDS[spec["kind"]])
-    return {name: _without_later(value) for name, value in spec.items() if name not in later}
-
-
-def _later(kind: type["Codec | Stage"]) -> dict[str, Any]:
-    """The fields added by later versions, with the values that older specs mean."""
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]  # every subclass is one
-    return {f.name: f.metadata["absent"] for f in fields if "absent" in f.metadata}
-
-
-def _build(spec: Any) -> Any:
-    if not isinstance(spec, Mapping):
-        return spec
-    fields = dict(spec)
-    kind = fields.pop("kind", None)
-    if not isinstance(kind, str) or kind not in _KINDS:
-        known = ", ".join(sorted(_KINDS))
-        raise CodecError(
-            f"unknown codec kind {shown(kind)} in a codec spec; expected one of {known}"
-        )
-    try:
-        return _KINDS[kind](**(_later(_KINDS[kind]) | fields))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise CodecError(
-            f"the codec spec of kind '{kind}' is invalid: {printable(error)}"
-        ) from error
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, _Described):
-        return value.to_spec()
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value
+    return from_spec(without_later(codec.to_spec()))
 
 
 def _merge(
