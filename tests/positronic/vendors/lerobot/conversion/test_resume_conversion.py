@@ -281,7 +281,7 @@ def test_ctrl_c_and_sigkill_of_the_command(
         until(_episode(output, 1).exists, "the second episode to be converted")
         workers = psutil.Process(going_on.pid).children(recursive=True)
         going_on.kill()
-    _, alive = psutil.wait_procs(workers, timeout=20)
+    _, alive = psutil.wait_procs(workers, timeout=120)
     assert not alive
     assert cli.status(COMMANDS, "prog", words) == 1
     assert "continue with --resume=True" in capfd.readouterr().err
