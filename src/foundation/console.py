@@ -19,7 +19,9 @@ OWN = ("foundation", "getiaction", "positronic")
 EXTRAS = {
     **dict.fromkeys(("av", "h5py", "jinja2", "markupsafe", "pyarrow"), "data"),
     **dict.fromkeys(("gymnasium", "mujoco"), "sim"),
-    **dict.fromkeys(("fastapi", "prometheus_client", "starlette", "uvicorn"), "server"),
+    **dict.fromkeys(
+        ("fastapi", "fastapi_offline", "prometheus_client", "starlette", "uvicorn"), "server"
+    ),
 }
 
 type Understand = Callable[[BaseException], str | None]
