@@ -73,13 +73,13 @@ class _Pool(ProcessPoolExecutor):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self.is_beginning = True
         try:
-            submitted = super().submit(step, *args, **more)
+            return super().submit(step, *args, **more)
         finally:
             self.is_beginning = False
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if self.interrupted_by is not None:
-            raise KeyboardInterrupt(self.interrupted_by)
-        return submitted
+            # Also where the pool is broken, which the caller may mend and go on.
+            if self.interrupted_by is not None:
+                raise KeyboardInterrupt(self.interrupted_by)
 
 
 def _start(initializer: Callable[..., None], *initargs: Any) -> None:

@@ -2,10 +2,14 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from foundation.stopping import ignore_terminal
+from foundation.worker_pool import worker_pool
 from tests.waiting import line_of
 
 WORKING = """
@@ -47,3 +51,15 @@ def test_a_signal_waits_for_what_workers_have_begun(tmp_path: Path, signum: sign
             program.kill()
     assert rest == f"interrupted by {int(signum)}\n"
     assert (tmp_path / "done").exists()
+
+
+def test_a_signal_is_not_lost_where_the_pool_is_broken() -> None:
+    """It came while a process was begun, and whoever mends the pool would go on without it."""
+    made: Any
+    with worker_pool(1, ignore_terminal) as made:
+        with pytest.raises(BrokenProcessPool):
+            made.submit(os._exit, 1).result()
+        made.interrupted_by = signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            made.submit(os.getpid)
+    assert stopped.value.args == (signal.SIGTERM,)
