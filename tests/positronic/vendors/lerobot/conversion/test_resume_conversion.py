@@ -1,5 +1,6 @@
 """Conversions that are killed, at every kind of step, and go on; the result is always the same."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -34,7 +35,6 @@ from tests.positronic.vendors.lerobot.conversion.kills import (
     requests,
 )
 from tests.positronic.vendors.lerobot.raw import FPS, TASK, record
-from tests.waiting import until
 
 pytestmark = [
     # The forks do nothing but convert, and take no lock of another thread.
@@ -246,6 +246,33 @@ def test_an_episode_that_kills_its_worker_costs_no_other(
     assert "its worker process died" in reason
 
 
+# However busy the machine is, the signal comes after an episode and before the last step. The pids
+# of the processes that it may leave behind are printed.
+SIGNALLED = """
+import os, psutil, sys
+from positronic.vendors.lerobot import convert
+from positronic.vendors.lerobot.conversion import workers
+
+outcome = workers._Processes.outcome
+
+def then_signalled(processes, index):
+    found = outcome(processes, index)
+    print(*(child.pid for child in psutil.Process().children(recursive=True)), flush=True)
+    os.kill(os.getpid(), number)
+    return found
+
+number = int(sys.argv.pop(1))
+workers._Processes.outcome = then_signalled
+convert.main()
+"""
+
+
+def signalled(number: signal.Signals, words: list[str]) -> subprocess.CompletedProcess[str]:
+    """A conversion that gets the signal once it has an episode of its own."""
+    command = [sys.executable, "-c", SIGNALLED, str(number.value), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
 @pytest.mark.e2e
 def test_ctrl_c_and_sigkill_of_the_command(
     raw: LocalDataset,
@@ -264,24 +291,22 @@ def test_ctrl_c_and_sigkill_of_the_command(
         "--fps=15",
         "--workers=2",
     ]
-    command = [sys.executable, "-m", "positronic.vendors.lerobot.convert", *words]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        until(_episode(output, 0).exists, "the first episode to be converted")
-        # By then LeRobot, which assembling needs, is not even imported.
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGINT
+    interrupted = signalled(signal.SIGINT, words)
+    error = interrupted.stderr
+    assert interrupted.returncode == 128 + signal.SIGINT, error
     assert "episodes are kept in" in error
     assert "Traceback" not in error
     done = Output(output).work_dir().done
     assert done >= 1
     for index in (1, 2):  # so that there is something left to do
         shutil.rmtree(_episode(output, index), ignore_errors=True)
-    with subprocess.Popen([*command, "--resume=True"], stderr=subprocess.DEVNULL) as going_on:
-        until(_episode(output, 1).exists, "the second episode to be converted")
-        workers = psutil.Process(going_on.pid).children(recursive=True)
-        going_on.kill()
-    _, alive = psutil.wait_procs(workers, timeout=120)
+    killed_one = signalled(signal.SIGKILL, [*words, "--resume=True"])
+    assert killed_one.returncode == -signal.SIGKILL
+    left = []
+    for pid in killed_one.stdout.split():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.append(psutil.Process(int(pid)))
+    _, alive = psutil.wait_procs(left, timeout=120)
     assert not alive
     assert cli.status(COMMANDS, "prog", words) == 1
     assert "continue with --resume=True" in capfd.readouterr().err
