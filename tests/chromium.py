@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -33,3 +33,25 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     driver.set_script_timeout(60)
     yield driver
     driver.quit()
+
+
+class Page:
+    """A page in the browser."""
+
+    def __init__(self, browser: Any) -> None:
+        self.browser = browser
+
+    def get(self, address: str) -> None:
+        """Open it; errors of pages before it are dropped."""
+        self.browser.get_log("browser")
+        self.browser.get(address)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        WebDriverWait(self.browser, 30, poll_frequency=0.05).until(lambda _: condition())
+
+    def errors(self) -> list[str]:
+        """What the browser's console holds against the page."""
+        log: list[dict[str, str]] = self.browser.get_log("browser")
+        return [entry["message"] for entry in log]

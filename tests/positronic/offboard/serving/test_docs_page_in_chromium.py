@@ -1,10 +1,10 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from tests.chromium import needs_chromium
+from tests.chromium import Page, needs_chromium
 from tests.positronic.offboard.running import serving
 from tests.positronic.offboard.small_models import Source
 
@@ -14,15 +14,11 @@ TOKEN = "correct-horse"
 ENDPOINTS = ["/livez", "/readyz", "/metrics", "/api/v1/status", "/api/v1/models"]
 
 
-class Page:
+class DocsPage(Page):
     """The page of the endpoints in the browser."""
 
-    def __init__(self, browser: Any) -> None:
-        self.browser = browser
-
     def open(self, port: int) -> None:
-        self.browser.get_log("browser")
-        self.browser.get(f"http://127.0.0.1:{port}/docs")
+        self.get(f"http://127.0.0.1:{port}/docs")
         self.until(lambda: self.texts(".opblock-summary-path") == ENDPOINTS)
 
     def texts(self, selector: str) -> list[str]:
@@ -37,11 +33,6 @@ class Page:
         self.until(lambda: bool(self.texts(selector)))
         self.browser.execute_script("document.querySelector(arguments[0]).click()", selector)
 
-    def until(self, condition: Callable[[], bool]) -> None:
-        from selenium.webdriver.support.wait import WebDriverWait
-
-        WebDriverWait(self.browser, 30, poll_frequency=0.05).until(lambda _: condition())
-
     def loaded(self) -> list[str]:
         """The addresses of all that it has asked for."""
         found: list[str] = self.browser.execute_script(
@@ -49,15 +40,10 @@ class Page:
         )
         return found
 
-    def errors(self) -> list[str]:
-        """What the browser's console holds against the page."""
-        log: list[dict[str, str]] = self.browser.get_log("browser")
-        return [entry["message"] for entry in log]
-
 
 @pytest.fixture
-def page(browser: Any) -> Page:
-    return Page(browser)
+def page(browser: Any) -> DocsPage:
+    return DocsPage(browser)
 
 
 @contextmanager
@@ -72,12 +58,12 @@ def sending(browser: Any, headers: dict[str, str]) -> Iterator[None]:
         browser.execute_cdp_cmd("Network.disable", {})
 
 
-def said_of(page: Page, status: str) -> str:
+def said_of(page: DocsPage, status: str) -> str:
     """What the open endpoint says of its answers with this status."""
     return " ".join(text for text in page.texts(".response") if text.startswith(status))
 
 
-def test_it_shows_every_endpoint_and_asks_this_server_alone(page: Page) -> None:
+def test_it_shows_every_endpoint_and_asks_this_server_alone(page: DocsPage) -> None:
     with serving(Source(["010000"])) as port:
         page.open(port)
         page.click("[id$='-readyz'] .opblock-summary-control")
@@ -92,7 +78,7 @@ def test_it_shows_every_endpoint_and_asks_this_server_alone(page: Page) -> None:
         assert page.errors() == []
 
 
-def test_an_endpoint_can_be_tried(page: Page) -> None:
+def test_an_endpoint_can_be_tried(page: DocsPage) -> None:
     with serving(Source(["010000", "020000"])) as port:
         page.open(port)
         block = "[id$='-models']"
@@ -106,7 +92,7 @@ def test_an_endpoint_can_be_tried(page: Page) -> None:
         assert page.errors() == []
 
 
-def test_it_is_shown_to_a_browser_that_sends_the_token(page: Page) -> None:
+def test_it_is_shown_to_a_browser_that_sends_the_token(page: DocsPage) -> None:
     with serving(Source(["010000"]), token=TOKEN) as port:
         page.browser.get(f"http://127.0.0.1:{port}/docs")
         assert page.texts("body") == ["a token is needed"]

@@ -1,7 +1,7 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import pytest
 
 from positronic.offboard.serving.process import bind
 from positronic.offboard.serving.service import Service
-from tests.chromium import needs_chromium
+from tests.chromium import Page, needs_chromium
 from tests.positronic.offboard.running import ask, get, raw, ready, serving
 from tests.positronic.offboard.small_models import NBYTES, Source
 
@@ -18,15 +18,11 @@ pytestmark = needs_chromium
 PARTS = ("pre", "queue", "infer", "post")
 
 
-class Page:
+class StatusPage(Page):
     """The status page in the browser."""
 
-    def __init__(self, browser: Any) -> None:
-        self.browser = browser
-
     def open(self, port: int) -> None:
-        self.browser.get_log("browser")
-        self.browser.get(f"http://127.0.0.1:{port}/")
+        self.get(f"http://127.0.0.1:{port}/")
 
     def text(self, selector: str) -> str:
         found: str = self.browser.execute_script(
@@ -51,20 +47,10 @@ class Page:
         names, *rows = [[cell.replace("\u00a0", " ") for cell in row] for row in cells]
         return [dict(zip(names, row, strict=True)) for row in rows]
 
-    def until(self, condition: Callable[[], bool]) -> None:
-        from selenium.webdriver.support.wait import WebDriverWait
-
-        WebDriverWait(self.browser, 15, poll_frequency=0.05).until(lambda _: condition())
-
-    def errors(self) -> list[str]:
-        """What the browser's console holds against the page."""
-        log: list[dict[str, str]] = self.browser.get_log("browser")
-        return [entry["message"] for entry in log]
-
 
 @pytest.fixture
-def page(browser: Any) -> Page:
-    return Page(browser)
+def page(browser: Any) -> StatusPage:
+    return StatusPage(browser)
 
 
 def milliseconds(value: float) -> str:
@@ -92,7 +78,7 @@ def busy() -> Iterator[int]:
         yield port
 
 
-def test_the_numbers_are_those_of_the_server(busy: int, page: Page) -> None:
+def test_the_numbers_are_those_of_the_server(busy: int, page: StatusPage) -> None:
     status = get(busy, "/api/v1/status")[1]
     page.open(busy)
     page.until(lambda: page.text("#state") == "ready")
@@ -127,7 +113,7 @@ def test_the_numbers_are_those_of_the_server(busy: int, page: Page) -> None:
     assert all(row["Which means"] for row in page.rows("failures"))
 
 
-def test_percentiles_and_bars_are_those_of_the_requests(busy: int, page: Page) -> None:
+def test_percentiles_and_bars_are_those_of_the_requests(busy: int, page: StatusPage) -> None:
     page.open(busy)
     page.until(lambda: page.shows("#percentiles"))
     latency = get(busy, "/api/v1/status")[1]["latency"]
@@ -169,7 +155,7 @@ def test_percentiles_and_bars_are_those_of_the_requests(busy: int, page: Page) -
         np.testing.assert_allclose([height / scale for _, height, _ in shown], means, atol=1e-6)
 
 
-def test_the_chart_is_read_with_the_keyboard(busy: int, page: Page) -> None:
+def test_the_chart_is_read_with_the_keyboard(busy: int, page: StatusPage) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
@@ -190,7 +176,7 @@ def test_the_chart_is_read_with_the_keyboard(busy: int, page: Page) -> None:
     assert all(f"{part} " in said for part in (*PARTS, "slowest", "batches of"))
 
 
-def test_a_server_without_work_says_so_in_words(page: Page) -> None:
+def test_a_server_without_work_says_so_in_words(page: StatusPage) -> None:
     source = Source(["010000"])
     source.hold("010000")
     with serving(source, wait=False) as port:
@@ -208,7 +194,7 @@ def test_a_server_without_work_says_so_in_words(page: Page) -> None:
         page.until(lambda: page.text("#state") == "ready")
 
 
-def test_a_token_is_asked_for_kept_and_forgotten(page: Page) -> None:
+def test_a_token_is_asked_for_kept_and_forgotten(page: StatusPage) -> None:
     from selenium.webdriver.common.by import By
 
     def submit(token: str) -> None:
@@ -236,7 +222,7 @@ def test_a_token_is_asked_for_kept_and_forgotten(page: Page) -> None:
         assert all("401 (Unauthorized)" in message for message in page.errors())
 
 
-def test_a_server_that_goes_and_comes_back_is_followed(page: Page) -> None:
+def test_a_server_that_goes_and_comes_back_is_followed(page: StatusPage) -> None:
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(serving(Source(["010000"])))
         page.open(port)
@@ -250,7 +236,7 @@ def test_a_server_that_goes_and_comes_back_is_followed(page: Page) -> None:
         assert not page.shows("#banner")
 
 
-def test_a_draining_server_says_that_it_takes_no_more(page: Page) -> None:
+def test_a_draining_server_says_that_it_takes_no_more(page: StatusPage) -> None:
     found: list[Service] = []
     here = threading.Event()
 
@@ -269,7 +255,7 @@ def test_a_draining_server_says_that_it_takes_no_more(page: Page) -> None:
         assert "takes no more" in page.text("#banner")
 
 
-def test_it_is_readable_on_a_phone(busy: int, page: Page) -> None:
+def test_it_is_readable_on_a_phone(busy: int, page: StatusPage) -> None:
     metrics = {"width": 375, "height": 800, "deviceScaleFactor": 2, "mobile": True}
     page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
@@ -290,7 +276,9 @@ def test_it_is_readable_on_a_phone(busy: int, page: Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_stands_out_from_what_is_behind_it(busy: int, page: Page, scheme: str) -> None:
+def test_every_text_stands_out_from_what_is_behind_it(
+    busy: int, page: StatusPage, scheme: str
+) -> None:
     feature = {"name": "prefers-color-scheme", "value": scheme}
     page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
     page.open(busy)
@@ -325,7 +313,7 @@ def test_every_text_stands_out_from_what_is_behind_it(busy: int, page: Page, sch
     assert brightness < 60 if scheme == "dark" else brightness > 180
 
 
-def test_it_asks_this_server_alone_and_complains_of_nothing(busy: int, page: Page) -> None:
+def test_it_asks_this_server_alone_and_complains_of_nothing(busy: int, page: StatusPage) -> None:
     page.open(busy)
     page.until(lambda: page.text("#state") == "ready")
     addresses: list[str] = page.browser.execute_script(
