@@ -51,7 +51,7 @@ check: setup
 
 # Strict: a link that leads nowhere is an error. The notice is of the theme's end of life in 2027.
 docs: setup
-	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 	@echo "open site/index.html; its search wants a server: $(PY) -m http.server --directory site"
 
 format: setup

@@ -25,7 +25,7 @@ def placed(parent: Path) -> Path:
     """Put what answers below ``parent``, as in a checkout's ``src`` or as it is installed."""
     package = parent / "positronic"
     package.mkdir(parents=True)
-    for name in ("__init__.py", "source.py"):
+    for name in ("__init__.py", "errors.py", "source.py"):
         shutil.copy(PACKAGE / name, package)
     return package
 

@@ -259,10 +259,10 @@ def test_an_unclosed_environment_is_silent_at_exit() -> None:
 
 
 def test_backend_keeps_the_users_choice_and_prefers_egl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gl, "is_available", lambda name: True)
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     assert gl.select_backend() == "osmesa"
     monkeypatch.delenv("MUJOCO_GL")
-    monkeypatch.setattr(gl, "is_available", lambda name: True)
     assert gl.select_backend() == "egl"
     monkeypatch.delenv("MUJOCO_GL")
     monkeypatch.setattr(gl, "is_available", lambda name: name == "osmesa")
