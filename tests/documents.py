@@ -1,4 +1,4 @@
-"""The commands that the documents show, to be run as they are written, only smaller."""
+"""Commands and programs that the documents show, to be run as they are written, only smaller."""
 
 import re
 from pathlib import Path
@@ -8,6 +8,7 @@ DOCUMENTS = (
     "README.md",
     "docs/docker.md",
     "docs/jobs.md",
+    "docs/raw_episodes.md",
     "docs/serving.md",
     "docs/storage.md",
 )
@@ -16,14 +17,10 @@ SMALLER = {"episodes": 3, "steps": 2, "save_freq": 2, "num_iterations": 1, "simu
 
 
 def blocks(section: str) -> list[tuple[str, str]]:
-    """The fenced shell blocks marked ``section``: (further words, commands)."""
+    """The fenced blocks marked ``section``: (language and further words, text)."""
     text = "\n".join((ROOT / name).read_text() for name in DOCUMENTS)
-    found = re.findall(r"```bash ([^\n]*)\n(.*?)```", text, re.DOTALL)
-    return [
-        (marks, body)
-        for marks, body in found
-        if marks.split()[0] == section and "skip" not in marks
-    ]
+    found = re.findall(r"^```((?:bash|python) [^\n]*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [(marks, body) for marks, body in found if marks.split()[1] == section]
 
 
 def smaller(command: str) -> str:

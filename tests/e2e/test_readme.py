@@ -71,6 +71,8 @@ def run_section(section: str, home: Path) -> str:
     try:
         for marks, body in blocks(section):
             command = smaller(body)
+            if marks.startswith("python"):
+                command = shlex.join([sys.executable, "-c", command])
             if "server" in marks:
                 serving = server(command, env)
                 serving.__enter__()
@@ -86,6 +88,7 @@ def test_the_workflow(tmp_path: Path) -> None:
     put_backbone_weights(tmp_path / "torch")
     printed = run_section("workflow", tmp_path)
     assert "95 % Wilson interval" in printed
+    assert "100 actions, the first: {'type': 'cartesian_pos'" in printed
     assert len(load_all_datasets(tmp_path / "datasets/inference_logs")) == 1
     assert (tmp_path / "datasets/inference_logs/report.html").stat().st_size > 10_000
     run = tmp_path / "checkpoints/lerobot/experiment_v1/checkpoints"
