@@ -32,7 +32,7 @@ def patiently[T](action: Callable[[], T], failed: str, reached: Callable[[], int
         IntegrityError: the digest does not match, in ``ATTEMPTS`` attempts.
         StorageError: it is not allowed, or failed in ``ATTEMPTS`` attempts.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
 
     attempt, furthest = 0, reached()
     while True:
@@ -46,7 +46,7 @@ def patiently[T](action: Callable[[], T], failed: str, reached: Callable[[], int
             furthest = max(furthest, reached())
             if attempt >= ATTEMPTS:
                 line = f"{failed}, tried {ATTEMPTS} times: {first_line(error)}"
-                damaged = isinstance(error, ChecksumMismatch)
+                damaged = isinstance(error, ChecksumMismatch | FlexibleChecksumError)
                 raise (IntegrityError if damaged else StorageError)(line) from error
             time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1) * (1 + random.random()))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from foundation.errors import StorageError
+from foundation.errors import IntegrityError, StorageError
 from foundation.storage.s3 import client, digests, fetch, publish
 from foundation.storage.s3.retry import ATTEMPTS
 from tests.foundation.storage.s3.files import URL, held, made, objects, put
@@ -91,11 +91,11 @@ def test_what_always_arrives_wrong_is_refused(s3: Any, faulty: Faulty, source: P
     put(s3, "big", BIG)
     faulty.corrupt(method="GET", path="/small/big", times=99)
     with pytest.raises(
-        StorageError, match=rf"big cannot be fetched, tried {ATTEMPTS} times: .*checksum"
+        IntegrityError, match=rf"big cannot be fetched, tried {ATTEMPTS} times: .*checksum"
     ):
         fetch(URL)
     faulty.corrupt(method="PUT", path="/small/b/big", times=99)
-    with pytest.raises(StorageError, match="b/big cannot be written.*: what S3 received does"):
+    with pytest.raises(IntegrityError, match="b/big cannot be written.*: what S3 received does"):
         publish(source, f"{URL}/b")
     with pytest.raises(StorageError, match="small/b is unfinished"):
         fetch(f"{URL}/b")
