@@ -13,6 +13,7 @@ from lightning.pytorch import Callback
 from foundation.console import EXIT_ERROR
 from getiaction.cli import main
 from tests.getiaction.cli.conftest import CONFIGS, Enter
+from tests.getiaction.datasets import write
 from tests.getiaction.hub import ANY, PUSHT
 
 CONFIG = CONFIGS / "lerobot_act_simple.yaml"
@@ -30,6 +31,16 @@ SMALL = [
 ]
 CSV = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs"]
 LOGS = Path("logs/lightning_logs")
+
+
+@pytest.fixture
+def without_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Training without cameras, so without a backbone of 11 million weights."""
+    monkeypatch.chdir(tmp_path)
+    root = write(tmp_path / "dataset", [10, 9])
+    chunk = ["--model.init_args.chunk_size=10", "--model.init_args.n_action_steps=10"]
+    data = ["--data=getiaction.data.LeRobotDataModule", f"--data.init_args.root={root}"]
+    return ["fit", "--model=getiaction.policies.lerobot.ACT", *data, *chunk, *SMALL]
 
 
 @pytest.fixture
@@ -103,11 +114,10 @@ class Signal(Callback):
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves(
-    number: signal.Signals, enter_hub: Enter, capsys: pytest.CaptureFixture[str]
+    number: signal.Signals, without_pictures: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What goes on from there is what would have been without it."""
-    enter_hub(PUSHT)
-    words = ["fit", f"--config={CONFIG}", *SMALL, "--trainer.max_steps=3", *CSV]
+    words = [*without_pictures, "--trainer.max_steps=3", *CSV]
     assert main(words) == 0
     callback = [f"--trainer.callbacks+={__name__}.Signal", f"--trainer.callbacks.number={number:d}"]
     assert main([*words, *callback]) == 128 + number
@@ -120,9 +130,8 @@ def test_a_signal_saves(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_the_same_seed_is_the_same_training(enter_hub: Enter) -> None:
-    enter_hub(PUSHT)
-    words = ["fit", f"--config={CONFIG}", *SMALL, *CSV, "--trainer.max_steps=1"]
+def test_the_same_seed_is_the_same_training(without_pictures: list[str]) -> None:
+    words = [*without_pictures, *CSV, "--trainer.max_steps=1"]
     for seed in ("7", "7", "8"):
         assert main([*words, f"--seed_everything={seed}"]) == 0
     one, same, other = (_weights(LOGS / f"version_{version}/checkpoints") for version in range(3))
@@ -172,11 +181,10 @@ def test_a_configuration_for_lerobots_own_loop(enter_hub: Enter) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-def test_lightnings_own_checkpoints_in_s3(enter_hub: Enter, s3: Any) -> None:
+def test_lightnings_own_checkpoints_in_s3(without_pictures: list[str], s3: Any) -> None:
     """Those go through fsspec, for which s3fs is installed."""
-    enter_hub(PUSHT)
     there = "--trainer.default_root_dir=s3://bucket/runs/act"
-    words = ["fit", f"--config={CONFIG}", *SMALL, "--trainer.logger=false", there]
+    words = [*without_pictures, "--trainer.logger=false", there]
     assert main([*words, "--trainer.max_steps=3"]) == 0
     (saved,) = _checkpoints(s3)
     assert saved.endswith("step=3.ckpt")
