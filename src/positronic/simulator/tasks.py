@@ -67,7 +67,7 @@ class Task(Protocol):
         """Draw start poses ``(n, 7)`` that do not overlap; yaw within ``±yaw_range`` rad."""
 
     def place(self, poses: Array) -> Array:
-        """Return where the centre ``(3,)`` of the first object is to go, by all poses ``(n, 7)``."""
+        """Return where the first object's centre ``(3,)`` is to go; ``poses`` (n, 7) are of all."""
 
     def is_placed(self, poses: Array) -> bool:
         """Return whether the first object is there, held or not."""

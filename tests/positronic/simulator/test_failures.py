@@ -60,7 +60,7 @@ def test_pushing_is_not_grasping(task: str) -> None:
         tcp, cube = seen["robot_state.ee_pose"], seen["object_poses"][:3]
         cubes.append(cube)
         low = tcp[2] < 0.03
-        goal = cube + [0.0, 0.05 if low else -0.08, 0.0]
+        goal = cube + np.array([0.0, 0.05 if low else -0.08, 0.0])
         step = np.clip(goal - tcp[:3], -0.02, 0.02)
         return np.concatenate([tcp[:3] + step, tcp[3:], [0.0]])
 
