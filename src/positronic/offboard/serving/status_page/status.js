@@ -125,6 +125,7 @@ function show({ server, models, sessions, latency, failures }) {
   else if (server.ready) pill("ready", "good");
   else pill("getting ready", "");
   banner(server.draining ? "This server is going down: it answers the sessions it has and takes no more." : "");
+  $("docs").hidden = !server.docs;
   say($("about"), `version ${server.version}, started ${new Date(server.started).toLocaleString()}`);
   say($("uptime"), duration(server.uptime_s));
   say($("session-count"), count(sessions.length), `of ${server.max_sessions}`);
