@@ -164,6 +164,7 @@ def render_report(run: RunResult, replays: Mapping[int, Replay]) -> str:
         subtitle=_subtitle(run),
         cell_rows=_cells(run, replays),
         key=_key(run, replays),
+        causes=_causes(run, replays),
         tiles=_tiles(run),
         delays=delay_section(run),
         cards=[episode_card(i, run.episodes[i], r, run.control_fps) for i, r in replays.items()],
@@ -214,24 +215,32 @@ def _target(index: int, replays: Mapping[int, Replay]) -> str:
 
 
 def _key(run: RunResult, replays: Mapping[int, Replay]) -> list[dict[str, Any]]:
-    """What the squares mean: how many there are of each kind, and where the first one is."""
-
-    def entry(kind: str, words: str, those: Sequence[int]) -> dict[str, Any]:
-        first = next((i for i in those if i in replays), those[0])
-        return {"kind": kind, "text": f"{len(those)} {words}", "target": _target(first, replays)}
-
-    numbered = list(enumerate(run.episodes))
-    failed = [i for i, e in numbered if e.finished and not e.success]
-    groups = [
-        ("success", "succeeded", [i for i, e in numbered if e.success]),
-        ("failure", "failed", failed),
-        *(
-            ("", outcome, [i for i in failed if run.episodes[i].outcome == outcome])
-            for outcome in run.named_failures
-        ),
-        ("unfinished", "not finished", [i for i, e in numbered if not e.finished]),
+    """What the colours of the squares mean, and how many there are of each."""
+    groups = {
+        ("success", "succeeded"): [e.success for e in run.episodes],
+        ("failure", "failed"): [e.failed for e in run.episodes],
+        ("unfinished", "not finished"): [not e.finished for e in run.episodes],
+    }
+    return [
+        {"kind": kind, **_link(words, those, replays)}
+        for (kind, words), those in groups.items()
+        if any(those)
     ]
-    return [entry(*group) for group in groups if group[2]]
+
+
+def _causes(run: RunResult, replays: Mapping[int, Replay]) -> list[dict[str, Any]]:
+    """Why rollouts failed, most often first; empty where the environment does not say it."""
+    return [
+        _link(outcome, [e.failed and e.outcome == outcome for e in run.episodes], replays)
+        for outcome in run.named_failures
+    ]
+
+
+def _link(words: str, those: Sequence[bool], replays: Mapping[int, Replay]) -> dict[str, str]:
+    """How many of ``those`` rollouts there are, and where the first one is, if possible a film."""
+    found = [i for i, one in enumerate(those) if one]
+    first = next((i for i in found if i in replays), found[0])
+    return {"text": f"{len(found)} {words}", "target": _target(first, replays)}
 
 
 def _tiles(run: RunResult) -> list[Tile]:
@@ -252,7 +261,7 @@ def _tiles(run: RunResult) -> list[Tile]:
             Tile(
                 "Inference time",
                 f"{latency.median:.1f} ms",
-                f"median; 95 % within {latency.p95:.1f} ms",
+                f"median; 95\u00a0% within {latency.p95:.1f}\u00a0ms",
                 f"From asking the policy to having its actions; {latency.count} inferences",
             )
         )

@@ -76,6 +76,11 @@ class EpisodeResult:
         return self.ended_by in FINISHED
 
     @property
+    def failed(self) -> bool:
+        """Whether the rollout ran to its end without solving the task."""
+        return self.finished and not self.success
+
+    @property
     def outcome(self) -> str:
         """How it ended, in words."""
         cause = self.failure_cause
@@ -150,16 +155,12 @@ class RunResult:
         return rate_of(self.episodes)
 
     @property
-    def failures(self) -> list[EpisodeResult]:
-        """The finished rollouts that did not solve the task."""
-        return [episode for episode in self.episodes if episode.finished and not episode.success]
-
-    @property
     def named_failures(self) -> dict[str, int]:
         """How many failures had which outcome in words; empty where the causes are unknown."""
-        if not any(episode.failure_cause for episode in self.failures):
+        failures = [episode for episode in self.episodes if episode.failed]
+        if not any(episode.failure_cause for episode in failures):
             return {}
-        return dict(Counter(episode.outcome for episode in self.failures).most_common())
+        return dict(Counter(episode.outcome for episode in failures).most_common())
 
     @property
     def by_delay(self) -> dict[float, list[EpisodeResult]]:
@@ -216,7 +217,7 @@ class RunResult:
                 "mean_steps": self.mean_steps,
                 "ended_by": dict(sorted(Counter(e.ended_by for e in self.episodes).items())),
                 "failure_causes": dict(
-                    Counter(e.failure_cause for e in self.failures if e.failure_cause).most_common()
+                    Counter(e.failure_cause for e in self.episodes if e.failure_cause).most_common()
                 ),
                 "starved_steps": sum(episode.starved for episode in self.episodes),
                 "by_delay": [
