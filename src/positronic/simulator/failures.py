@@ -41,7 +41,8 @@ class FailureWatch:
     def reset(self) -> None:
         """Begin an episode."""
         self._carried = self._stood = False
-        self._last = self._poses = np.zeros((0, 7))  # when last carried, and now
+        self._poses: Array = np.zeros((0, 7))
+        self._last: Array | None = None  # the poses when it was last carried
         self._fallen = False
 
     def update(self, state: SceneState) -> None:
@@ -65,7 +66,7 @@ class FailureWatch:
             return None
         if self._stood:
             return None if self._task.is_placed(self._poses) else "toppled"
-        if not len(self._last):
+        if self._last is None:
             return "never_grasped"
         x, y, above = self._last[0, :3] - self._task.place(self._last)
         near = math.hypot(x, y) < _NEAR_ASIDE_M and above < _NEAR_ABOVE_M
