@@ -64,7 +64,7 @@ def _facts(result: EpisodeResult, control_fps: float) -> list[tuple[str, str]]:
     if latency.mean is not None and latency.max is not None:
         facts += [
             ("Inferences", str(latency.count)),
-            ("Inference time", f"{latency.mean:.1f} ms mean, {latency.max:.1f} ms longest"),
+            ("Inference", f"{latency.mean:.1f} ms mean, {latency.max:.1f} ms longest"),
         ]
     return facts
 

@@ -188,7 +188,7 @@ def test_a_server_without_work_says_so_in_words(page: StatusPage) -> None:
         assert page.text("#failures-empty") == "Nothing has failed."
         assert not any(page.shows(f"#{name}") for name in ("latency", "sessions", "failures"))
         (model,) = page.rows("models")
-        assert (model["State"], model["Sessions"]) == ("loading", "0")
+        assert (model["State"], model["Sessions"], model["Idle"]) == ("loading", "0", "")
         assert page.text("#session-count").startswith("0 of ")
         with raw(port) as waiting:
             assert receive(waiting)["status"] == "loading"

@@ -28,7 +28,7 @@ const COLUMNS = {
     ["Memory", (m) => bytes(m.nbytes)],
     ["Sessions", (m) => m.sessions],
     ["Waiting", (m) => m.waiting],
-    ["Idle", (m) => (m.sessions || m.idle_s == null ? "" : duration(m.idle_s))],
+    ["Idle", (m) => (m.sessions || m.state !== "ready" ? "" : duration(m.idle_s))],
   ],
   sessions: [
     ["Session", (s) => s.name, "text"],
