@@ -95,19 +95,51 @@ def test_a_cube_released_beside_its_place_misses_it(task: str) -> None:
 
 
 def test_a_stack_that_is_pushed_over_has_toppled() -> None:
-    begun = []
+    begun: list[Observation] = []
 
     def push(command: Array, seen: Observation) -> Array:
-        if seen["grip"] > 0.76 and height(seen) > 0.05:
-            begun.append(seen["robot_state.ee_pose"])
+        if begun or (seen["grip"] > 0.76 and height(seen) > 0.05):
+            begun.append(seen)
         if not begun:
             return command
-        aside = begun[0].copy()
-        aside[1] += 0.012 * len(begun)
-        begun.append(aside)
+        aside = begun[0]["robot_state.ee_pose"].copy()
+        aside[1] += min(0.012 * len(begun), 0.1)
         return np.append(aside, 1.0)
 
     assert fail("stack_cubes", push) == "toppled"
+    green = begun[-1]["object_poses"][7:]
+    assert 1 - 2 * (green[4] ** 2 + green[5] ** 2) < 0.1  # it lies on its side
+
+
+def test_a_cube_that_is_struck_off_its_place_has_toppled() -> None:
+    env: Any = simulator.make("stack_cubes", cameras=None)
+    expert, (seen, info) = make_expert(env), env.reset(seed=3)
+    while seen["grip"] < 0.76 or height(seen) < 0.05:
+        seen, *_, info = env.step(expert.act(seen))
+    assert info["failure_cause"] is None
+    stay = np.append(seen["robot_state.ee_pose"], 1.0)
+    inner = env.unwrapped
+    for _ in range(20):
+        if height(seen) > 0.05:
+            inner.data.qvel[inner._object_dofs[0]] = 0.5
+        seen, *_, info = env.step(stay)
+    red, green = seen["object_poses"].reshape(-1, 7)
+    assert red[2] < 0.03
+    assert 1 - 2 * (green[4] ** 2 + green[5] ** 2) > 0.9  # it stands as before
+    assert info["failure_cause"] == "toppled"
+
+
+@BOTH
+def test_a_place_that_fell_over_has_toppled(task: str) -> None:
+    env: Any = simulator.make(task, cameras=None)
+    seen, info = env.reset(seed=3)
+    inner = env.unwrapped
+    at = inner._object_qpos[1]
+    inner.data.qpos[at + 2] += 0.1
+    inner.data.qpos[at + 3 : at + 7] = np.sqrt(0.5), np.sqrt(0.5), 0, 0
+    for _ in range(15):
+        *_, info = env.step(np.append(seen["robot_state.ee_pose"], 1.0))
+    assert info["failure_cause"] == "toppled"
 
 
 @BOTH
