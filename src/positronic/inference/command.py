@@ -62,7 +62,8 @@ def sim(
             [0,0.1,0.2,0.4] plays all rollouts at each, and the report shows the curve.
         video: True for a video of each rollout in videos/ beside the report, or a directory for
             the videos, local or s3://bucket/key.
-        report_videos: Number of rollouts shown in full in the report, failures first.
+        report_videos: Number of rollouts shown in full in the report: failures first, and of two or
+            more one success.
     """
     from positronic.inference.evaluation import Evaluation
     from positronic.inference.run import REPORT, summary_lines

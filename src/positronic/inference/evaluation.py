@@ -172,7 +172,10 @@ def _live_view(harness: Harness) -> Iterator[None]:
 def command_line() -> tuple[str, ...]:
     """The arguments of this program, quoted for a shell."""
     program, *words = sys.argv
-    return (Path(program).name, *(shlex.quote(word) for word in words))
+    name, spec = Path(program).name, sys.modules["__main__"].__spec__
+    if name == "__main__.py" and spec is not None:
+        name = f"python -m {spec.parent}"
+    return (name, *(shlex.quote(word) for word in words))
 
 
 def _require_rollouts(root: Path) -> None:

@@ -1,20 +1,42 @@
 """``report.html``: the results of a whole run as one self-contained page."""
 
 import base64
+import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from positronic.inference.curve import delay_section
-from positronic.inference.pages.rendering import WORDS, render
+from positronic.inference.pages.rendering import render
 from positronic.inference.plots import Line, line_chart
 from positronic.inference.replay import Curve, Replay
 from positronic.inference.results import EpisodeResult, RunResult, flatten, jump_summary
 
+
+class Tile(NamedTuple):
+    """One number of the summary: its name, value, what else is to be said, and what it means."""
+
+    name: str
+    value: str
+    note: str
+    title: str
+
+
+# What a word of the page means, shown where the pointer rests on it.
+MEANS = {
+    "Outcome": "How the rollout ended; of a failure what went wrong, where the environment says it",
+    "Return": "Sum of the environment's rewards",
+    "Inferences": "How often the policy was asked for new actions",
+    "Mean": "Mean time of an inference",
+    "Longest": "Time of the longest inference",
+    "Starved": "Control steps for which no action was there in time; the last one was held",
+    "Jump": "Mean distance that the commanded position moves where one chunk of actions follows"
+    " another",
+}
 AXES = "xyz"
 POSE_SIZE = 7
 
@@ -36,13 +58,13 @@ def _facts(result: EpisodeResult, control_fps: float) -> list[tuple[str, str]]:
     latency = result.latency
     facts = [
         ("Seed", str(result.seed)),
-        ("Length", f"{result.steps / control_fps:.1f} s, {result.steps} steps"),
+        ("Duration", f"{result.steps / control_fps:.1f} s, {result.steps} steps"),
         ("Return", f"{result.total_reward:.2f}"),
     ]
     if latency.mean is not None and latency.max is not None:
         facts += [
-            ("Inference calls", str(latency.count)),
-            ("Mean, longest", f"{latency.mean:.1f} ms, {latency.max:.1f} ms"),
+            ("Inferences", str(latency.count)),
+            ("Inference", f"{latency.mean:.1f} ms mean, {latency.max:.1f} ms longest"),
         ]
     return facts
 
@@ -122,14 +144,18 @@ def _column(curve: Curve, axis: int | None) -> NDArray[np.float64]:
 def choose_shown(episodes: Sequence[EpisodeResult], videos: int) -> list[int]:
     """Choose which rollouts are shown in full: failures first, then successes, at most ``videos``.
 
-    Returns their indices in the order of the run.
+    Of two or more, one is a success if there is any. Returns their indices in the order shown.
     """
     order = sorted(range(len(episodes)), key=lambda i: (episodes[i].success, i))
-    return sorted(order[: max(0, videos)], key=lambda i: (episodes[i].success, i))
+    shown = order[: max(0, videos)]
+    if len(shown) > 1 and not episodes[shown[-1]].success:
+        shown[-1:] = [i for i in order if episodes[i].success][:1] or shown[-1:]
+    return shown
 
 
 def render_report(run: RunResult, replays: Mapping[int, Replay]) -> str:
     """Return the page as HTML; ``replays`` holds the rollouts to show in full by their index."""
+    described = {name: value for name, value in run.policy.items() if name != "contract"}
     return render(
         "report.html",
         run=run,
@@ -137,7 +163,8 @@ def render_report(run: RunResult, replays: Mapping[int, Replay]) -> str:
         task=run.task,
         subtitle=_subtitle(run),
         cell_rows=_cells(run, replays),
-        key=_key(run),
+        key=_key(run, replays),
+        causes=_causes(run, replays),
         tiles=_tiles(run),
         delays=delay_section(run),
         cards=[episode_card(i, run.episodes[i], r, run.control_fps) for i, r in replays.items()],
@@ -145,7 +172,8 @@ def render_report(run: RunResult, replays: Mapping[int, Replay]) -> str:
         filmed=any(episode.video is not None for episode in run.episodes),
         table=[_row(run, i, i in replays) for i in range(len(run.episodes))],
         setting=_setting(run),
-        policy=flatten({k: v for k, v in run.policy.items() if k != "contract"}),
+        policy={name: _value(value) for name, value in flatten(described).items()},
+        means=MEANS,
     )
 
 
@@ -174,45 +202,87 @@ def _cells(
         delay = f", delay {episode.delay:g} s" if run.by_delay else ""
         cell = {
             "ended_by": episode.ended_by,
-            "target": f"episode-{i}" if i in replays else f"row-{i}",
-            "text": f"Rollout {i + 1}, seed {episode.seed}{delay}: {WORDS[episode.ended_by]}",
+            "target": _target(i, replays),
+            "text": f"Rollout {i + 1}, seed {episode.seed}{delay}: {episode.outcome}",
         }
         rows.setdefault(episode.delay, []).append(cell)
     return rows
 
 
-def _key(run: RunResult) -> list[tuple[str, int, str]]:
+def _target(index: int, replays: Mapping[int, Replay]) -> str:
+    """Where a rollout is on the page: shown in full, or else its row in the table."""
+    return f"episode-{index}" if index in replays else f"row-{index}"
+
+
+def _key(run: RunResult, replays: Mapping[int, Replay]) -> list[dict[str, Any]]:
     """What the colours of the squares mean, and how many there are of each."""
-    failures = sum(e.finished and not e.success for e in run.episodes)
-    unfinished = sum(not e.finished for e in run.episodes)
-    key = [("success", run.rate.successes, "succeeded")]
-    if failures:
-        key.append(("failure", failures, "failed"))
-    if unfinished:
-        key.append(("unfinished", unfinished, "not finished"))
-    return key
+    groups = {
+        ("success", "succeeded"): [e.success for e in run.episodes],
+        ("failure", "failed"): [e.failed for e in run.episodes],
+        ("unfinished", "not finished"): [not e.finished for e in run.episodes],
+    }
+    return [
+        {"kind": kind, **_link(words, those, replays)}
+        for (kind, words), those in groups.items()
+        if any(those)
+    ]
 
 
-def _tiles(run: RunResult) -> list[tuple[str, str, str]]:
+def _causes(run: RunResult, replays: Mapping[int, Replay]) -> list[dict[str, Any]]:
+    """Why rollouts failed, most often first; empty where the environment does not say it."""
+    return [
+        _link(outcome, [e.failed and e.outcome == outcome for e in run.episodes], replays)
+        for outcome in run.named_failures
+    ]
+
+
+def _link(words: str, those: Sequence[bool], replays: Mapping[int, Replay]) -> dict[str, str]:
+    """How many of ``those`` rollouts there are, and where the first one is, if possible a film."""
+    found = [i for i, one in enumerate(those) if one]
+    first = next((i for i in found if i in replays), found[0])
+    return {"text": f"{len(found)} {words}", "target": _target(first, replays)}
+
+
+def _tiles(run: RunResult) -> list[Tile]:
     latency = run.latency
     steps = run.mean_steps or 0.0
+    limit = f"{run.simulation_time * run.control_fps:g} steps at {run.control_fps:g} Hz"
     tiles = [
-        ("Mean length", f"{steps / run.control_fps:.1f} s", f"{steps:.1f} steps"),
-        ("Time limit", f"{run.simulation_time:g} s", f"at {run.control_fps:g} Hz"),
+        Tile(
+            "Mean duration",
+            f"{steps / run.control_fps:.1f} s",
+            f"{steps:.1f} steps",
+            "Of the finished rollouts, in simulated time; a failure lasts up to the time limit",
+        ),
+        Tile("Time limit", f"{run.simulation_time:g} s", limit, "Simulated time for each rollout"),
     ]
     if latency.median is not None and latency.p95 is not None:
-        tiles += [
-            ("Inference, median", f"{latency.median:.1f} ms", f"{latency.count} calls"),
-            ("Inference, p95", f"{latency.p95:.1f} ms", ""),
-        ]
+        tiles.append(
+            Tile(
+                "Inference time",
+                f"{latency.median:.1f} ms",
+                f"median; 95\u00a0% within {latency.p95:.1f}\u00a0ms",
+                f"From asking the policy to having its actions; {latency.count} inferences",
+            )
+        )
     steps_played = sum(episode.steps for episode in run.episodes)
     starved = sum(episode.starved for episode in run.episodes)
     if starved or run.delays or run.charge_inference_time:
-        tiles.append(("Starved steps", f"{starved}", f"of {steps_played}"))
+        tiles.append(
+            Tile("Starved steps", f"{starved}", f"of {steps_played} steps", MEANS["Starved"])
+        )
     jumps = jump_summary([jump for episode in run.episodes for jump in episode.jumps])
     if jumps["count"]:
-        tiles.append(("Mean jump", f"{jumps['mean_mm']:.1f} mm", f"{jumps['count']} changes"))
-    tiles.append(("Wall time", _duration(run.wall_s), ""))
+        tiles.append(
+            Tile(
+                "Jump between chunks",
+                f"{jumps['mean_mm']:.1f} mm",
+                f"mean of {jumps['count']}",
+                MEANS["Jump"],
+            )
+        )
+    wall = "Real time that all rollouts took, without start-up"
+    tiles.append(Tile("Run took", _duration(run.wall_s), f"{len(run.episodes)} rollouts", wall))
     return tiles
 
 
@@ -236,6 +306,11 @@ def _film(run: RunResult, episode: EpisodeResult) -> str | None:
     if episode.video is None or episode.video.parent.parent not in run.published:
         return None
     return f"{episode.video.parent.name}/{episode.video.name}"
+
+
+def _value(value: Any) -> str:
+    """A value of a policy's description, as JSON unless it is a text."""
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
 def _setting(run: RunResult) -> dict[str, str]:

@@ -17,6 +17,15 @@ FORMAT = 2
 # Reasons for the end of a rollout. Only finished rollouts count towards the success rate.
 FINISHED = ("success", "timeout", "terminated")
 UNFINISHED = ("server_gone", "interrupted", "error")
+WORDS = {
+    "success": "success",
+    "timeout": "not solved in time",
+    "terminated": "failed",
+    "server_gone": "server gone",
+    "interrupted": "interrupted",
+    "error": "error",
+}
+"""How a rollout ended, for people."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,8 @@ class EpisodeResult:
     state: equal digests mean bit-equal states. ``delay`` is the control time in seconds charged per
     inference, None if not fixed. ``starved`` is the number of steps whose action did not arrive in
     time, ``jumps`` has one entry per change of chunks. ``path`` is the recording and ``video`` the
-    video file, None if there is none.
+    video file, None if there is none. ``failure_cause`` is the environment's word for why it
+    failed, None where it has none.
     """
 
     seed: int
@@ -47,6 +57,7 @@ class EpisodeResult:
     path: Path | None = None
     video: Path | None = None
     error: str | None = None
+    failure_cause: str | None = None
 
     def __post_init__(self) -> None:
         if self.ended_by not in FINISHED + UNFINISHED:
@@ -65,6 +76,17 @@ class EpisodeResult:
         return self.ended_by in FINISHED
 
     @property
+    def failed(self) -> bool:
+        """Whether the rollout ran to its end without solving the task."""
+        return self.finished and not self.success
+
+    @property
+    def outcome(self) -> str:
+        """How it ended, in words."""
+        cause = self.failure_cause
+        return WORDS[self.ended_by] if cause is None else cause.replace("_", " ")
+
+    @property
     def latency(self) -> Latency:
         """Latency of the inference calls of this rollout."""
         return Latency.of(self.inference_ms)
@@ -79,6 +101,7 @@ class EpisodeResult:
             "seed": self.seed,
             "success": self.success,
             "ended_by": self.ended_by,
+            "failure_cause": self.failure_cause,
             "steps": self.steps,
             "return": self.total_reward,
             "inference_steps": list(self.inference_steps),
@@ -130,6 +153,14 @@ class RunResult:
     def rate(self) -> Rate:
         """Success rate of the finished rollouts."""
         return rate_of(self.episodes)
+
+    @property
+    def named_failures(self) -> dict[str, int]:
+        """How many failures had which outcome in words; empty where the causes are unknown."""
+        failures = [episode for episode in self.episodes if episode.failed]
+        if not any(episode.failure_cause for episode in failures):
+            return {}
+        return dict(Counter(episode.outcome for episode in failures).most_common())
 
     @property
     def by_delay(self) -> dict[float, list[EpisodeResult]]:
@@ -185,6 +216,9 @@ class RunResult:
                 "wilson_95": None if self.by_delay else _bounds(rate),
                 "mean_steps": self.mean_steps,
                 "ended_by": dict(sorted(Counter(e.ended_by for e in self.episodes).items())),
+                "failure_causes": dict(
+                    Counter(e.failure_cause for e in self.episodes if e.failure_cause).most_common()
+                ),
                 "starved_steps": sum(episode.starved for episode in self.episodes),
                 "by_delay": [
                     _at_delay(delay, episodes) for delay, episodes in self.by_delay.items()

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.stopping import DeferredInterrupts
+from foundation.text import printable
 from positronic.errors import ContractError, ServerGone, SessionError
 from positronic.inference.recording import RolloutRecorder, policy_statics
 from positronic.inference.results import EpisodeResult, jump_summary
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from positronic.dataset import DatasetWriter
 
 Observation = Mapping[str, Any]
+MAX_CAUSE = 40  # characters of a cause of failure
 
 
 @dataclass
@@ -102,6 +104,9 @@ class Harness:
             starved=player.starved,
             jumps=tuple(player.jumps),
             error=None if cause is None else str(cause) or type(cause).__name__,
+            failure_cause=(
+                episode.failure_cause if episode.ended_by in ("timeout", "terminated") else None
+            ),
         )
         statics = self._statics(result, rollout.index, count, session.meta)
         return recorder.finish(result, statics, publish=self.publish), cause
@@ -143,6 +148,7 @@ class Harness:
         episode.obs, reward, terminated, _, info = self.env.step(command)
         episode.steps += 1
         episode.total_reward += float(reward)
+        episode.failure_cause = _failure_cause(info)
         if info.get("is_success"):
             episode.ended_by = "success"
         elif terminated:
@@ -172,6 +178,8 @@ class Harness:
         }
         if result.jumps:
             statics |= {f"eval.chunk_jump_{name}": jumps[name] for name in ("mean_mm", "max_mm")}
+        if result.failure_cause is not None:
+            statics["eval.failure_cause"] = result.failure_cause
         if result.delay is not None:
             statics["eval.inference_delay"] = result.delay
         return statics if result.error is None else {**statics, "eval.error": result.error}
@@ -185,6 +193,7 @@ class _Progress:
     steps: int = 0
     total_reward: float = 0.0
     ended_by: str = "timeout"
+    failure_cause: str | None = None
     asked: list[int] = field(default_factory=list)
 
 
@@ -195,6 +204,11 @@ def _command(action: Action) -> tuple[Mapping[str, Any], float]:
             f"the policy's action has {sorted(action)}; expected 'robot_command' and 'target_grip'"
         )
     return command, float(action["target_grip"])
+
+
+def _failure_cause(info: Mapping[str, Any]) -> str | None:
+    cause = info.get("failure_cause")
+    return printable(cause, MAX_CAUSE) if isinstance(cause, str) and cause else None
 
 
 def _require_inputs(meta: Mapping[str, Any], obs: Observation, cameras: tuple[str, ...]) -> None:

@@ -132,6 +132,9 @@ def summary_lines(run: RunResult) -> list[str]:
         f"starved {sum(e.starved for e in episodes)} of {sum(e.steps for e in episodes)} steps"
         for delay, episodes in run.by_delay.items()
     ] or [f"success rate {run.rate}"]
+    if run.named_failures:
+        counts = [f"{count} {outcome}" for outcome, count in run.named_failures.items()]
+        lines.append(f"failures: {', '.join(counts)}")
     unfinished = sum(not episode.finished for episode in run.episodes)
     if unfinished:
         lines.append(f"not finished, so not counted: {unfinished}")

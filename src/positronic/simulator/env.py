@@ -14,6 +14,7 @@ from positronic.geom import align_quat, pose_to_wire, quat_from_yaw, quat_mul
 from positronic.simulator import gl, scene, tasks
 from positronic.simulator.arm import Arm
 from positronic.simulator.environments import ENVIRONMENTS
+from positronic.simulator.failures import FailureWatch
 from positronic.simulator.rendering import Cameras
 
 __all__ = ["PandaEnv"]
@@ -39,7 +40,8 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
     closed), ``object_poses`` (7 n,) float64 in the order of the task's objects, and each camera
     as uint8 (H, W, 3). An action is float64 (8,): a gripper pose (``cartesian_pos``) or joint
     positions (``joint_pos``), then the target grip. ``info["is_success"]`` is True when the goal
-    has held for 0.4 s, which terminates the episode with reward 1.
+    has held for 0.4 s, which terminates the episode with reward 1. ``info["failure_cause"]`` says
+    why the episode would count as failed if it ended now (`positronic.simulator.failures`).
     """
 
     # A mutable class attribute, as Gymnasium declares it.
@@ -99,6 +101,7 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
         self._object_qpos = [int(joint.qposadr[0]) for joint in bodies]
         self._object_dofs = [int(joint.dofadr[0]) for joint in bodies]
         self._views: dict[tuple[int, int], Cameras] = {}
+        self._failure = FailureWatch(self.model, self.data, self._task)
         self._held = 0
         self._drift = np.zeros(4)
         self.observation_space = self._make_observation_space()
@@ -148,6 +151,7 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
         super().reset(seed=seed)
         self._mj.mj_resetData(self.model, self.data)
         self._held = 0
+        self._failure.reset()
         self._drift[:] = 0.0
         data = self.data
         self._arm.go_home()
@@ -182,7 +186,9 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
         # mj_step integrates after computing derived quantities: update them to the new positions.
         self._mj.mj_forward(self.model, self.data)
 
-        self._held = self._held + 1 if self._task.is_done(self._scene_state()) else 0
+        state = self._scene_state()
+        self._held = self._held + 1 if self._task.is_done(state) else 0
+        self._failure.update(state)
         info = self._info()
         success = bool(info["is_success"])
         return self._observe(), float(success), success, False, info
@@ -241,6 +247,7 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
             )
         self._mj.mj_setState(self.model, self.data, np.asarray(state, np.float64), kind)
         self._held = 0
+        self._failure.reset()
         self._mj.mj_forward(self.model, self.data)
         return self._observe()
 
@@ -300,7 +307,8 @@ class PandaEnv(gymnasium.Env[Observation, Any]):
         return observation
 
     def _info(self) -> dict[str, Any]:
-        return {"is_success": self._held >= max(1, round(SUCCESS_HOLD_S * self.control_fps))}
+        success = self._held >= max(1, round(SUCCESS_HOLD_S * self.control_fps))
+        return {"is_success": success, "failure_cause": None if success else self._failure.cause}
 
     def _image(self, signal: str, size: tuple[int, int]) -> NDArray[np.uint8]:
         if size not in self._views:

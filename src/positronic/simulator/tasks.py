@@ -66,6 +66,12 @@ class Task(Protocol):
     def sample(self, rng: np.random.Generator, yaw_range: float) -> Array:
         """Draw start poses ``(n, 7)`` that do not overlap; yaw within ``±yaw_range`` rad."""
 
+    def place(self, poses: Array) -> Array:
+        """Return where the first object's centre ``(3,)`` is to go; ``poses`` (n, 7) are of all."""
+
+    def is_placed(self, poses: Array) -> bool:
+        """Return whether the first object is there, held or not."""
+
     def is_done(self, state: SceneState) -> bool:
         """Return whether the goal holds at this instant."""
 
@@ -93,15 +99,22 @@ class StackCubes:
                 return _resting(xy, [CUBE_M / 2, CUBE_M / 2], yaws)
         raise AssertionError("the cubes' area is large enough for two of them")
 
+    def place(self, poses: Array) -> Array:
+        """Return the point one cube above the centre of the green one."""
+        return poses[1, :3] + [0.0, 0.0, CUBE_M]
+
+    def is_placed(self, poses: Array) -> bool:
+        """Return whether red is on green, and green on the table."""
+        offset = poses[0, :3] - self.place(poses)
+        return bool(
+            abs(poses[1, 2] - CUBE_M / 2) < MAX_HEIGHT_ERROR_M
+            and math.hypot(offset[0], offset[1]) < MAX_OFFSET_M
+            and abs(offset[2]) < MAX_HEIGHT_ERROR_M
+        )
+
     def is_done(self, state: SceneState) -> bool:
         """Return whether red rests on green, green on the table, and the gripper is clear."""
-        red, green = state.poses
-        return bool(
-            abs(green[2] - CUBE_M / 2) < MAX_HEIGHT_ERROR_M
-            and _rests_on(red, green, CUBE_M)
-            and _is_still(state)
-            and _is_released(state, red)
-        )
+        return self.is_placed(state.poses) and is_still(state) and _is_released(state)
 
 
 @dataclass(frozen=True)
@@ -125,35 +138,32 @@ class PickPlace:
         yaws = rng.uniform(-yaw_range, yaw_range, size=2)
         return _resting(np.stack([cube, tray]), [CUBE_M / 2, 0.0], yaws)
 
+    def place(self, poses: Array) -> Array:
+        """Return the centre of a cube in the middle of the tray's floor."""
+        return poses[1, :3] + quat_to_matrix(poses[1, 3:]) @ [0.0, 0.0, TRAY_FLOOR_M + CUBE_M / 2]
+
+    def is_placed(self, poses: Array) -> bool:
+        """Return whether the cube is flat on the tray's floor."""
+        offset = quat_to_matrix(poses[1, 3:]).T @ (poses[0, :3] - self.place(poses))
+        return bool(
+            np.abs(offset[:2]).max() < (TRAY_M - CUBE_M) / 2 and abs(offset[2]) < MAX_HEIGHT_ERROR_M
+        )
+
     def is_done(self, state: SceneState) -> bool:
         """Return whether the cube rests flat on the tray's floor and the gripper is clear."""
-        cube, tray = state.poses
-        offset = quat_to_matrix(tray[3:]).T @ (cube[:3] - tray[:3])
-        return bool(
-            np.abs(offset[:2]).max() < (TRAY_M - CUBE_M) / 2
-            and abs(offset[2] - TRAY_FLOOR_M - CUBE_M / 2) < MAX_HEIGHT_ERROR_M
-            and _is_still(state)
-            and _is_released(state, cube)
-        )
+        return self.is_placed(state.poses) and is_still(state) and _is_released(state)
 
 
 TASKS: dict[str, Task] = {task.name: task for task in (StackCubes(), PickPlace())}
 
 
-def _rests_on(upper: Array, lower: Array, height: float) -> bool:
-    offset = upper[:3] - lower[:3]
-    return bool(
-        math.hypot(offset[0], offset[1]) < MAX_OFFSET_M
-        and abs(offset[2] - height) < MAX_HEIGHT_ERROR_M
-    )
-
-
-def _is_still(state: SceneState) -> bool:
+def is_still(state: SceneState) -> bool:
+    """Return whether no object moves."""
     return bool(np.linalg.norm(state.velocities, axis=1).max() < MAX_SPEED_M_S)
 
 
-def _is_released(state: SceneState, pose: Array) -> bool:
-    clearance = np.linalg.norm(state.tcp - pose[:3])
+def _is_released(state: SceneState) -> bool:
+    clearance = np.linalg.norm(state.tcp - state.poses[0, :3])
     return bool(state.grip > MIN_GRIP_OPEN and clearance > MIN_CLEARANCE_M)
 
 

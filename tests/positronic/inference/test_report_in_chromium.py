@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.webdriver.support.wait import WebDriverWait
 
 from positronic.inference.comparison.contest import Pairs, all_contests
 from positronic.inference.comparison.entrants import Entrant
@@ -95,6 +96,52 @@ def test_nothing_scrolls_sideways_on_a_phone(page: Any) -> None:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert widths == [375, 375]
     assert 280 < video < 375
+
+
+@pytest.mark.parametrize("width", [600, 1000, 1300])
+def test_no_figure_stands_alone_in_its_row(page: Any, width: int) -> None:
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        found = page.execute_script(
+            """
+            const tiles = document.querySelector(".tiles"), one = tiles.firstElementChild;
+            const rows = [];
+            for (const count of [3, 4, 5, 6]) {
+              while (tiles.children.length > count) tiles.lastElementChild.remove();
+              while (tiles.children.length < count) tiles.append(one.cloneNode(true));
+              const tops = [...tiles.children].map((e) => e.getBoundingClientRect().top);
+              rows.push(tops.filter((top) => top === tops.at(-1)).length);
+            }
+            while (tiles.children.length > 4) tiles.lastElementChild.remove();
+            const { scrollWidth, clientWidth } = document.documentElement;
+            return [rows, scrollWidth - clientWidth];
+            """
+        )
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert min(found[0]) > 1
+    assert found[1] == 0
+
+
+def test_the_command_is_copied_or_at_least_selected(page: Any) -> None:
+    from selenium.webdriver.common.by import By
+
+    command = "positronic-inference sim --policy=.remote --driver.num_iterations=50"
+    button = page.find_element(By.CSS_SELECTOR, ".copy")
+    grant = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    page.execute_cdp_cmd("Browser.grantPermissions", grant)
+    page.execute_script("arguments[0].scrollIntoView({behavior: 'instant'})", button)
+    button.click()
+    WebDriverWait(page, 20, 0.05).until(lambda _: button.text == "Copied")
+    copied = page.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+    assert copied == command
+
+    page.execute_script("navigator.clipboard.writeText = () => Promise.reject(new Error('no'))")
+    button.click()
+    WebDriverWait(page, 20, 0.05).until(lambda _: button.text == "Selected")
+    assert page.execute_script("return String(getSelection())") == command
+    page.execute_cdp_cmd("Browser.resetPermissions", {})
 
 
 def test_dark_is_dark_and_light_is_light(page: Any) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -118,6 +119,51 @@ def test_the_time_limit_ends_a_rollout_and_chunks_are_played_out(env: Any) -> No
     assert result.steps == 30
     assert result.inference_steps == (0, 10, 20)
     assert result.path is None
+
+
+def test_the_cause_of_a_failure_is_recorded(env: Any, tmp_path: Path) -> None:
+    harness = Harness(env, HoldPolicy(), limit(0.4), writer=DatasetWriter(tmp_path))
+    result, _ = harness.play(Rollout(0, 0))
+    assert result.failure_cause == "never_grasped"
+    assert result.outcome == "never grasped"
+    assert LocalDataset(tmp_path)[0]["eval.failure_cause"] == "never_grasped"
+
+
+class Says(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment that has its own word for a failure."""
+
+    def __init__(self, env: Any, cause: Any) -> None:
+        super().__init__(env)
+        self.cause = cause
+
+    def step(self, action: Any) -> Any:
+        *seen, info = super().step(action)
+        return *seen, {"is_success": info["is_success"], "failure_cause": self.cause}
+
+
+@pytest.mark.parametrize(
+    ("said", "recorded"),
+    [
+        ("spilled", "spilled"),
+        ("line\nbreak " + "x" * 99, "line break " + "x" * 26 + "..."),
+        (None, None),
+        ("", None),
+        (7, None),
+    ],
+)
+def test_a_cause_of_others_is_recorded_on_one_short_line(
+    env: Any, said: object, recorded: str | None
+) -> None:
+    result, _ = Harness(Says(env, said), HoldPolicy(), limit(0.2)).play(Rollout(0, 0))
+    assert result.failure_cause == recorded
+    assert result.outcome == (recorded or "not solved in time")
+
+
+def test_what_was_solved_or_cut_short_has_no_cause(env: Any) -> None:
+    solved, _ = Harness(Says(env, "spilled"), ExpertPolicy(), limit(20.0)).play(Rollout(0, 3))
+    assert (solved.success, solved.failure_cause) == (True, None)
+    cut_short, _ = Harness(Says(env, "spilled"), Troubled(gone), limit(20.0)).play(Rollout(0, 3))
+    assert (cut_short.finished, cut_short.failure_cause) == (False, None)
 
 
 def test_a_seed_decides_the_rollout_whatever_was_played_before(env: Any) -> None:

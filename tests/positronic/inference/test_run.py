@@ -1,10 +1,13 @@
+import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from positronic.dataset import DatasetWriter, LocalDataset
 from positronic.errors import ServerGone, SessionError
+from positronic.inference.evaluation import command_line
 from positronic.inference.results import EpisodeResult
 from positronic.inference.run import Played, play_all
 from positronic.inference.setting import Rollout
@@ -78,3 +81,19 @@ def test_trouble_before_the_first_rollout_is_raised() -> None:
 
     with pytest.raises(SessionError, match="no server"):
         play_all(sample_run(0), map(refuse, range(3)))
+
+
+@pytest.mark.parametrize(
+    ("program", "named"),
+    [
+        ("/venv/bin/positronic-inference", "positronic-inference"),
+        ("/src/positronic/inference/__main__.py", "python -m positronic.inference"),
+    ],
+)
+def test_the_command_can_be_typed_again(
+    monkeypatch: pytest.MonkeyPatch, program: str, named: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "sim", "--inference_delay=[0, 0.1]"])
+    spec = find_spec("positronic.inference.__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec, raising=False)
+    assert command_line() == (named, "sim", "'--inference_delay=[0, 0.1]'")

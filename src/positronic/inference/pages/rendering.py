@@ -7,23 +7,14 @@ run no script but the page's own, and to load nothing.
 
 import base64
 import hashlib
+import json
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from positronic.inference.results import flatten
-
-WORDS = {
-    "success": "success",
-    "timeout": "not solved in time",
-    "terminated": "failed",
-    "server_gone": "server gone",
-    "interrupted": "interrupted",
-    "error": "error",
-}
-"""How a rollout ended, for people."""
+from positronic.inference.results import WORDS, flatten
 
 
 def render(template: str, **values: Any) -> Markup:
@@ -46,6 +37,10 @@ def _number(value: Any, spec: str) -> str:
     return format(value, spec)
 
 
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, default=str, ensure_ascii=False)
+
+
 _environment = Environment(
     loader=PackageLoader(__package__, "."),
     autoescape=True,
@@ -54,5 +49,10 @@ _environment = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_environment.filters |= {"number": _number, "flatten": flatten, "fingerprint": _fingerprint}
+_environment.filters |= {
+    "number": _number,
+    "flatten": flatten,
+    "fingerprint": _fingerprint,
+    "pretty": _pretty,
+}
 _environment.globals |= {"words": WORDS, "asset": _asset}

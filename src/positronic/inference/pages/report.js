@@ -31,3 +31,22 @@ for (const episode of document.querySelectorAll(".episode")) {
     chart.addEventListener("pointermove", (event) => { if (event.buttons) seek(event); });
   }
 }
+
+// Copies a command; where the browser forbids it, the text is at least selected.
+for (const button of document.querySelectorAll(".copy")) {
+  const code = button.parentElement.querySelector("code");
+  const say = (words) => {
+    button.textContent = words;
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  };
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      say("Copied");
+    } catch {
+      getSelection().selectAllChildren(code);
+      say("Selected");
+    }
+  });
+}

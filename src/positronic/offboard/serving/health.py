@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
 
@@ -33,9 +34,11 @@ def describe(service: Service) -> responses.Status:
     """Describe the server, its models and sessions, the last answers, and what failed."""
     now = time.monotonic()
     default = service.store.default
+    # Not the store's own count, which has the server's warm-up in it.
+    using = Counter(session.model_id for session in service.sessions)
     return responses.Status(
         server=_server(service),
-        models=[_model(model, default, now) for model in service.store.status()],
+        models=[_model(m, default, using[m.id], now) for m in service.store.status()],
         sessions=[_session(session, now) for session in service.sessions],
         latency=responses.Latency(columns=LATENCY_COLUMNS, rows=list(service.metrics.latency)),
         failures=dict(service.metrics.failures),
@@ -54,10 +57,11 @@ def _server(service: Service) -> responses.ServerStatus:
         last_cost_ms=service.metrics.last_cost_ms,
         max_sessions=service.options.max_sessions,
         memory_bytes=service.store.memory_bytes,
+        docs=service.options.docs,
     )
 
 
-def _model(model: ModelStatus, default: str, now: float) -> responses.ModelStatus:
+def _model(model: ModelStatus, default: str, sessions: int, now: float) -> responses.ModelStatus:
     def known(key: str) -> str | None:
         value = model.meta.get(key)  # any type: the model's author decides
         return None if value is None else str(value)
@@ -71,7 +75,7 @@ def _model(model: ModelStatus, default: str, now: float) -> responses.ModelStatu
         precision=known("precision"),
         device=known("device"),
         nbytes=model.nbytes,
-        sessions=model.sessions,
+        sessions=sessions,
         waiting=model.waiting,
         idle_s=now - model.last_used,
     )

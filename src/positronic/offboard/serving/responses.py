@@ -49,6 +49,7 @@ class ServerStatus(BaseModel):
     )
     max_sessions: int = Field(description="The most that may be open at once.")
     memory_bytes: int = Field(description="The most that all models together may hold.")
+    docs: bool = Field(description="Whether there is a page of the endpoints at `/docs`.")
 
 
 class ModelStatus(BaseModel):

@@ -90,9 +90,9 @@ class ServingSession:
         self._session: ModelSession | None = None
         self._step: Future[Any] | None = None
 
-    def begin(self, model_id: str, lease: Lease) -> Mapping[str, Any]:
+    def begin(self, lease: Lease) -> Mapping[str, Any]:
         """Start an episode with the model; returns its meta. The lease is released at the end."""
-        self.model_id, self._lease = model_id, lease
+        self._lease = lease
         self._session = lease.model.new_session()
         return self._session.meta
 
@@ -352,11 +352,11 @@ class Service:
 
     async def _run(self, served: _Served, channel: Channel, requested: str | None) -> None:
         session = served.session
-        model_id = await find_model(self.store, channel, requested)
+        model_id = session.model_id = await find_model(self.store, channel, requested)
         lease = await lease_model(
             self.store, channel, model_id, lambda: session.machine.to(SessionState.LOADING)
         )
-        meta = session.begin(model_id, lease)
+        meta = session.begin(lease)
         grip = (meta.get("contract") or {}).get("grip") or {}
         stack = local_stack(meta.get("image_sizes") or {}, grip)
         session.machine.to(SessionState.READY)

@@ -70,6 +70,7 @@ def test_the_status_describes_server_models_and_sessions(port: int) -> None:
         "inferences": 1,
         "max_sessions": 7,
         "memory_bytes": 10 * NBYTES,
+        "docs": True,
     }
     known = {"type": "counting", "backend": "torch", "precision": "float32", "device": "cpu"}
     for model, name in zip(document["models"], ("010000", "020000"), strict=True):
@@ -96,6 +97,25 @@ def test_the_status_describes_server_models_and_sessions(port: int) -> None:
     assert min(times) >= 0
     assert size == 1
     assert document["failures"] == {"invalid": 1}
+
+
+def test_a_model_that_loads_has_the_sessions_that_wait_for_it() -> None:
+    """The server's own warm-up is none."""
+    source = Source(["010000"])
+    source.hold("010000")
+    with serving(source, wait=False) as port:
+
+        def counted() -> tuple[int, list[str]]:
+            document = get(port, "/api/v1/status")[1]
+            (model,) = document["models"]
+            assert model["state"] == "loading"
+            return model["sessions"], [session["model"] for session in document["sessions"]]
+
+        until(lambda: bool(get(port, "/api/v1/status")[1]["models"]), "the model begins to load")
+        assert counted() == (0, [])
+        with raw(port) as one:
+            assert receive(one)["status"] == "loading"
+            assert counted() == (1, ["010000"])
 
 
 def test_a_session_is_shown_in_the_state_that_it_is_in(source: Source, port: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from positronic.offboard.serving.process import bind
 from positronic.offboard.serving.service import Service
 from tests.chromium import Page, needs_chromium
-from tests.positronic.offboard.running import ask, get, raw, ready, serving
+from tests.positronic.offboard.running import ask, get, raw, ready, receive, serving
 from tests.positronic.offboard.small_models import NBYTES, Source
 
 pytestmark = needs_chromium
@@ -187,11 +187,29 @@ def test_a_server_without_work_says_so_in_words(page: StatusPage) -> None:
         assert f"ws://127.0.0.1:{port}/api/v1/session" in page.text("#sessions-empty")
         assert page.text("#failures-empty") == "Nothing has failed."
         assert not any(page.shows(f"#{name}") for name in ("latency", "sessions", "failures"))
-        assert page.rows("models")[0]["State"] == "loading"
+        (model,) = page.rows("models")
+        assert (model["State"], model["Sessions"], model["Idle"]) == ("loading", "0", "")
+        assert page.text("#session-count").startswith("0 of ")
+        with raw(port) as waiting:
+            assert receive(waiting)["status"] == "loading"
+            page.until(lambda: page.rows("models")[0]["Sessions"] == "1")
+            assert page.text("#session-count").startswith("1 of ")
+            assert page.rows("sessions")[0]["Checkpoint"] == "010000"
         assert page.errors() == []
     with serving(Source(["010000"])) as port:
         page.open(port)
         page.until(lambda: page.text("#state") == "ready")
+
+
+@pytest.mark.parametrize("docs", [True, False])
+def test_it_leads_to_the_description_of_the_endpoints(page: StatusPage, docs: bool) -> None:
+    with serving(Source(["010000"]), docs=docs) as port:
+        page.open(port)
+        page.until(lambda: page.text("#state") == "ready")
+        assert page.shows("#docs") is docs
+        if docs:
+            page.browser.execute_script("document.getElementById('docs').click()")
+            page.until(lambda: page.browser.current_url == f"http://127.0.0.1:{port}/docs")
 
 
 def test_a_token_is_asked_for_kept_and_forgotten(page: StatusPage) -> None:

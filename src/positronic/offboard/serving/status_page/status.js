@@ -28,7 +28,7 @@ const COLUMNS = {
     ["Memory", (m) => bytes(m.nbytes)],
     ["Sessions", (m) => m.sessions],
     ["Waiting", (m) => m.waiting],
-    ["Idle", (m) => (m.sessions || m.idle_s == null ? "" : duration(m.idle_s))],
+    ["Idle", (m) => (m.sessions || m.state !== "ready" ? "" : duration(m.idle_s))],
   ],
   sessions: [
     ["Session", (s) => s.name, "text"],
@@ -125,6 +125,7 @@ function show({ server, models, sessions, latency, failures }) {
   else if (server.ready) pill("ready", "good");
   else pill("getting ready", "");
   banner(server.draining ? "This server is going down: it answers the sessions it has and takes no more." : "");
+  $("docs").hidden = !server.docs;
   say($("about"), `version ${server.version}, started ${new Date(server.started).toLocaleString()}`);
   say($("uptime"), duration(server.uptime_s));
   say($("session-count"), count(sessions.length), `of ${server.max_sessions}`);
