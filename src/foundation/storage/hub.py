@@ -14,7 +14,7 @@ from foundation.errors import Forbidden, NotFound, StorageError
 from foundation.text import printable
 
 if TYPE_CHECKING:
-    from huggingface_hub.utils import HfUri
+    from huggingface_hub import HfUri
 
 SCHEME = "hf://"
 DATASET = "dataset"
@@ -34,7 +34,7 @@ def parse(path: str | Path) -> "HfUri":
     Raises:
         StorageError: it is not one.
     """
-    from huggingface_hub.utils import parse_hf_uri
+    from huggingface_hub import parse_hf_uri
 
     text = SCHEME + str(path).removeprefix("hf:").lstrip("/")
     try:
@@ -123,8 +123,6 @@ def fetch(
     Raises:
         StorageError: as :func:`pinned`; nothing is there, or not ``required``.
     """
-    from huggingface_hub import snapshot_download
-
     uri = pinned(path)
     sizes = _sizes(uri)
     if not sizes:
@@ -136,10 +134,7 @@ def fetch(
     if only is not None:
         patterns = [glob.escape(prefix + name) for name in sizes if only(name)]
     with explained(uri):
-        root = snapshot_download(
-            uri.id, repo_type=uri.type, revision=uri.revision, allow_patterns=patterns
-        )
-    return Path(root, uri.path_in_repo)
+        return _download(uri, patterns) / uri.path_in_repo
 
 
 def fetch_file(path: str | Path) -> Path:
@@ -155,20 +150,43 @@ def fetch_file(path: str | Path) -> Path:
 
 
 def _sizes(uri: "HfUri") -> Mapping[str, int]:
-    from huggingface_hub import get_cached_repo_tree, snapshot_download
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError
-
     with explained(uri):
-        try:
-            tree = get_cached_repo_tree(uri.id, repo_type=uri.type, revision=uri.revision)
-        except CachedRepoTreeNotFoundError:
-            # Fetches no file, but keeps the list of them.
-            snapshot_download(uri.id, repo_type=uri.type, revision=uri.revision, allow_patterns=[])
-            tree = get_cached_repo_tree(uri.id, repo_type=uri.type, revision=uri.revision)
+        sizes = _tree(uri)
     prefix = f"{uri.path_in_repo}/" if uri.path_in_repo else ""
     return {
-        file.path.removeprefix(prefix): file.size for file in tree if file.path.startswith(prefix)
+        name.removeprefix(prefix): size for name, size in sizes.items() if name.startswith(prefix)
     }
+
+
+def _tree(uri: "HfUri") -> Mapping[str, int]:
+    """Return the sizes of all files of a commit, as the cache has them if it does."""
+    from huggingface_hub import constants, get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    for _ in range(2):
+        try:
+            tree = get_cached_repo_tree(uri.id, repo_type=uri.type, revision=uri.revision)
+            return {file.path: file.size for file in tree}
+        except CachedRepoTreeNotFoundError:
+            # Fetches no file, but keeps the list of them.
+            root = _download(uri, [])
+            if constants.HF_HUB_OFFLINE:
+                break
+    found = (path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.stat().st_size for path in found}
+
+
+def _download(uri: "HfUri", patterns: list[str]) -> Path:
+    from huggingface_hub import constants, snapshot_download
+
+    root = snapshot_download(
+        uri.id,
+        repo_type=uri.type,
+        revision=uri.revision,
+        allow_patterns=patterns,
+        local_files_only=constants.HF_HUB_OFFLINE,
+    )
+    return Path(root)
 
 
 @contextmanager
@@ -199,7 +217,8 @@ def explained(uri: "HfUri") -> Iterator[None]:
         ) from error
     except RepositoryNotFoundError as error:
         raise NotFound(
-            f"there is no {uri.type} {uri.id} at {hub}, or it is private; check the name, or {TOKEN}"
+            f"there is no {uri.type} {uri.id} at {hub}, or it is private; check the name, or"
+            f" {TOKEN}"
         ) from error
     except HfHubHTTPError as error:
         if error.response.status_code in (401, 403):

@@ -77,6 +77,19 @@ def version(uri: str | Path) -> str:
     return take_snapshot(remote(uri)).version
 
 
+def pinned(uri: str | Path, *, prefer: str | None = None) -> str:
+    """Return an address on the Hub at the commit that it has now; any other path as it is.
+
+    Args:
+        uri: A directory, local or an address.
+        prefer: A tag of the Hub to take, if there is one, where the address names no revision.
+
+    Raises:
+        StorageError: there is no such repository or revision, or no access to it.
+    """
+    return hub.address(hub.pinned(uri, prefer)) if hub.is_hub(uri) else str(uri)
+
+
 @translated()
 def children(uri: str | Path) -> list[str]:
     """Return the sorted names one level below a directory; none if it does not exist."""

@@ -14,6 +14,7 @@ import configuronic as cfn
 
 from foundation import storage
 from foundation.stopping import Stopped, StopSignals
+from getiaction.roots import pinned_dataset
 from positronic.codec import Contract
 from positronic.vendors.lerobot.training import config_file, presets
 from positronic.vendors.lerobot.training.job import (
@@ -85,8 +86,8 @@ def _settle_threads() -> None:
 
 
 def _dataset(options: Options) -> tuple[Path, Contract | None]:
-    """Return the dataset's local path, fetched if it is in S3, and its contract."""
-    place = options.dataset_root
+    """Return the dataset's local path, fetched if it is elsewhere, and its contract."""
+    place = pinned_dataset(options.dataset_root)
     if not storage.is_remote(place):
         root = storage.local(place)
         return root, dataset_contract(root, options.codec)

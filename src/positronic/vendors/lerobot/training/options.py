@@ -40,7 +40,8 @@ class Options:
     which `--config` begins the same run again, and TensorBoard's logs.
 
     Args:
-        dataset_root: what `positronic-to-lerobot convert` wrote; a directory or s3://bucket/path.
+        dataset_root: what `positronic-to-lerobot convert` wrote; a directory, s3://bucket/path or
+            hf://datasets/USER/NAME[@REVISION].
         run_name: unique name of this run.
         output_dir: where the run's directory is made; a directory or s3://bucket/path.
         policy: what to train: any name in LeRobot, as --policy=diffusion, or a preset: .act (full
