@@ -30,6 +30,15 @@ type Files = dict[str, bytes]
 type Key = tuple[str, str]
 """Type, ``model`` or ``dataset``, and name."""
 
+# huggingface_hub sends files in a way that httpx has come to dislike.
+FILTER = "ignore:Use 'content=:DeprecationWarning"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "hub_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.filterwarnings(FILTER))
+
 
 @dataclass
 class Repository:
@@ -96,7 +105,6 @@ class HubServer:
             "HF_HOME": str(home),
             "HF_LEROBOT_HOME": str(home / "lerobot"),
             "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         }
         return found | ({"HF_TOKEN": token} if token else {})
 
@@ -104,8 +112,8 @@ class HubServer:
 class Refused(Exception):
     """An answer other than 200: status, code, message."""
 
-    def __init__(self, status: int, code: str = "", message: str = "") -> None:
-        self.status, self.code, self.message = status, code, message
+    def __init__(self, status: int, code: str = "", message: str = "", url: str = "") -> None:
+        self.status, self.code, self.message, self.url = status, code, message, url
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -126,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(200, *self._route(path, body))
             except Refused as refused:
                 headers = {"X-Error-Code": refused.code, "X-Error-Message": refused.message}
-                content = json.dumps({"error": refused.message}).encode()
+                content = json.dumps({"error": refused.message, "url": refused.url}).encode()
                 self._answer(refused.status, content, {k: v for k, v in headers.items() if v})
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
@@ -194,11 +202,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.read_only or owner != USER:
             raise Refused(403, message=f"no right to create a repository under {owner!r}")
         kind, name = asked.get("type") or "model", f"{owner}/{asked['name']}"
-        if (kind, name) in self.hub.repositories:
-            raise Refused(409, message="You already created this repository")
-        self.hub.repositories[kind, name] = Repository(asked.get("visibility") == "private")
         prefix = "datasets/" if kind == "dataset" else ""
-        return _json({"url": f"{self.hub.address}/{prefix}{name}", "name": name})
+        url = f"{self.hub.address}/{prefix}{name}"
+        if (kind, name) in self.hub.repositories:
+            # With its address, as the real one.
+            raise Refused(409, message="You already created this repository", url=url)
+        self.hub.repositories[kind, name] = Repository(asked.get("visibility") == "private")
+        return _json({"url": url, "name": name})
 
     def _batch(self, asked: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
         objects = []
@@ -300,7 +310,7 @@ def _mode(path: str, size: int) -> str:
 
 def _entry(path: str, content: bytes) -> dict[str, Any]:
     oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    entry = {"type": "file", "path": path, "size": len(content), "oid": oid}
+    entry: dict[str, Any] = {"type": "file", "path": path, "size": len(content), "oid": oid}
     if _mode(path, len(content)) == "lfs":
         sha256 = hashlib.sha256(content).hexdigest()
         entry["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": 134}
@@ -331,7 +341,7 @@ def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubS
         for name, value in hub.environment(home).items():
             monkeypatch.setenv(name, value)
         # Read from the environment when huggingface_hub was imported.
-        for name, value in {
+        constant: dict[str, Any] = {
             "ENDPOINT": hub.address,
             "HUGGINGFACE_CO_URL_TEMPLATE": hub.address + "/{repo_id}/resolve/{revision}/{filename}",
             "HF_URL_HOSTS": frozenset({"127.0.0.1"}),
@@ -340,9 +350,9 @@ def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubS
             "HF_TOKEN_PATH": str(home / "token"),
             "HF_HUB_OFFLINE": False,
             "HF_HUB_DISABLE_XET": True,
-            "HF_HUB_DISABLE_PROGRESS_BARS": True,
-        }.items():
-            monkeypatch.setattr(constants, name, value)
+        }
+        for name, read in constant.items():
+            monkeypatch.setattr(constants, name, read)
         monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", hub.address)
         yield hub
         close_session()

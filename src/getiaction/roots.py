@@ -30,8 +30,9 @@ def local_root(root: str | Path) -> Path:
         from foundation import storage
 
         url = storage.join(text)
+        place = pinned_dataset(url)
         try:
-            return storage.fetch(pinned_dataset(url), required=INFO.as_posix())
+            return storage.fetch(place, required=INFO.as_posix())
         except NotFound as error:
             raise GetiactionError(
                 f"{url} is not a LeRobot dataset: {error}; expected what a conversion wrote"

@@ -5,6 +5,7 @@ Read through huggingface_hub, into its cache and with its credentials; imported 
 
 import dataclasses
 import glob
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -190,8 +191,13 @@ def _download(uri: "HfUri", patterns: list[str]) -> Path:
 
 
 @contextmanager
-def explained(uri: "HfUri") -> Iterator[None]:
-    """Context in which errors of huggingface_hub become one line."""
+def explained(uri: "HfUri", doing: str = "fetched from") -> Iterator[None]:
+    """Context in which errors of huggingface_hub become one line.
+
+    Args:
+        uri: The repository.
+        doing: Said of it in messages.
+    """
     from httpx import HTTPError
     from huggingface_hub import constants
     from huggingface_hub.errors import (
@@ -201,7 +207,10 @@ def explained(uri: "HfUri") -> Iterator[None]:
         RevisionNotFoundError,
         RevisionResolutionError,
     )
+    from huggingface_hub.utils import disable_progress_bars
 
+    if constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not sys.stderr.isatty():
+        disable_progress_bars()
     place, hub = address(uri), constants.ENDPOINT
     try:
         yield
@@ -222,20 +231,18 @@ def explained(uri: "HfUri") -> Iterator[None]:
         ) from error
     except HfHubHTTPError as error:
         if error.response.status_code in (401, 403):
-            raise Forbidden(f"no access to {place} at {hub}: {_line(error)}; {TOKEN}") from error
-        raise StorageError(f"{place}: the Hub at {hub} failed: {_line(error)}") from error
+            raise Forbidden(f"no access to {place} at {hub}: {line(error)}; {TOKEN}") from error
+        raise StorageError(f"{place}: the Hub at {hub} failed: {line(error)}") from error
     except (HTTPError, RevisionResolutionError, OSError) as error:
-        why = _line(_first(error))
+        why = line(error)
         if constants.HF_HUB_OFFLINE:
             why = f"HF_HUB_OFFLINE forbids it, and it is not in {constants.HF_HUB_CACHE}"
-        raise StorageError(f"{place} cannot be fetched from {hub}: {why}") from error
+        raise StorageError(f"{place} cannot be {doing} {hub}: {why}") from error
 
 
-def _first(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
+def line(error: BaseException) -> str:
+    """Return what the first cause of an error says, on one line."""
+    while error.__cause__ is not None and not hasattr(error, "server_message"):
         error = error.__cause__
-    return error
-
-
-def _line(error: BaseException) -> str:
-    return printable(" ".join(str(error).split()), 300) or type(error).__name__
+    said = getattr(error, "server_message", None) or error
+    return printable(said, 300).rstrip(".") or type(error).__name__

@@ -133,8 +133,8 @@ class LeRobotPolicy(Wrapped):
         """Make a policy with its network for a dataset.
 
         Args:
-            dataset: A ``LeRobotDataset``, its metadata, a data module, a local root, an ``s3://`` or
-                ``hf://`` URI, or a name on the hub.
+            dataset: A ``LeRobotDataset``, its metadata, a data module, a local root, an ``s3://``
+                or ``hf://`` URI, or a name on the hub.
             policy_name: A name in LeRobot's registry; not for a class that stands for one.
             use_imagenet_stats: Normalise camera images by ImageNet's mean and deviation.
             **settings: Further arguments of the class.

@@ -72,6 +72,8 @@ class Options:
         eval_episodes: rollouts each time.
         eval_freq: steps between evaluations; save_freq unless given.
         wandb: auto (online if WANDB_API_KEY is set), online, offline or off.
+        push_to_hub: USER/NAME: at the end push the policy to the Hugging Face Hub.
+        private: whether only its owner sees that repository, if it is made anew.
         config: a file of settings, such as a run's config.yaml, which other flags override; or
             print, to see the settings as they would be and train nothing.
     """
@@ -100,6 +102,8 @@ class Options:
     eval_episodes: int = 10
     eval_freq: int | None = None
     wandb: str = "auto"
+    push_to_hub: str | None = None
+    private: bool = True
     config: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,239 @@
+"""``positronic-to-lerobot push``: a LeRobot dataset or policy, to the Hugging Face Hub.
+
+As LeRobot pushes them: its card, its files and, for a dataset, the tag of its format's version.
+Not by its ``push_to_hub``, which sends the card to huggingface.co first, whatever ``HF_ENDPOINT``
+says, writes weights anew that were checked here, and leaves a replaced dataset's files beside the
+new ones.
+"""
+
+import contextlib
+import shlex
+import warnings
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import configuronic as cfn
+
+from foundation import storage
+from foundation.documents import Document, Reader
+from foundation.errors import FoundationError, StorageError, UsageError
+from foundation.storage import hub
+from getiaction.policies.safety import CONFIG, read_config
+from getiaction.roots import INFO, VERSION_TAG
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfUri, ModelCard
+
+__all__ = ["Destination", "push"]
+
+POLICY = "model"
+# Folders of a dataset's files; what else is in a repository stays.
+FOLDERS = ["data/*", "meta/*", "videos/*"]
+# As LeRobot has it.
+POLICY_FILES = ["*.safetensors", "*.json", "*.yaml"]
+CARD = "README.md"
+TRAIN_CONFIG, PROVENANCE = "train_config.json", "provenance.json"
+READER = Reader(size=4 << 20, allow_nan=True)
+
+
+class _Training(Document):
+    steps: int | None = None
+    batch_size: int | None = None
+    seed: int | None = None
+
+
+class _Dataset(Document):
+    root: str = ""
+    episodes: int | None = None
+    frames: int | None = None
+    fps: float | None = None
+
+
+class _Provenance(Document):
+    dataset: _Dataset = _Dataset()
+
+
+class Destination:
+    """Repository on the Hub to push to, checked before anything is made for it."""
+
+    def __init__(
+        self, kind: str, name: str, *, private: bool = True, flag: str = "repo_id"
+    ) -> None:
+        """Check the name, and that the Hub knows the token.
+
+        Args:
+            kind: ``dataset`` or ``model``.
+            name: ``USER/NAME``.
+            private: Whether only its owner sees it, if it is made anew.
+            flag: The flag that gave the name.
+
+        Raises:
+            UsageError: ``name`` is not one.
+            StorageError: there is no token, or the Hub refuses it or cannot be reached.
+        """
+        from huggingface_hub import HfApi, get_token
+
+        try:
+            folder = "datasets/" if kind == hub.DATASET else ""
+            self._uri: HfUri = hub.parse(f"{hub.SCHEME}{folder}{name}")
+        except StorageError as error:
+            raise UsageError(f"--{flag} is {name!r}; expected USER/NAME") from error
+        if self._uri.id != name:
+            raise UsageError(f"--{flag} is {name!r}; expected USER/NAME, and nothing else")
+        self.private = private
+        if get_token() is None:
+            raise StorageError(f"nothing can be pushed to {self} without a token; {hub.TOKEN}")
+        with hub.explained(self._uri, "pushed to"):
+            HfApi().whoami()
+
+    def __str__(self) -> str:
+        return hub.address(self._uri)
+
+    def push(self, directory: Path, place: str) -> None:
+        """Push a dataset or a policy, and print where it is.
+
+        Args:
+            directory: Its local directory.
+            place: Its place, for messages.
+
+        Raises:
+            StorageError: it cannot be pushed; the message says how to push it again.
+        """
+        try:
+            with hub.explained(self._uri, "pushed to"):
+                if self._uri.type == hub.DATASET:
+                    self._push_dataset(directory)
+                else:
+                    self._push_policy(directory)
+                self._say()
+        # huggingface_hub has no class of its own for a failed upload.
+        except (FoundationError, RuntimeError, ValueError) as error:
+            why = str(error) if isinstance(error, FoundationError) else hub.line(error)
+            words = [f"--directory={place}", f"--repo_id={self._uri.id}"]
+            words += [] if self.private else ["--private=False"]
+            raise StorageError(
+                f"{place} is complete, but was not pushed: {why}. Push it again by"
+                f" `positronic-to-lerobot push {shlex.join(words)}`"
+            ) from error
+
+    def _push_dataset(self, root: Path) -> None:
+        from huggingface_hub.errors import RevisionNotFoundError
+        from lerobot.datasets.utils import create_lerobot_dataset_card
+
+        from getiaction.data.opening import read_metadata
+
+        info = read_metadata(self._uri.id, root).info
+        card = create_lerobot_dataset_card(dataset_info=info, repo_id=self._uri.id)
+        api, repository = self._made()
+        api.upload_folder(
+            **repository,
+            folder_path=root,
+            allow_patterns=FOLDERS,
+            # LeRobot reads every file there, also those of a dataset that this one replaces.
+            delete_patterns=FOLDERS,
+            commit_message="Upload dataset",
+        )
+        _put_card(api, repository, card)
+        # LeRobot reads this tag and no branch, so until here readers had the old content.
+        with contextlib.suppress(RevisionNotFoundError):
+            api.delete_tag(**repository, tag=VERSION_TAG)
+        api.create_tag(**repository, tag=VERSION_TAG)
+
+    def _push_policy(self, folder: Path) -> None:
+        card = _policy_card(folder, self._uri.id)
+        api, repository = self._made()
+        api.upload_folder(
+            **repository,
+            folder_path=folder,
+            allow_patterns=POLICY_FILES,
+            commit_message="Upload policy",
+        )
+        _put_card(api, repository, card)
+
+    def _made(self) -> tuple[Any, dict[str, Any]]:
+        """Make the repository if it is not there; return the API and what names it there."""
+        from huggingface_hub import HfApi
+
+        api, repository = HfApi(), {"repo_id": self._uri.id, "repo_type": self._uri.type}
+        api.create_repo(**repository, private=self.private, exist_ok=True)
+        return api, repository
+
+    def _say(self) -> None:
+        from huggingface_hub import HfApi
+
+        info = HfApi().repo_info(self._uri.id, repo_type=self._uri.type)
+        seen = "private" if info.private else "public"
+        print(f"pushed to {self} at {str(info.sha)[:12]} ({seen})")
+
+
+def _put_card(api: Any, repository: dict[str, Any], card: Any) -> None:
+    api.upload_file(
+        **repository,
+        path_or_fileobj=str(card).encode(),
+        path_in_repo=CARD,
+        commit_message="Upload card",
+    )
+
+
+def _policy_card(folder: Path, name: str) -> "ModelCard":
+    """Return LeRobot's card of the policy in ``folder``."""
+    from huggingface_hub import ModelCard, ModelCardData
+    from lerobot import __version__
+    from lerobot.configs import PreTrainedConfig
+
+    from getiaction.policies.lerobot.registry import config_class
+
+    config_class(read_config(folder / CONFIG).type)
+    config: Any = PreTrainedConfig.from_pretrained(folder)
+    training = _read(folder / TRAIN_CONFIG, _Training)
+    dataset = _read(folder / PROVENANCE, _Provenance).dataset
+    # The path on this machine means nothing elsewhere.
+    public = hub.parse(dataset.root).id if storage.is_hub(dataset.root) else None
+    data = ModelCardData(
+        license=config.license,
+        library_name="lerobot",
+        pipeline_tag="robotics",
+        tags=sorted({*(config.tags or ()), "robotics", "lerobot", config.type}),
+        model_name=config.type,
+        datasets=public,
+    )
+    template = files("lerobot.templates").joinpath("lerobot_modelcard_template.md")
+    with warnings.catch_warnings():
+        # LeRobot's template has a backslash too many.
+        warnings.filterwarnings("ignore", "invalid escape sequence")
+        card: ModelCard = ModelCard.from_template(
+            data,
+            template_str=template.read_text(encoding="utf-8"),
+            policy_repo_id=name,
+            input_features=config.input_features,
+            output_features=config.output_features,
+            training=training.model_dump() | {"lerobot_version": __version__},
+            dataset=dataset.model_dump() | {"repo_id": public} if public else None,
+        )
+    return card
+
+
+def _read[T: Document](file: Path, kind: type[T]) -> T:
+    return READER.load_json(file, kind) if file.is_file() else kind()
+
+
+@cfn.config()
+def push(directory: str, repo_id: str, private: bool = True) -> None:
+    """Push a LeRobot dataset or a policy to the Hugging Face Hub.
+
+    HF_TOKEN, or what `hf auth login` keeps, says as whom. The repository is made if it is not
+    there; what it held of an earlier push is replaced in a commit, and so is its card.
+
+    Args:
+        directory: A converted dataset; or a training run, a checkpoint or its pretrained_model.
+        repo_id: USER/NAME.
+        private: Whether only its owner sees the repository, if it is made anew.
+    """
+    root = storage.fetch(directory)
+    if (root / INFO).is_file():
+        Destination(hub.DATASET, repo_id, private=private).push(root, directory)
+        return
+    from getiaction.policies.lerobot.sources import native_checkpoint
+
+    Destination(POLICY, repo_id, private=private).push(native_checkpoint(root), directory)
