@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-USER, TOKEN = "somebody", "hf_token_of_somebody"
+TOKEN = "hf_token_of_somebody"
 # Larger files go by Git LFS, as do these.
 LARGE, BINARY = 1 << 20, (".safetensors", ".parquet", ".mp4")
 API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/([a-z-]+)(?:/(.*))?)?")
@@ -82,6 +82,8 @@ class HubServer:
     repositories: dict[Key, Repository] = field(default_factory=dict)
     objects: Files = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    user: str = "somebody"
+    """Whose the token is."""
     read_only: bool = False
     """Whether the token may only read."""
     broken: str = ""
@@ -150,7 +152,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _route(self, path: str, body: bytes) -> tuple[bytes, dict[str, str]]:
         if path == "/api/whoami-v2":
             self._require_user()
-            return _json({"type": "user", "name": USER, "orgs": [], "auth": {"type": "token"}})
+            return _json(
+                {"type": "user", "name": self.hub.user, "orgs": [], "auth": {"type": "token"}}
+            )
         if path == "/api/validate-yaml":
             return _json({"errors": [], "warnings": []})
         if path == "/api/repos/create":
@@ -198,8 +202,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _create(self, asked: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
         self._require_user()
-        owner = asked.get("organization") or USER
-        if self.hub.read_only or owner != USER:
+        owner = asked.get("organization") or self.hub.user
+        if self.hub.read_only or owner != self.hub.user:
             raise Refused(403, message=f"no right to create a repository under {owner!r}")
         kind, name = asked.get("type") or "model", f"{owner}/{asked['name']}"
         prefix = "datasets/" if kind == "dataset" else ""
