@@ -104,8 +104,20 @@ def test_the_workflow(tmp_path: Path) -> None:
 
 
 def test_human_demonstrations(tmp_path: Path) -> None:
-    run_section("human", tmp_path)
+    # Its sample is downloaded, as its command says.
+    run_section("human", tmp_path, PYTHONPATH="")
     assert list(tmp_path.rglob("open_loop.html"))
+
+
+def test_a_program_that_asks_another_machine_is_found_out(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    ask = "import socket; socket.create_connection(('{}', 80))"
+    for host in ("192.0.2.1", "huggingface.co"):
+        done = subprocess.run(
+            [sys.executable, "-c", ask.format(host)], env=env, capture_output=True, check=False
+        )
+        assert b"refuses to leave this machine" in done.stderr
+        assert host in (tmp_path / "refused").read_text()
 
 
 def test_the_hub(tmp_path: Path) -> None:

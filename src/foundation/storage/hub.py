@@ -49,9 +49,7 @@ def parse(path: str | Path) -> "HfUri":
 
 def address(uri: "HfUri") -> str:
     """Return the address as it is written."""
-    kind = "datasets/" if uri.type == DATASET else ""
-    revision = f"@{uri.revision}" if uri.revision else ""
-    return f"{SCHEME}{kind}{uri.id}{revision}/{uri.path_in_repo}".rstrip("/")
+    return uri.to_uri().replace(f"{SCHEME}models/", SCHEME, 1)
 
 
 def join(path: str | Path, *parts: str) -> str:

@@ -44,6 +44,11 @@ def test_revisions(hub_server: HubServer) -> None:
     assert storage.read_bytes(file.format("@v1")) == b"old"
     assert storage.read_bytes(file.format(f"@{old}")) == b"old"
     assert storage.version("hf://somebody/policy") == new
+    repository.branches["try/this"] = old
+    assert storage.read_bytes(file.format("@try%2Fthis")) == b"old"
+    assert (
+        storage.join("hf://somebody/policy@try%2Fthis", "a") == "hf://somebody/policy@try%2Fthis/a"
+    )
     assert hub.pinned("hf://somebody/policy", prefer="v1").revision == old
     assert hub.pinned("hf://somebody/policy", prefer="v2").revision == new
     with pytest.raises(NotFound, match="hf://somebody/policy has no revision 'v2'; give a branch"):

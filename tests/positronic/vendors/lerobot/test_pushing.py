@@ -3,7 +3,9 @@
 import json
 import shlex
 import shutil
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from foundation.errors import StorageError
 from getiaction.data import LeRobotDataModule
 from getiaction.errors import GetiactionError
 from getiaction.policies.lerobot import ACT
+from getiaction.train import Trainer
 from positronic import cli
 from positronic.codec import Contract
 from positronic.errors import CheckpointError
@@ -21,6 +24,7 @@ from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.convert import COMMANDS, PROG
 from positronic.vendors.lerobot.serving.checkpoints import CheckpointDirectory
 from positronic.vendors.lerobot.serving.policy import load_policy
+from positronic.vendors.lerobot.verification.verify import verify_dataset
 from tests.hub_server import HubServer
 from tests.positronic.vendors.lerobot.raw import record
 from tests.positronic.vendors.lerobot.small_dataset import write_dataset
@@ -265,6 +269,31 @@ def test_training_reads_from_the_hub_and_pushes_to_it(
     assert f"datasets: {NAME}" in card
     assert "| Training steps | 1 |" in card
     assert ACT.from_pretrained(POLICY).config.chunk_size == 6
+
+
+def test_who_names_no_repository_asks_nobody(
+    hub_server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """See also `tests/e2e/test_readme.py`, where no program reaches another machine."""
+
+    def connect(self: socket.socket, address: Any) -> None:
+        raise AssertionError(f"asked {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    raw, root = tmp_path / "raw", tmp_path / "dataset"
+    for index in range(2):
+        record(raw, index, size=None)
+    codec = "--dataset.codec=@positronic.vendors.lerobot.codecs.eepose_state"
+    words = [f"--dataset.dataset={raw}", codec, f"--output_dir={root}", "--fps=15"]
+    assert run("convert", *words, "--workers=0") == 0
+    assert run("info", root) == 0
+    assert verify_dataset(root, workers=1).faults == ()
+    assert command(*flags(root, tmp_path / "out")) == 0
+    policy = load_policy(str(tmp_path / "out/run"), device="cpu", backend="torch")
+    assert policy.new_session().infer(observation())
+    trainer = Trainer(max_steps=1, accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    trainer.fit(ACT(dim_model=32, n_heads=2), datamodule=LeRobotDataModule(root=root))
+    assert hub_server.requests == []
 
 
 def test_where_there_is_nothing(hub_server: HubServer) -> None:
