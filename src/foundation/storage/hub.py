@@ -205,7 +205,7 @@ def explained(uri: "HfUri", doing: str = "fetched from") -> Iterator[None]:
         RevisionNotFoundError,
         RevisionResolutionError,
     )
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not sys.stderr.isatty():
         disable_progress_bars()
