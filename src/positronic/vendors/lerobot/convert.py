@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import configuronic as cfn
 
 from foundation import storage
+from getiaction.roots import INFO
 from positronic import cli
 from positronic.cfg import ds
 from positronic.codec import Codec
@@ -18,7 +19,7 @@ from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion.append import append_dataset
 from positronic.vendors.lerobot.conversion.pipeline import convert_dataset
 from positronic.vendors.lerobot.conversion.report import Options, Report
-from positronic.vendors.lerobot.pushing import Destination, push
+from positronic.vendors.lerobot.pushing import DATASET, POLICY, Destination
 from positronic.vendors.lerobot.verification.info import info
 from positronic.vendors.lerobot.verification.verify import verify, verify_dataset
 
@@ -84,7 +85,7 @@ def convert(
     """
     to = None
     if push_to_hub is not None:
-        to = Destination("dataset", push_to_hub, private=private, flag="push_to_hub")
+        to = Destination(DATASET, push_to_hub, private=private, flag="push_to_hub")
     options = Options(task, video, workers, vcodec, robot_type, share, seed, resume)
     with _notes():
         report = convert_dataset(dataset.dataset, dataset.codec, output_dir, fps, options)
@@ -142,6 +143,28 @@ def _end(report: Report, verb: str) -> int:
         print(line, file=sys.stderr)
     print(report.summary(verb))
     return 0
+
+
+@cfn.config()
+def push(directory: str, repo_id: str, private: bool = True) -> None:
+    """Push a LeRobot dataset or a policy to the Hugging Face Hub.
+
+    HF_TOKEN, or what `hf auth login` keeps, says as whom. The repository is made if it is not
+    there; what an earlier push left there is replaced, the card as well.
+
+    Args:
+        directory: A converted dataset, which verify should have found valid; or a training run, a
+            checkpoint or its pretrained_model.
+        repo_id: USER/NAME.
+        private: Whether only its owner sees the repository, if it is made anew.
+    """
+    root = storage.fetch(directory)
+    if (root / INFO).is_file():
+        Destination(DATASET, repo_id, private=private).push(root, directory)
+        return
+    from getiaction.policies.lerobot.sources import native_checkpoint
+
+    Destination(POLICY, repo_id, private=private).push(native_checkpoint(root), directory)
 
 
 def _push(output_dir: str, to: Destination, workers: int | None) -> None:

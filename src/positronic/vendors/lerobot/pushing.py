@@ -1,4 +1,4 @@
-"""``positronic-to-lerobot push``: a LeRobot dataset or policy, to the Hugging Face Hub.
+"""Push of a LeRobot dataset or policy to the Hugging Face Hub.
 
 As LeRobot pushes them: its card, its files and, for a dataset, the tag of its format's version.
 Not by its ``push_to_hub``, which sends the card to huggingface.co first, whatever ``HF_ENDPOINT``
@@ -13,24 +13,25 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import configuronic as cfn
-
 from foundation import storage
 from foundation.documents import Document, Reader
 from foundation.errors import FoundationError, StorageError, UsageError
 from foundation.storage import hub
+from getiaction.policies.finite import first_non_finite
 from getiaction.policies.safety import CONFIG, read_config
-from getiaction.roots import INFO, VERSION_TAG
+from getiaction.roots import VERSION_TAG
+from positronic.errors import CheckpointError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfUri, ModelCard
 
-__all__ = ["Destination", "push"]
+__all__ = ["DATASET", "POLICY", "Destination"]
 
-POLICY = "model"
+DATASET, POLICY = hub.DATASET, "model"
 # Folders of a dataset's files; what else is in a repository stays.
 FOLDERS = ["data/*", "meta/*", "videos/*"]
 # As LeRobot has it.
+WEIGHTS = "model.safetensors"
 POLICY_FILES = ["*.safetensors", "*.json", "*.yaml"]
 CARD = "README.md"
 TRAIN_CONFIG, PROVENANCE = "train_config.json", "provenance.json"
@@ -98,15 +99,18 @@ class Destination:
             place: Its place, for messages.
 
         Raises:
+            CheckpointError: the policy's weights are not finite.
             StorageError: it cannot be pushed; the message says how to push it again.
         """
+        is_dataset = self._uri.type == DATASET
+        card = (
+            _dataset_card(directory, self._uri.id)
+            if is_dataset
+            else _policy_card(directory, self._uri.id)
+        )
         try:
             with hub.explained(self._uri, "pushed to"):
-                if self._uri.type == hub.DATASET:
-                    self._push_dataset(directory)
-                else:
-                    self._push_policy(directory)
-                self._say()
+                self._upload(directory, card)
         # huggingface_hub has no class of its own for a failed upload.
         except (FoundationError, RuntimeError, ValueError) as error:
             why = str(error) if isinstance(error, FoundationError) else hub.line(error)
@@ -117,73 +121,60 @@ class Destination:
                 f" `positronic-to-lerobot push {shlex.join(words)}`"
             ) from error
 
-    def _push_dataset(self, root: Path) -> None:
+    def _upload(self, directory: Path, card: Any) -> None:
+        from huggingface_hub import HfApi
         from huggingface_hub.errors import RevisionNotFoundError
-        from lerobot.datasets.utils import create_lerobot_dataset_card
 
-        from getiaction.data.opening import read_metadata
-
-        info = read_metadata(self._uri.id, root).info
-        card = create_lerobot_dataset_card(dataset_info=info, repo_id=self._uri.id)
-        api, repository = self._made()
-        api.upload_folder(
-            **repository,
-            folder_path=root,
-            allow_patterns=FOLDERS,
-            # LeRobot reads every file there, also those of a dataset that this one replaces.
-            delete_patterns=FOLDERS,
-            commit_message="Upload dataset",
-        )
-        _put_card(api, repository, card)
-        # LeRobot reads this tag and no branch, so until here readers had the old content.
-        with contextlib.suppress(RevisionNotFoundError):
-            api.delete_tag(**repository, tag=VERSION_TAG)
-        api.create_tag(**repository, tag=VERSION_TAG)
-
-    def _push_policy(self, folder: Path) -> None:
-        card = _policy_card(folder, self._uri.id)
-        api, repository = self._made()
-        api.upload_folder(
-            **repository,
-            folder_path=folder,
-            allow_patterns=POLICY_FILES,
-            commit_message="Upload policy",
-        )
-        _put_card(api, repository, card)
-
-    def _made(self) -> tuple[Any, dict[str, Any]]:
-        """Make the repository if it is not there; return the API and what names it there."""
-        from huggingface_hub import HfApi
-
-        api, repository = HfApi(), {"repo_id": self._uri.id, "repo_type": self._uri.type}
+        is_dataset = self._uri.type == DATASET
+        repository: dict[str, Any] = {"repo_id": self._uri.id, "repo_type": self._uri.type}
+        api = HfApi()
         api.create_repo(**repository, private=self.private, exist_ok=True)
-        return api, repository
-
-    def _say(self) -> None:
-        from huggingface_hub import HfApi
-
-        info = HfApi().repo_info(self._uri.id, repo_type=self._uri.type)
+        api.upload_folder(
+            **repository,
+            folder_path=directory,
+            allow_patterns=FOLDERS if is_dataset else POLICY_FILES,
+            # LeRobot reads every file there, also those of a dataset that this one replaces.
+            delete_patterns=FOLDERS if is_dataset else None,
+            commit_message="Upload dataset" if is_dataset else "Upload policy",
+        )
+        api.upload_file(
+            **repository,
+            path_or_fileobj=str(card).encode(),
+            path_in_repo=CARD,
+            commit_message="Upload card",
+        )
+        if is_dataset:
+            # LeRobot reads this tag and no branch, so until here readers had the old content.
+            with contextlib.suppress(RevisionNotFoundError):
+                api.delete_tag(**repository, tag=VERSION_TAG)
+            api.create_tag(**repository, tag=VERSION_TAG)
+        info = api.repo_info(**repository)
         seen = "private" if info.private else "public"
         print(f"pushed to {self} at {str(info.sha)[:12]} ({seen})")
 
 
-def _put_card(api: Any, repository: dict[str, Any], card: Any) -> None:
-    api.upload_file(
-        **repository,
-        path_or_fileobj=str(card).encode(),
-        path_in_repo=CARD,
-        commit_message="Upload card",
-    )
+def _dataset_card(root: Path, name: str) -> Any:
+    """Return LeRobot's card of the dataset at ``root``."""
+    from lerobot.datasets.utils import create_lerobot_dataset_card
+
+    from getiaction.data.opening import read_metadata
+
+    return create_lerobot_dataset_card(dataset_info=read_metadata(name, root).info, repo_id=name)
 
 
 def _policy_card(folder: Path, name: str) -> "ModelCard":
-    """Return LeRobot's card of the policy in ``folder``."""
+    """Return LeRobot's card of the policy in ``folder``, if that can be used."""
     from huggingface_hub import ModelCard, ModelCardData
     from lerobot import __version__
     from lerobot.configs import PreTrainedConfig
 
     from getiaction.policies.lerobot.registry import config_class
 
+    if (wrong := first_non_finite(folder / WEIGHTS)) is not None:
+        raise CheckpointError(
+            f"{folder} has weights that are not finite numbers, such as {wrong!r}; push another"
+            " checkpoint"
+        )
     config_class(read_config(folder / CONFIG).type)
     config: Any = PreTrainedConfig.from_pretrained(folder)
     training = _read(folder / TRAIN_CONFIG, _Training)
@@ -216,24 +207,3 @@ def _policy_card(folder: Path, name: str) -> "ModelCard":
 
 def _read[T: Document](file: Path, kind: type[T]) -> T:
     return READER.load_json(file, kind) if file.is_file() else kind()
-
-
-@cfn.config()
-def push(directory: str, repo_id: str, private: bool = True) -> None:
-    """Push a LeRobot dataset or a policy to the Hugging Face Hub.
-
-    HF_TOKEN, or what `hf auth login` keeps, says as whom. The repository is made if it is not
-    there; what it held of an earlier push is replaced in a commit, and so is its card.
-
-    Args:
-        directory: A converted dataset; or a training run, a checkpoint or its pretrained_model.
-        repo_id: USER/NAME.
-        private: Whether only its owner sees the repository, if it is made anew.
-    """
-    root = storage.fetch(directory)
-    if (root / INFO).is_file():
-        Destination(hub.DATASET, repo_id, private=private).push(root, directory)
-        return
-    from getiaction.policies.lerobot.sources import native_checkpoint
-
-    Destination(POLICY, repo_id, private=private).push(native_checkpoint(root), directory)

@@ -16,7 +16,7 @@ from foundation import storage
 from foundation.stopping import Stopped, StopSignals
 from getiaction.roots import pinned_dataset
 from positronic.codec import Contract
-from positronic.vendors.lerobot.pushing import Destination
+from positronic.vendors.lerobot.pushing import POLICY, Destination
 from positronic.vendors.lerobot.training import config_file, presets
 from positronic.vendors.lerobot.training.job import (
     TrainingJob,
@@ -64,7 +64,7 @@ def _run(options: Options, run: RunDirectory, signals: StopSignals) -> int:
             run.require_fresh()
         if options.push_to_hub is not None:
             to = Destination(
-                "model", options.push_to_hub, private=options.private, flag="push_to_hub"
+                POLICY, options.push_to_hub, private=options.private, flag="push_to_hub"
             )
         # Checked before the dataset is fetched and torch is loaded.
         storage.require_writable(run.path)

@@ -1,6 +1,7 @@
 """To the Hub and back, by our commands and by LeRobot itself."""
 
 import json
+import math
 import shlex
 import shutil
 import socket
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from foundation import storage
 from foundation.documents import InvalidDocument
@@ -190,11 +192,21 @@ def test_a_token_without_the_right_to_write(
     assert "set HF_TOKEN to a token that has access" in error
 
 
-def test_a_damaged_dataset_is_not_pushed(
-    hub_server: HubServer, dataset_root: Path, capsys: pytest.CaptureFixture[str]
+def test_what_is_damaged_is_not_pushed(
+    hub_server: HubServer, dataset_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(dataset_root / "meta/episodes")
     assert run("push", dataset_root, NAME) == 1
+    assert f"the dataset at {dataset_root} is incomplete" in capsys.readouterr().err
+    policy = make_run(tmp_path / "run", codecs.eepose_state(), (10,)) / "checkpoints/000010"
+    weights = policy / "pretrained_model/model.safetensors"
+    tensors = load_file(weights)
+    next(iter(tensors.values())).fill_(math.nan)
+    save_file(tensors, weights)
+    assert run("push", policy, NAME) == 1
+    assert "has weights that are not finite numbers" in capsys.readouterr().err
+    weights.unlink()
+    assert run("push", policy, NAME) == 1
     assert hub_server.repositories == {}
 
 
