@@ -36,6 +36,7 @@ from getiaction.policies.safety import (
 from positronic.codec import Codec, Contract
 from positronic.errors import CheckpointError, ContractError
 from positronic.offboard.models.model import UnfitModel
+from positronic.vendors.lerobot.serving.codec_check import require_same_codec
 from positronic.vendors.lerobot.serving.normalisation import (
     Statistics,
     changed_features,
@@ -44,8 +45,6 @@ from positronic.vendors.lerobot.serving.normalisation import (
 
 MODEL = "pretrained_model"
 WEIGHTS, CONTRACT = "model.safetensors", "contract.json"
-# Of a commit on the Hub, as the Hub shows it.
-HEX_DIGITS = 12
 # A mean quaternion is short if both signs were in the training data; beyond this it is unambiguous.
 OPPOSITE = 0.25
 
@@ -96,13 +95,12 @@ class CheckpointDirectory:
         given = (
             storage.join(path) if storage.is_remote(path) else str(storage.local(path).resolve())
         )
-        names = storage.children(given)
         self._commit: str | None = None
-        if storage.is_hub(given) and CONFIG in names:
-            self.root, self._commit = given, storage.version(given)[:HEX_DIGITS]
+        if storage.is_hub(given) and CONFIG in storage.children(given):
+            self.root, self._commit = given, storage.version(given)[:12]
             self.name = given.removeprefix("hf://").partition("@")[0]
             return
-        if not names:
+        if not storage.children(given):
             self._refuse_empty(path, given)
         nested = storage.join(given, "checkpoints")
         self.root = nested if storage.children(nested) else given
@@ -171,9 +169,7 @@ class CheckpointDirectory:
 
     def folder(self, checkpoint_id: str) -> str:
         """Return the path of the policy's files of the checkpoint with this id."""
-        if self._commit is not None:
-            return self.root
-        return storage.join(self.root, checkpoint_id, MODEL)
+        return self.root if self._commit else storage.join(self.root, checkpoint_id, MODEL)
 
     def checkpoint(self, checkpoint_id: str) -> "Checkpoint":
         """Return the checkpoint with this id (as from `resolve`), fetched if it is elsewhere.
@@ -310,7 +306,7 @@ class Checkpoint:
             text = str(error).replace(str(self.path), f"{self.label}/{MODEL}")
             raise ContractError(f"checkpoint {self.label} is damaged: {text}") from error
         if codec is not None:
-            _require_codec(contract, codec, self.label)
+            require_same_codec(contract, codec, self.label)
         return contract
 
     def _check_features(self, config: PolicyConfig, contract: Contract) -> None:
@@ -422,18 +418,3 @@ class Checkpoint:
 
 def _is_step(name: str) -> bool:
     return name.isascii() and name.isdigit()
-
-
-def _require_codec(contract: Contract, codec: Codec, label: str) -> None:
-    differences = contract.codec_differences(contract.adopt(codec))
-    if not differences:
-        return
-    trained, asked = contract.codec["name"], codec.name
-    if trained == asked:
-        what = f"another '{trained}' than that of --codec ({'; '.join(differences[:3])})"
-    else:
-        what = f"codec '{trained}', not with --codec '{asked}'"
-    raise ContractError(
-        f"checkpoint {label} was trained with {what};"
-        " leave --codec away, the checkpoint knows its own"
-    )
