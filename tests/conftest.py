@@ -23,7 +23,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     # handler.
     signal.signal(signal.SIGHUP, lambda *_: None)
 
-pytest_plugins = ["tests.chromium", "tests.memory", "tests.s3"]
+pytest_plugins = ["tests.chromium", "tests.hub_server", "tests.memory", "tests.s3"]
 
 # Seconds for one test; all others have the `timeout` in pyproject.toml.
 LONG = {"e2e": 3000, "docker": 1800}

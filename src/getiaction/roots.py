@@ -9,14 +9,16 @@ from getiaction.dataset_info import DatasetInfo, parse_info
 from getiaction.errors import GetiactionError
 
 INFO = Path("meta/info.json")
+# Of LeRobot's datasets on the Hub: LeRobot reads the tag of its format's version, not ``main``.
+VERSION_TAG = "v3.0"
 READER = Reader(error=GetiactionError, allow_nan=True)
 
 
 def local_root(root: str | Path) -> Path:
-    """Return the local directory of the dataset at ``root``, mirrored from S3 if necessary.
+    """Return the local directory of the dataset at ``root``, fetched if necessary.
 
     Args:
-        root: A directory, ``~`` allowed, or ``s3://bucket/prefix``.
+        root: A directory, ``~`` allowed, ``s3://bucket/prefix``, or ``hf://datasets/USER/NAME``.
 
     Raises:
         GetiactionError: it is an address of another kind, or no dataset is there.
@@ -24,21 +26,34 @@ def local_root(root: str | Path) -> Path:
     """
     text = str(root)
     # Path("s3://bucket") drops one of the slashes.
-    if text.startswith("s3:/"):
-        from foundation.storage.s3 import fetch
+    if text.startswith(("s3:/", "hf:/")):
+        from foundation import storage
 
-        url = "s3://" + text.removeprefix("s3:").strip("/")
+        url = storage.join(text)
+        place = pinned_dataset(url)
         try:
-            return fetch(url, required=INFO.as_posix())
+            return storage.fetch(place, required=INFO.as_posix())
         except NotFound as error:
             raise GetiactionError(
                 f"{url} is not a LeRobot dataset: {error}; expected what a conversion wrote"
             ) from error
     if "://" in text:
         raise GetiactionError(
-            f"{text} is not a path for a dataset; expected a local directory or s3://bucket/prefix"
+            f"{text} is not a path for a dataset; expected a local directory, s3://bucket/prefix or"
+            " hf://datasets/USER/NAME"
         )
     return Path(root).expanduser()
+
+
+def pinned_dataset(root: str) -> str:
+    """Return a dataset's address on the Hub at the commit that LeRobot reads; others as they are.
+
+    Raises:
+        StorageError: there is no such repository, or no access to it.
+    """
+    from foundation import storage
+
+    return storage.pinned(root, prefer=VERSION_TAG)
 
 
 def require_dataset(root: str | Path) -> DatasetInfo:

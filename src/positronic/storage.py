@@ -1,4 +1,4 @@
-"""``positronic-storage``: list, fetch, publish and remove files in S3."""
+"""``positronic-storage``: list and fetch files in S3 and on the Hub, publish and remove in S3."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ def ls(uri: str, all: bool = False) -> None:
     """List what is in a directory.
 
     Args:
-        uri: A directory, local or s3://bucket/key.
+        uri: A directory, local, s3://bucket/key or hf://[datasets/]USER/NAME.
         all: List all files below it with their sizes in bytes, not only the names in it.
     """
     if not storage.exists(uri):
@@ -44,10 +44,10 @@ def _note(uri: str) -> str:
 
 @cfn.config()
 def fetch(uri: str, directory: str) -> None:
-    """Copy a directory from S3, each file verified by its digest.
+    """Copy a directory from S3, each file verified by its digest, or from the Hub.
 
     Args:
-        uri: A directory, s3://bucket/key.
+        uri: A directory, s3://bucket/key or hf://[datasets/]USER/NAME.
         directory: A new local directory.
     """
     target = storage.local(directory)

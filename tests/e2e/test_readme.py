@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from positronic.dataset import load_all_datasets
+from tests import hub_server
 from tests.documents import ROOT, blocks, put_backbone_weights, smaller
 
 pytestmark = pytest.mark.e2e
@@ -22,10 +23,13 @@ BIN = Path(sys.executable).parent
 
 
 def environment(home: Path) -> dict[str, str]:
-    cache = {"TORCH_HOME": str(home / "torch"), "HF_HUB_OFFLINE": "1"}
+    # Nothing but this machine is asked for anything, which `refused` would tell.
+    alone = {"PYTHONPATH": str(ROOT / "tests/no_network"), "REFUSED": str(home / "refused")}
+    cache = {"TORCH_HOME": str(home / "torch")}
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    unset = {k: v for k, v in os.environ.items() if k != "DISPLAY" and not k.startswith("XDG_")}
-    return {**unset, **cache, "HOME": str(home), "PATH": path}
+    own = ("XDG_", "HF_")
+    unset = {k: v for k, v in os.environ.items() if k != "DISPLAY" and not k.startswith(own)}
+    return {**unset, **alone, **cache, "HOME": str(home), "PATH": path}
 
 
 def sh(command: str, env: dict[str, str]) -> str:
@@ -63,9 +67,9 @@ def server(command: str, env: dict[str, str]) -> Iterator[None]:
         assert process.wait(timeout=60) == 0, log.read_text()
 
 
-def run_section(section: str, home: Path) -> str:
+def run_section(section: str, home: Path, **variables: str) -> str:
     """Run the section's blocks in order; those after a ``server`` block run beside the server."""
-    env = environment(home)
+    env = environment(home) | variables
     printed = ""
     serving = None
     try:
@@ -81,6 +85,8 @@ def run_section(section: str, home: Path) -> str:
     finally:
         if serving is not None:
             serving.__exit__(None, None, None)
+    refused = home / "refused"
+    assert not refused.exists(), refused.read_text()
     return printed
 
 
@@ -101,8 +107,34 @@ def test_the_workflow(tmp_path: Path) -> None:
 
 
 def test_human_demonstrations(tmp_path: Path) -> None:
-    run_section("human", tmp_path)
+    # Its sample is downloaded, as its command says.
+    run_section("human", tmp_path, PYTHONPATH="")
     assert list(tmp_path.rglob("open_loop.html"))
+
+
+def test_a_program_that_asks_another_machine_is_found_out(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    ask = "import socket; socket.create_connection(('{}', 80))"
+    for host in ("192.0.2.1", "huggingface.co"):
+        done = subprocess.run(
+            [sys.executable, "-c", ask.format(host)], env=env, capture_output=True, check=False
+        )
+        assert b"refuses to leave this machine" in done.stderr
+        assert host in (tmp_path / "refused").read_text()
+
+
+def test_the_hub(tmp_path: Path) -> None:
+    record = "positronic-data-collection scripted --env=stack_cubes --episodes=3 --cameras=none"
+    sh(f"{record} --output_dir=~/datasets/stack_cubes", environment(tmp_path))
+    for hub in hub_server.serving():
+        hub.user = "USER"
+        printed = run_section("hub", tmp_path, **hub.environment(tmp_path / "huggingface"))
+        policy = hub.of("model", "USER/stack_cubes_act").files()
+        served = hub.of("model", "USER/stack_cubes_act").branches["main"][:12]
+    assert "valid: 3 episodes" in printed
+    assert served in printed
+    fetched = tmp_path / "stack_cubes_act/model.safetensors"
+    assert fetched.read_bytes() == policy["model.safetensors"]
 
 
 def test_s3(tmp_path: Path, s3: Any) -> None:

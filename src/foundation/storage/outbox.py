@@ -18,7 +18,7 @@ from pathlib import Path
 from foundation.errors import StorageError
 from foundation.files import open_lock
 from foundation.storage.listing import exists, listing, version
-from foundation.storage.paths import is_remote, join, local, translated
+from foundation.storage.paths import is_remote, local, remote, translated
 from foundation.storage.reading import fetch
 from foundation.storage.writing import publish, require_writable
 
@@ -41,7 +41,7 @@ def output_directory(uri: str | Path, *, append: bool = False) -> Iterator[Path]
             be published there, it cannot be written to, or publishing failed.
     """
     if is_remote(uri):
-        uri = join(uri)
+        uri = str(remote(uri))
         with _place(uri) as place:
             yield from _filled(place, uri, append)
     else:

@@ -1,4 +1,4 @@
-"""Path parsing: tell S3 addresses from local paths, join either, refuse all others."""
+"""Path parsing: tell addresses from local paths, join either, refuse all others."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from foundation.documents import InvalidDocument
 from foundation.errors import StorageError
+from foundation.storage import hub
 from foundation.storage.s3 import SCHEME, Location
 from foundation.writable import describe
 
@@ -22,9 +23,9 @@ def translated() -> Iterator[None]:
 
 
 def is_remote(path: str | Path) -> bool:
-    """Return whether a path is in S3."""
+    """Return whether a path is in S3, or on the Hub."""
     # Path("s3://bucket") drops one of the slashes.
-    return str(path).startswith("s3:/")
+    return str(path).startswith("s3:/") or hub.is_hub(path)
 
 
 def remote(path: str | Path) -> Location:
@@ -33,6 +34,11 @@ def remote(path: str | Path) -> Location:
     Raises:
         StorageError: it is not one.
     """
+    if hub.is_hub(path):
+        raise StorageError(
+            f"{path} is on the Hub, which is only read from; write to a local path or to"
+            f" {SCHEME}bucket/key, then push it by `positronic-to-lerobot push`"
+        )
     with translated():
         return Location.parse(SCHEME + str(path).removeprefix("s3:").lstrip("/"))
 
@@ -44,7 +50,8 @@ def local(path: str | Path) -> Path:
         StorageError: it is empty, or an address of another kind.
     """
     if is_remote(path):
-        raise StorageError(f"{path} is in S3; expected a local path")
+        where = "on the Hub" if hub.is_hub(path) else "in S3"
+        raise StorageError(f"{path} is {where}; expected a local path")
     if not str(path).strip():
         raise StorageError("a path is empty; expected a directory, or '.' for this one")
     if "://" in str(path):
@@ -59,11 +66,13 @@ def local(path: str | Path) -> Path:
 
 @translated()
 def join(base: str | Path, *parts: str) -> str:
-    """Return the path of something below ``base``, which is in S3 or local.
+    """Return the path of something below ``base``, local or an address.
 
     Raises:
         StorageError: one of the parts is invalid in S3, such as ``..``.
     """
+    if hub.is_hub(base):
+        return hub.join(base, *parts)
     if not is_remote(base):
         return str(local(base).joinpath(*parts))
     location = remote(base)

@@ -1,11 +1,11 @@
-"""Read files and directories at a path, local or in S3, as local files."""
+"""Read files and directories at a path, local, in S3 or on the Hub, as local files."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from foundation.documents import Reader
 from foundation.errors import StorageError
-from foundation.storage import s3
+from foundation.storage import hub, s3
 from foundation.storage.paths import is_remote, local, remote, translated
 from foundation.storage.s3 import objects
 
@@ -19,10 +19,11 @@ def fetch(
     """Return a local directory with the files at ``uri``.
 
     From S3, files missing in the cache are fetched, each verified by its digest; all are of one
-    version, and are not evicted while this process lives. A local directory is returned as it is.
+    version, and are not evicted while this process lives. From the Hub they are fetched into its
+    own cache. A local directory is returned as it is.
 
     Args:
-        uri: A directory, local or in S3.
+        uri: A directory, local or an address.
         only: Predicate of the relative names to fetch; others may be there as well. None for all.
         required: A relative name that must exist.
 
@@ -30,6 +31,8 @@ def fetch(
         StorageError: nothing is there, or not ``required``; its publication was stopped; it cannot
             be read.
     """
+    if hub.is_hub(uri):
+        return hub.fetch(uri, only=only, required=required)
     if is_remote(uri):
         return s3.fetch(str(remote(uri)), only=only, required=required)
     directory = local(uri)
@@ -49,6 +52,8 @@ def fetch_file(uri: str | Path) -> Path:
     Raises:
         StorageError: there is none, or it cannot be read.
     """
+    if hub.is_hub(uri):
+        return hub.fetch_file(uri)
     if is_remote(uri):
         return s3.fetch_file(str(remote(uri)))
     path = local(uri)
@@ -64,7 +69,7 @@ def read_bytes(uri: str | Path) -> bytes:
     Raises:
         StorageError: there is none, it is larger, or it cannot be read.
     """
-    if not is_remote(uri):
+    if not is_remote(uri) or hub.is_hub(uri):
         return _SMALL.read(fetch_file(uri))
     found = objects.read(remote(uri), at_most=_SMALL.size)
     if found is None:

@@ -21,7 +21,7 @@ class LeRobotDataModule(DataModule):
 
     Args:
         repo_id: Hub name; with ``root`` it is only a label.
-        root: Local dataset directory, or ``s3://bucket/prefix``.
+        root: Local dataset directory, ``s3://bucket/prefix``, or ``hf://datasets/USER/NAME``.
         dataset: An opened dataset, instead of the two above.
         episodes: Episode indices to use; by default all.
         image_transforms: Applied to camera frames of training samples, one by one.

@@ -196,6 +196,14 @@ class Packed(Document):
     counters: dict[str, int]
 
 
+def is_policy_file(name: str) -> bool:
+    """Return whether a file of a repository on the Hub is fetched with its policy.
+
+    Not what its folders hold, such as exports and other checkpoints, and no pickles.
+    """
+    return "/" not in name and name.endswith((".json", ".safetensors"))
+
+
 def read_config(path: Path, source: str | None = None) -> PolicyConfig:
     """Read a policy's ``config.json``, called ``source`` in messages.
 

@@ -78,7 +78,7 @@ def act_absolute(
 
     Args:
         checkpoints_dir: Directory of the training run, or its checkpoints directory; local or
-            s3://bucket/key.
+            s3://bucket/key. Or hf://USER/NAME[@REVISION], a policy on the Hub.
         checkpoint: Step of the checkpoint; by default the newest.
         codec: Codec of the training; by default the one recorded in the checkpoint.
         device: auto, cpu, cuda or another torch device.

@@ -20,10 +20,10 @@ def load_all_datasets(root: str | Path, *, nested: bool = True) -> Dataset:
     """Open every dataset in the tree under ``root``, concatenated, nearest first, then by name.
 
     Hidden directories are not searched; edit logs are applied. For ``s3://`` the objects are
-    listed, and each file is fetched when it is read.
+    listed, and each file is fetched when it is read; a repository on the Hub is fetched whole.
 
     Args:
-        root: a directory, ``~`` allowed, or ``s3://bucket/key``.
+        root: a directory, ``~`` allowed, ``s3://bucket/key``, or ``hf://datasets/USER/NAME``.
         nested: also search below a directory that holds episodes.
 
     Raises:
@@ -33,7 +33,9 @@ def load_all_datasets(root: str | Path, *, nested: bool = True) -> Dataset:
     # Imported late: worker processes get an open dataset, and start faster without it.
     from foundation import storage
 
-    if storage.is_remote(root):
+    if storage.is_hub(root):
+        found, unfinished = _local(storage.fetch(root), nested)
+    elif storage.is_remote(root):
         from positronic.dataset.remote import remote_datasets
 
         found, unfinished = remote_datasets(str(root), nested)

@@ -15,6 +15,7 @@ from positronic.dataset.conventions import adapted
 from positronic.dataset.remote import RemoteDataset
 from positronic.dataset.subsets import share_of, split, where
 from positronic.errors import DatasetError, EpisodeError
+from tests.hub_server import HubServer
 from tests.s3 import Faulty
 
 from .conftest import number_of, record
@@ -213,3 +214,14 @@ def test_a_malicious_episode_costs_itself_alone(raw: Path, upload: Upload) -> No
         dataset[1]["task"]
     assert str(refused.value).isprintable()
     assert [len(part) for part in (where(dataset, {"task": "a"}), dataset)] == [3, 3]
+
+
+def test_recordings_on_the_hub_are_fetched_whole(hub_server: HubServer, tmp_path: Path) -> None:
+    for index in range(2):
+        record(tmp_path / "raw", frames=3, number=index)
+    found = (path for path in (tmp_path / "raw").rglob("*") if path.is_file())
+    files = {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in found}
+    hub_server.put("dataset", "somebody/recordings", files)
+    dataset = load_all_datasets("hf://datasets/somebody/recordings")
+    assert [episode["number"] for episode in dataset] == [0, 1]
+    assert number_of(dataset[1]["image.wrist"][2][0]) == 2

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from lerobot.configs import FeatureType, NormalizationMode, PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_policy, make_pre_post_processors
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE, REWARD
@@ -36,8 +35,6 @@ type Stats = Mapping[str, Mapping[str, Any]]
 type Made = tuple[Any, Any, Any]
 
 BACKBONE = "pretrained_backbone_weights"
-# Files of a policy on the hub that LeRobot reads.
-_FILES = [CONFIG, "model.safetensors", "policy_*processor*"]
 # Statistics that LeRobot's normaliser reads; without them it silently passes a feature unchanged.
 NEEDED_STATS: Mapping[NormalizationMode, tuple[str, ...]] = {
     NormalizationMode.MEAN_STD: ("mean", "std"),
@@ -111,25 +108,23 @@ def make_without_weights(config: PreTrainedConfig) -> Any:
 
 
 def load_native(path: Path, *, trusted: bool = False) -> tuple[PreTrainedConfig, Made]:
-    """Load LeRobot's ``pretrained_model``, a directory or a name on the hub, onto the CPU.
+    """Load LeRobot's ``pretrained_model`` onto the CPU.
 
     Args:
-        path: The directory or the name.
+        path: Its local directory.
         trusted: Let it load models and code that it names, see :mod:`getiaction.policies.safety`.
 
     Raises:
         GetiactionError: there is none, a package is missing, or loading it would be unsafe.
     """
     try:
-        # The files checked are the files loaded: a local copy.
-        local = path if path.is_dir() else Path(snapshot_download(str(path), allow_patterns=_FILES))
-        require_safe(local, str(path), trusted=trusted)
-        config_class(read_config(local / CONFIG).type)
-        config: PreTrainedConfig = PreTrainedConfig.from_pretrained(local)
+        require_safe(path, trusted=trusted)
+        config_class(read_config(path / CONFIG).type)
+        config: PreTrainedConfig = PreTrainedConfig.from_pretrained(path)
         config.device, config.pretrained_path = "cpu", None
         with explained(config, path), without_backbone_weights(config):
-            network = get_policy_class(config.type).from_pretrained(local, config=config)
-            before, after = load_processors(config, local, trusted=trusted)
+            network = get_policy_class(config.type).from_pretrained(path, config=config)
+            before, after = load_processors(config, path, trusted=trusted)
     except FoundationError:
         raise
     except Exception as error:  # any error of LeRobot, draccus, torch and safetensors

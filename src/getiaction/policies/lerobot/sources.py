@@ -8,7 +8,10 @@ from huggingface_hub.constants import CONFIG_NAME
 from lerobot.configs import PreTrainedConfig
 from lerobot.utils.constants import CHECKPOINTS_DIR, LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR
 
+from foundation import storage
+from foundation.errors import StorageError
 from getiaction.errors import GetiactionError
+from getiaction.policies.safety import is_policy_file
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +47,8 @@ def metadata_of(source: Any, *, use_imagenet_stats: bool = True) -> Any:
     """Return LeRobot's metadata of a dataset, with the statistics to normalise by.
 
     Args:
-        source: A ``LeRobotDataset``, its metadata, a data module, a local root or ``s3://`` URI,
-            or a name on the hub.
+        source: A ``LeRobotDataset``, its metadata, a data module, a local root, an ``s3://`` or
+            ``hf://`` URI, or a name on the hub.
         use_imagenet_stats: Normalise camera images by ImageNet's mean and deviation.
     """
     from getiaction.data.lerobot import LeRobotDataModule
@@ -66,15 +69,17 @@ def metadata_of(source: Any, *, use_imagenet_stats: bool = True) -> Any:
 
 
 def native_checkpoint(path: str | Path) -> Path:
-    """Return LeRobot's ``pretrained_model`` in or below ``path``; a hub name is returned as is.
+    """Return LeRobot's ``pretrained_model`` in or below ``path``, fetched if it is on the Hub.
 
     Args:
         path: The directory itself, ``checkpoints/000040``, ``checkpoints`` or the run's directory;
-            of several checkpoints, the last.
+            of several checkpoints, the last. Or ``USER/NAME`` or ``hf://USER/NAME[@REVISION]``.
 
     Raises:
-        GetiactionError: there is none.
+        GetiactionError: there is none, or it cannot be fetched.
     """
+    if storage.is_hub(path):
+        return _fetched(str(path))
     path = Path(path).expanduser()
     last = Path(LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR)
     places = [Path(), Path(PRETRAINED_MODEL_DIR), last, Path(CHECKPOINTS_DIR, last)]
@@ -82,11 +87,19 @@ def native_checkpoint(path: str | Path) -> Path:
         if (path / place / CONFIG_NAME).is_file():
             return path / place
     if not path.exists() and not _is_path(path):
-        return path
+        return _fetched(f"{storage.HUB}{path}")
     raise GetiactionError(
         f"there is no LeRobot policy at {path}: expected {CONFIG_NAME} there, or in one of "
         f"{', '.join(str(place) for place in places[1:])}"
     )
+
+
+def _fetched(address: str) -> Path:
+    try:
+        return storage.fetch(address, only=is_policy_file, required=CONFIG_NAME)
+    except StorageError as error:
+        name = address.removeprefix(storage.HUB)
+        raise GetiactionError(f"no policy can be loaded from {name}: {error}") from error
 
 
 def _is_path(source: str | Path) -> bool:

@@ -134,7 +134,7 @@ class LeRobotPolicy(Wrapped):
 
         Args:
             dataset: A ``LeRobotDataset``, its metadata, a data module, a local root, an ``s3://``
-                URI or a name on the hub.
+                or ``hf://`` URI, or a name on the hub.
             policy_name: A name in LeRobot's registry; not for a class that stands for one.
             use_imagenet_stats: Normalise camera images by ImageNet's mean and deviation.
             **settings: Further arguments of the class.
@@ -149,7 +149,7 @@ class LeRobotPolicy(Wrapped):
 
         Args:
             path: A ``pretrained_model`` directory, or a checkpoint or run that has one; a Lightning
-                ``.ckpt``; or a name on the hub.
+                ``.ckpt``; or a policy on the hub, ``USER/NAME`` or ``hf://USER/NAME[@REVISION]``.
             trust_checkpoint: Let it load models and tokenizers, and run their code, from the places
                 that it names; policies other than act, diffusion, tdmpc and vqbet need it.
 

@@ -23,7 +23,7 @@ def local(path: str, grip_open: float | None = None) -> Any:
 
     Args:
         path: The directory; ~ is the home directory. Or s3://bucket/key, of which each file is
-            fetched when it is read.
+            fetched when it is read; or hf://datasets/USER/NAME, which is fetched whole.
         grip_open: Value of the open grip, 1 or 0, for recordings that do not state it.
     """
     return declared(opened(path), grip_open)

@@ -1,4 +1,4 @@
-"""``positronic-to-lerobot``: convert raw episodes to a LeRobot dataset, append, verify, info."""
+"""``positronic-to-lerobot``: make LeRobot datasets of raw episodes; check, describe, push them."""
 
 import sys
 from collections.abc import Iterator
@@ -8,16 +8,20 @@ from typing import Any, NoReturn
 
 import configuronic as cfn
 
+from foundation import storage
+from getiaction.roots import INFO
 from positronic import cli
 from positronic.cfg import ds
 from positronic.codec import Codec
 from positronic.dataset import Dataset
+from positronic.errors import DatasetError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion.append import append_dataset
 from positronic.vendors.lerobot.conversion.pipeline import convert_dataset
 from positronic.vendors.lerobot.conversion.report import Options, Report
+from positronic.vendors.lerobot.pushing import DATASET, POLICY, Destination
 from positronic.vendors.lerobot.verification.info import info
-from positronic.vendors.lerobot.verification.verify import verify
+from positronic.vendors.lerobot.verification.verify import verify, verify_dataset
 
 PROG = "positronic-to-lerobot"
 
@@ -55,6 +59,8 @@ def convert(
     share: float = 1.0,
     seed: int = 42,
     resume: bool = False,
+    push_to_hub: str | None = None,
+    private: bool = True,
 ) -> int:
     """Convert raw episodes to a LeRobot v3.0 dataset, with the contract inside.
 
@@ -74,11 +80,19 @@ def convert(
         share: Part of the episodes that is converted, such as 0.1, chosen at random.
         seed: Of that choice.
         resume: Go on with an unfinished conversion to the same place.
+        push_to_hub: USER/NAME: at the end verify the dataset, and push it to the Hugging Face Hub.
+        private: Whether only its owner sees that repository, if it is made anew.
     """
+    to = None
+    if push_to_hub is not None:
+        to = Destination(DATASET, push_to_hub, private=private, flag="push_to_hub")
     options = Options(task, video, workers, vcodec, robot_type, share, seed, resume)
     with _notes():
         report = convert_dataset(dataset.dataset, dataset.codec, output_dir, fps, options)
-    return _end(report, "converted")
+    status = _end(report, "converted")
+    if to is not None:
+        _push(output_dir, to, workers)
+    return status
 
 
 @cfn.config(dataset=apply_codec)
@@ -131,7 +145,37 @@ def _end(report: Report, verb: str) -> int:
     return 0
 
 
-COMMANDS = {"convert": convert, "append": append, "verify": verify, "info": info}
+@cfn.config()
+def push(directory: str, repo_id: str, private: bool = True) -> None:
+    """Push a LeRobot dataset or a policy to the Hugging Face Hub.
+
+    HF_TOKEN, or what `hf auth login` keeps, says as whom. The repository is made if it is not
+    there; what an earlier push left there is replaced, the card as well.
+
+    Args:
+        directory: A converted dataset, which verify should have found valid; or a training run, a
+            checkpoint or its pretrained_model.
+        repo_id: USER/NAME.
+        private: Whether only its owner sees the repository, if it is made anew.
+    """
+    root = storage.fetch(directory)
+    if (root / INFO).is_file():
+        Destination(DATASET, repo_id, private=private).push(root, directory)
+        return
+    from getiaction.policies.lerobot.sources import native_checkpoint
+
+    Destination(POLICY, repo_id, private=private).push(native_checkpoint(root), directory)
+
+
+def _push(output_dir: str, to: Destination, workers: int | None) -> None:
+    root = storage.fetch(output_dir)
+    verdict = verify_dataset(root, workers=None if workers is None else max(workers, 1))
+    if verdict.faults:
+        raise DatasetError(f"{verdict.summary(output_dir)}, so it was not pushed; run verify")
+    to.push(root, output_dir)
+
+
+COMMANDS = {"convert": convert, "append": append, "verify": verify, "info": info, "push": push}
 
 
 def main() -> NoReturn:

@@ -18,6 +18,7 @@ from foundation import storage
 from foundation.errors import FoundationError
 from getiaction.errors import GetiactionError
 from getiaction.gyms import GymnasiumGym
+from getiaction.roots import pinned_dataset
 from positronic import simulator
 from positronic.codec import Codec, Contract
 from positronic.codec.contract import FILE_NAME
@@ -158,7 +159,7 @@ def resolve(codec: Any, options: Mapping[str, Any]) -> tuple[Codec, int | None]:
         raise GetiactionError("codec_options are for a codec that is given by name")
     path = str(codec)
     if storage.is_remote(path):
-        path = str(storage.fetch(path, only=lambda name: name.endswith(FILE_NAME)))
+        path = str(storage.fetch(pinned_dataset(path), only=lambda name: name.endswith(FILE_NAME)))
     for place in _CONTRACTS:
         file = storage.local(path) / place / FILE_NAME
         if file.is_file():

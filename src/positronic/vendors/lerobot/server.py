@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import configuronic as cfn
 
+from foundation import storage
 from foundation.errors import UsageError
 from positronic.cli import run
 from positronic.codec import Codec
@@ -64,7 +65,7 @@ def serve(
 
     Args:
         checkpoints_dir: Directory of the training run, or the checkpoints folder in it; local or
-            s3://bucket/key.
+            s3://bucket/key. Or hf://USER/NAME[@REVISION], a policy on the Hub.
         checkpoint: Step that sessions get by default, such as 10000; the newest if not given.
         codec: Codec of the training; not needed, and refused if it is another one.
         port: TCP port; 0 takes a free one.
@@ -114,6 +115,11 @@ def serve(
         raise UsageError(
             f"--watch serves the newest checkpoint and --checkpoint={checkpoint} another one;"
             " choose one of the two"
+        )
+    if watch and storage.is_hub(checkpoints_dir):
+        raise UsageError(
+            f"--watch waits for checkpoints of a training run, and {checkpoints_dir} is one policy;"
+            " leave --watch out"
         )
     require_options(backend, precision, compile)
     configure(log_format)

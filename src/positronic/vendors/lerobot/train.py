@@ -14,7 +14,9 @@ import configuronic as cfn
 
 from foundation import storage
 from foundation.stopping import Stopped, StopSignals
+from getiaction.roots import pinned_dataset
 from positronic.codec import Contract
+from positronic.vendors.lerobot.pushing import POLICY, Destination
 from positronic.vendors.lerobot.training import config_file, presets
 from positronic.vendors.lerobot.training.job import (
     TrainingJob,
@@ -24,7 +26,12 @@ from positronic.vendors.lerobot.training.job import (
 from positronic.vendors.lerobot.training.options import Options
 from positronic.vendors.lerobot.training.preflight import DATASET_CONTRACT, dataset_contract
 from positronic.vendors.lerobot.training.remote_run import run_directory
-from positronic.vendors.lerobot.training.run_directory import RunDirectory, say
+from positronic.vendors.lerobot.training.run_directory import (
+    CHECKPOINTS,
+    LAST,
+    RunDirectory,
+    say,
+)
 
 PROG = "python -m positronic.vendors.lerobot.train"
 INFO = "meta/info.json"
@@ -51,9 +58,14 @@ def _train(**flags: Any) -> int:
 
 
 def _run(options: Options, run: RunDirectory, signals: StopSignals) -> int:
+    to = None
     if in_first_process():
         if not options.resume:
             run.require_fresh()
+        if options.push_to_hub is not None:
+            to = Destination(
+                POLICY, options.push_to_hub, private=options.private, flag="push_to_hub"
+            )
         # Checked before the dataset is fetched and torch is loaded.
         storage.require_writable(run.path)
     root, contract = _dataset(options)
@@ -67,7 +79,11 @@ def _run(options: Options, run: RunDirectory, signals: StopSignals) -> int:
     _settle_threads()
     from positronic.vendors.lerobot.training import run as training_run
 
-    return training_run.run(job, signals)
+    status = training_run.run(job, signals)
+    if to is not None and status == 0:
+        policy = f"{CHECKPOINTS}/{LAST}/pretrained_model"
+        to.push(run.path / policy, f"{run.path}/{policy}")
+    return status
 
 
 _train.__doc__ = Options.__doc__
@@ -85,8 +101,8 @@ def _settle_threads() -> None:
 
 
 def _dataset(options: Options) -> tuple[Path, Contract | None]:
-    """Return the dataset's local path, fetched if it is in S3, and its contract."""
-    place = options.dataset_root
+    """Return the dataset's local path, fetched if it is elsewhere, and its contract."""
+    place = pinned_dataset(options.dataset_root)
     if not storage.is_remote(place):
         root = storage.local(place)
         return root, dataset_contract(root, options.codec)

@@ -297,6 +297,8 @@ def test_the_newest_and_a_certain_checkpoint_are_not_the_default_at_once(
 ) -> None:
     line = refused(capsys, f"--checkpoints_dir={run}", "--watch", "--checkpoint=10000", status=2)
     assert "--watch serves the newest checkpoint and --checkpoint=10000 another one" in line
+    line = refused(capsys, "--checkpoints_dir=hf://somebody/policy", "--watch", status=2)
+    assert "hf://somebody/policy is one policy; leave --watch out" in line
 
 
 def test_who_may_connect_is_decided_before_anything_else(

@@ -6,7 +6,7 @@ from pathlib import Path
 from foundation import storage
 from foundation.cache import cache_root
 from foundation.errors import StorageError
-from foundation.storage.s3 import Location
+from foundation.storage.paths import remote
 from foundation.storage.s3.cache import directory_of
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion import durable, provenance
@@ -43,7 +43,7 @@ class Output:
     def work_dir(self) -> WorkDirectory:
         """The work directory of this output."""
         if self.is_remote:
-            name = directory_of(Location.parse(self.uri)).name
+            name = directory_of(remote(self.uri)).name
             return WorkDirectory(cache_root() / "positronic" / "conversions" / name, self.uri)
         place = Path(self.uri)
         return WorkDirectory(place.parent / f".{place.name}.partial", self.uri)

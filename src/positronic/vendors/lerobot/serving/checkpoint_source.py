@@ -42,8 +42,7 @@ class CheckpointSource:
         Raises:
             CheckpointError: There is no such file.
         """
-        folder = storage.join(self._directory.root, model_id, MODEL)
-        entry = storage.listing(folder).get(WEIGHTS)
+        entry = storage.listing(self._directory.folder(model_id)).get(WEIGHTS)
         if entry is None:
             raise CheckpointError(
                 f"checkpoint {self._directory.name}/checkpoints/{model_id} is incomplete:"

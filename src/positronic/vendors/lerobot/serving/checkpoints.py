@@ -1,10 +1,11 @@
-"""Checkpoints in LeRobot's layout, local or in S3, verified before anything heavy is imported.
+"""Checkpoints in LeRobot's layout, wherever they are, verified before anything heavy is imported.
 
 ``<run>/checkpoints/<step>/pretrained_model/`` holds ``config.json``, ``model.safetensors``, the
 two processor pipelines with their statistics, and ``contract.json``. Missing or inconsistent files
 are reported here in one line within a fraction of a second, instead of by a traceback after seven
 seconds of imports, or not at all: LeRobot passes a feature without statistics through unnormalised.
-In S3, steps are listed, and only this folder of the chosen one is fetched.
+In S3, steps are listed, and only this folder of the chosen one is fetched. A repository on the Hub
+is such a folder itself: one checkpoint, named by its commit.
 """
 
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from getiaction.policies.safety import (
     PolicyConfig,
     Processor,
     Step,
+    is_policy_file,
     read_config,
     read_processor,
     read_state,
@@ -34,6 +36,7 @@ from getiaction.policies.safety import (
 from positronic.codec import Codec, Contract
 from positronic.errors import CheckpointError, ContractError
 from positronic.offboard.models.model import UnfitModel
+from positronic.vendors.lerobot.serving.codec_check import require_same_codec
 from positronic.vendors.lerobot.serving.normalisation import (
     Statistics,
     changed_features,
@@ -77,25 +80,32 @@ class CheckpointDirectory:
         """List the checkpoints in ``path``.
 
         Args:
-            path: The run's directory or the ``checkpoints`` folder in it.
+            path: The run's directory or the ``checkpoints`` folder in it, or a policy on the Hub.
             trust_checkpoint: Let them load models and code that they name, see
                 `getiaction.policies.safety`.
 
         Raises:
             CheckpointError: There is no such directory, or no checkpoint in it.
-            StorageError: It is in S3 and cannot be listed.
+            StorageError: It is in S3 or on the Hub and cannot be listed.
         """
+        self._trusted = trust_checkpoint
+        self._whole: set[str] = set()
+        # One commit, whatever is pushed meanwhile.
+        path = storage.pinned(path)
         given = (
             storage.join(path) if storage.is_remote(path) else str(storage.local(path).resolve())
         )
+        self._commit: str | None = None
+        if storage.is_hub(given) and CONFIG in storage.children(given):
+            self.root, self._commit = given, storage.version(given)[:12]
+            self.name = given.removeprefix("hf://").partition("@")[0]
+            return
         if not storage.children(given):
             self._refuse_empty(path, given)
         nested = storage.join(given, "checkpoints")
         self.root = nested if storage.children(nested) else given
         parts = self.root.rsplit("/", 2)
         self.name = parts[-2] if parts[-1] == "checkpoints" else parts[-1]
-        self._trusted = trust_checkpoint
-        self._whole: set[str] = set()
         if not self.ids():
             self._refuse_empty(path, given)
 
@@ -115,6 +125,8 @@ class CheckpointDirectory:
 
         Checkpoints still being published to S3 are left out.
         """
+        if self._commit is not None:
+            return [self._commit]
         names = [name for name in storage.children(self.root) if _is_step(name)]
         # A complete step stays complete, so each is checked once.
         new = [name for name in names if name not in self._whole]
@@ -155,12 +167,19 @@ class CheckpointDirectory:
         ids = self.ids()
         return ids[: ids.index(checkpoint_id)][::-1]
 
+    def folder(self, checkpoint_id: str) -> str:
+        """Return the path of the policy's files of the checkpoint with this id."""
+        return self.root if self._commit else storage.join(self.root, checkpoint_id, MODEL)
+
     def checkpoint(self, checkpoint_id: str) -> "Checkpoint":
-        """Return the checkpoint with this id (as from `resolve`), fetched if it is in S3.
+        """Return the checkpoint with this id (as from `resolve`), fetched if it is elsewhere.
 
         Raises:
-            StorageError: It is in S3 and cannot be fetched.
+            StorageError: It is in S3 or on the Hub and cannot be fetched.
         """
+        if self._commit is not None:
+            path = storage.fetch(self.root, only=is_policy_file)
+            return Checkpoint(path, checkpoint_id, self.name, self._trusted, on_hub=True)
         step = storage.join(self.root, checkpoint_id)
         path = storage.fetch(step, only=lambda name: name.startswith(f"{MODEL}/")) / MODEL
         return Checkpoint(path, checkpoint_id, self.name, self._trusted)
@@ -176,11 +195,13 @@ class Checkpoint:
     run: str
     trusted: bool = False
     """Whether it may load models and code that it names, see `getiaction.policies.safety`."""
+    on_hub: bool = False
+    """Whether it is a repository on the Hub, of which ``path`` is a copy in the Hub's cache."""
 
     @property
     def label(self) -> str:
         """Its name for messages and clients, without the path on this machine."""
-        return f"{self.run}/checkpoints/{self.id}"
+        return f"{self.run}@{self.id}" if self.on_hub else f"{self.run}/checkpoints/{self.id}"
 
     def verify(self, codec: Codec | None = None) -> Contract:
         """Verify that it is complete and fits ``codec``, and return its contract.
@@ -285,7 +306,7 @@ class Checkpoint:
             text = str(error).replace(str(self.path), f"{self.label}/{MODEL}")
             raise ContractError(f"checkpoint {self.label} is damaged: {text}") from error
         if codec is not None:
-            _require_codec(contract, codec, self.label)
+            require_same_codec(contract, codec, self.label)
         return contract
 
     def _check_features(self, config: PolicyConfig, contract: Contract) -> None:
@@ -397,18 +418,3 @@ class Checkpoint:
 
 def _is_step(name: str) -> bool:
     return name.isascii() and name.isdigit()
-
-
-def _require_codec(contract: Contract, codec: Codec, label: str) -> None:
-    differences = contract.codec_differences(contract.adopt(codec))
-    if not differences:
-        return
-    trained, asked = contract.codec["name"], codec.name
-    if trained == asked:
-        what = f"another '{trained}' than that of --codec ({'; '.join(differences[:3])})"
-    else:
-        what = f"codec '{trained}', not with --codec '{asked}'"
-    raise ContractError(
-        f"checkpoint {label} was trained with {what};"
-        " leave --codec away, the checkpoint knows its own"
-    )

@@ -301,7 +301,7 @@ def load_policy(
 
     Args:
         checkpoints_dir: Directory of the training run, or the checkpoints folder in it; local or
-            s3://bucket/key.
+            s3://bucket/key. Or hf://USER/NAME[@REVISION], a policy on the Hub.
         checkpoint: Step of the checkpoint; the newest if not given.
         codec: Codec of the training; needed only without a contract.
         trust_checkpoint: Let the checkpoint load models and code that it names.

@@ -40,7 +40,8 @@ class Options:
     which `--config` begins the same run again, and TensorBoard's logs.
 
     Args:
-        dataset_root: what `positronic-to-lerobot convert` wrote; a directory or s3://bucket/path.
+        dataset_root: what `positronic-to-lerobot convert` wrote; a directory, s3://bucket/path or
+            hf://datasets/USER/NAME[@REVISION].
         run_name: unique name of this run.
         output_dir: where the run's directory is made; a directory or s3://bucket/path.
         policy: what to train: any name in LeRobot, as --policy=diffusion, or a preset: .act (full
@@ -71,6 +72,8 @@ class Options:
         eval_episodes: rollouts each time.
         eval_freq: steps between evaluations; save_freq unless given.
         wandb: auto (online if WANDB_API_KEY is set), online, offline or off.
+        push_to_hub: USER/NAME: at the end push the policy to the Hugging Face Hub.
+        private: whether only its owner sees that repository, if it is made anew.
         config: a file of settings, such as a run's config.yaml, which other flags override; or
             print, to see the settings as they would be and train nothing.
     """
@@ -99,6 +102,8 @@ class Options:
     eval_episodes: int = 10
     eval_freq: int | None = None
     wandb: str = "auto"
+    push_to_hub: str | None = None
+    private: bool = True
     config: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:

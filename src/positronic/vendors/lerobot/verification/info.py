@@ -9,6 +9,7 @@ import configuronic as cfn
 from foundation import storage
 from foundation.documents import Document
 from foundation.text import printable
+from getiaction.roots import pinned_dataset
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion.output import Output
 from positronic.vendors.lerobot.conversion.provenance import NAME, Provenance
@@ -30,16 +31,17 @@ class _Contract(Document):
 
 @cfn.config()
 def info(dataset_root: str) -> int:
-    """Summarise a LeRobot dataset. Of one on s3:// only meta/ is fetched.
+    """Summarise a LeRobot dataset. Of one in S3 or on the Hub only meta/ is fetched.
 
     Args:
-        dataset_root: The dataset's directory, or s3://bucket/key.
+        dataset_root: The dataset's directory, s3://bucket/key, or hf://datasets/USER/NAME.
     """
     Output(dataset_root).settle()
-    sizes = {name: entry.size for name, entry in storage.listing(dataset_root).items()}
+    place = pinned_dataset(dataset_root)
+    sizes = {name: entry.size for name, entry in storage.listing(place).items()}
     if layout.INFO not in sizes:
         raise DatasetError(f"{dataset_root} is not a LeRobot dataset: it has no {layout.INFO}")
-    root = storage.fetch(dataset_root, only=lambda name: name.startswith("meta/"))
+    root = storage.fetch(place, only=lambda name: name.startswith("meta/"))
     for line in summary(dataset_root, root, sizes):
         print(line)
     return 0

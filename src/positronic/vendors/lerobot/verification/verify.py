@@ -13,6 +13,7 @@ from foundation import storage
 from foundation.errors import UsageError
 from foundation.progress import bar
 from getiaction.dataset_info import Statistics
+from getiaction.roots import pinned_dataset
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion.output import Output
 from positronic.vendors.lerobot.dataset import layout
@@ -85,7 +86,7 @@ def verify(
     The exit status is 0 if the dataset is valid, and 1 if it has faults.
 
     Args:
-        dataset_root: The dataset's directory, or s3://bucket/key.
+        dataset_root: The dataset's directory, s3://bucket/key, or hf://datasets/USER/NAME.
         decode: Decode every frame; otherwise only the videos' packets and timestamps are read.
         workers: Number of worker processes; by default one per CPU.
         repair: "statistics" recomputes meta/stats.json from all rows and pixels, if there are no
@@ -94,7 +95,8 @@ def verify(
     if repair not in (None, REPAIR):
         raise UsageError(f"--repair={repair}: expected {REPAIR}")
     Output(dataset_root).settle()
-    verdict = verify_dataset(storage.fetch(dataset_root), decode=decode, workers=workers)
+    place = pinned_dataset(dataset_root)
+    verdict = verify_dataset(storage.fetch(place), decode=decode, workers=workers)
     if repair and verdict.mendable:
         others = [fault for fault in verdict.faults if not fault.mend]
         if not others:

@@ -1,8 +1,8 @@
 """Export cache: exports made once per checkpoint, keyed by a digest of all their sources.
 
 An export lies in ``<step>/exports/onnx-<digest>/``. If that cannot be written, and for a checkpoint
-fetched from S3, whose local copy may be evicted, it lies in ``positronic/exports`` below
-``$XDG_CACHE_HOME``, where the most recently used few are kept.
+fetched from S3 or the Hub, whose local copy is not this program's to write to, it lies in
+``positronic/exports`` below ``$XDG_CACHE_HOME``, where the most recently used few are kept.
 """
 
 import hashlib
@@ -83,7 +83,8 @@ class ExportCache:
         common = cache_root() / "positronic"
         ours = common / "exports" / self.digest
         beside = checkpoint.path.parent / "exports"
-        self.places = [ours] if checkpoint.path.is_relative_to(common) else [beside, ours]
+        fetched = checkpoint.on_hub or checkpoint.path.is_relative_to(common)
+        self.places = [ours] if fetched else [beside, ours]
 
     @cached_property
     def _traced(self) -> "Traced":
