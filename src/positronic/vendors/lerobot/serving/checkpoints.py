@@ -31,6 +31,7 @@ from getiaction.policies.safety import (
     read_state,
     require_safe,
 )
+from positronic.cli.kinds import RUN, found_instead
 from positronic.codec import Codec, Contract
 from positronic.errors import CheckpointError, ContractError
 from positronic.offboard.models.model import UnfitModel
@@ -77,7 +78,8 @@ class CheckpointDirectory:
         """List the checkpoints in ``path``.
 
         Args:
-            path: The run's directory or the ``checkpoints`` folder in it.
+            path: The run's directory or the ``checkpoints`` folder in it; or one checkpoint, or the
+                ``pretrained_model`` in it, which is then the only one.
             trust_checkpoint: Let them load models and code that they name, see
                 `getiaction.policies.safety`.
 
@@ -91,7 +93,11 @@ class CheckpointDirectory:
         if not storage.children(given):
             self._refuse_empty(path, given)
         nested = storage.join(given, "checkpoints")
-        self.root = nested if storage.children(nested) else given
+        self._only = _checkpoint_at(given)
+        if self._only is not None:
+            self.root = self._only.rpartition("/")[0]
+        else:
+            self.root = nested if storage.children(nested) else given
         parts = self.root.rsplit("/", 2)
         self.name = parts[-2] if parts[-1] == "checkpoints" else parts[-1]
         self._trusted = trust_checkpoint
@@ -103,11 +109,12 @@ class CheckpointDirectory:
         if not storage.exists(given):
             raise CheckpointError(
                 f"{path} is not a directory; --checkpoints_dir is the directory of a training run,"
-                " <output_dir>/<run_name>"
+                f" <output_dir>/<run_name>{found_instead(str(path), RUN)}"
             )
         raise CheckpointError(
             f"No checkpoints found in {path}; expected checkpoints/<step>/pretrained_model/"
             " there, as training writes it every --save_freq steps"
+            f"{found_instead(str(path), RUN)}"
         )
 
     def ids(self) -> list[str]:
@@ -115,6 +122,8 @@ class CheckpointDirectory:
 
         Checkpoints still being published to S3 are left out.
         """
+        if self._only is not None:
+            return [self._only.rpartition("/")[2]]
         names = [name for name in storage.children(self.root) if _is_step(name)]
         # A complete step stays complete, so each is checked once.
         new = [name for name in names if name not in self._whole]
@@ -393,6 +402,14 @@ class Checkpoint:
     def _without_paths(self, error: Exception) -> str:
         """Return an error's message for clients, without paths of this machine."""
         return str(error).replace(str(self.path), f"{self.label}/{MODEL}")
+
+
+def _checkpoint_at(place: str) -> str | None:
+    """Return the checkpoint that ``place`` is, or whose ``pretrained_model`` it is, if any."""
+    step, _, name = place.rpartition("/")
+    if name == MODEL and CONFIG in storage.children(place):
+        return step
+    return place if MODEL in storage.children(place) else None
 
 
 def _is_step(name: str) -> bool:

@@ -304,7 +304,10 @@ def test_the_command_of_the_documentation(
     assert run(*words, f"--output_dir={tmp_path / 'a'}") == 0
     captured = capfd.readouterr()
     assert "converted 3 episodes, 29 frames" in captured.out
-    assert all(line.startswith("converting:") for line in captured.err.splitlines())
+    first, *others = captured.err.splitlines()
+    assert first == f"converting 3 episodes to {tmp_path / 'a'}: loading LeRobot ..."
+    assert all(line.startswith("converting:") for line in others)
+    assert captured.out.splitlines()[-2] == f"dataset: {tmp_path / 'a'}"
     assert opened(tmp_path / "a").features["observation.images.side"]["shape"] == (32, 48, 3)
     assert run(*words, f"--output_dir={tmp_path / 'a'}") == 1
     assert "already exists" in capfd.readouterr().err
