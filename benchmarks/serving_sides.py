@@ -67,7 +67,7 @@ class Server(Paused):
         match = re.search(r":(\d+)$", self.line().strip())
         assert match is not None
         self.port = int(match[1])
-        while not (line := self.line()).startswith("serving "):
+        while " serving " not in (line := self.line()):
             pass
         found = re.search(r" with (\w+) ", line)
         self.backend = found[1] if found else "torch"

@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from foundation.console import coloured, say_made, say_next
+
 BIN = Path(sys.executable).parent
-TTY = sys.stdout.isatty()
-BOLD, GREEN, RESET = ("\033[1m", "\033[32m", "\033[0m") if TTY else ("", "", "")
+PATH = os.environ["PATH"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Stages:
 
         ``extra`` is added to the command but does not make it another one (a free port).
         """
-        print(f"\n{BOLD}{title}{RESET}")
+        print("\n" + coloured(title, "bold"))
         if self.done(name, command):
             print(f"  already done: {output}")
             return
@@ -91,7 +92,7 @@ class Stages:
             raise Failed(f"this command failed: {shlex.join(words)}")
         self._done[name] = shlex.join(command)
         self._file.write_text(json.dumps(self._done, indent=2) + "\n")
-        print(f"  {GREEN}done in {time.monotonic() - began:.0f} s{RESET}")
+        print("  " + coloured(f"done in {time.monotonic() - began:.0f} s", "green"))
 
 
 def show(command: list[str]) -> None:
@@ -109,7 +110,7 @@ def executable(command: list[str]) -> list[str]:
 @contextmanager
 def serving(command: list[str], log: Path) -> Iterator[None]:
     """Keep an inference server running meanwhile; its output goes to ``log``."""
-    print(f"\n{BOLD}serve the policy{RESET}")
+    print("\n" + coloured("serve the policy", "bold"))
     show([*command, "&"])
     with log.open("w") as out:
         server = subprocess.Popen(executable(command), stdout=out, stderr=subprocess.STDOUT)
@@ -207,9 +208,19 @@ def demo(options: argparse.Namespace) -> None:
         raise Failed(f"no rollout finished; {rollouts / 'report.html'} says why")
     low, high = (f"{100 * bound:.1f}" for bound in summary["wilson_95"])
     rate = f"{summary['successes']}/{summary['finished']} = {100 * summary['success_rate']:.0f} %"
-    print(f"\n{BOLD}success rate {rate}{RESET} (95 % Wilson interval {low} to {high})")
+    rate = coloured(f"success rate {rate}", "bold")
+    print(f"\n{rate} (95 % Wilson interval {low} to {high})")
     print(f"all of it took {clock(began)}")
-    print(f"report: {BOLD}{rollouts / 'report.html'}{RESET}")
+    report = rollouts / "report.html"
+    if options.in_container:
+        print(f"{coloured('report:', 'bold')} {report}")  # outside it has another root directory
+        return
+    say_made("report", report)
+    other = "OBS=images" if options.obs == "state" else "TASK=pick_place"
+    print(f"try also: make demo {other}; with recordings of your own: docs/raw_episodes.md")
+    os.environ["PATH"] = PATH  # as it is where the next command is pasted
+    serve = ("python", "-m", "positronic.vendors.lerobot.server")
+    say_next(*serve, f"--checkpoints_dir={runs / 'act'}")
 
 
 def clock(began: float) -> str:
@@ -232,9 +243,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=100_000, help="seed of the first rollout")
     parser.add_argument("--train_seed", type=int, help="seed of the training run; default: train's")
     parser.add_argument("--output_dir", help="default: demo/<task>-<obs>")
+    parser.add_argument("--in_container", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--fresh", action="store_true", help="remove what an earlier demo left")
     options = parser.parse_args()
-    os.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    os.environ["PATH"] = f"{BIN}{os.pathsep}{PATH}"
     try:
         demo(options)
     except Failed as failure:

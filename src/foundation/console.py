@@ -1,10 +1,14 @@
-"""Command-line shell: turns what ends a program into an exit status and one line for a person."""
+"""Command-line shell: exit status, one line for a person on errors, colours, last lines."""
 
 import os
+import shlex
+import shutil
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal, TextIO
 
 from foundation.errors import FoundationError, UsageError
 from foundation.text import printable
@@ -24,6 +28,9 @@ EXTRAS = {
     ),
 }
 
+COLOURS = {"bold": 1, "red": 31, "green": 32}
+
+type Colour = Literal["bold", "red", "green"]
 type Understand = Callable[[BaseException], str | None]
 
 
@@ -68,7 +75,7 @@ def exit_status(
             return EXIT_ERROR
         # Text quoted from a file, a server or a bucket is made printable here.
         line = printable(message, LONGEST_ERROR).strip() or type(known).__name__
-        print(f"{prog}: error: {line}", file=sys.stderr)
+        print(f"{prog}: {coloured('error:', 'red', sys.stderr)} {line}", file=sys.stderr)
         return EXIT_USAGE if isinstance(known, UsageError) else EXIT_ERROR
 
 
@@ -107,3 +114,54 @@ def missing_package(package: str) -> str:
 def _print_traceback(error: Exception) -> None:
     for line in "".join(traceback.format_exception(error)).splitlines():
         print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
+
+
+def coloured(text: str, colour: Colour, stream: TextIO | None = None) -> str:
+    """Return ``text`` in a colour if ``stream`` (stdout) is a terminal that may have colours.
+
+    It may not where NO_COLOR is set, as https://no-color.org has it, or TERM is dumb.
+    """
+    refused = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    if refused or not (sys.stdout if stream is None else stream).isatty():
+        return text
+    return f"\033[{COLOURS[colour]}m{text}\033[0m"
+
+
+def say_made(what: str, place: str | Path, stream: TextIO | None = None) -> None:
+    """Print what a command made, as ``dataset: PATH``; of a page the URL, ``report: file://PATH``.
+
+    Args:
+        what: The kind of thing.
+        place: A path or an S3 address.
+        stream: Stdout unless given.
+    """
+    shown = str(place)
+    if shown.endswith(".html") and "://" not in shown:
+        shown = Path(shown).expanduser().absolute().as_uri()
+    print(f"{coloured(f'{what}:', 'bold', stream)} {shown}", file=stream, flush=True)
+
+
+def say_next(*words: str, label: str = "next", stream: TextIO | None = None) -> None:
+    """Print a command to copy, as ``next: PROGRAM --flag=value``, quoted for a shell.
+
+    Args:
+        words: The command.
+        label: What it is for.
+        stream: Stdout unless given.
+    """
+    print(f"{coloured(f'{label}:', 'bold', stream)} {command(*words)}", file=stream, flush=True)
+
+
+def command(*words: str) -> str:
+    """Return a command as a person pastes it into the shell that started this program.
+
+    Words are quoted. A program of this environment that is not on the PATH gets its path.
+    """
+    return shlex.join([_program(words[0]), *words[1:]])
+
+
+def _program(name: str) -> str:
+    own = Path(sys.executable).parent / name
+    if not own.is_file() or os.path.abspath(shutil.which(name) or "") == str(own):
+        return name
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)

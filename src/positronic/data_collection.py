@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, NoReturn
 import configuronic as cfn
 
 from foundation import storage
+from foundation.console import say_made
 from foundation.errors import UsageError
 from foundation.worker_pool import environment, worker_pool
 from positronic import cli
+from positronic.cli.following import say_convert
 from positronic.cli.values import names
 from positronic.errors import DatasetError, SimulationError
 
@@ -141,6 +143,7 @@ def scripted(
         # worker starts, and puts the compiled scene into the cache for all of them.
         with closing(simulator.make(env, **options)) as opened:
             make_expert(opened, float(speed))
+            fps = float(opened.get_wrapper_attr("control_fps"))
         started = time.monotonic()
         tally = record(
             Scenario(simulator.env_id(env), options, float(speed), float(mishaps)),
@@ -152,11 +155,15 @@ def scripted(
         )
         seconds = time.monotonic() - started
     kept = "recorded" if keep_failures else "not recorded"
+    steps = tally.steps / tally.episodes
     print(
-        f"{tally.episodes} episodes ({tally.steps / tally.episodes:.0f} steps on average) in "
-        f"{storage.join(output_dir)}; {tally.failures} failed attempts ({kept}); "
-        f"{seconds:.1f} s, {tally.episodes / seconds:.1f} episodes/s"
+        f"recorded {tally.episodes} episodes ({steps:.0f} steps on average), "
+        f"{tally.failures} failed attempts ({kept}); {seconds:.1f} s, "
+        f"{tally.episodes / seconds:.1f} episodes/s"
     )
+    place = storage.join(output_dir)
+    say_made("recordings", place)
+    say_convert(place, fps, cameras=bool(options["cameras"]))
 
 
 def main() -> NoReturn:

@@ -30,7 +30,7 @@ def test_demo_in_small(task: str, obs: str, tmp_path: Path) -> None:
     first = demo(*small, *out)
     assert first.returncode == 0, first.stderr[-3000:]
     assert "success rate " in first.stdout
-    assert f"report: {tmp_path}/a/rollouts/report.html" in first.stdout
+    assert f"report: file://{tmp_path}/a/rollouts/report.html" in first.stdout
     report = (tmp_path / "a/rollouts/report.html").read_text()
     assert report.count("<video") == 2
 

@@ -82,7 +82,7 @@ class Server:
         said = ""
         for line in self.process.stdout:
             said += line
-            if line.startswith("serving"):
+            if " serving " in line:
                 break
         return said
 

@@ -234,7 +234,7 @@ def test_recordings_go_to_s3(s3: Any, capsys: pytest.CaptureFixture[str]) -> Non
     words = ["--episodes=1", "--output_dir=s3://bucket/raw"]
     assert run(*BASE, *words) == 0
     assert "1 episodes" in (out := capsys.readouterr().out)
-    assert "in s3://bucket/raw;" in out
+    assert "recordings: s3://bucket/raw\n" in out
     assert run(*BASE, *words) == 1
     assert "s3://bucket/raw exists already" in capsys.readouterr().err
     assert run(*BASE, *words, "--append=True") == 0

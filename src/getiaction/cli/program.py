@@ -65,6 +65,8 @@ def _run(argv: list[str]) -> int:
 
     # Before the imports that take seconds.
     whole = native_config(argv[0], read_configs(argv), argv)
+    if sys.stderr.isatty():
+        print(f"{PROG} {first}: loading PyTorch, Lightning and LeRobot ...", file=sys.stderr)
     if whole is not None:
         from getiaction.trainers import run_config
 

@@ -118,9 +118,9 @@ def _event() -> torch.cuda.Event:
 class StepReport(Callback):
     """Report every ``log_freq`` steps: loss, gradient norm, learning rate, throughput, timing, ETA.
 
-    Losses and norms are means over the steps since the last report. A step's time is split into
-    data (waiting for the batch), transfer (host-to-device copy) and compute (the rest), without
-    evaluations and other callbacks after a step, such as saving.
+    Losses and norms are means over the steps since the last report. A step's time, and for the
+    loggers its parts, data (waiting for the batch), transfer (host-to-device copy) and compute (the
+    rest), are without evaluations and other callbacks after a step, such as saving.
 
     Args:
         total_steps: The step at which training ends.
@@ -215,11 +215,15 @@ class StepReport(Callback):
             "train/compute_ms": 1e3 * (elapsed - data - transfer) / steps,
         }
         samples_per_s = self._samples / elapsed
-        split = " + ".join(f"{name[6:-3]} {ms:.1f} ms" for name, ms in times.items())
+        total, waited = 1e3 * elapsed / steps, times["train/data_ms"]
+        if self._bar is not None:
+            self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
         self._print(
             trainer,
-            f"step {self._step}/{self.total_steps}  loss {loss:.4f}  grad {norm:.3f}  "
-            f"lr {rate:.2e}  {samples_per_s:.0f} samples/s  {split}  eta {eta}",
+            # At most 100 columns; the loggers have the rest of the step's parts.
+            f"step {self._step}/{self.total_steps}  loss {loss:.4f}  grad {norm:.2f}  "
+            f"lr {rate:.1e}  {samples_per_s:.0f} samples/s  {total:.0f} ms (data {waited:.0f})  "
+            f"eta {eta}",
         )
         if not math.isfinite(loss):
             raise GetiactionError(
@@ -232,7 +236,7 @@ class StepReport(Callback):
             "train/lr": rate,
             "train/samples_per_s": samples_per_s,
             **times,
-            "train/step_ms": 1e3 * elapsed / steps,
+            "train/step_ms": total,
         }
         for sink in trainer.loggers:
             sink.log_metrics(metrics, step=self._step)

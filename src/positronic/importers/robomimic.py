@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 import configuronic as cfn
 
 from foundation import storage
+from foundation.console import say_made
 from foundation.errors import MissingDependency, StorageError, UsageError
 from foundation.files import sha256_of
 from foundation.text import printable
+from positronic.cli.following import say_convert
 from positronic.errors import DatasetError, EpisodeError
 
 if TYPE_CHECKING:
@@ -132,13 +134,16 @@ def _import(
         print(f"already in {output}: {len(names) - len(fresh)} demos of this file")
     if fresh and not imported:
         raise DatasetError(f"none of the {len(fresh)} demos of {path} could be read: {skipped[0]}")
-    print(f"{imported} of {len(fresh)} demos, {steps} steps at {setup.control_fps} Hz, in {output}")
+    print(f"{imported} of {len(fresh)} demos, {steps} steps at {setup.control_fps} Hz")
     print(f"task: {statics['task']}")
     print(f"signals: {printable(', '.join(sorted(signals)), 2000)}")
     for mask, demos in sorted(setup.masks.items()):
         print(f"mask.{printable(mask)}: {len(demos & set(names))} demos")
     if setup.controller is None:
         print(f"no robot_commands.pose, only robomimic.actions: {setup.not_absolute}")
+    say_made("recordings", output)
+    if {"robot_commands.pose", "image.wrist", "image.exterior"} <= {*signals}:
+        say_convert(output, setup.control_fps, cameras=True)
     return 1 if skipped else 0
 
 

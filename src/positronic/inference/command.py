@@ -9,8 +9,10 @@ import positronic.cfg.driver
 import positronic.cfg.player
 import positronic.cfg.policy
 from foundation import storage
+from foundation.console import say_made, say_next
 from foundation.errors import UsageError
 from positronic.cli import run as run_command_line
+from positronic.cli.kinds import unused
 from positronic.inference.comparison.command import compare, prepare
 from positronic.inference.flags import CAMERAS, DEFAULT_SEED, make_setting
 from positronic.inference.open_loop.command import open_loop
@@ -79,20 +81,41 @@ def sim(
     kept = (
         nullcontext() if output_dir is None else storage.output_directory(output_dir, append=True)
     )
+    if output_dir is None:
+        print("nothing will be recorded; --output_dir=DIR keeps episodes and a report", flush=True)
     try:
         evaluation.check(policy, output_dir)
         with kept as root:
             result, cause = evaluation.run(policy, output_dir, root)
             print("\n".join(summary_lines(result)))
+        if output_dir is not None:
+            say_made("report", storage.join(output_dir, REPORT))
+        if cause is not None:
+            raise cause
+        _say_compare(policy, env, storage.join(output_dir or "rollouts"))
     finally:
         policy.close()
-    if output_dir is None:
-        print("nothing was recorded; give --output_dir=DIR to keep episodes and a report")
-    else:
-        print(f"report {storage.join(output_dir, REPORT)}")
-    if cause is not None:
-        raise cause
     return 0
+
+
+def _say_compare(policy: Any, env: str, output_dir: str) -> None:
+    """Print the command that compares the last two checkpoints of the policy's server."""
+    from foundation.errors import FoundationError
+    from positronic.offboard.client import RemotePolicy
+
+    if not isinstance(policy, RemotePolicy):
+        return
+    try:
+        checkpoints = policy.client.models()[-2:]
+    except FoundationError:  # of another kind, or gone: the rollouts are done all the same
+        return
+    if len(checkpoints) == 2:
+        say_next(
+            *("positronic-inference", "compare", f"--env={env}"),
+            *("--policy=.remote", f"--policy.url={policy.client.url}"),
+            *(f"--checkpoints=[{','.join(checkpoints)}]", "--driver.num_iterations=30"),
+            f"--output_dir={unused(f'{output_dir}-compared')}",
+        )
 
 
 COMMANDS = {"sim": sim, "compare": compare, "open_loop": open_loop}

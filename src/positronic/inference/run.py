@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from foundation.console import coloured
 from positronic.inference.replay import load_replay
 from positronic.inference.report import choose_shown, render_report
 from positronic.inference.results import EpisodeResult, RunResult, rate_of
@@ -119,8 +120,9 @@ def episode_line(result: EpisodeResult, index: int, count: int) -> str:
     width = len(str(count))
     delay = "" if result.delay is None else f"delay {result.delay:g} s  "
     starved = f"  starved {result.starved} steps" if result.starved else ""
+    ended = coloured(f"{result.ended_by:<11}", "green" if result.success else "red")
     return (
-        f"{index + 1:{width}}/{count}  seed {result.seed}  {delay}{result.ended_by:<11}  "
+        f"{index + 1:{width}}/{count}  seed {result.seed}  {delay}{ended}  "
         f"{result.steps:3} steps  return {result.total_reward:.2f}  {timing}{starved}"
     )
 

@@ -1,5 +1,6 @@
 """What is answered before anything heavy is imported."""
 
+import io
 import signal
 import subprocess
 import sys
@@ -156,3 +157,18 @@ def test_a_traceback_on_request(
     monkeypatch.setenv("GETIACTION_TRACEBACK", "1")
     assert main(["fit", "--config", str(tmp_path / "nowhere.yaml")]) == EXIT_USAGE
     assert "Traceback" in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_person_who_waits_is_told_what_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "getiaction.cli.command", raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    assert main(["fit", "--config", str(ROOT / "configs/lerobot_act.yaml")]) == EXIT_ERROR
+    waiting, refusal = terminal.getvalue().splitlines()
+    assert waiting == "getiaction fit: loading PyTorch, Lightning and LeRobot ..."
+    assert "needs the package 'torch'" in refusal

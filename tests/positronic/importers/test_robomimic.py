@@ -179,7 +179,9 @@ def test_files_and_datasets_may_be_in_s3(
     s3.upload_file(str(sample_file), "bucket", "sample.hdf5")
     words = ["robomimic", "s3://bucket/sample.hdf5", "--output_dir=s3://bucket/raw"]
     assert status({"robomimic": robomimic}, "positronic-import", words) == 0
-    assert "10 of 10 demos, 531 steps at 20 Hz, in s3://bucket/raw" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "10 of 10 demos, 531 steps at 20 Hz\n" in out
+    assert "recordings: s3://bucket/raw\n" in out
     assert len(LocalDataset(storage.fetch("s3://bucket/raw"))) == 10
     assert status({"robomimic": robomimic}, "positronic-import", words) == 1
     assert "s3://bucket/raw exists already" in capsys.readouterr().err

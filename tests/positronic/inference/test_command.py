@@ -48,7 +48,7 @@ def test_rollouts_over_the_wire_are_recorded_counted_and_reported(
     assert "success rate 2/2 = 100.0 % (95 % Wilson interval 34.2 … 100.0)" in out
     assert "mean length" in out
     assert "p95" in out
-    assert f"report {tmp_path}/report.html" in out
+    assert f"report: file://{tmp_path}/report.html" in out
     episodes = LocalDataset(tmp_path)
     assert [episode["eval.seed"] for episode in episodes] == [100000, 100001]
     assert episodes[0]["inference.policy.server.type"] == "expert"
@@ -174,7 +174,8 @@ def test_without_a_directory_nothing_is_kept(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(HOLD, "--driver.simulation_time=0.2", "--cameras=") == 0
-    assert "nothing was recorded" in capsys.readouterr().out
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "nothing will be recorded; --output_dir=DIR keeps episodes and a report"
     assert not list(tmp_path.iterdir())
 
 
@@ -247,7 +248,7 @@ def test_rollouts_and_films_go_to_s3(
     words = ["--driver.num_iterations=1", "--driver.simulation_time=0.4", f"--output_dir={place}"]
     for video in ("True", "s3://bucket/films"):
         assert run(HOLD, *words, f"--video={video}") == 0
-        assert f"report {place}/report.html" in capsys.readouterr().out
+        assert f"report: {place}/report.html" in capsys.readouterr().out
     fetched = storage.fetch(place)
     assert len(LocalDataset(fetched)) == 2
     first, second = sorted(fetched.glob("results*.json"))  # "results-..." comes before "results."

@@ -17,6 +17,7 @@ from getiaction.errors import GetiactionError
 from getiaction.policies.lerobot.configs import normalise_environment_state
 from getiaction.policies.lerobot.registry import (
     config_class,
+    log_loading,
     missing_dependency,
     register_steps,
 )
@@ -122,6 +123,7 @@ def load_native(path: Path, *, trusted: bool = False) -> tuple[PreTrainedConfig,
         config_class(read_config(path / CONFIG).type)
         config: PreTrainedConfig = PreTrainedConfig.from_pretrained(path)
         config.device, config.pretrained_path = "cpu", None
+        log_loading()
         with explained(config, path), without_backbone_weights(config):
             network = get_policy_class(config.type).from_pretrained(path, config=config)
             before, after = load_processors(config, path, trusted=trusted)

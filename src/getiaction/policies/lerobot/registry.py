@@ -7,6 +7,7 @@ lerobot.policies`` does with all of them. Programs of this project import only t
 
 import importlib.metadata
 import importlib.util
+import logging
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -41,6 +42,13 @@ def list_available_policies() -> list[str]:
         getattr(lerobot.policies, name)
     _load_plugins()
     return sorted(PreTrainedConfig.get_known_choices())
+
+
+def log_loading() -> None:
+    """Let LeRobot log that it loads weights, instead of printing it among a program's output."""
+    from lerobot.policies import pretrained
+
+    vars(pretrained)["print"] = logging.getLogger("lerobot").info
 
 
 def config_class(policy_name: str) -> type[PreTrainedConfig]:

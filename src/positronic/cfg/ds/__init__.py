@@ -13,6 +13,8 @@ from typing import Any
 import configuronic as cfn
 
 from foundation.errors import UsageError
+from positronic.cli.kinds import RECORDINGS, found_instead
+from positronic.errors import DatasetError
 
 __all__ = ["concat", "filtered", "local", "share"]
 
@@ -83,7 +85,10 @@ def opened(dataset: Any, *, nested: bool = True) -> Any:
     from positronic.dataset import Dataset, load_all_datasets
 
     if isinstance(dataset, str):
-        return load_all_datasets(dataset, nested=nested)
+        try:
+            return load_all_datasets(dataset, nested=nested)
+        except DatasetError as error:
+            raise DatasetError(f"{error}{found_instead(dataset, RECORDINGS)}") from error
     if not isinstance(dataset, Dataset):
         raise UsageError(f"{dataset!r} is not a dataset; give a path or @{__name__}.local")
     return dataset

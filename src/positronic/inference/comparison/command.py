@@ -13,6 +13,7 @@ import positronic.cfg.driver
 import positronic.cfg.player
 import positronic.cfg.policy
 from foundation import storage
+from foundation.console import say_made
 from foundation.errors import FoundationError, StorageError, UsageError
 from positronic.cli.flags import Flags, apply_flags
 from positronic.cli.help import parameters
@@ -172,7 +173,7 @@ def compare(
         require_comparable(entrants)
         worse = _conclude(entrants, root)
     if output_dir is not None:
-        print(f"comparison {storage.join(output_dir, HTML)}")
+        say_made("comparison", storage.join(output_dir, HTML))
     if cause is not None:
         raise cause
     return 1 if worse and fail_on_regression else 0

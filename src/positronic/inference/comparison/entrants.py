@@ -10,6 +10,7 @@ from foundation import storage
 from foundation.documents import Document, Reader, plain
 from foundation.errors import StorageError
 from foundation.text import printable
+from positronic.cli.kinds import ROLLOUTS, found_instead
 from positronic.errors import ContractError, DatasetError
 from positronic.inference.results import FINISHED, FORMAT
 from positronic.inference.run import RESULTS
@@ -151,6 +152,7 @@ class Entrant:
         if not storage.exists(path):
             raise StorageError(
                 f"{directory} has no {RESULTS}: give output directories of positronic-inference sim"
+                f"{found_instead(directory, ROLLOUTS)}"
             )
         content = storage.read_bytes(path) if storage.is_remote(path) else READER.read(path)
         found = READER.parse_json(content, Version, str(path)).format

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import configuronic as cfn
 
 from foundation import storage
+from foundation.console import say_made
 from foundation.errors import FoundationError, StorageError, UsageError
 from foundation.files import replace_text
 from positronic.cfg import ds
@@ -76,7 +77,7 @@ def open_loop(
     if cause is not None:
         raise cause
     _print(results)
-    print(f"report: {storage.join(output_dir, HTML)}")
+    say_made("report", storage.join(output_dir, HTML))
 
 
 def choose(dataset: "Dataset", episodes: Any, mask: str | None) -> list[int]:

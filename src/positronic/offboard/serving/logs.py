@@ -20,6 +20,8 @@ SAME_LINES, SAME_LINES_S = 50, 10.0
 # Kinds of lines that are distinguished, which bounds memory.
 MAX_KINDS = 500
 
+_announcements = logging.getLogger(f"{__name__}.announcements")
+
 
 def log(
     logger: logging.Logger,
@@ -34,19 +36,26 @@ def log(
         logger.log(level, event, exc_info=exc_info, extra={"fields": fields})
 
 
+def announce(line: str) -> None:
+    """Log a line to stdout, for whoever started the server and waits for it to be ready."""
+    _announcements.info(line)
+
+
 def configure(log_format: str) -> None:
-    """Log this package's events to stderr; of other packages only warnings.
+    """Log this package's events to stderr, of other packages only warnings.
 
     Raises:
         UsageError: There is no such format.
     """
     if log_format not in FORMATS:
         raise UsageError(f"--log_format={log_format} is not a format; choose text or json")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    handler, announcer = (logging.StreamHandler(stream) for stream in (sys.stderr, sys.stdout))
+    for each in (handler, announcer):
+        each.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     handler.addFilter(FloodFilter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("positronic").setLevel(logging.INFO)
+    _announcements.handlers, _announcements.propagate = [announcer], False
 
 
 class FloodFilter(logging.Filter):

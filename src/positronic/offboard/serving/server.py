@@ -104,6 +104,7 @@ async def serve_forever(
             listing.shutdown(wait=False, cancel_futures=True)
             for where, _ in apps:
                 where.close()
+    log(logger, "stopped")
 
 
 async def _first(*work: "asyncio.Future[Any]") -> None:

@@ -9,9 +9,11 @@ from typing import Any, NoReturn
 import configuronic as cfn
 
 from foundation import storage
+from foundation.console import say_made
 from getiaction.roots import INFO
 from positronic import cli
 from positronic.cfg import ds
+from positronic.cli.following import say_train
 from positronic.codec import Codec
 from positronic.dataset import Dataset
 from positronic.errors import DatasetError
@@ -89,7 +91,7 @@ def convert(
     options = Options(task, video, workers, vcodec, robot_type, share, seed, resume)
     with _notes():
         report = convert_dataset(dataset.dataset, dataset.codec, output_dir, fps, options)
-    status = _end(report, "converted")
+    status = _end(report, "converted", dataset.codec)
     if to is not None:
         _push(output_dir, to, workers)
     return status
@@ -124,7 +126,7 @@ def append(
     options = Options(task, workers=workers, share=share, seed=seed, resume=resume)
     with _notes():
         report = append_dataset(dataset.dataset, dataset.codec, output_dir, options, fps=fps)
-    return _end(report, "appended")
+    return _end(report, "appended", dataset.codec)
 
 
 @contextmanager
@@ -138,10 +140,13 @@ def _notes() -> Iterator[None]:
         raise
 
 
-def _end(report: Report, verb: str) -> int:
+def _end(report: Report, verb: str, codec: Codec) -> int:
     for line in report.warnings():
         print(line, file=sys.stderr)
     print(report.summary(verb))
+    say_made("dataset", report.output_dir)
+    images = (f["shape"] for f in codec.features.values() if f["dtype"] == "video")
+    say_train(report.output_dir, {(height, width) for height, width, _ in images})
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import ipaddress
 import math
 import os
 import socket
@@ -11,13 +12,14 @@ from collections.abc import Iterator
 import configuronic as cfn
 
 from foundation import storage
+from foundation.console import command
 from foundation.errors import UsageError
 from positronic.cli import run
 from positronic.codec import Codec
 from positronic.offboard.models.batching import Batching
 from positronic.offboard.models.model import Model
 from positronic.offboard.serving.limits import MIB, ServerOptions, memory_limit
-from positronic.offboard.serving.logs import configure
+from positronic.offboard.serving.logs import announce, configure
 from positronic.offboard.serving.process import bind, resolve, run_to_the_end
 from positronic.offboard.serving.security import is_insecure, read_token, require_token
 from positronic.vendors.lerobot.codecs import require_codec
@@ -64,8 +66,8 @@ def serve(
     lets open sessions end first. Where the variable AUTH_TOKEN is set, clients have to know it.
 
     Args:
-        checkpoints_dir: Directory of the training run, or the checkpoints folder in it; local or
-            s3://bucket/key. Or hf://USER/NAME[@REVISION], a policy on the Hub.
+        checkpoints_dir: Directory of the training run, or the checkpoints folder in it, or one
+            checkpoint; local or s3://bucket/key. Or hf://USER/NAME[@REVISION], a policy on the Hub.
         checkpoint: Step that sessions get by default, such as 10000; the newest if not given.
         codec: Codec of the training; not needed, and refused if it is another one.
         port: TCP port; 0 takes a free one.
@@ -149,9 +151,9 @@ def serve(
             if number is not None
         ]
         address = _address(host, listener)
-        print(f"loading checkpoint {default} of {directory.name} for {address}", flush=True)
+        announce(f"loading checkpoint {default} of {directory.name} for {address}")
         for other in others:
-            print(f"openpi's clients connect to {_address(host, other)}", flush=True)
+            announce(f"openpi's clients connect to {_address(host, other)}")
 
         from positronic.offboard.models.store import ModelStore
         from positronic.offboard.serving.openpi import make_openpi_app
@@ -162,7 +164,8 @@ def serve(
             meta, seconds = model.meta, time.monotonic() - began
             what = f"serving {meta['type']} {meta['checkpoint_id']} on http://{address}"
             how = f"with {meta['backend']} {meta['precision']} (ready in {seconds:.1f} s)"
-            print(what, how, flush=True)
+            announce(f"{what} {how}")
+            announce(f"connect: {_connect(host, listener)}")
 
         store = ModelStore(
             CheckpointSource(
@@ -197,6 +200,17 @@ def _listen(host: str, port: int, token: str | None, insecure: bool) -> Iterator
 
 def _address(host: str, listener: socket.socket) -> str:
     return f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+
+def _connect(host: str, listener: socket.socket) -> str:
+    """Return the command that rolls out what is served, for this machine or another one."""
+    address, port = listener.getsockname()[:2]
+    if ipaddress.ip_address(address).is_unspecified:
+        host = socket.gethostname()
+    return command(
+        *("positronic-inference", "sim", "--policy=.remote", f"--policy.host={host}"),
+        *(f"--policy.port={port}", "--output_dir=rollouts"),
+    )
 
 
 def _require(**flags: tuple[float | None, float]) -> None:

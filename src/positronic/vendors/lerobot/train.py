@@ -13,8 +13,11 @@ from typing import Any
 import configuronic as cfn
 
 from foundation import storage
+from foundation.errors import NotFound
 from foundation.stopping import Stopped, StopSignals
+from getiaction.errors import GetiactionError
 from getiaction.roots import pinned_dataset
+from positronic.cli.kinds import DATASET, found_instead
 from positronic.codec import Contract
 from positronic.vendors.lerobot.pushing import POLICY, Destination
 from positronic.vendors.lerobot.training import config_file, presets
@@ -77,6 +80,11 @@ def _run(options: Options, run: RunDirectory, signals: StopSignals) -> int:
         resume_from=_resume_point(run, contract) if options.resume else None,
     )
     _settle_threads()
+    if in_first_process():
+        say(
+            f"training {options.policy.name} on {options.dataset_root} in {run.place}: loading "
+            "PyTorch and LeRobot ..."
+        )
     from positronic.vendors.lerobot.training import run as training_run
 
     status = training_run.run(job, signals)
@@ -102,7 +110,14 @@ def _settle_threads() -> None:
 
 def _dataset(options: Options) -> tuple[Path, Contract | None]:
     """Return the dataset's local path, fetched if it is elsewhere, and its contract."""
-    place = pinned_dataset(options.dataset_root)
+    place = options.dataset_root
+    try:
+        return _fetched(pinned_dataset(place), options)
+    except (GetiactionError, NotFound) as error:
+        raise type(error)(f"{error}{found_instead(place, DATASET)}") from error
+
+
+def _fetched(place: str, options: Options) -> tuple[Path, Contract | None]:
     if not storage.is_remote(place):
         root = storage.local(place)
         return root, dataset_contract(root, options.codec)

@@ -46,6 +46,13 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     package.setLevel(levels[1])
 
 
+def said(line: str) -> str:
+    """Take what a line of the log says, in either of its forms."""
+    if line.startswith("{"):
+        return f"{json.loads(line)['event']}\n"
+    return re.sub(r"^\d{4}-\d\d-\d\dT[\d:.]+Z info ", "", line)
+
+
 class Running:
     """The command in a process of its own."""
 
@@ -58,14 +65,14 @@ class Running:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         assert self.process.stdout is not None
-        self.first = line_of(self.process.stdout, "the server's address")
+        self.first = said(line_of(self.process.stdout, "the server's address"))
         match = re.search(r":(\d+)$", self.first.strip())
         assert match, self.process.communicate(timeout=60)
         self.port = int(match[1])
 
     def next_line(self) -> str:
         assert self.process.stdout is not None
-        return line_of(self.process.stdout, "the server to be ready", 240)
+        return said(line_of(self.process.stdout, "the server to be ready", 240))
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str, str]:
         self.process.send_signal(number)
@@ -205,6 +212,10 @@ def test_every_flag_reaches_what_it_is_for_and_sigterm_drains(run: Path) -> None
         openpi = server.next_line()
         assert re.fullmatch(r"openpi's clients connect to localhost:\d+\n", openpi)
         assert server.next_line().startswith("serving act 010000 on http://localhost:")
+        assert server.next_line().endswith(
+            f"positronic-inference sim --policy=.remote --policy.host=localhost"
+            f" --policy.port={server.port} --output_dir=rollouts\n"
+        )
         document = get(server.port, "/api/v1/status")[1]["server"]
         assert (document["max_sessions"], document["memory_bytes"]) == (1, 500_000_000)
         assert get(server.port, "/docs") == (404, b"Not Found")
@@ -224,6 +235,8 @@ def test_every_flag_reaches_what_it_is_for_and_sigterm_drains(run: Path) -> None
     opened = next(event for event in events if event["event"] == "opened")
     assert (opened["session"], opened["model"]) == ("s1", "010000")
     assert next(event for event in events if event["event"] == "draining")["timeout_s"] == 0.5
+    assert events[-1]["event"] == "stopped"
+    assert len(events) == len(err.splitlines())
     assert "Traceback" not in err
 
 
@@ -234,7 +247,7 @@ def test_ctrl_c_while_it_loads_ends_it_at_once(run: Path) -> None:
         assert get(server.port, "/readyz")[1]["reason"] == "loading checkpoint 020000"
         code, out, err = server.stop(signal.SIGINT)
     assert (code, out) == (0, "")
-    assert "Traceback" not in err
+    assert [said(line).split()[0] for line in err.splitlines()] == ["draining", "stopped"]
 
 
 def test_garbage_is_collected_again_once_it_is_ready(run: Path) -> None:
@@ -248,6 +261,7 @@ def test_garbage_is_collected_again_once_it_is_ready(run: Path) -> None:
         server.process.send_signal(signal.SIGUSR1)
         assert server.next_line() == "False\n"
         assert server.next_line().startswith("serving act 020000")
+        assert server.next_line().startswith("connect: ")
         server.process.send_signal(signal.SIGUSR1)
         assert server.next_line() == "True\n"
 

@@ -78,6 +78,7 @@ def append_dataset(
             if not work_dir.dataset.is_dir():
                 found = counted(base, options.workers)
                 assembled = _assemble(work_dir, base, found.counts, chosen, recipe, options)
+                started = assembled.began
                 record = assembly.record(assembled, options.decisive())
                 if found.decoded:  # a dataset of a version without pixel counts
                     record["decoded"] = found.decoded

@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,7 +35,7 @@ class Assembled:
     """Result of an assembly: records of converted episodes, source and reason of refused ones.
 
     ``stats`` and ``pixels`` are those of the whole dataset; ``commit`` is the project's commit at
-    the start.
+    the start; ``began`` is when the work did, on the clock of ``time.perf_counter``.
     """
 
     converted: list[dict[str, Any]]
@@ -42,6 +43,7 @@ class Assembled:
     stats: dict[str, Any]
     pixels: dict[str, PixelCounts]
     commit: str | None
+    began: float
 
 
 def stored(features: Features, video: bool) -> Features:
@@ -81,34 +83,40 @@ def assemble(
     writer: LeRobotWriter | None = None
     converted: list[dict[str, Any]] = []
     refused: list[tuple[str, str]] = []
+    began, stored_before = time.perf_counter(), work_dir.done
+    say = f"converting {len(dataset)} episodes to {work_dir.output}: loading LeRobot ..."
+    print(say, file=sys.stderr, flush=True)
     try:
-        with (
-            encoding(dataset, recipe, work_dir.episodes, workers) as outcomes,
-            bar(total=len(dataset), desc="converting", unit="episode") as progress,
-        ):
+        with encoding(dataset, recipe, work_dir.episodes, workers) as outcomes:
             import lerobot.datasets.dataset_metadata  # noqa: F401 - slow, so imported while workers encode
 
-            for outcome in outcomes:
-                if isinstance(outcome, Path):
-                    episode = stored_episode.load(outcome)
-                    writer = writer or begin(episode)
-                    writer.add(episode)
-                    converted.append(episode.provenance)
-                else:
-                    refused.append(outcome)
-                progress.update()
+            if work_dir.done == stored_before:
+                began = time.perf_counter()  # the rate counts work, not the import
+            with bar(total=len(dataset), desc="converting", unit="episode") as progress:
+                for outcome in outcomes:
+                    if isinstance(outcome, Path):
+                        episode = stored_episode.load(outcome)
+                        writer = writer or begin(episode)
+                        writer.add(episode)
+                        converted.append(episode.provenance)
+                    else:
+                        refused.append(outcome)
+                    progress.update()
         if writer is None:
             source, reason = refused[0]
+            without = "has no signal" in reason
+            mend = "; choose another --dataset.codec, such as eepose_state for recordings"
+            mend = f"{mend} without cameras, or record the signal" if without else ""
             raise DatasetError(
                 f"none of the {len(refused)} episodes could be converted;"
-                f" the first, {source}: {reason}"
+                f" the first, {source}: {reason}{mend}"
             )
         writer.finish()
     except BaseException:
         if writer is not None:
             writer.discard()
         raise
-    return Assembled(converted, refused, writer.stats, writer.pixels, began_with)
+    return Assembled(converted, refused, writer.stats, writer.pixels, began_with, began)
 
 
 def write_provenance(

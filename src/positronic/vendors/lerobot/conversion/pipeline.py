@@ -70,6 +70,7 @@ def convert_dataset(
         with keeping(work_dir, len(dataset)):
             if not work_dir.dataset.is_dir():
                 assembled = _assemble(work_dir, dataset, recipe, options)
+                started = assembled.began
                 record = assembly.record(assembled, options.decisive()) | {"job": brief(job)}
                 made_by = Provenance(record).counted(assembled.pixels)
                 assembly.write_provenance(work_dir, contract, assembled.stats, made_by)

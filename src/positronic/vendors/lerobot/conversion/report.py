@@ -101,7 +101,7 @@ class Report:
             *([f"{len(self.skipped)} skipped"] if self.skipped else []),
             f"{self.frames} frames in {self.seconds:.1f} s{'' if self.earlier else rate}",
         ]
-        return f"{', '.join(counts)} to {self.output_dir}"
+        return ", ".join(counts)
 
 
 def report_of(

@@ -33,6 +33,7 @@ from getiaction.policies.safety import (
     read_state,
     require_safe,
 )
+from positronic.cli.kinds import RUN, found_instead
 from positronic.codec import Codec, Contract
 from positronic.errors import CheckpointError, ContractError
 from positronic.offboard.models.model import UnfitModel
@@ -80,7 +81,8 @@ class CheckpointDirectory:
         """List the checkpoints in ``path``.
 
         Args:
-            path: The run's directory or the ``checkpoints`` folder in it, or a policy on the Hub.
+            path: The run's directory or the ``checkpoints`` folder in it; or one checkpoint, or the
+                ``pretrained_model`` in it, which is then the only one; or a policy on the Hub.
             trust_checkpoint: Let them load models and code that they name, see
                 `getiaction.policies.safety`.
 
@@ -95,15 +97,20 @@ class CheckpointDirectory:
         given = (
             storage.join(path) if storage.is_remote(path) else str(storage.local(path).resolve())
         )
-        self._commit: str | None = None
-        if storage.is_hub(given) and CONFIG in storage.children(given):
-            self.root, self._commit = given, storage.version(given)[:12]
+        self._only: str | None = None  # the id of the only one
+        self._on_hub = storage.is_hub(given) and CONFIG in storage.children(given)
+        if self._on_hub:
+            self.root, self._only = given, storage.version(given)[:12]
             self.name = given.removeprefix("hf://").partition("@")[0]
             return
         if not storage.children(given):
             self._refuse_empty(path, given)
         nested = storage.join(given, "checkpoints")
-        self.root = nested if storage.children(nested) else given
+        step = _checkpoint_at(given)
+        if step is not None:
+            self.root, _, self._only = step.rpartition("/")
+        else:
+            self.root = nested if storage.children(nested) else given
         parts = self.root.rsplit("/", 2)
         self.name = parts[-2] if parts[-1] == "checkpoints" else parts[-1]
         if not self.ids():
@@ -113,11 +120,12 @@ class CheckpointDirectory:
         if not storage.exists(given):
             raise CheckpointError(
                 f"{path} is not a directory; --checkpoints_dir is the directory of a training run,"
-                " <output_dir>/<run_name>"
+                f" <output_dir>/<run_name>{found_instead(str(path), RUN)}"
             )
         raise CheckpointError(
             f"No checkpoints found in {path}; expected checkpoints/<step>/pretrained_model/"
             " there, as training writes it every --save_freq steps"
+            f"{found_instead(str(path), RUN)}"
         )
 
     def ids(self) -> list[str]:
@@ -125,8 +133,8 @@ class CheckpointDirectory:
 
         Checkpoints still being published to S3 are left out.
         """
-        if self._commit is not None:
-            return [self._commit]
+        if self._only is not None:
+            return [self._only]
         names = [name for name in storage.children(self.root) if _is_step(name)]
         # A complete step stays complete, so each is checked once.
         new = [name for name in names if name not in self._whole]
@@ -169,7 +177,7 @@ class CheckpointDirectory:
 
     def folder(self, checkpoint_id: str) -> str:
         """Return the path of the policy's files of the checkpoint with this id."""
-        return self.root if self._commit else storage.join(self.root, checkpoint_id, MODEL)
+        return self.root if self._on_hub else storage.join(self.root, checkpoint_id, MODEL)
 
     def checkpoint(self, checkpoint_id: str) -> "Checkpoint":
         """Return the checkpoint with this id (as from `resolve`), fetched if it is elsewhere.
@@ -177,7 +185,7 @@ class CheckpointDirectory:
         Raises:
             StorageError: It is in S3 or on the Hub and cannot be fetched.
         """
-        if self._commit is not None:
+        if self._on_hub:
             path = storage.fetch(self.root, only=is_policy_file)
             return Checkpoint(path, checkpoint_id, self.name, self._trusted, on_hub=True)
         step = storage.join(self.root, checkpoint_id)
@@ -414,6 +422,14 @@ class Checkpoint:
     def _without_paths(self, error: Exception) -> str:
         """Return an error's message for clients, without paths of this machine."""
         return str(error).replace(str(self.path), f"{self.label}/{MODEL}")
+
+
+def _checkpoint_at(place: str) -> str | None:
+    """Return the checkpoint that ``place`` is, or whose ``pretrained_model`` it is, if any."""
+    step, _, name = place.rpartition("/")
+    if name == MODEL and CONFIG in storage.children(place):
+        return step
+    return place if MODEL in storage.children(place) else None
 
 
 def _is_step(name: str) -> bool:

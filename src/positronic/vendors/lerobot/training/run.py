@@ -19,11 +19,13 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from tqdm import tqdm
 
+from foundation.console import say_made, say_next
 from foundation.errors import MissingDependency, UsageError
 from foundation.stopping import Stopped, StopSignals
 from getiaction.data import LeRobotDataModule
 from getiaction.data.frame_cache import CacheLimits
 from getiaction.policies.lerobot import LeRobotPolicy, policy_config
+from getiaction.policies.safety import SELF_CONTAINED
 from getiaction.train import NativeCheckpoint, NativeResume, StepReport, Trainer, precision_of
 from getiaction.train.callbacks import GymEvaluation, StopOnSignal
 from positronic import simulator
@@ -205,11 +207,20 @@ def run(job: TrainingJob, signals: StopSignals) -> int:
                 "--resume=True goes on"
             )
             return 128 + stopped.signal
-    _say(
-        f"trained {options.steps - step} steps in {time.monotonic() - begun:.0f} s: "
-        f"{job.run.place}/checkpoints/last"
-    )
+    _say(f"trained {options.steps - step} steps in {time.monotonic() - begun:.0f} s")
+    if in_first_process():
+        _lead_on(job.run.place, config.type, with_codec=contract is not None)
     return 0
+
+
+def _lead_on(run: str, policy: str, *, with_codec: bool) -> None:
+    """Print what was made, and the commands that show and serve it."""
+    say_made("checkpoint", f"{run}/checkpoints/last", sys.stderr)
+    say_next("tensorboard", f"--logdir={run}/tensorboard", label="curves", stream=sys.stderr)
+    if with_codec:
+        trust = [] if policy in SELF_CONTAINED else ["--trust_checkpoint=True"]
+        server = ("python", "-m", "positronic.vendors.lerobot.server")
+        say_next(*server, f"--checkpoints_dir={run}", *trust, stream=sys.stderr)
 
 
 def choose_device(asked: str) -> str:

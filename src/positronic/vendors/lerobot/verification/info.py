@@ -10,6 +10,7 @@ from foundation import storage
 from foundation.documents import Document
 from foundation.text import printable
 from getiaction.roots import pinned_dataset
+from positronic.cli.kinds import DATASET, found_instead
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion.output import Output
 from positronic.vendors.lerobot.conversion.provenance import NAME, Provenance
@@ -40,7 +41,10 @@ def info(dataset_root: str) -> int:
     place = pinned_dataset(dataset_root)
     sizes = {name: entry.size for name, entry in storage.listing(place).items()}
     if layout.INFO not in sizes:
-        raise DatasetError(f"{dataset_root} is not a LeRobot dataset: it has no {layout.INFO}")
+        near = found_instead(dataset_root, DATASET)
+        raise DatasetError(
+            f"{dataset_root} is not a LeRobot dataset: it has no {layout.INFO}{near}"
+        )
     root = storage.fetch(place, only=lambda name: name.startswith("meta/"))
     for line in summary(dataset_root, root, sizes):
         print(line)

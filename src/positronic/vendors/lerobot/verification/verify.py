@@ -10,10 +10,12 @@ from typing import Protocol
 import configuronic as cfn
 
 from foundation import storage
+from foundation.console import coloured
 from foundation.errors import UsageError
 from foundation.progress import bar
 from getiaction.dataset_info import Statistics
 from getiaction.roots import pinned_dataset
+from positronic.cli.kinds import DATASET, found_instead
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion.output import Output
 from positronic.vendors.lerobot.dataset import layout
@@ -106,7 +108,7 @@ def verify(
         else:
             print(f"nothing was repaired: there are faults other than {REPAIR}", file=sys.stderr)
     for fault in verdict.faults:
-        print(f"fault: {fault}")
+        print(f"{coloured('fault:', 'red')} {fault}")
     for note in verdict.notes:
         print(f"note: {note}")
     if verdict.mendable and not repair:
@@ -114,7 +116,7 @@ def verify(
             "note: repair the statistics by `positronic-to-lerobot verify"
             f" --dataset_root={dataset_root} --repair={REPAIR}`"
         )
-    print(verdict.summary(dataset_root))
+    print(coloured(verdict.summary(dataset_root), "red" if verdict.faults else "green"))
     return 1 if verdict.faults else 0
 
 
@@ -126,7 +128,8 @@ def verify_dataset(root: Path, *, decode: bool = True, workers: int | None = Non
     """
     number = number_of(workers)
     if not (root / layout.INFO).exists():
-        raise DatasetError(f"{root} is not a LeRobot dataset: it has no {layout.INFO}")
+        near = found_instead(str(root), DATASET)
+        raise DatasetError(f"{root} is not a LeRobot dataset: it has no {layout.INFO}{near}")
     return _Verification(root, decode).run(number)
 
 
@@ -150,6 +153,8 @@ class _Verification:
         tasks = self._read(layout.read_tasks) or []
         # Without valid tables, all other checks would report false faults.
         if not self._faults:
+            held = f"{len(self._episodes)} episodes, {self._total_frames} frames"
+            print(f"verifying {self._root}: {held} ...", file=sys.stderr, flush=True)
             stats = self._read(layout.read_stats) or {}
             self._meta(info, tables, tasks, stats)
             with processes(workers) as run_all:

@@ -146,6 +146,15 @@ def test_the_contract_and_the_provenance_are_inside(raw: LocalDataset, tmp_path:
     assert provenance["command"]
 
 
+def test_recordings_without_the_codecs_signals_lead_to_another_codec(tmp_path: Path) -> None:
+    record(tmp_path / "raw", 0, without=("image.wrist",))
+    codec = codecs.eepose_absolute(image_size=(32, 48))
+    with pytest.raises(
+        DatasetError, match=r"has no signal image\.wrist; .*; choose another --data"
+    ):
+        convert_dataset(LocalDataset(tmp_path / "raw"), codec, tmp_path / "out", FPS)
+
+
 def test_bad_episodes_are_named_and_the_others_converted(tmp_path: Path) -> None:
     root = tmp_path / "raw"
     record(root, 0)
@@ -304,7 +313,10 @@ def test_the_command_of_the_documentation(
     assert run(*words, f"--output_dir={tmp_path / 'a'}") == 0
     captured = capfd.readouterr()
     assert "converted 3 episodes, 29 frames" in captured.out
-    assert all(line.startswith("converting:") for line in captured.err.splitlines())
+    first, *others = captured.err.splitlines()
+    assert first == f"converting 3 episodes to {tmp_path / 'a'}: loading LeRobot ..."
+    assert all(line.startswith("converting:") for line in others)
+    assert captured.out.splitlines()[-2] == f"dataset: {tmp_path / 'a'}"
     assert opened(tmp_path / "a").features["observation.images.side"]["shape"] == (32, 48, 3)
     assert run(*words, f"--output_dir={tmp_path / 'a'}") == 1
     assert "already exists" in capfd.readouterr().err

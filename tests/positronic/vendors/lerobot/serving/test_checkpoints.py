@@ -102,6 +102,28 @@ def test_a_directory_without_checkpoints_is_named(tmp_path: Path) -> None:
     assert str(error.value) == "No checkpoints found in run"
 
 
+@pytest.mark.parametrize("inner", ["", "pretrained_model"])
+def test_one_checkpoint_is_served_alone(trained: Path, inner: str) -> None:
+    directory = CheckpointDirectory(trained / "checkpoints/010000" / inner)
+    assert (directory.name, directory.ids(), directory.resolve()) == (
+        "stacking",
+        ["010000"],
+        "010000",
+    )
+    assert directory.resolve(10000) == "010000"
+    assert directory.older("010000") == []
+    checkpoint = directory.checkpoint("010000")
+    assert checkpoint.label == "stacking/checkpoints/010000"
+    assert checkpoint.verify() == CheckpointDirectory(trained).checkpoint("010000").verify()
+    with pytest.raises(CheckpointError, match=r"not found: 20000. Available: \['010000'\]"):
+        directory.resolve("20000")
+
+
+def test_a_directory_of_runs_is_answered_with_them(trained: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"; did you mean {trained}\\?$"):
+        CheckpointDirectory(trained.parent)
+
+
 def test_a_whole_checkpoint_gives_its_contract(trained: Path) -> None:
     directory = CheckpointDirectory(trained)
     checkpoint = directory.checkpoint("010000")

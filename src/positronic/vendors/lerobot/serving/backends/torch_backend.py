@@ -131,7 +131,7 @@ def _load(path: Path, device: str) -> tuple[Any, Any, Any]:
     from lerobot.configs import PreTrainedConfig
     from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
-    from getiaction.policies.lerobot.registry import config_class, register_steps
+    from getiaction.policies.lerobot.registry import config_class, log_loading, register_steps
 
     config_class(read_config(path / CONFIG).type)
     register_steps(path)
@@ -140,6 +140,7 @@ def _load(path: Path, device: str) -> tuple[Any, Any, Any]:
     if hasattr(config, "pretrained_backbone_weights"):
         # The checkpoint overwrites them; without this they would be downloaded first.
         config.pretrained_backbone_weights = None
+    log_loading()
     policy = get_policy_class(config.type).from_pretrained(
         path, config=config, local_files_only=True
     )
