@@ -48,7 +48,7 @@ def main() -> None:
             compare_servers(beside, repeats)
             return
         print("| | LeRobot whole, s | as needed, s | ratio |\n|---|---|---|---|")
-        for name in ("server", "convert", "verify", "train", "fit"):
+        for name in MEASURES:
             taken: dict[str, list[float]] = {WHOLE: [], "": []}
             for turn in range(repeats):
                 for before, times in taken.items():
@@ -79,11 +79,11 @@ def train(run_name: str) -> str:
     )
 
 
-def run(words: list[str]) -> float:
+def run(words: list[str], status: int = 0) -> float:
     """Run a program to its end; seconds."""
     begun = time.monotonic()
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == status, ended.stderr
     return time.monotonic() - begun
 
 
@@ -133,6 +133,9 @@ MEASURES: dict[str, Callable[[str, str], float]] = {
     "verify": lambda before, _: run(command(CONVERT, "verify --dataset_root=data", before)),
     "train": lambda before, name: run(command(TRAIN, train(name), before)),
     "fit": lambda before, _: run(command(FIT, "fit --help", before)),
+    "fit refused": lambda before, _: run(command(FIT, "fit --trainer.max_step=3", before), 2),
+    "train refused": lambda before, _: run(command(TRAIN, "--step=3", before), 2),
+    "convert refused": lambda before, _: run(command(CONVERT, "convert --fpss=3", before), 2),
 }
 TITLES = {
     "server": "server ready, ACT of 2.7 MB",
@@ -140,6 +143,9 @@ TITLES = {
     "verify": "`verify` of them",
     "train": "`train --steps=1`",
     "fit": "`getiaction fit --help`",
+    "fit refused": "refusal of an option of `getiaction fit`",
+    "train refused": "refusal of a flag of `train`",
+    "convert refused": "refusal of a flag of `convert`",
 }
 
 

@@ -33,6 +33,7 @@ def bar(*, total: int | None, desc: str, unit: str = "it") -> Any:
         ascii=True,
         ncols=0,
         file=_Line(),
+        position=0,  # below another bar tqdm would move a terminal's cursor
         mininterval=LOG_INTERVAL_S,
         maxinterval=LOG_INTERVAL_S,
     )

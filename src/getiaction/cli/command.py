@@ -1,6 +1,8 @@
 """LightningCLI over policies and data modules: ``fit``, ``validate``, ``test`` and ``predict``."""
 
+import logging
 import os
+import shlex
 import sys
 from typing import Any, NoReturn
 
@@ -70,10 +72,11 @@ class Command(LightningCLI):
 
     def fit(self, model: Policy, **options: Any) -> None:
         """Fit; after a signal or Ctrl-C print the saved checkpoint and how to resume."""
+        trainer: Any = self.trainer
+        trainer.next_step = self._next_command
         try:
-            self.trainer.fit(model, **options)
+            trainer.fit(model, **options)
         except Stopped as stopped:
-            trainer: Any = self.trainer
             saved = next(c.saved for c in trainer.callbacks if isinstance(c, StopOnSignal))
             # Before the first step there is nothing to save.
             kept = (
@@ -82,6 +85,14 @@ class Command(LightningCLI):
             name, step = stopped.signal.name, trainer.global_step
             print(f"{PROG}: {name}: ended after step {step}, {kept}", file=sys.stderr)
             raise
+
+    def _next_command(self, checkpoint: str) -> str:
+        data: Any = self.datamodule
+        rolls_out = bool(getattr(data, "test_gyms", None))
+        evaluates = "validate" if sum(self.trainer.num_val_batches) else "predict"
+        config = os.path.join(self.trainer.log_dir or self.trainer.default_root_dir, "config.yaml")
+        words = ["test" if rolls_out else evaluates, f"--config={config}"]
+        return shlex.join([PROG, *words, f"--ckpt_path={checkpoint}"])
 
     def predict(self, model: Policy, **options: Any) -> None:
         """Predict, and write the predictions to a file."""
@@ -110,6 +121,8 @@ def run(argv: list[str]) -> Any:
     """
     # Lightning 2.6 uses deprecated API of jsonargparse.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    # LeRobot's first warning would otherwise choose another form.
+    logging.basicConfig(format="%(levelname)s: %(message)s")
     make_named(argv)
     options = {"parser_mode": use_loader(), "allow_abbrev": False}
     return Command(

@@ -9,9 +9,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from foundation.text import did_you_mean
 from getiaction.cli.classes import descendants, imported, no_class
-from getiaction.cli.commands import PROG
+from getiaction.cli.quick import no_argument, no_option, still_needed
 from getiaction.policies.lerobot import LeRobotPolicy
 from getiaction.policies.lerobot.named import policy_classes
 
@@ -50,11 +49,13 @@ def explain(message: str, parser: Any) -> str:
             before = message[: match.start()]
             return f"{_key_path(before)}{no_class(match[1], _names_of_kind(before))}"
     if (match := _NO_KEY.search(message)) is not None:
-        return f"there is no option {match[1]!r}{did_you_mean(match[1], _options(parser))}"
+        return no_option(match[1], _options(parser))
     if (match := _NOT_KNOWN.search(message)) is not None:
         return _not_known(match[1].split(), parser)
     if (match := _MISSING.search(message)) is not None:
-        return _missing(match[1].split(", "))
+        command = match[1].partition(".")[0]
+        parts = [name.rpartition(".")[2] for name in match[1].split(", ")]
+        return still_needed(command, parts)
     if (match := _NO_CONFIG.search(message)) is not None:
         return f"{_key_path(message)}{match[1]!r} is neither a mapping nor a file with one"
     return _wrong_value(message) or _one_line(message)
@@ -67,23 +68,17 @@ def _no_option(option: str, before: str) -> str:
         return f"{_key_path(before)}there is no option {option!r}"
     # jsonargparse's own reading of the signature.
     names = ArgumentParser(exit_on_error=False).add_class_arguments(owner, fail_untyped=False)
-    near = did_you_mean(option, names)
     if owner is LeRobotPolicy:
-        near = "; name the policy's own class, as in --model ACT"
-    return f"{_key_path(before)}{owner.__name__} has no option {option!r}{near}"
+        mend = "; name the policy's own class, as in --model ACT"
+        return no_argument(_key_path(before), owner.__name__, option, ()) + mend
+    return no_argument(_key_path(before), owner.__name__, option, names)
 
 
 def _not_known(words: list[str], parser: Any) -> str:
     flag = words[0].partition("=")[0]
     if not flag.startswith("-"):
         return f"unexpected {flag!r}; expected --name value"
-    return f"there is no option {flag!r}{did_you_mean(flag, [f'--{n}' for n in _options(parser)])}"
-
-
-def _missing(names: list[str]) -> str:
-    command = names[0].partition(".")[0]
-    parts = " and ".join(name.rpartition(".")[2] for name in names)
-    return f"what is still needed: {parts}; give --config FILE.yaml (see {PROG} {command} --help)"
+    return no_option(flag, [f"--{name}" for name in _options(parser)])
 
 
 def _wrong_value(message: str) -> str | None:

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 from foundation.console import EXIT_ERROR, EXIT_USAGE, exit_status
 from foundation.errors import UsageError
@@ -64,7 +65,10 @@ def _run(argv: list[str]) -> int:
     from getiaction.cli.files import native_config, read_configs
 
     # Before the imports that take seconds.
-    whole = native_config(argv[0], read_configs(argv), argv)
+    configs = read_configs(argv)
+    whole = native_config(argv[0], configs, argv)
+    if whole is None and first in COMMANDS and _is_answered(argv, configs):
+        return 0
     if sys.stderr.isatty():
         print(f"{PROG} {first}: loading PyTorch, Lightning and LeRobot ...", file=sys.stderr)
     if whole is not None:
@@ -76,6 +80,20 @@ def _run(argv: list[str]) -> int:
 
         run(argv)
     return 0
+
+
+def _is_answered(argv: list[str], configs: list[dict[str, Any]]) -> bool:
+    """Print a command's help, or refuse unknown options, if that needs no slow imports."""
+    from getiaction.cli.quick import read_table, refuse_unknown
+
+    table = read_table()
+    if table is None:
+        return False
+    if argv[1:] in (["--help"], ["-h"]):
+        print(table.help(argv[0]), end="")
+        return True
+    refuse_unknown(table, argv, configs)
+    return False
 
 
 def _misconfiguration(error: BaseException) -> str | None:

@@ -137,6 +137,7 @@ class Evaluated(LightningModule):
         self.log(
             f"{stage}/loss",
             self.held_out_loss(batch),
+            prog_bar=True,
             batch_size=1,
             add_dataloader_idx=False,
             sync_dist=True,

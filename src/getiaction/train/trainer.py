@@ -2,8 +2,9 @@
 
 import logging
 import os
+import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import fsspec
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch import Trainer as LightningsTrainer
-from lightning.pytorch.callbacks import ModelSummary, ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 
 from foundation.writable import describe, require_writable
 from getiaction.errors import GetiactionError
@@ -20,6 +21,7 @@ from getiaction.train.base import BaseTrainer
 from getiaction.train.callbacks.monitors import MonitorCheck, maximise_success
 from getiaction.train.exact_resume import ExactResume
 from getiaction.train.precision import precision_plugin
+from getiaction.train.progress import progress_bar
 from getiaction.train.publishable import require_finite
 
 # Lightning advises more worker processes; batches gathered in memory need none.
@@ -31,6 +33,8 @@ NOTHING_HELD_OUT = ".*Total length of `list` across ranks is zero.*"
 NO_VALIDATION = ".*defined a `validation_step` but have no `val_dataloader`.*"
 # The summary counts weights; it need not know their precision.
 SUMMARY_PRECISION = ".*is not supported by the model summary.*"
+# The losses of each epoch's last step are logged all the same.
+FEWER_THAN_LOGGED = ".*is smaller than the logging interval.*"
 # Lightning 2.6 uses an API that torch 2.11 deprecates.
 LEAF_SPEC = r".*isinstance\(treespec, LeafSpec\).*"
 FOREIGN_NOISE = (
@@ -39,6 +43,7 @@ FOREIGN_NOISE = (
     NOTHING_HELD_OUT,
     NO_VALIDATION,
     SUMMARY_PRECISION,
+    FEWER_THAN_LOGGED,
     LEAF_SPEC,
 )
 
@@ -94,6 +99,8 @@ class Trainer(LightningsTrainer, BaseTrainer):
         **kwargs: Any,
     ) -> None:
         logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+        for handler in logging.getLogger("lightning").handlers:
+            handler.addFilter(_unless_root_prints)
         ours = precision_plugin(precision, accelerator)
         if ours is not None:
             precision, plugins = None, [*_listed(plugins), ours]
@@ -121,6 +128,8 @@ class Trainer(LightningsTrainer, BaseTrainer):
     def fit(self, *args: Any, **kwargs: Any) -> None:
         """Run Lightning's ``fit``; Ctrl-C raises KeyboardInterrupt.
 
+        At the end, losses, checkpoints and what can be done next are printed on stderr.
+
         Raises:
             OSError: the checkpoint directory is not writable; checked before training.
         """
@@ -134,6 +143,25 @@ class Trainer(LightningsTrainer, BaseTrainer):
                 if isinstance(stop.__context__, KeyboardInterrupt):
                     raise KeyboardInterrupt from stop
                 raise
+        if self.is_global_zero:
+            self._print_what_was_made()
+
+    def _print_what_was_made(self) -> None:
+        paths = [path for each in self.checkpoint_callbacks if (path := _saved_by(each))]
+        if not paths:
+            return
+        values = (
+            f"{name} {self.callback_metrics[name]:.4g}"
+            for name in ("train/loss", "val/loss")
+            if name in self.callback_metrics
+        )
+        lines = [f"trained {self.global_step} steps: {', '.join(values) or 'no loss was logged'}"]
+        lines += [*(f"checkpoint: {path}" for path in paths), f"next: {self.next_step(paths[0])}"]
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+    def next_step(self, checkpoint: str) -> str:
+        """Return what to do with a checkpoint: a line of Python; a program may replace this."""
+        return f"policy = LeRobotPolicy.load_from_checkpoint({checkpoint!r})"
 
     def save_checkpoint(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Run Lightning's ``save_checkpoint``, which ``ModelCheckpoint`` also uses.
@@ -203,6 +231,19 @@ class Trainer(LightningsTrainer, BaseTrainer):
             return super().predict(*args, **kwargs)
 
 
+def _unless_root_prints(record: logging.LogRecord) -> bool:
+    """Return whether Lightning's handler prints a record: not if that of the root logger does."""
+    return not logging.getLogger().handlers
+
+
+def _saved_by(callback: Checkpoint) -> str:
+    """Return the path of a ``ModelCheckpoint``'s best or else last checkpoint; empty if none."""
+    paths = (getattr(callback, name, "") for name in ("best_model_path", "last_model_path"))
+    found = next((str(path) for path in paths if path), "")
+    local = os.path.relpath(found) if found and "://" not in found else found
+    return found if local.startswith("..") else local
+
+
 def _load_weights_only(kwargs: dict[str, Any]) -> None:
     """Default to ``weights_only``: Lightning would run code of a checkpoint from ``http://``."""
     if kwargs.get("weights_only") is None:
@@ -243,10 +284,10 @@ def _device_count(accelerator: Any, devices: Any) -> int:
 def _with_defaults(callbacks: list[Callback], settings: Mapping[str, Any]) -> list[Callback]:
     # Lightning prefers rich's progress bar if that package is installed, which prints nothing
     # without a terminal: the same run would have different output on another machine.
-    defaults: list[tuple[type[Callback], type[Callback], bool]] = [
+    defaults: list[tuple[type[Callback], Callable[[], Callback], bool]] = [
         (MonitorCheck, MonitorCheck, True),
         (ExactResume, ExactResume, True),
-        (ProgressBar, TQDMProgressBar, settings.get("enable_progress_bar") is not False),
+        (ProgressBar, progress_bar, settings.get("enable_progress_bar") is not False),
         (ModelSummary, ModelSummary, settings.get("enable_model_summary") is not False),
     ]
     return callbacks + [

@@ -47,7 +47,7 @@ def test_a_step_of_training(
     )
     printed = capsys.readouterr()
     assert status == 0, printed.err
-    assert "train/loss=" in printed.out
+    assert "train/loss=" in printed.err
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

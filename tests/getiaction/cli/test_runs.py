@@ -1,6 +1,7 @@
 """Runs from the first step to the evaluation of what came of it."""
 
 import re
+import shlex
 import signal
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,24 @@ def without_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[st
 
 
 @pytest.fixture
-def trained(enter_hub: Enter) -> Path:
-    """The checkpoint of three steps of training."""
+def trained(enter_hub: Enter, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The checkpoint of three steps of training; what was printed is there to be read."""
     enter_hub(PUSHT)
     assert main(["fit", f"--config={CONFIG}", *SMALL, *CSV, "--trainer.max_steps=3"]) == 0
     (checkpoint,) = LOGS.glob("version_0/checkpoints/*.ckpt")
     return checkpoint
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_the_end_of_training_names_the_next_command(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    *_, checkpoint, following = capsys.readouterr().err.splitlines()
+    assert checkpoint == f"checkpoint: {trained}"
+    assert following == (
+        f"next: getiaction predict --config={LOGS}/version_0/config.yaml --ckpt_path={trained}"
+    )
+    assert main(shlex.split(following)[2:]) == 0
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")

@@ -12,7 +12,6 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     ModelSummary,
     RichProgressBar,
-    TQDMProgressBar,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -21,6 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from getiaction.errors import GetiactionError
 from getiaction.train import LightningTrainer, Trainer
 from getiaction.train.exact_resume import ExactResume
+from getiaction.train.progress import ProgressLines
 from tests.getiaction.train.small import Metrics, data, drift, policy, trainer
 
 # Without padding, dropout or a latent draw, a batch's loss is the mean of its halves'.
@@ -57,7 +57,7 @@ def test_it_is_lightnings_with_defaults_of_ours(tmp_path: Path) -> None:
 def test_the_bar_does_not_depend_on_what_else_is_installed(tmp_path: Path) -> None:
     """With rich installed, which is the case here, Lightning would choose rich's."""
     made = Trainer(default_root_dir=tmp_path)
-    assert type(made.progress_bar_callback) is TQDMProgressBar
+    assert type(made.progress_bar_callback) is ProgressLines
     assert [type(c) for c in made.callbacks if isinstance(c, ModelSummary)] == [ModelSummary]
     own = Trainer(default_root_dir=tmp_path, callbacks=[RichProgressBar()])
     assert type(own.progress_bar_callback) is RichProgressBar
