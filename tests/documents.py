@@ -21,7 +21,11 @@ def blocks(section: str) -> list[tuple[str, str]]:
     """The fenced blocks marked ``section``: (language and further words, text)."""
     text = "\n".join((ROOT / name).read_text() for name in DOCUMENTS)
     found = re.findall(r"^```((?:bash|python) [^\n]*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    return [(marks, body) for marks, body in found if marks.split()[1] == section]
+    return [
+        (marks, body)
+        for marks, body in found
+        if marks.split()[1] == section and "skip" not in marks
+    ]
 
 
 def smaller(command: str) -> str:
