@@ -4,12 +4,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import configuronic as cfn
 
 from positronic import cli
 from positronic.cfg import ds
+from positronic.cfg.components import CODEC, DATASET
+from positronic.cli.components import Component
+from positronic.cli.flags import Flags
 from positronic.codec import Codec
 from positronic.dataset import Dataset
 from positronic.vendors.lerobot import codecs
@@ -31,20 +34,29 @@ class Source:
 
 
 @cfn.config(dataset=ds.local)
-def apply_codec(dataset: Any, codec: Any) -> Source:
+def apply_codec(dataset: Annotated[Any, DATASET], codec: Annotated[Any, CODEC]) -> Source:
     """Raw episodes, and the codec that makes features of them.
 
     Args:
         dataset: The raw episodes, a config or simply a path.
-        codec: Such as @positronic.vendors.lerobot.codecs.eepose_absolute.
+        codec: What makes features of them; --codec is the same flag.
     """
-    codec = codecs.require_codec(codec, "--dataset.codec")
+    codec = codecs.require_codec(codec, "dataset.codec")
     return Source(ds.opened(dataset), codec)
+
+
+SOURCE = Component(
+    "pair of dataset and codec",
+    (),
+    lambda value: isinstance(value, Source),
+    lambda text: apply_codec.override(dataset=DATASET.parse("dataset", text)),
+    "a path to raw episodes",
+)
 
 
 @cfn.config(dataset=apply_codec)
 def convert(
-    dataset: Source,
+    dataset: Annotated[Source, SOURCE],
     output_dir: str,
     fps: int,
     task: str | None = None,
@@ -61,6 +73,10 @@ def convert(
     An episode that cannot be converted is named and left out; the others are converted. Whatever
     stops the work, those that are done are kept: the same command with --resume=True goes on.
 
+    Example:
+        positronic-to-lerobot convert --dataset.dataset=RAW --codec=.eepose_state --fps=15
+            --output_dir=DATASET
+
     Args:
         dataset: Raw episodes and codec.
         output_dir: The dataset's directory or s3://bucket/key; must not exist.
@@ -75,6 +91,7 @@ def convert(
         seed: Of that choice.
         resume: Go on with an unfinished conversion to the same place.
     """
+    SOURCE.require(dataset, "dataset")
     options = Options(task, video, workers, vcodec, robot_type, share, seed, resume)
     with _notes():
         report = convert_dataset(dataset.dataset, dataset.codec, output_dir, fps, options)
@@ -83,7 +100,7 @@ def convert(
 
 @cfn.config(dataset=apply_codec)
 def append(
-    dataset: Source,
+    dataset: Annotated[Source, SOURCE],
     output_dir: str,
     fps: int | None = None,
     task: str | None = None,
@@ -96,6 +113,10 @@ def append(
 
     Recordings that are in it already are skipped. Readers find the old dataset or the new, whole.
 
+    Example:
+        positronic-to-lerobot append --dataset.dataset=MORE --codec=.eepose_state
+            --output_dir=DATASET
+
     Args:
         dataset: Raw episodes and codec.
         output_dir: The dataset's directory or s3://bucket/key.
@@ -107,6 +128,7 @@ def append(
         seed: Of that choice.
         resume: Go on with an unfinished append to the same dataset.
     """
+    SOURCE.require(dataset, "dataset")
     options = Options(task, workers=workers, share=share, seed=seed, resume=resume)
     with _notes():
         report = append_dataset(dataset.dataset, dataset.codec, output_dir, options, fps=fps)
@@ -131,12 +153,23 @@ def _end(report: Report, verb: str) -> int:
     return 0
 
 
+def prepare(config: cfn.Config, flags: Flags) -> tuple[cfn.Config, Flags]:
+    """Take ``--codec``, as training and the server call it, for ``--dataset.codec``."""
+    if config not in (convert, append):
+        return config, flags
+    renamed = (
+        (f"dataset.{name}" if name.partition(".")[0] == "codec" else name, value)
+        for name, value in flags.items
+    )
+    return config, Flags(tuple(renamed))
+
+
 COMMANDS = {"convert": convert, "append": append, "verify": verify, "info": info}
 
 
 def main() -> NoReturn:
     """Run the command line."""
-    cli.run(COMMANDS, PROG)
+    cli.run(COMMANDS, PROG, prepare=prepare)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from foundation.errors import UsageError
 from foundation.text import did_you_mean
+from positronic.cfg.components import CODEC
 from positronic.codec import Codec
 from positronic.vendors.lerobot.codecs import require_codec
 from positronic.vendors.lerobot.training.presets import PolicyPreset
@@ -38,6 +39,10 @@ class Options:
     Checkpoints appear in OUTPUT_DIR/RUN_NAME/checkpoints/STEP in LeRobot's layout, each as a whole
     or not at all, with the contract that the server checks. Beside them are config.yaml, from
     which `--config` begins the same run again, and TensorBoard's logs.
+
+    Example:
+        positronic-train --dataset_root=DATASET --run_name=first --output_dir=OUTPUT_DIR
+            --policy=.act_state
 
     Args:
         dataset_root: what `positronic-to-lerobot convert` wrote; a directory or s3://bucket/path.
@@ -81,7 +86,7 @@ class Options:
     policy: PolicyPreset
     steps: int = 100_000
     save_freq: int = 20_000
-    codec: Codec | None = None
+    codec: Annotated[Codec | None, CODEC] = None
     resume: bool = False
     batch_size: int | None = None
     num_workers: int | None = None
@@ -120,8 +125,12 @@ class Options:
                 )
         if not 0 <= self.seed < 1 << 32:
             raise UsageError(f"--seed is {self.seed}; expected a number from 0 to {(1 << 32) - 1}")
+        if not isinstance(self.policy, PolicyPreset):
+            raise UsageError(
+                f"--policy={self.policy!r} is not a policy; give LeRobot's name of one or a preset"
+            )
         if self.codec is not None:
-            require_codec(self.codec, "--codec")
+            require_codec(self.codec, "codec")
         if not 0 <= self.val_split < 1:
             raise UsageError(f"--val_split is {self.val_split}; expected a share from 0 to below 1")
         if self.eval_env is not None:

@@ -32,6 +32,9 @@ class _Contract(Document):
 def info(dataset_root: str) -> int:
     """Summarise a LeRobot dataset. Of one on s3:// only meta/ is fetched.
 
+    Example:
+        positronic-to-lerobot info DATASET
+
     Args:
         dataset_root: The dataset's directory, or s3://bucket/key.
     """
