@@ -79,6 +79,7 @@ DATASET = Component(
     _is_dataset,
     _no_dots,
     "a path",
+    "local",
 )
 DRIVER = Component("driver", ("positronic.cfg.driver",), _is_driver)
 PLAYER = Component("player", ("positronic.cfg.player",), callable)
@@ -88,5 +89,7 @@ POLICY = Component(
     _is_policy,
     _policy,
     "ws://HOST:PORT, the directory of a training run",
+    "remote",
     "placeholder",
+    bare=False,
 )

@@ -25,6 +25,8 @@ class Component:
         other: Returns the config or value for text that is no name, such as a path; None for text
             that it does not understand.
         otherwise: Words for what ``other`` understands.
+        example: Short name of the one that help shows first; by default the first.
+        bare: Whether a name is taken without its dot.
         none: Name of the config in the first module that stands for no choice.
     """
 
@@ -33,7 +35,9 @@ class Component:
     fits: Callable[[Any], bool]
     other: Callable[[str], Any] = lambda text: None
     otherwise: str = ""
+    example: str = ""
     none: str = ""
+    bare: bool = True
 
     def configs(self) -> dict[str, cfn.Config]:
         """Return the configs by short name, without the dot."""
@@ -71,8 +75,9 @@ class Component:
         if text.startswith("@"):
             return text
         name = text.removeprefix(".")
-        if name in (configs := self.configs()) and not (self.otherwise and os.path.exists(text)):
-            return configs[name].copy()
+        known = name in self.configs() and (text.startswith(".") or self.bare)
+        if known and not (self.otherwise and os.path.exists(text)):
+            return self.configs()[name].copy()
         if (found := self.other(text)) is not None:
             return found
         raise UsageError(self._refusal(flag, text))
@@ -85,7 +90,10 @@ class Component:
         """
         if isinstance(value, cfn.Config) or self.fits(value):
             return value
-        raise UsageError(self._refusal(flag, value if isinstance(value, str) else repr(value)))
+        if isinstance(value, str | bool | int | float):
+            raise UsageError(self._refusal(flag, str(value)))
+        made = type(value).__name__
+        raise UsageError(f"--{flag} makes a {made}, not a {self.noun}; give {self.choices()}")
 
     def with_flag(self, part: str) -> list[str]:
         """Return the short names of those that have a flag ``part``, with their dots."""

@@ -35,11 +35,14 @@ def of_command(config: cfn.Config, prog: str) -> str:
     lines = [" ".join([f"usage: {prog}", *words, "[--flag=value ...]"]), "", described, ""]
     if example := explained.get(EXAMPLE):
         lines += [f"example: {example}", ""]
-    lines += ["flags:", *_flag_lines(config, "", prog)]
-    references = (
-        "A flag that takes a config takes it by name: .name or name as listed, @module.name"
-    )
-    return "\n".join([*lines, "", references + " for one of your own."])
+    flags = _flag_lines(config, "", prog)
+    lines += ["flags:", *flags]
+    if any("One of:" in line for line in flags):
+        lines += [
+            "",
+            "A name is given as listed or without its dot; @module.name is one of your own.",
+        ]
+    return "\n".join(lines)
 
 
 def positional(config: cfn.Config) -> list[str]:
@@ -107,8 +110,8 @@ def _choices(config: cfn.Config, name: str, value: Any, flag: str, prog: str) ->
     choices = f"One of: {component.choices()}."
     if not component.is_none(value):
         return choices
-    first = next(iter(component.configs()))
-    return f"{choices} `{prog} {flag}=.{first} --help` shows the flags of that one."
+    example = component.example or next(iter(component.configs()))
+    return f"{choices} `{prog} {flag}=.{example} --help` shows the flags of that one."
 
 
 def _shown(config: cfn.Config, name: str, value: Any) -> str:
