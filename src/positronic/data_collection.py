@@ -105,6 +105,9 @@ def scripted(
 ) -> None:
     """Record demonstrations by the scripted expert in simulation.
 
+    Example:
+        positronic-data-collection scripted --output_dir=RAW --episodes=100
+
     Args:
         output_dir: Directory of the raw dataset, local or s3://bucket/key; must be new or empty,
             unless append is set.

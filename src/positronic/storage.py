@@ -18,6 +18,9 @@ PROG = "positronic-storage"
 def ls(uri: str, all: bool = False) -> None:
     """List what is in a directory.
 
+    Example:
+        positronic-storage ls s3://bucket/datasets
+
     Args:
         uri: A directory, local, s3://bucket/key or hf://[datasets/]USER/NAME.
         all: List all files below it with their sizes in bytes, not only the names in it.
@@ -46,6 +49,9 @@ def _note(uri: str) -> str:
 def fetch(uri: str, directory: str) -> None:
     """Copy a directory from S3, each file verified by its digest, or from the Hub.
 
+    Example:
+        positronic-storage fetch s3://bucket/datasets/stack ./stack
+
     Args:
         uri: A directory, s3://bucket/key or hf://[datasets/]USER/NAME.
         directory: A new local directory.
@@ -61,6 +67,9 @@ def fetch(uri: str, directory: str) -> None:
 def publish(directory: str, uri: str, replace: bool = False) -> None:
     """Upload a directory; run it again if it was interrupted. Readers see all of it or nothing.
 
+    Example:
+        positronic-storage publish ./stack s3://bucket/datasets/stack
+
     Args:
         directory: A local directory.
         uri: Where to, s3://bucket/key.
@@ -73,6 +82,9 @@ def publish(directory: str, uri: str, replace: bool = False) -> None:
 @cfn.config()
 def remove(uri: str, files: Sequence[str] | str = ()) -> None:
     """Remove files by name.
+
+    Example:
+        positronic-storage remove s3://bucket/datasets/stack --files=a.mp4,b.mp4
 
     Args:
         uri: A directory, local or s3://bucket/key.

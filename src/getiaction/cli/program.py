@@ -55,7 +55,7 @@ def _run(argv: list[str]) -> int:
         print(HELP, end="")
         return 0 if argv else EXIT_USAGE
     if first == "--version":
-        print(f"{PROG} {version('positronic-lightning')}")
+        print(f"positronic-lightning {version('positronic-lightning')}")
         return 0
     if not first.startswith("-") and first not in COMMANDS:
         raise UsageError(

@@ -1,20 +1,21 @@
 """Policies by name for the command line: ``--policy=.remote --policy.host=...``."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import configuronic as cfn
 
 from foundation.errors import UsageError
+from positronic.cfg.components import CODEC
 
-__all__ = ["act_absolute", "placeholder", "remote"]
+__all__ = ["act_absolute", "remote"]
 
 
 @cfn.config()
 def placeholder() -> Any:
     """Default: UsageError asking to choose a policy."""
     raise UsageError(
-        "choose a policy: --policy=.remote --policy.host=HOST --policy.port=8000 for a server, or"
-        " --policy=.act_absolute --policy.checkpoints_dir=DIR in this process"
+        "choose a policy: --policy=.remote --policy.host=HOST --policy.port=8000 or"
+        " --policy=ws://HOST:8000 for a server, --policy=DIR for a training run in this process"
     )
 
 
@@ -67,7 +68,7 @@ def remote(
 def act_absolute(
     checkpoints_dir: str,
     checkpoint: str | int | None = None,
-    codec: Any = None,
+    codec: Annotated[Any, CODEC] = None,
     device: str = "auto",
     backend: str = "torch",
     precision: str = "float32",

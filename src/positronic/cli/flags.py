@@ -12,7 +12,8 @@ from fire.parser import DefaultParseValue
 
 from foundation.errors import UsageError
 from foundation.text import did_you_mean, printable
-from positronic.cli.help import parameters
+from positronic.cli.components import component_of
+from positronic.cli.help import parameters, positional
 
 SIMPLE = (bool, int, float, str)
 # As LeRobot's commands and YAML spell them, in any case for true and false.
@@ -57,13 +58,8 @@ def parse_flags(words: list[str], config: cfn.Config) -> Flags:
             position += 1
         else:
             items.append((name, True))
-    open_names = [
-        name
-        for name, parameter in parameters(config).items()
-        if parameter.default is inspect.Parameter.empty
-        and name not in config.kwargs
-        and name not in {given for given, _ in items}
-    ]
+    given = {name for name, _ in items}
+    open_names = [name for name in positional(config) if name not in given]
     if len(bare) > len(open_names):
         raise UsageError(
             f"{bare[len(open_names)]!r} is not a flag; flags are written --name=value (see --help)"
@@ -79,11 +75,16 @@ def apply_flags(config: cfn.Config, flags: Flags) -> cfn.Config:
     """
     for name, text in sorted(flags.items, key=lambda item: item[0].count(".")):
         owner = _owner(config, name)
-        key, value = _in_dict(config, name, parse_value(owner, name, text))
+        value = parse_value(owner, name, text)
+        component = None if owner is None else component_of(owner, name.rsplit(".", 1)[-1])
+        key, value = _in_dict(config, name, value)
         try:
             config = config.override(**{key: value})
         except cfn.ConfigError as error:
             raise UsageError(f"--{name}={text}: {_cause(error, value)}") from error
+        if component is not None and isinstance(value, str) and value.startswith("@"):
+            made = _owner(config, name)
+            component.require(None if made is None else made.kwargs[name.rsplit(".", 1)[-1]], name)
     return config
 
 
@@ -107,7 +108,14 @@ def _owner(config: cfn.Config, name: str) -> cfn.Config | None:
         if depth == len(parts) - 1:
             return node
         declared = accepted[part].default if part in accepted else None
+        component = component_of(node, part)
         node = node.kwargs.get(part, declared)
+        if component is not None and component.is_none(node):
+            able = component.with_flag(parts[depth + 1]) or [f".{n}" for n in component.configs()]
+            given = ".".join(parts[: depth + 1])
+            raise UsageError(
+                f"--{name}: choose {' or '.join(f'--{given}={each}' for each in able)} first"
+            )
         if node is None or node is inspect.Parameter.empty:
             raise UsageError(
                 f"--{name}: give --{'.'.join(parts[: depth + 1])}=@module.name first, "
@@ -150,6 +158,11 @@ def parse_value(owner: cfn.Config | None, name: str, given: Any) -> Any:
         UsageError: It is of the wrong type.
     """
     last = name.rsplit(".", 1)[-1]
+    component = None if owner is None else component_of(owner, last)
+    if owner is not None and component is not None:
+        if isinstance(given, str) and not (_is_none(given) and _defaults_to_none(owner, last)):
+            return component.parse(name, given)
+        return None if isinstance(given, str) else component.require(given, name)
     allowed = _declared(owner, last) if owner is not None else None
     if allowed is None and isinstance(given, str) and given.startswith(("./", "../")):
         return os.path.abspath(given)  # otherwise it would mean a config beside the default
@@ -173,6 +186,15 @@ def parse_value(owner: cfn.Config | None, name: str, given: Any) -> Any:
         words = " or ".join("None" if t is None else t.__name__ for t in allowed)
         raise UsageError(f"--{name}={printable(given, 80)}: expected {words}")
     return parsed
+
+
+def _is_none(text: str) -> bool:
+    return text.lower() in ("none", "null")
+
+
+def _defaults_to_none(owner: cfn.Config, name: str) -> bool:
+    parameter = parameters(owner).get(name)
+    return parameter is not None and parameter.default is None
 
 
 def _parsed(text: str, allowed: tuple[type | None, ...] | None) -> Any:

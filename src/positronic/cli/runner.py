@@ -8,6 +8,8 @@ suggestion for a mistyped one, and one line instead of a traceback on errors.
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NoReturn
 
 import configuronic as cfn
@@ -20,6 +22,7 @@ from getiaction import deferred_imports
 from positronic.cli import help as helptext
 from positronic.cli.flags import Flags, apply_flags, parse_flags
 
+DISTRIBUTION = "positronic-lightning"
 TRACEBACK_VARIABLE = "POSITRONIC_TRACEBACK"
 
 type Commands = cfn.Config | dict[str, cfn.Config]
@@ -37,7 +40,7 @@ def run(
 
     Args:
         commands: One config, or configs by subcommand name.
-        prog: The program's name as typed, for help and errors.
+        prog: The program's name for help and errors, if it cannot be told how it was started.
         argv: The arguments; ``sys.argv[1:]`` unless given.
         prepare: Called to change the config and its flags before they are applied, as for a file of
             settings.
@@ -49,6 +52,7 @@ def run(
     if argv is None:
         deferred_imports.install()
         interrupt_at_every_signal()
+        prog = as_typed(prog)
     sys.exit(status(commands, prog, sys.argv[1:] if argv is None else argv, prepare=prepare))
 
 
@@ -63,7 +67,19 @@ def status(
     )
 
 
+def as_typed(prog: str) -> str:
+    """Return the name that this process was started by, ``prog`` if it is not one of ours."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None and spec.name.startswith("positronic."):
+        return f"python -m {spec.name.removesuffix('.__main__')}"
+    name = Path(sys.argv[0]).name
+    return name if name.startswith("positronic-") else prog
+
+
 def _dispatch(commands: Commands, prog: str, argv: list[str], prepare: Prepare | None) -> int:
+    if "--version" in argv:
+        print(f"{DISTRIBUTION} {version(DISTRIBUTION)}")
+        return 0
     if isinstance(commands, dict):
         if not argv or argv[0] in ("--help", "-h", "help"):
             print(helptext.of_program(commands, prog))

@@ -39,6 +39,9 @@ def robomimic(
     controller. A demo that cannot be read is reported and skipped; the others are imported, and the
     exit status is 1.
 
+    Example:
+        positronic-import robomimic demo.hdf5 --output_dir=RAW
+
     Args:
         file: The HDF5 file; local or s3://bucket/key.
         output_dir: The dataset to write, local or s3://bucket/key; must be new or empty unless

@@ -28,7 +28,11 @@ ATTEMPT_TIMEOUT_S = 300
 
 @cfn.config()
 def robomimic_sample() -> None:
-    """Download ten real human demonstrations (46 MB, once) and print the file's path."""
+    """Download ten real human demonstrations (46 MB, once) and print the file's path.
+
+    Example:
+        positronic-import robomimic-sample
+    """
     print(fetch())
 
 

@@ -1,7 +1,7 @@
 """``positronic-inference``: its entry point, and the command ``sim``, which rolls out a policy."""
 
 from contextlib import nullcontext
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import configuronic as cfn
 
@@ -11,6 +11,7 @@ import positronic.cfg.policy
 from foundation import storage
 from foundation.console import say_made, say_next
 from foundation.errors import UsageError
+from positronic.cfg.components import DRIVER, PLAYER, POLICY
 from positronic.cli import run as run_command_line
 from positronic.cli.kinds import unused
 from positronic.inference.comparison.command import compare, prepare
@@ -26,9 +27,9 @@ from positronic.inference.open_loop.command import open_loop
     image_size=(240, 320),
 )
 def sim(
-    policy: Any,
-    driver: Any,
-    player: Any,
+    policy: Annotated[Any, POLICY],
+    driver: Annotated[Any, DRIVER],
+    player: Annotated[Any, PLAYER],
     env: str = "stack_cubes",
     output_dir: str | None = None,
     seed: int = DEFAULT_SEED,
@@ -46,6 +47,9 @@ def sim(
     added to it as an episode of a raw dataset, and results.json and report.html describe this run;
     those of an earlier run are renamed with its time. The exit status is 0 when all rollouts were
     played, whatever their outcome.
+
+    Example:
+        positronic-inference sim --policy=ws://localhost:8000 --driver.num_iterations=50
 
     Args:
         policy: The policy; ``.remote`` is a policy on a server.
@@ -70,6 +74,7 @@ def sim(
     from positronic.inference.evaluation import Evaluation
     from positronic.inference.run import REPORT, summary_lines
 
+    POLICY.require(policy, "policy")
     if seed < 0:
         raise UsageError(f"--seed is {seed}; expected 0 or more")
     setting = make_setting(

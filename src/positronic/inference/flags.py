@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from foundation.errors import UsageError
+from positronic.cfg.components import DRIVER, PLAYER
 from positronic.cli.values import names
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def make_setting(
     Raises:
         UsageError: a value is invalid; the message says what was expected.
     """
+    DRIVER.require(driver, "driver")
+    PLAYER.require(player, "player")
     from positronic import simulator
     from positronic.inference.setting import Setting
 

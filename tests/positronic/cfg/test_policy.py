@@ -1,17 +1,20 @@
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import configuronic as cfn
 import pytest
 
 from positronic import cli
+from positronic.cfg.components import POLICY
 from positronic.cfg.policy import placeholder, remote
 from positronic.offboard.client import RemotePolicy, SessionOptions
 
 seen: list[Any] = []
+URL = "ws://desktop:8123"
 
 
 @cfn.config(policy=placeholder)
-def command(policy: Any) -> None:
+def command(policy: Annotated[Any, POLICY]) -> None:
     """Take a policy."""
     seen.append(policy)
 
@@ -50,3 +53,50 @@ def test_it_defaults_to_this_machine_and_the_servers_default_port() -> None:
     policy: Any = remote.instantiate()
     assert policy.client.url == "ws://localhost:8000"
     assert policy.checkpoint is None
+
+
+@pytest.mark.parametrize(
+    ("given", "checkpoint"),
+    [
+        (URL, None),
+        ("http://desktop:8123/", None),
+        (f"{URL}/api/v1/session", None),
+        (f"{URL}/api/v1/session/010000", "010000"),
+    ],
+)
+def test_a_url_is_a_policy(given: str, checkpoint: str | None) -> None:
+    assert cli.status(command, "command", [f"--policy={given}", "--policy.jpeg_quality=90"]) == 0
+    policy = seen.pop()
+    assert (policy.client.url, policy.checkpoint) == (URL, checkpoint)
+    assert policy.client.options.jpeg_quality == 90
+
+
+@pytest.mark.parametrize(
+    ("below", "checkpoint"),
+    [
+        ("", None),
+        ("checkpoints", None),
+        ("checkpoints/000200", "000200"),
+        ("checkpoints/last/pretrained_model/", "000200"),
+    ],
+)
+def test_a_directory_is_a_policy_in_this_process(
+    tmp_path: Path, below: str, checkpoint: str | None
+) -> None:
+    (tmp_path / "checkpoints/000200/pretrained_model").mkdir(parents=True)
+    (tmp_path / "checkpoints/last").symlink_to("000200")
+    config = POLICY.parse("policy", f"{tmp_path}/{below}")
+    assert POLICY.name_of(config) == ".act_absolute"
+    root = tmp_path if not below else tmp_path / "checkpoints"
+    assert config.kwargs == {"checkpoints_dir": str(root)} | (
+        {"checkpoint": checkpoint} if checkpoint else {}
+    )
+
+
+def test_help_says_how_to_see_the_flags_of_a_policy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.status(command, "command", ["--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--policy=... One of: .act_absolute, .remote, ws://HOST:PORT" in said
+    assert "`command --policy=.remote --help` shows the flags of that one" in said
+    assert cli.status(command, "command", ["--policy=.remote", "--help"]) == 0
+    assert "--policy.port=8000" in capsys.readouterr().out

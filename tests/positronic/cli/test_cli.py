@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import configuronic as cfn
@@ -10,6 +11,7 @@ import pytest
 from positronic import cli
 from positronic.errors import DatasetError
 
+EXAMPLE = "example: prog show here"
 seen: list[tuple[object, ...]] = []
 
 
@@ -235,6 +237,55 @@ def test_help_explains_each_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.status(COMMANDS, "prog", []) == 2
 
 
+def test_usage_shows_what_words_without_a_flag_are_and_an_example(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @cfn.config()
+    def show(path: str, deep: bool = False) -> None:
+        """Show.
+
+        Example:
+            prog show
+                here
+
+        Args:
+            path: What to show.
+        """
+
+    assert cli.status({"show": show}, "prog", ["show", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:5] == ["usage: prog show PATH [--flag=value ...]", "", "Show.", "", EXAMPLE]
+    assert "  --path=...  (required)      What to show." in lines
+    assert cli.status({"show": show}, "prog", ["--help"]) == 0
+    assert EXAMPLE in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("words", [["--version"], ["roll", "--version"]])
+def test_version(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.status(COMMANDS, "prog", words) == 0
+    assert capsys.readouterr().out == f"positronic-lightning {version('positronic-lightning')}\n"
+
+
+@pytest.mark.parametrize(
+    ("started", "name"),
+    [
+        ("from positronic.storage import main; main()", "positronic-storage"),
+        (
+            "import sys; sys.argv[0] = '/bin/positronic-x'; from positronic.storage import main; main()",
+            "positronic-x",
+        ),
+        (
+            "import runpy; runpy.run_module('positronic.storage', run_name='__main__', alter_sys=True)",
+            "python -m positronic.storage",
+        ),
+    ],
+)
+def test_errors_name_the_program_as_it_was_started(started: str, name: str) -> None:
+    done = subprocess.run([sys.executable, "-c", started, "sl"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{name}: error: there is no command 'sl' (did you mean 'ls'?)")
+
+
 PROGRAMS = [
     ["positronic.data_collection", "scripted"],
     ["positronic.importers", "robomimic"],
@@ -263,6 +314,7 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "flags:" in done.stdout
+    assert "\nexample: " in done.stdout
 
 
 def test_beneath_a_dict_the_rest_of_a_flag_is_one_key(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,11 +8,12 @@ and the flags of each are prefixed by its position::
     --dataset.dataset.dataset=~/datasets/stack
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import configuronic as cfn
 
 from foundation.errors import UsageError
+from positronic.cfg.components import DATASET
 from positronic.cli.kinds import RECORDINGS, found_instead
 from positronic.errors import DatasetError
 
@@ -32,7 +33,7 @@ def local(path: str, grip_open: float | None = None) -> Any:
 
 
 @cfn.config()
-def concat(**datasets: Any) -> Any:
+def concat(**datasets: Annotated[Any, DATASET]) -> Any:
     """Several datasets, concatenated in the order in which they are given.
 
     Each has a flag with a name of your choice: --dataset.first=~/monday
@@ -49,7 +50,7 @@ def concat(**datasets: Any) -> Any:
 
 
 @cfn.config(dataset=local, where={})
-def filtered(dataset: Any, where: dict[str, Any]) -> Any:
+def filtered(dataset: Annotated[Any, DATASET], where: dict[str, Any]) -> Any:
     """The episodes with certain static values; only these values are read.
 
     Args:
@@ -67,7 +68,7 @@ def filtered(dataset: Any, where: dict[str, Any]) -> Any:
 
 
 @cfn.config(dataset=local)
-def share(dataset: Any, share: float, seed: int = 42) -> Any:
+def share(dataset: Annotated[Any, DATASET], share: float, seed: int = 42) -> Any:
     """A random share of the episodes.
 
     Args:

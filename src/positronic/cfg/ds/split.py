@@ -4,12 +4,13 @@
 recorded with the episodes, such as ``mask.train`` and ``mask.valid`` of imported demonstrations.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import configuronic as cfn
 
 from foundation.errors import UsageError
 from foundation.text import printable
+from positronic.cfg.components import DATASET
 from positronic.cfg.ds import local, opened
 from positronic.errors import DatasetError
 
@@ -19,7 +20,7 @@ PREFIX = "mask."
 
 
 @cfn.config(dataset=local)
-def train(dataset: Any, val_share: float = 0.1, seed: int = 42) -> Any:
+def train(dataset: Annotated[Any, DATASET], val_share: float = 0.1, seed: int = 42) -> Any:
     """The training episodes: all except those of @positronic.cfg.ds.split.val.
 
     Args:
@@ -33,7 +34,7 @@ def train(dataset: Any, val_share: float = 0.1, seed: int = 42) -> Any:
 
 
 @cfn.config(dataset=local)
-def val(dataset: Any, val_share: float = 0.1, seed: int = 42) -> Any:
+def val(dataset: Annotated[Any, DATASET], val_share: float = 0.1, seed: int = 42) -> Any:
     """The validation episodes, held out from @positronic.cfg.ds.split.train.
 
     Args:
@@ -47,7 +48,7 @@ def val(dataset: Any, val_share: float = 0.1, seed: int = 42) -> Any:
 
 
 @cfn.config()
-def masked(mask: str, path: str | None = None, dataset: Any = None) -> Any:
+def masked(mask: str, path: str | None = None, dataset: Annotated[Any, DATASET] = None) -> Any:
     """Raw episodes of one mask, such as train.
 
     Args:

@@ -5,7 +5,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import configuronic as cfn
 
@@ -15,6 +15,7 @@ import positronic.cfg.policy
 from foundation import storage
 from foundation.console import say_made
 from foundation.errors import FoundationError, StorageError, UsageError
+from positronic.cfg.components import DRIVER, PLAYER, POLICY
 from positronic.cli.flags import Flags, apply_flags
 from positronic.cli.help import parameters
 from positronic.inference.flags import CAMERAS, DEFAULT_SEED, make_setting
@@ -52,7 +53,7 @@ class DeferredPolicy:
         config = self.config
         if checkpoint is not None:
             config = config.override(checkpoint=checkpoint)
-        policy: Policy = config.instantiate()
+        policy: Policy = POLICY.require(config.instantiate(), "policy")
         return policy
 
 
@@ -65,8 +66,10 @@ def prepare(config: cfn.Config, flags: Flags) -> tuple[cfn.Config, Flags]:
     return config.override(**deferred), Flags(())
 
 
-def _defer(config: cfn.Config) -> cfn.Config:
+def _defer(config: Any) -> cfn.Config:
     """Return the same config, with the same help, whose result is a `DeferredPolicy`."""
+    if not isinstance(config, cfn.Config):
+        return _defer(cfn.Config(lambda: config))
     recipe = DeferredPolicy(config.copy())
 
     @wraps(config.target)
@@ -87,10 +90,10 @@ def _defer(config: cfn.Config) -> cfn.Config:
     image_size=(240, 320),
 )
 def compare(
-    policy: Any,
-    against: Any,
-    driver: Any,
-    player: Any,
+    policy: Annotated[Any, POLICY],
+    against: Annotated[Any, POLICY],
+    driver: Annotated[Any, DRIVER],
+    player: Annotated[Any, PLAYER],
     checkpoints: Any = None,
     runs: Any = None,
     env: str = "stack_cubes",
@@ -112,6 +115,9 @@ def compare(
     those, and the difference of the rates with its interval. With more than two policies the
     p-values are corrected by Holm's method. The rollouts of each policy are recorded as by
     positronic-inference sim, in its own directory below --output_dir.
+
+    Example:
+        positronic-inference compare --policy=.remote --checkpoints=[5000,10000]
 
     Args:
         policy: The first policy, with which the others are compared.
@@ -147,7 +153,7 @@ def compare(
             "nothing to compare: give --policy with --checkpoints=[A,B] or with --against, or"
             " --runs=[DIR,DIR]"
         )
-    if driver.show_gui:
+    if DRIVER.require(driver, "driver").show_gui:
         raise UsageError("compare has no camera window; leave out --driver.show_gui")
     cause: BaseException | None = None
     kept = nullcontext() if output_dir is None else storage.output_directory(output_dir)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import configuronic as cfn
 
@@ -12,6 +12,7 @@ from foundation.console import say_made
 from foundation.errors import FoundationError, StorageError, UsageError
 from foundation.files import replace_text
 from positronic.cfg import ds
+from positronic.cfg.components import DATASET, POLICY
 from positronic.cfg.ds.split import indices
 from positronic.cfg.policy import placeholder
 from positronic.errors import DatasetError
@@ -27,8 +28,8 @@ FORMAT = 1
 
 @cfn.config(policy=placeholder)
 def open_loop(
-    policy: Any,
-    dataset: Any,
+    policy: Annotated[Any, POLICY],
+    dataset: Annotated[Any, DATASET],
     output_dir: str,
     episodes: Any = None,
     mask: str | None = None,
@@ -39,6 +40,9 @@ def open_loop(
     The policy gets the recorded observations at the rate of a rollout; its actions are not
     executed. Prints the mean absolute error of its targets, beside that of holding still, and
     writes open_loop.json (numbers and curves) and open_loop.html (charts) to --output_dir.
+
+    Example:
+        positronic-inference open_loop --policy=.remote --dataset=RAW --output_dir=OUT
 
     Args:
         policy: The policy to evaluate, such as .remote with --policy.host and --policy.port.
@@ -55,6 +59,7 @@ def open_loop(
     from foundation.progress import track
     from positronic.inference.open_loop.tracks import compare
 
+    POLICY.require(policy, "policy")
     dataset = ds.opened(dataset)
     cause: FoundationError | None = None
     with storage.output_directory(output_dir) as out:

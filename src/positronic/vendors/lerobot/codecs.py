@@ -1,6 +1,6 @@
 """Codecs by name, for the command line and for Python.
 
-``--codec=@positronic.vendors.lerobot.codecs.eepose_absolute --codec.image_size=[64,64]``, or
+``--codec=.eepose_absolute --codec.image_size=[64,64]``, or
 ``eepose_absolute(image_size=(64, 64))``. Outputs, shapes and units of ``eepose_absolute`` and
 ``joints_absolute`` are those of the public Positronic of January 2026, camera names included:
 the wrist is ``left``, the exterior camera ``side``. The signs of quaternions differ: they follow
@@ -13,7 +13,7 @@ from typing import Any
 
 import configuronic as cfn
 
-from foundation.errors import UsageError
+from positronic.cfg.components import CODEC
 from positronic.codec import AbsolutePose, Codec, Image, ObjectPoses, Parallel, Vector
 from positronic.codec.vectors import QUAT_REFERENCE
 
@@ -28,12 +28,10 @@ def require_codec(value: Any, flag: str) -> Codec:
     """Return the value of ``flag`` if it is a codec.
 
     Raises:
-        UsageError: it is not, such as a name without its module; the message lists the codecs.
+        UsageError: it is not; the message lists the codecs.
     """
-    if not isinstance(value, Codec):
-        names = ", ".join(f"@{__name__}.{name}" for name in __all__)
-        raise UsageError(f"{flag}={value!r} is not a codec; there are {names}")
-    return value
+    codec: Codec = CODEC.require(value, flag)
+    return codec
 
 
 @cfn.config()

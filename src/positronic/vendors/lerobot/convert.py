@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import configuronic as cfn
 
@@ -13,15 +13,18 @@ from foundation.console import say_made
 from getiaction.roots import INFO
 from positronic import cli
 from positronic.cfg import ds
+from positronic.cfg.components import CODEC, DATASET
+from positronic.cli.components import Component
+from positronic.cli.flags import Flags
 from positronic.cli.following import say_train
 from positronic.codec import Codec
 from positronic.dataset import Dataset
 from positronic.errors import DatasetError
-from positronic.vendors.lerobot import codecs
+from positronic.vendors.lerobot import codecs, pushing
 from positronic.vendors.lerobot.conversion.append import append_dataset
 from positronic.vendors.lerobot.conversion.pipeline import convert_dataset
 from positronic.vendors.lerobot.conversion.report import Options, Report
-from positronic.vendors.lerobot.pushing import DATASET, POLICY, Destination
+from positronic.vendors.lerobot.pushing import Destination
 from positronic.vendors.lerobot.verification.info import info
 from positronic.vendors.lerobot.verification.verify import verify, verify_dataset
 
@@ -37,20 +40,29 @@ class Source:
 
 
 @cfn.config(dataset=ds.local)
-def apply_codec(dataset: Any, codec: Any) -> Source:
+def apply_codec(dataset: Annotated[Any, DATASET], codec: Annotated[Any, CODEC]) -> Source:
     """Raw episodes, and the codec that makes features of them.
 
     Args:
         dataset: The raw episodes, a config or simply a path.
-        codec: Such as @positronic.vendors.lerobot.codecs.eepose_absolute.
+        codec: What makes features of them; --codec is the same flag.
     """
-    codec = codecs.require_codec(codec, "--dataset.codec")
+    codec = codecs.require_codec(codec, "dataset.codec")
     return Source(ds.opened(dataset), codec)
+
+
+SOURCE = Component(
+    "pair of dataset and codec",
+    (),
+    lambda value: isinstance(value, Source),
+    lambda text: apply_codec.override(dataset=DATASET.parse("dataset", text)),
+    "a path to raw episodes",
+)
 
 
 @cfn.config(dataset=apply_codec)
 def convert(
-    dataset: Source,
+    dataset: Annotated[Source, SOURCE],
     output_dir: str,
     fps: int,
     task: str | None = None,
@@ -68,6 +80,10 @@ def convert(
 
     An episode that cannot be converted is named and left out; the others are converted. Whatever
     stops the work, those that are done are kept: the same command with --resume=True goes on.
+
+    Example:
+        positronic-to-lerobot convert --dataset.dataset=RAW --codec=.eepose_state --fps=15
+            --output_dir=DATASET
 
     Args:
         dataset: Raw episodes and codec.
@@ -87,7 +103,8 @@ def convert(
     """
     to = None
     if push_to_hub is not None:
-        to = Destination(DATASET, push_to_hub, private=private, flag="push_to_hub")
+        to = Destination(pushing.DATASET, push_to_hub, private=private, flag="push_to_hub")
+    SOURCE.require(dataset, "dataset")
     options = Options(task, video, workers, vcodec, robot_type, share, seed, resume)
     with _notes():
         report = convert_dataset(dataset.dataset, dataset.codec, output_dir, fps, options)
@@ -99,7 +116,7 @@ def convert(
 
 @cfn.config(dataset=apply_codec)
 def append(
-    dataset: Source,
+    dataset: Annotated[Source, SOURCE],
     output_dir: str,
     fps: int | None = None,
     task: str | None = None,
@@ -112,6 +129,10 @@ def append(
 
     Recordings that are in it already are skipped. Readers find the old dataset or the new, whole.
 
+    Example:
+        positronic-to-lerobot append --dataset.dataset=MORE --codec=.eepose_state
+            --output_dir=DATASET
+
     Args:
         dataset: Raw episodes and codec.
         output_dir: The dataset's directory or s3://bucket/key.
@@ -123,6 +144,7 @@ def append(
         seed: Of that choice.
         resume: Go on with an unfinished append to the same dataset.
     """
+    SOURCE.require(dataset, "dataset")
     options = Options(task, workers=workers, share=share, seed=seed, resume=resume)
     with _notes():
         report = append_dataset(dataset.dataset, dataset.codec, output_dir, options, fps=fps)
@@ -165,11 +187,11 @@ def push(directory: str, repo_id: str, private: bool = True) -> None:
     """
     root = storage.fetch(directory)
     if (root / INFO).is_file():
-        Destination(DATASET, repo_id, private=private).push(root, directory)
+        Destination(pushing.DATASET, repo_id, private=private).push(root, directory)
         return
     from getiaction.policies.lerobot.sources import native_checkpoint
 
-    Destination(POLICY, repo_id, private=private).push(native_checkpoint(root), directory)
+    Destination(pushing.POLICY, repo_id, private=private).push(native_checkpoint(root), directory)
 
 
 def _push(output_dir: str, to: Destination, workers: int | None) -> None:
@@ -180,12 +202,23 @@ def _push(output_dir: str, to: Destination, workers: int | None) -> None:
     to.push(root, output_dir)
 
 
+def prepare(config: cfn.Config, flags: Flags) -> tuple[cfn.Config, Flags]:
+    """Take ``--codec``, as training and the server call it, for ``--dataset.codec``."""
+    if config not in (convert, append):
+        return config, flags
+    renamed = (
+        (f"dataset.{name}" if name.partition(".")[0] == "codec" else name, value)
+        for name, value in flags.items
+    )
+    return config, Flags(tuple(renamed))
+
+
 COMMANDS = {"convert": convert, "append": append, "verify": verify, "info": info, "push": push}
 
 
 def main() -> NoReturn:
     """Run the command line."""
-    cli.run(COMMANDS, PROG)
+    cli.run(COMMANDS, PROG, prepare=prepare)
 
 
 if __name__ == "__main__":

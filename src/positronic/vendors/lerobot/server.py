@@ -8,12 +8,14 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from typing import Annotated
 
 import configuronic as cfn
 
 from foundation import storage
 from foundation.console import command
 from foundation.errors import UsageError
+from positronic.cfg.components import CODEC
 from positronic.cli import run
 from positronic.codec import Codec
 from positronic.offboard.models.batching import Batching
@@ -28,6 +30,7 @@ from positronic.vendors.lerobot.serving.checkpoint_source import CheckpointSourc
 from positronic.vendors.lerobot.serving.checkpoints import CheckpointDirectory
 from positronic.vendors.lerobot.serving.threads import choose_threads
 
+PROG = "python -m positronic.vendors.lerobot.server"
 GB = 1e9
 
 
@@ -35,7 +38,7 @@ GB = 1e9
 def serve(
     checkpoints_dir: str,
     checkpoint: str | int | None = None,
-    codec: Codec | None = None,
+    codec: Annotated[Codec | None, CODEC] = None,
     port: int = 8000,
     host: str = "127.0.0.1",
     device: str = "auto",
@@ -64,6 +67,9 @@ def serve(
 
     http://HOST:PORT/ is a page for people; /livez, /readyz and /metrics are for machines. SIGTERM
     lets open sessions end first. Where the variable AUTH_TOKEN is set, clients have to know it.
+
+    Example:
+        positronic-server --checkpoints_dir=OUTPUT_DIR/RUN_NAME --port=8000
 
     Args:
         checkpoints_dir: Directory of the training run, or the checkpoints folder in it, or one
@@ -139,7 +145,7 @@ def serve(
     require_token(resolve(host), host, options.token, insecure)
 
     if codec is not None:
-        require_codec(codec, "--codec")
+        require_codec(codec, "codec")
     directory = CheckpointDirectory(checkpoints_dir, trust_checkpoint=trust_checkpoint)
     default = directory.resolve(checkpoint)
     contract = directory.checkpoint(default).verify(codec)
@@ -231,7 +237,7 @@ def main() -> None:
     # Off until it is ready: imported objects stay, and collecting garbage among them takes some
     # tenths of a second of the start.
     gc.disable()
-    run(serve, "python -m positronic.vendors.lerobot.server")
+    run(serve, PROG)
 
 
 if __name__ == "__main__":

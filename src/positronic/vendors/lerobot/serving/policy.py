@@ -315,7 +315,7 @@ def load_policy(
     older = directory.older(newest) if checkpoint is None else []
     while True:
         found = directory.checkpoint(newest)
-        contract = found.verify(None if codec is None else require_codec(codec, "codec"))
+        contract = found.verify(None if codec is None else require_codec(codec, "policy.codec"))
         choose_threads(contract)
         try:
             found.require_finite()

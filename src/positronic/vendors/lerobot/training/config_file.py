@@ -61,8 +61,10 @@ def prepare(config: cfn.Config, flags: Flags) -> tuple[cfn.Config, Flags]:
         config = config.override(config=PRINT, **dict.fromkeys(missing(config)))
         flags = flags.without("config")
     named = (flags.given("policy") + flags.given(f"policy.{TYPE}"))[-1:]
-    if named and not str(named[0]).startswith(("@", ".")):
-        config = config.override(policy=presets.registered(str(named[0])))
+    name = str(named[0]) if named else "@"
+    is_preset = name.startswith(".") and name[1:] in presets.__all__
+    if not (name.startswith("@") or is_preset):
+        config = config.override(policy=presets.registered(name.removeprefix(".")))
         flags = flags.without("policy", f"policy.{TYPE}")
     return config, flags
 

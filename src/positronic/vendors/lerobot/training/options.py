@@ -2,12 +2,15 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from foundation.errors import UsageError
 from foundation.text import did_you_mean
+from positronic.cfg.components import CODEC
+from positronic.cli.components import Component
 from positronic.codec import Codec
 from positronic.vendors.lerobot.codecs import require_codec
+from positronic.vendors.lerobot.training import presets
 from positronic.vendors.lerobot.training.presets import PolicyPreset
 
 CHOICES = {
@@ -31,6 +34,14 @@ LEAST = {
 }
 
 
+PRESET = Component(
+    "policy",
+    (presets.__name__,),
+    lambda value: isinstance(value, PolicyPreset),
+    otherwise="any policy's name in LeRobot such as diffusion",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Train a LeRobot policy on a converted dataset, with Lightning.
@@ -39,6 +50,10 @@ class Options:
     or not at all, with the contract that the server checks. Beside them are config.yaml, from
     which `--config` begins the same run again, and TensorBoard's logs.
 
+    Example:
+        positronic-train --dataset_root=DATASET --run_name=first --output_dir=OUTPUT_DIR
+            --policy=.act_state
+
     Args:
         dataset_root: what `positronic-to-lerobot convert` wrote; a directory, s3://bucket/path or
             hf://datasets/USER/NAME[@REVISION].
@@ -46,7 +61,8 @@ class Options:
         output_dir: where the run's directory is made; a directory or s3://bucket/path.
         policy: what to train: any name in LeRobot, as --policy=diffusion, or a preset: .act (full
             size), .act_state (small, no images, for a CPU), .act_64px (small, 64x64 images, for a
-            CPU). `--policy=diffusion --help` lists the fields of that policy.
+            CPU). `--policy=diffusion --help` lists the fields of that policy; those of .act come
+            last here.
         steps: training steps in total, those before a resume included.
         save_freq: steps between checkpoints; the last step is always saved.
         codec: refuse to train unless the dataset was converted with this codec.
@@ -81,10 +97,10 @@ class Options:
     dataset_root: str
     run_name: str
     output_dir: str
-    policy: PolicyPreset
+    policy: Annotated[PolicyPreset, PRESET]
     steps: int = 100_000
     save_freq: int = 20_000
-    codec: Codec | None = None
+    codec: Annotated[Codec | None, CODEC] = None
     resume: bool = False
     batch_size: int | None = None
     num_workers: int | None = None
@@ -125,8 +141,9 @@ class Options:
                 )
         if not 0 <= self.seed < 1 << 32:
             raise UsageError(f"--seed is {self.seed}; expected a number from 0 to {(1 << 32) - 1}")
+        PRESET.require(self.policy, "policy")
         if self.codec is not None:
-            require_codec(self.codec, "--codec")
+            require_codec(self.codec, "codec")
         if not 0 <= self.val_split < 1:
             raise UsageError(f"--val_split is {self.val_split}; expected a share from 0 to below 1")
         if self.eval_env is not None:

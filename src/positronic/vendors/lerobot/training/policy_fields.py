@@ -18,6 +18,27 @@ from typing import Any
 BASE = "PreTrainedConfig"
 # Set by the data and the trainer; and nothing here uploads a policy by itself.
 NOT_FLAGS = frozenset({"input_features", "output_features", "device", "push_to_hub"})
+# For fields that LeRobot's docstrings leave out.
+WORDS = {
+    "use_amp": "Mixed precision, unless --precision says otherwise.",
+    "use_peft": "LeRobot's mark of a policy with a PEFT adapter; such checkpoints are not loaded.",
+    "repo_id": "Name on the Hugging Face Hub, OWNER/NAME.",
+    "private": "Whether it is private on the Hub.",
+    "tags": "Tags of its card on the Hub, a list of words.",
+    "license": "Licence on its card on the Hub.",
+    "pretrained_path": "Weights to begin with: a directory, or a name on the Hub.",
+    "pretrained_revision": "Branch, tag or commit of those weights on the Hub.",
+    "optimizer_lr": "Learning rate.",
+    "optimizer_lr_backbone": "Learning rate of the vision backbone.",
+    "optimizer_weight_decay": "Weight decay of the optimizer.",
+    "optimizer_betas": "Betas of Adam.",
+    "optimizer_eps": "Epsilon of Adam.",
+    "optimizer_grad_clip_norm": "Norm that gradients are clipped to.",
+    "scheduler_name": "Name of the learning rate's schedule.",
+    "scheduler_warmup_steps": "Steps over which the learning rate rises.",
+    "scheduler_decay_steps": "Steps over which the learning rate falls.",
+    "scheduler_decay_lr": "Learning rate at the end.",
+}
 PLUGIN_PREFIX = "lerobot_policy_"
 _REGISTERED = re.compile(rf"^@{BASE}\.register_subclass\(\"(\w+)\"\)", re.MULTILINE)
 _SIMPLE = {"bool": bool, "int": int, "float": float, "str": str}
@@ -69,13 +90,16 @@ def parameters(policy: str) -> tuple[Parameter, ...]:
 
 
 def explained(policy: str) -> str:
-    """Return the ``Args:`` section of LeRobot's policy config, or an empty string."""
+    """Return the ``Args:`` section of LeRobot's policy config, with `WORDS` for what it omits."""
     file = sources().get(policy)
     if file is None:
-        return ""
+        return "Args:"
     node = next(node for node in _classes(file).values() if policy in _registered_as(node))
     text = inspect.cleandoc(ast.get_docstring(node) or "")
-    return text[text.find("Args:") :] if "\nArgs:" in text else ""
+    # A section after it, such as an example, would take ours for its own.
+    section = re.split(r"\n(?=\S)", text[text.find("Args:") :])[0] if "\nArgs:" in text else "Args:"
+    ours = [f"    {n}: {words}" for n, words in WORDS.items() if f"\n    {n}" not in section]
+    return "\n".join([section.rstrip(), *ours])
 
 
 def _package() -> Path | None:

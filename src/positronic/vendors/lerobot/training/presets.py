@@ -63,11 +63,13 @@ def registered(name: str, fields: Mapping[str, Any] | None = None) -> cfn.Config
         UsageError: there is no such policy, and no plugin that might bring it.
     """
     known = policy_fields.sources()
+    if name not in known and isinstance(ours := globals().get(name), cfn.Config):
+        return ours.override_data(**(fields or {}))
     if name not in known and not policy_fields.has_plugins():
         named = [f".{preset}" for preset in ("act", "act_state", "act_64px")]
         raise UsageError(
             f"--policy={printable(name, 80)}: LeRobot has no such policy"
-            f"{did_you_mean(name, known)}; "
+            f"{did_you_mean(name, [*known, *named])}; "
             f"it has: {', '.join(sorted(known))}; presets are {', '.join(named)}"
         )
     return preset(name, fields)

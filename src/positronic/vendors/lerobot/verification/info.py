@@ -34,6 +34,9 @@ class _Contract(Document):
 def info(dataset_root: str) -> int:
     """Summarise a LeRobot dataset. Of one in S3 or on the Hub only meta/ is fetched.
 
+    Example:
+        positronic-to-lerobot info DATASET
+
     Args:
         dataset_root: The dataset's directory, s3://bucket/key, or hf://datasets/USER/NAME.
     """

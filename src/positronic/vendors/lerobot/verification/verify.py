@@ -87,6 +87,9 @@ def verify(
 
     The exit status is 0 if the dataset is valid, and 1 if it has faults.
 
+    Example:
+        positronic-to-lerobot verify DATASET
+
     Args:
         dataset_root: The dataset's directory, s3://bucket/key, or hf://datasets/USER/NAME.
         decode: Decode every frame; otherwise only the videos' packets and timestamps are read.

@@ -350,11 +350,27 @@ def test_a_codec_that_is_none_is_one_line(
     raw: LocalDataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = [f"--dataset.dataset.path={raw.root}", f"--output_dir={tmp_path / 'out'}", "--fps=15"]
-    for codec in (".eepose_state", "7", "@positronic.geom.yaw"):
+    for codec in (".eepose_stat", "eepose_stat", "7", "@positronic.geom.yaw"):
         assert run(*words, f"--dataset.codec={codec}") == 2
         error = capfd.readouterr().err.strip()
         assert len(error.splitlines()) == 1
-        assert f"is not a codec; there are {MODULE}.eepose_absolute" in error
+        assert "not a codec" in error
+        assert "give .eepose_absolute, .eepose_state, .joints_absolute or @module.name" in error
+        assert ("did you mean '.eepose_state'?" in error) == ("stat" in codec)
+
+
+@pytest.mark.parametrize("flag", ["--dataset.codec=.eepose_state", "--codec=eepose_state"])
+@pytest.mark.parametrize("place", ["--dataset", "--dataset.dataset", "--dataset.dataset.path"])
+def test_a_codec_is_named_shortly_and_the_episodes_by_their_path(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], flag: str, place: str
+) -> None:
+    words = [flag, "--codec.n_objects=3", f"{place}={tmp_path}/raw", "--fps=15"]
+    assert run(*words, f"--output_dir={tmp_path / 'out'}") == 1
+    assert f"no dataset at {tmp_path}/raw" in capfd.readouterr().err
+    assert run(*words[1:], f"--output_dir={tmp_path / 'out'}") == 2
+    assert (
+        "--dataset.codec.n_objects: choose --dataset.codec=.eepose_state" in capfd.readouterr().err
+    )
 
 
 @pytest.mark.skipif(not FIXTURE.exists(), reason="the shared recordings are not here")

@@ -80,7 +80,10 @@ def test_what_is_printed_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
         (["--devices=2.5"], "--devices=2.5: expected int"),
         (["--seed=-1"], "--seed is -1; expected a number from 0 to 4294967295"),
         (["--seed=99999999999"], "expected a number from 0 to 4294967295"),
-        (["--codec=eepose_state"], "--codec='eepose_state' is not a codec; there are @"),
+        (["--codec=eepose_stat"], "not a codec (did you mean '.eepose_state'?); give .eepose_ab"),
+        (["--codec.n_objects=3"], "--codec.n_objects: choose --codec=.eepose_state first"),
+        (["--policy=act_sate"], "did you mean 'act_state'?"),
+        (["--policy=@positronic.geom.yaw"], "--policy makes a function, not a policy; give .act"),
     ],
 )
 def test_refusals(
@@ -148,6 +151,34 @@ def test_help_lists_the_fields_of_the_policy(capsys: pytest.CaptureFixture[str])
     assert "--policy.horizon=5" in text
     for flag in ("--accumulate=1", "--precision=None", "--eval_env=None", "--config=None"):
         assert flag in text
+
+
+def test_presets_and_codecs_have_short_names(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = printed(
+        capsys, "--policy=.act_state", "--codec=@positronic.vendors.lerobot.codecs.eepose_state"
+    )
+    for policy in ("act_state", ".act_state"):
+        for codec in ("eepose_state", ".eepose_state"):
+            assert printed(capsys, f"--policy={policy}", f"--codec={codec}") == settings
+    assert printed(capsys, "--policy=.vqbet") == printed(capsys, "--policy=vqbet")
+
+
+def test_help_says_something_of_each_flag_and_its_own_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command("--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    flags = [i for i, line in enumerate(lines) if line.startswith("  --")]
+    assert len(flags) > 50
+    bare = [
+        lines[i]
+        for i in flags
+        if not lines[i][30:].strip(" )") and not lines[i + 1].startswith(" " * 30)
+    ]
+    assert bare == []
+    own = [i for i in flags if not lines[i].startswith("  --policy.")]
+    assert max(own) < min(set(flags) - set(own))
+    assert "  --policy=.act " in "\n".join(lines)
 
 
 def test_all_of_this_needs_no_torch(dataset_root: Path, tmp_path: Path) -> None:
