@@ -10,7 +10,8 @@ import positronic.cfg.player
 import positronic.cfg.policy
 from foundation import storage
 from foundation.errors import UsageError
-from positronic.cfg.components import DRIVER, PLAYER, POLICY
+from positronic.cfg.components import DRIVER, PLAYER
+from positronic.cfg.policy import POLICY
 from positronic.cli import run as run_command_line
 from positronic.inference.comparison.command import compare, prepare
 from positronic.inference.flags import CAMERAS, DEFAULT_SEED, make_setting
