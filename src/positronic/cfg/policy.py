@@ -1,13 +1,19 @@
 """Policies by name for the command line: ``--policy=.remote --policy.host=...``."""
 
+import os
 from typing import Annotated, Any
 
 import configuronic as cfn
 
+from foundation import storage
 from foundation.errors import UsageError
-from positronic.cfg.components import CODEC
+from positronic.cfg.components import CODEC, is_path
+from positronic.cli.components import Component
 
-__all__ = ["act_absolute", "remote"]
+__all__ = ["POLICY", "act_absolute", "remote"]
+
+SCHEMES = ("ws://", "wss://", "http://", "https://")
+SESSION = "/api/v1/session"
 
 
 @cfn.config()
@@ -101,3 +107,44 @@ def act_absolute(
         precision=precision,
         compile=compile,
     )
+
+
+def _is_policy(value: Any) -> bool:
+    return all(callable(getattr(value, name, None)) for name in ("new_session", "close"))
+
+
+def _policy(text: str) -> Any:
+    """Return the policy on the server of a URL, or that of a directory of checkpoints."""
+    if text.startswith(SCHEMES):
+        url, session, checkpoint = text.partition(SESSION)
+        if session and checkpoint.strip("/"):
+            return remote.override(url=url, checkpoint=checkpoint.strip("/"))
+        return remote.override(url=url)
+    if not is_path(text):
+        return None
+    place = text.rstrip("/")
+    if not storage.is_remote(place):
+        # `last` is a link to a step.
+        place = str(storage.local(place).resolve())
+        if not os.path.isdir(place):
+            raise UsageError(
+                f"--policy={text}: there is no such directory; give that of a training run,"
+                " OUTPUT_DIR/RUN_NAME, or one of its checkpoints"
+            )
+    place = place.removesuffix("/pretrained_model")
+    above, _, step = place.rpartition("/")
+    if step.isdecimal() and above.endswith("checkpoints"):
+        return act_absolute.override(checkpoints_dir=above, checkpoint=step)
+    return act_absolute.override(checkpoints_dir=place)
+
+
+POLICY = Component(
+    "policy",
+    ("positronic.cfg.policy",),
+    _is_policy,
+    _policy,
+    "ws://HOST:PORT, the directory of a training run",
+    "remote",
+    "placeholder",
+    bare=False,
+)

@@ -11,7 +11,8 @@ import positronic.cfg.policy
 from foundation import storage
 from foundation.console import say_made, say_next
 from foundation.errors import UsageError
-from positronic.cfg.components import DRIVER, PLAYER, POLICY
+from positronic.cfg.components import DRIVER, PLAYER
+from positronic.cfg.policy import POLICY
 from positronic.cli import run as run_command_line
 from positronic.cli.kinds import unused
 from positronic.inference.comparison.command import compare, prepare

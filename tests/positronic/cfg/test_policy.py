@@ -5,8 +5,7 @@ import configuronic as cfn
 import pytest
 
 from positronic import cli
-from positronic.cfg.components import POLICY
-from positronic.cfg.policy import placeholder, remote
+from positronic.cfg.policy import POLICY, placeholder, remote
 from positronic.offboard.client import RemotePolicy, SessionOptions
 
 seen: list[Any] = []

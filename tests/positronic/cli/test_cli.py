@@ -11,6 +11,7 @@ import pytest
 from positronic import cli
 from positronic.errors import DatasetError
 
+MAIN = "from positronic.storage import main"
 EXAMPLE = "example: prog show here"
 seen: list[tuple[object, ...]] = []
 
@@ -269,21 +270,18 @@ def test_version(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("started", "name"),
     [
-        ("from positronic.storage import main; main()", "positronic-storage"),
+        (f"{MAIN}; main()", "positronic-storage"),
+        (f"{MAIN}; import sys; sys.argv[0] = '/bin/positronic-x'; main()", "positronic-x"),
         (
-            "import sys; sys.argv[0] = '/bin/positronic-x'; from positronic.storage import main; main()",
-            "positronic-x",
-        ),
-        (
-            "import runpy; runpy.run_module('positronic.storage', run_name='__main__', alter_sys=True)",
+            "import runpy; runpy.run_module('positronic.storage', {}, '__main__', True)",
             "python -m positronic.storage",
         ),
     ],
 )
 def test_errors_name_the_program_as_it_was_started(started: str, name: str) -> None:
-    done = subprocess.run([sys.executable, "-c", started, "sl"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", started, "lss"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"{name}: error: there is no command 'sl' (did you mean 'ls'?)")
+    assert done.stderr.startswith(f"{name}: error: there is no command 'lss' (did you mean 'ls'?)")
 
 
 PROGRAMS = [

@@ -15,7 +15,8 @@ import positronic.cfg.policy
 from foundation import storage
 from foundation.console import say_made
 from foundation.errors import FoundationError, StorageError, UsageError
-from positronic.cfg.components import DRIVER, PLAYER, POLICY
+from positronic.cfg.components import DRIVER, PLAYER
+from positronic.cfg.policy import POLICY
 from positronic.cli.flags import Flags, apply_flags
 from positronic.cli.help import parameters
 from positronic.inference.flags import CAMERAS, DEFAULT_SEED, make_setting

@@ -12,9 +12,9 @@ from foundation.console import say_made
 from foundation.errors import FoundationError, StorageError, UsageError
 from foundation.files import replace_text
 from positronic.cfg import ds
-from positronic.cfg.components import DATASET, POLICY
+from positronic.cfg.components import DATASET
 from positronic.cfg.ds.split import indices
-from positronic.cfg.policy import placeholder
+from positronic.cfg.policy import POLICY, placeholder
 from positronic.errors import DatasetError
 
 if TYPE_CHECKING:

@@ -112,9 +112,12 @@ def test_a_share_of_the_episodes(raw: Path, show: Show) -> None:
 
 
 def test_what_is_no_dataset_is_refused(show: Show) -> None:
-    assert "5 is not a dataset; give a path or @positronic.cfg.ds.local" in show(
-        "--dataset=.share", "--dataset.share=0.5", "--dataset.dataset=5"
+    share = ("--dataset=.share", "--dataset.share=0.5")
+    assert "--dataset.dataset makes a function, not a dataset; give .concat, .filtered" in show(
+        *share, "--dataset.dataset=@positronic.geom.yaw"
     )
+    assert "no dataset at " in show(*share, "--dataset.dataset=5")
+    assert "(did you mean '.split.train'?)" in show(*share, "--dataset.dataset=.split.trian")
 
 
 def test_a_declared_grip(raw: Path) -> None:

@@ -194,7 +194,7 @@ def test_runs_in_s3_are_compared_there(
         ([HOLD, "--runs=[a,b]", f"--against={POLICIES}.hold"], "not both"),
         ([HOLD, "--checkpoints=[1,2]"], "--policy with checkpoints"),
         ([HOLD, "--checkpoints=[1,1]"], "has a duplicate"),
-        ([HOLD, "--against.port=1"], "there is no flag --against.port"),
+        ([HOLD, "--against.port=1"], "--against.port: choose --against=.remote first"),
     ],
 )
 def test_bad_flags_are_named(

@@ -15,7 +15,7 @@ from positronic.errors import DatasetError
 from positronic.source import commit
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
-from positronic.vendors.lerobot.convert import COMMANDS
+from positronic.vendors.lerobot.convert import COMMANDS, prepare
 from tests.positronic.vendors.lerobot.raw import FPS, GRIP, TASK, record
 
 # LeRobot takes long to import; one test process is enough to pay for it.
@@ -297,7 +297,7 @@ def test_a_share_is_chosen_at_random_and_kept_in_order(tmp_path: Path) -> None:
 
 
 def run(*words: str) -> int:
-    return cli.status(COMMANDS, "positronic-to-lerobot", ["convert", *words])
+    return cli.status(COMMANDS, "positronic-to-lerobot", ["convert", *words], prepare=prepare)
 
 
 def test_the_command_of_the_documentation(
@@ -331,7 +331,8 @@ def test_the_command_of_the_documentation(
         (["--dataset.dataset.path={tmp}/nowhere"], "no dataset at"),
         (["--dataset.dataset.path={tmp}"], "no finished episodes"),
         (["--dataset.dataset.path={tmp}", f"--dataset.codec={MODULE}.eepose"], "eepose_absolute"),
-        (["--dataset.dataset=5"], "5 is not a dataset; give a path or @positronic.cfg.ds.local"),
+        (["--dataset.dataset=@positronic.geom.yaw"], "makes a function, not a dataset; give ."),
+        (["--dataset=@positronic.cfg.driver.timed"], "no flag --dataset.codec"),
         (["--dataset.dataset.path={tmp}", "--fps=fast"], "--fps=fast: expected int"),
     ],
 )
@@ -368,9 +369,8 @@ def test_a_codec_is_named_shortly_and_the_episodes_by_their_path(
     assert run(*words, f"--output_dir={tmp_path / 'out'}") == 1
     assert f"no dataset at {tmp_path}/raw" in capfd.readouterr().err
     assert run(*words[1:], f"--output_dir={tmp_path / 'out'}") == 2
-    assert (
-        "--dataset.codec.n_objects: choose --dataset.codec=.eepose_state" in capfd.readouterr().err
-    )
+    error = capfd.readouterr().err
+    assert "--dataset.codec.n_objects: choose --dataset.codec=.eepose_state first" in error
 
 
 @pytest.mark.skipif(not FIXTURE.exists(), reason="the shared recordings are not here")

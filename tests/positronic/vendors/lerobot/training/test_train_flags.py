@@ -82,7 +82,7 @@ def test_what_is_printed_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
         (["--seed=99999999999"], "expected a number from 0 to 4294967295"),
         (["--codec=eepose_stat"], "not a codec (did you mean '.eepose_state'?); give .eepose_ab"),
         (["--codec.n_objects=3"], "--codec.n_objects: choose --codec=.eepose_state first"),
-        (["--policy=act_sate"], "did you mean 'act_state'?"),
+        (["--policy=act_sate"], "did you mean '.act_state'?"),
         (["--policy=@positronic.geom.yaw"], "--policy makes a function, not a policy; give .act"),
     ],
 )
@@ -154,9 +154,8 @@ def test_help_lists_the_fields_of_the_policy(capsys: pytest.CaptureFixture[str])
 
 
 def test_presets_and_codecs_have_short_names(capsys: pytest.CaptureFixture[str]) -> None:
-    settings = printed(
-        capsys, "--policy=.act_state", "--codec=@positronic.vendors.lerobot.codecs.eepose_state"
-    )
+    long = "@positronic.vendors.lerobot.codecs.eepose_state"
+    settings = printed(capsys, "--policy=.act_state", f"--codec={long}")
     for policy in ("act_state", ".act_state"):
         for codec in ("eepose_state", ".eepose_state"):
             assert printed(capsys, f"--policy={policy}", f"--codec={codec}") == settings
