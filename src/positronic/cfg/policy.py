@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import configuronic as cfn
 
-from foundation import storage
 from foundation.errors import UsageError
 from positronic.cfg.components import CODEC, is_path
 from positronic.cli.components import Component
@@ -115,6 +114,8 @@ def _is_policy(value: Any) -> bool:
 
 def _policy(text: str) -> Any:
     """Return the policy on the server of a URL, or that of a directory of checkpoints."""
+    from foundation import storage
+
     if text.startswith(SCHEMES):
         url, session, checkpoint = text.partition(SESSION)
         if session and checkpoint.strip("/"):

@@ -37,7 +37,8 @@ class Evaluation:
     """Rollouts from ``seed`` to ``seed + num_iterations - 1``, at each delay of the setting.
 
     ``video`` is False, True (videos beside the report) or the directory of the videos, local or in
-    S3; ``report_videos`` is the number of rollouts shown in full in the report.
+    S3; ``report_videos`` is the number of rollouts shown in full in the report. ``part_of`` is the
+    page of the comparison that they belong to, relative to the report.
     """
 
     setting: Setting
@@ -47,6 +48,7 @@ class Evaluation:
     show_gui: bool = False
     video: bool | str = False
     report_videos: int = 8
+    part_of: str = ""
 
     def check(self, policy: Policy, output_dir: str | None) -> None:
         """Check that the options fit together.
@@ -137,6 +139,7 @@ class Evaluation:
             player=setting.player_name,
             charge_inference_time=setting.charge_inference_time,
             delays=setting.delays,
+            part_of=self.part_of,
         )
 
     @contextmanager

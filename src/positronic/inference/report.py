@@ -174,6 +174,7 @@ def render_report(run: RunResult, replays: Mapping[int, Replay]) -> str:
         setting=_setting(run),
         policy={name: _value(value) for name, value in flatten(described).items()},
         means=MEANS,
+        part_of=run.part_of,
     )
 
 

@@ -121,7 +121,8 @@ class RunResult:
     time with offset, ``versions`` maps distributions to their versions, ``error`` is the reason why
     the run stopped early. ``delays`` are the seconds of control time charged per inference, with
     ``num_iterations`` rollouts at each; empty if not fixed. ``published`` maps local directories to
-    the location of their content after the run, local or in S3.
+    the location of their content after the run, local or in S3. ``part_of`` is a comparison's page,
+    relative to the report.
     """
 
     env: str
@@ -143,6 +144,7 @@ class RunResult:
     wall_s: float = 0.0
     error: str | None = None
     published: Mapping[Path, str] = field(default_factory=dict)
+    part_of: str = ""
 
     @property
     def count(self) -> int:

@@ -10,6 +10,7 @@ import http.client
 import itertools
 import os
 import random
+import shutil
 import socket
 import sys
 import threading
@@ -34,6 +35,8 @@ TOKEN_VARIABLE = "AUTH_TOKEN"
 DEFAULT_HOST, DEFAULT_PORT = "localhost", 8000
 # Bounds of a list of models: bytes, and seconds to answer, since a bucket may have to be listed.
 MAX_LIST_BYTES, LIST_TIMEOUT_S = 4 << 20, 60.0
+# Checkpoints named in a message.
+MAX_SHOWN = 20
 # Between two requests to a busy server.
 LONGEST_PAUSE_S = 1.0
 
@@ -179,9 +182,34 @@ def _try_again(reply: Mapping[Any, Any]) -> bool:
     return isinstance(code, str) and code in ("busy", "rate")
 
 
-def print_status(message: str) -> None:
-    """Print a server's status message on stderr, while it is not ready yet."""
-    print(f"server: {message}", file=sys.stderr, flush=True)
+class _StatusLine:
+    """Prints a server's status messages on stderr, while it is not ready yet.
+
+    On a terminal each replaces the one before, and `clear` removes the last one. Elsewhere they are
+    lines, the first one held back: often the server is ready before it sends a second.
+    """
+
+    def __init__(self) -> None:
+        self._waiting = False
+
+    def __call__(self, message: str) -> None:
+        """Print a message."""
+        line = f"server: {message}"
+        if sys.stderr.isatty():
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\x1b[K{line[:width]}", end="", file=sys.stderr, flush=True)
+        elif self._waiting:
+            print(line, file=sys.stderr, flush=True)
+        self._waiting = True
+
+    def clear(self) -> None:
+        """Forget the messages, as the server is ready or has refused."""
+        if self._waiting and sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        self._waiting = False
+
+
+print_status = _StatusLine()
 
 
 class InferenceClient:
@@ -294,7 +322,10 @@ class InferenceClient:
         Raises:
             SessionError: There is no server, or it refuses; the message says what to do.
         """
-        return RemoteSession(self._dialer, checkpoint, context or {}, self.options)
+        try:
+            return RemoteSession(self._dialer, checkpoint, context or {}, self.options)
+        finally:
+            print_status.clear()
 
 
 class RemotePolicy:
@@ -320,6 +351,27 @@ class RemotePolicy:
         assert self._meta is not None
         return self._meta
 
+    def require_checkpoint(self) -> None:
+        """Ask a server that lists its checkpoints for this policy's; nothing is loaded.
+
+        Raises:
+            SessionError: It is not among them.
+        """
+        if self.checkpoint is None:
+            return
+        try:
+            found = self.client.models()
+        except SessionError:
+            return  # a session will tell, or say that there is no server
+        wanted = str(self.checkpoint)
+        if not any(wanted == name or _is_step(wanted, name) for name in found):
+            shown = ", ".join(found[-MAX_SHOWN:]) or "none"
+            older = f"{len(found) - MAX_SHOWN} older ones, " if len(found) > MAX_SHOWN else ""
+            raise SessionError(
+                f"{self.client.url} has no checkpoint {printable(wanted, 80)};"
+                f" it has {older}{shown}"
+            )
+
     def new_session(self, context: Mapping[str, Any] | None = None) -> RemoteSession:
         """Open a connection; see :meth:`InferenceClient.new_session`."""
         session = self.client.new_session(self.checkpoint, context)
@@ -328,6 +380,12 @@ class RemotePolicy:
 
     def close(self) -> None:
         """Do nothing: no connection is held between sessions."""
+
+
+def _is_step(wanted: str, name: str) -> bool:
+    """Return whether both are the same step: ``10000`` is ``010000``."""
+    both = wanted.isdecimal() and name.isdecimal()
+    return both and wanted.lstrip("0") == name.lstrip("0")
 
 
 def _hang_up(opened: socket.socket) -> None:

@@ -1,11 +1,11 @@
 """``positronic-inference compare``: roll out policies on the same seeds and compare them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 import configuronic as cfn
 
@@ -31,6 +31,14 @@ JSON, HTML = "comparison.json", "comparison.html"
 
 type Side = tuple[str, Callable[[], Policy]]
 """A policy to play: its label, and a function that opens it."""
+
+
+@runtime_checkable
+class ServedElsewhere(Protocol):
+    """A policy whose server can be asked for the checkpoint."""
+
+    def require_checkpoint(self) -> None:
+        """Raise SessionError if the server lists its checkpoints and has not this one."""
 
 
 @dataclass(frozen=True)
@@ -170,11 +178,16 @@ def compare(
                 driver, player, env, cameras, image_size, charge_inference_time, inference_delay
             )
             evaluation = Evaluation(
-                setting, seed, driver.num_iterations, num_envs, False, video, report_videos
+                setting,
+                seed,
+                driver.num_iterations,
+                num_envs,
+                video=video,
+                report_videos=report_videos,
+                part_of=f"../{HTML}",
             )
-            if checkpoints:
-                _require_checkpoints(sides)
-            entrants, cause = _play_all(evaluation, sides, output_dir, root)
+            described = _check(evaluation, sides, output_dir)
+            entrants, cause = _play_all(evaluation, sides, described, output_dir, root)
         if cause is not None and len(entrants) < 2:
             raise cause
         require_comparable(entrants)
@@ -203,16 +216,41 @@ def _sides(
     return sides
 
 
-def _require_checkpoints(sides: Sequence[Side]) -> None:
-    """Open every policy first, so that a mistyped checkpoint fails before hours of rollouts."""
-    for _, make in sides:
-        with closing(make()) as policy, closing(policy.new_session()):
-            pass
+def _check(
+    evaluation: "Evaluation", sides: Sequence[Side], output_dir: str | None
+) -> dict[str, str]:
+    """Check every policy, so that none fails after hours of rollouts of those before it.
+
+    Servers are asked for their checkpoints before any loads one. Returns a short description of
+    each policy by its label.
+    """
+    described, served = {}, []
+    for label, make in sides:
+        with closing(make()) as policy:
+            evaluation.check(policy, output_dir)
+            if isinstance(policy, ServedElsewhere):
+                policy.require_checkpoint()
+                served.append((label, make))
+            else:
+                described[label] = _opened(policy)
+    for label, make in served:
+        with closing(make()) as policy:
+            described[label] = _opened(policy)
+    return described
+
+
+def _opened(policy: "Policy") -> str:
+    """Open a session and close it; return a short description of the policy."""
+    from positronic.inference.comparison.entrants import describe
+
+    with closing(policy.new_session()) as session:
+        return describe(session.meta)
 
 
 def _play_all(
     evaluation: "Evaluation",
     sides: Sequence[Side],
+    described: Mapping[str, str],
     output_dir: str | None,
     root: Path | None,
 ) -> "tuple[list[Entrant], BaseException | None]":
@@ -222,12 +260,11 @@ def _play_all(
 
     entrants: list[Entrant] = []
     for label, make in sides:
-        print(f"{label}:", flush=True)
+        print(f"{label}: {described[label]}, {evaluation.num_iterations} rollouts", flush=True)
         directory = None if output_dir is None else storage.join(output_dir, label)
         try:
             policy = make()
             try:
-                evaluation.check(policy, directory)
                 result, cause = evaluation.run(
                     policy, directory, None if root is None else root / label
                 )

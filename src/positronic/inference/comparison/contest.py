@@ -8,11 +8,15 @@ from itertools import combinations
 from statistics import mean
 from typing import Any
 
-from foundation.statistics import wilson_interval
+from foundation.statistics import (
+    MOST_TRIALS,
+    SIGNIFICANT,
+    least_discordant,
+    mcnemar_p,
+    trials_to_decide,
+    wilson_interval,
+)
 from positronic.inference.comparison.entrants import Entrant
-
-SIGNIFICANT = 0.05
-
 
 FORMAT = 1
 
@@ -43,27 +47,19 @@ class Pairs:
         return self.both + self.first_only + self.second_only + self.neither
 
     @property
+    def differing(self) -> int:
+        """Number of seeds on which only one policy succeeded: they alone decide."""
+        return self.first_only + self.second_only
+
+    @property
     def difference(self) -> float | None:
         """Success rate of the second minus that of the first; None without seeds."""
         return (self.second_only - self.first_only) / self.count if self.count else None
 
     @property
     def p_value(self) -> float:
-        """Probability of pairs as unequal as these or more if both policies were equally good.
-
-        The exact, two-sided form of McNemar's test: only discordant seeds count, and under the
-        null hypothesis each goes either way with probability 1/2. 1 without discordant seeds.
-
-        Source: Q. McNemar, "Note on the sampling error of the difference between correlated
-        proportions or percentages", Psychometrika 12 (1947); with the binomial distribution
-        instead of his normal approximation.
-        """
-        from scipy.stats import binomtest
-
-        discordant = self.first_only + self.second_only
-        if not discordant:
-            return 1.0
-        return float(binomtest(self.second_only, discordant, 0.5).pvalue)
+        """Probability of pairs as unequal as these or more if both policies were equally good."""
+        return mcnemar_p(self.second_only, self.first_only)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -122,8 +118,9 @@ def _margins(successes: int, trials: int) -> tuple[float, float]:
 class Contest:
     """Two entrants on the seeds that both finished.
 
-    ``p_value`` is corrected for the number of contests (Holm); ``joint_steps`` are the mean lengths
-    of the first's and the second's rollouts on the seeds that both solved, None without such seeds;
+    ``p_value`` is corrected for the number of contests (Holm), by ``factor`` unless a smaller one
+    is larger when corrected; ``joint_steps`` are the mean lengths of the first's and the second's
+    rollouts on the seeds that both solved, None without such seeds;
     ``left_out`` counts the seeds that one of them did not finish.
     """
 
@@ -133,6 +130,7 @@ class Contest:
     p_value: float
     joint_steps: tuple[float, float] | None
     left_out: int
+    factor: int = 1
 
     @property
     def significant(self) -> bool:
@@ -145,6 +143,30 @@ class Contest:
         if not self.significant or not self.pairs.difference:
             return "no significant difference"
         return f"{self.second.label} is {'better' if self.pairs.difference > 0 else 'worse'}"
+
+    @property
+    def least_differing(self) -> int:
+        """The fewest differing seeds that can decide, if all of them go the same way."""
+        return least_discordant(self.factor)
+
+    @property
+    def seeds_to_decide(self) -> int | None:
+        """The number of seeds that decides at the measured rates; None if there is none."""
+        pairs = self.pairs
+        return trials_to_decide(pairs.second_only, pairs.first_only, pairs.count, self.factor)
+
+    @property
+    def advice(self) -> str | None:
+        """How many seeds a decision needs; None if there is a decision, or no seed."""
+        if self.significant or not self.pairs.count:
+            return None
+        seeds, differing, least = self.seeds_to_decide, self.pairs.differing, self.least_differing
+        if differing < least:
+            few = f"too few: at least {least} seeds must differ, {differing or 'none'} did"
+            return few if seeds is None else f"{few}; at these rates, play about {seeds} seeds"
+        if seeds is None:
+            return f"at these rates, {MOST_TRIALS} seeds would not decide"
+        return f"at these rates, about {seeds} seeds would decide"
 
     def to_json(self) -> dict[str, Any]:
         """Return all values as JSON types."""
@@ -163,6 +185,8 @@ class Contest:
             "mcnemar_exact_p": pairs.p_value,
             "holm_p": self.p_value,
             "verdict": self.verdict,
+            "least_differing_seeds": self.least_differing,
+            "seeds_to_decide": self.seeds_to_decide,
             "mean_steps_where_both_succeeded": self.joint_steps and list(self.joint_steps),
         }
 
@@ -185,10 +209,11 @@ def all_contests(entrants: Sequence[Entrant]) -> list[Contest]:
             )
         left_out = len(first.episodes.keys() | second.episodes.keys()) - len(seeds)
         compared.append((first, second, pairs, steps, left_out))
-    corrected = holm([pairs.p_value for _, _, pairs, _, _ in compared])
+    raw = [pairs.p_value for _, _, pairs, _, _ in compared]
     return [
-        Contest(first, second, pairs, p, steps, left_out)
-        for (first, second, pairs, steps, left_out), p in zip(compared, corrected, strict=True)
+        # Holm multiplies a p-value by the number of those that are not smaller.
+        Contest(first, second, pairs, p, steps, left_out, sum(r >= pairs.p_value for r in raw))
+        for (first, second, pairs, steps, left_out), p in zip(compared, holm(raw), strict=True)
     ]
 
 
@@ -246,17 +271,19 @@ def summary_lines(entrants: Sequence[Entrant], contests: Sequence[Contest]) -> l
     """Lines for the terminal: each entrant's success rate, and each pair's comparison."""
     width = max(len(entrant.label) for entrant in entrants)
     lines = [f"{entrant.label:<{width}}  {entrant.rate}" for entrant in entrants]
-    several = f", Holm's correction for {len(contests)} pairs" if len(contests) > 1 else ""
+    corrected = f" (Holm, {len(contests)} pairs)" if len(contests) > 1 else ""
     for contest in contests:
-        pairs = contest.pairs
+        pairs, names = contest.pairs, f"{contest.second.label} against {contest.first.label}"
         if pairs.difference is None:
-            lines.append(f"{contest.second.label} against {contest.first.label}: no common seeds")
+            lines.append(f"{names}: no common seeds")
             continue
         low, high = pairs.interval
-        lines.append(
-            f"{contest.second.label} against {contest.first.label}: "
-            f"{100 * pairs.difference:+.1f} points (95 % interval {100 * low:+.1f} … "
-            f"{100 * high:+.1f}), {pairs.second_only} seeds won and {pairs.first_only} lost of "
-            f"{pairs.count}, exact McNemar p = {contest.p_value:.3g}{several}: {contest.verdict}"
-        )
+        lines += [
+            f"{names}: {100 * pairs.difference:+.1f} points"
+            f" (95 % interval {100 * low:+.1f} … {100 * high:+.1f})",
+            f"  won {pairs.second_only}, lost {pairs.first_only} of {pairs.count} seeds;"
+            f" exact McNemar p = {contest.p_value:.3g}{corrected}: {contest.verdict}",
+        ]
+        if contest.advice is not None:
+            lines.append(f"  {contest.advice}")
     return lines

@@ -13,7 +13,7 @@ from foundation.text import printable
 from positronic.cli.kinds import ROLLOUTS, found_instead
 from positronic.errors import ContractError, DatasetError
 from positronic.inference.results import FINISHED, FORMAT
-from positronic.inference.run import RESULTS
+from positronic.inference.run import RESULTS, VIDEOS
 from positronic.inference.statistics import Rate
 
 # Rollouts under different conditions cannot be compared.
@@ -44,6 +44,7 @@ class EpisodeOutcome(Document):
     ended_by: Ending
     steps: Count
     initial_state: str
+    failure_cause: str | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -74,6 +75,12 @@ class Durations(Document):
     max: Number | None
 
 
+class Recorded(Document):
+    """Where a rollout's film is; None if there is none."""
+
+    video: str | None = None
+
+
 class Origin(Document):
     """Provenance of a run."""
 
@@ -83,6 +90,7 @@ class Origin(Document):
     policy: dict[str, Any]
     inference_ms: Durations
     error: str | None
+    episodes: list[Recorded] = Field(default_factory=list)
 
 
 class Results(Document):
@@ -174,6 +182,19 @@ class Entrant:
         return {episode.seed: episode for episode in self.results.episodes}
 
     @property
+    def films(self) -> dict[int, str]:
+        """Its films beside its own report, relative to the comparison, by seed."""
+        if self.report is None:
+            return {}
+        beside = self.report.rpartition("/")[0]
+        found = zip(self.results.episodes, self.results.run.episodes, strict=False)
+        return {
+            episode.seed: f"{beside}/{VIDEOS}/{recorded.video.rpartition('/')[2]}"
+            for episode, recorded in found
+            if recorded.video is not None and recorded.video.split("/")[-2:-1] == [VIDEOS]
+        }
+
+    @property
     def finished(self) -> dict[int, EpisodeOutcome]:
         """Its finished rollouts (neither interrupted nor failed by an error), by seed."""
         return {s: e for s, e in self.episodes.items() if e.ended_by in FINISHED}
@@ -186,16 +207,21 @@ class Entrant:
     @property
     def description(self) -> str:
         """Short description of the policy: type, checkpoint and player."""
-        results, policy = self.results, self.results.run.policy
-        words = [printable(policy.get("type", "unknown policy"))]
-        if policy.get("checkpoint_id"):
-            words.append(f"checkpoint {printable(policy['checkpoint_id'])}")
+        results = self.results
+        words = [describe(results.run.policy)]
         if results.player != "synchronous":
             words.append(f"{printable(results.player)} player")
         words += [f"delay {delay:g} s" for delay in results.inference_delays]
         if results.charge_inference_time and not results.inference_delays:
             words.append("inference time charged")
         return ", ".join(words)
+
+
+def describe(policy: Mapping[str, Any]) -> str:
+    """Short description of a policy by its metadata: type and checkpoint."""
+    words = printable(policy.get("type", "unknown policy"))
+    checkpoint = policy.get("checkpoint_id")
+    return f"{words}, checkpoint {printable(checkpoint)}" if checkpoint else words
 
 
 def require_comparable(entrants: Sequence[Entrant]) -> None:

@@ -110,12 +110,21 @@ def _table(
     played = [entrant.episodes for entrant in entrants]
     rows = []
     for seed in sorted(seeds, key=lambda seed: (seed not in differing, seed)):
-        outcomes: list[tuple[str | None, float]] = []
+        outcomes: list[dict[str, Any]] = []
         for entrant, episodes in zip(entrants, played, strict=True):
             episode = episodes.get(seed)
-            if episode is None:
-                outcomes.append((None, 0.0))
-            else:
-                outcomes.append((episode.ended_by, episode.steps / entrant.results.control_fps))
-        rows.append({"seed": seed, "differs": seed in differing, "outcomes": outcomes})
+            outcomes.append(
+                {
+                    "label": entrant.label,
+                    "episode": episode,
+                    "outcome": episode and (episode.failure_cause or "").replace("_", " "),
+                    "seconds": episode and episode.steps / entrant.results.control_fps,
+                    "report": entrant.report,
+                    "index": episode and entrant.results.episodes.index(episode),
+                    "film": entrant.films.get(seed),
+                }
+            )
+        films = any(outcome["film"] for outcome in outcomes)
+        differs = seed in differing
+        rows.append({"seed": seed, "differs": differs, "outcomes": outcomes, "films": films})
     return rows

@@ -11,7 +11,15 @@ from positronic.errors import ContractError
 from positronic.inference.comparison.contest import all_contests, dumps, regressions, summary_lines
 from positronic.inference.comparison.entrants import Entrant, require_comparable
 from positronic.inference.comparison.page import render_page
-from tests.positronic.inference.commands import EXPERT, HOLD, PLANNER, POLICIES, remote, run
+from tests.positronic.inference.commands import (
+    EXPERT,
+    HOLD,
+    PLANNER,
+    POLICIES,
+    expert_server,
+    remote,
+    run,
+)
 from tests.positronic.inference.sample import sample_run
 from tests.positronic.inference.test_report import Balance
 from tests.positronic.offboard.running import serving
@@ -57,7 +65,12 @@ def test_several_pairs_are_corrected_for_their_number() -> None:
     assert contests[0].pairs.p_value == pytest.approx(0.03125)
     assert contests[0].p_value == pytest.approx(3 * 0.03125)
     assert contests[0].verdict == "no significant difference"
-    assert "Holm" in summary_lines(sides, contests)[-1]
+    lines = summary_lines(sides, contests)
+    assert "exact McNemar p = 0.0938 (Holm, 3 pairs): no significant difference" in lines[4]
+    assert lines[5] == (
+        "  too few: at least 7 seeds must differ, 6 did; at these rates, play about 14 seeds"
+    )
+    assert max(map(len, lines)) <= 100
 
 
 def test_what_was_not_finished_is_left_out_and_said() -> None:
@@ -141,7 +154,11 @@ def test_two_policies_are_played_on_the_same_seeds(
     out = capsys.readouterr().out
     assert "first  2/2 = 100.0 %" in out
     assert "other  0/2 = 0.0 %" in out
-    assert "0 seeds won and 2 lost of 2, exact McNemar p = 0.5: no significant" in out
+    assert "first: planner, 2 rollouts\n1/2  seed 100000  success" in out
+    won = "  won 0, lost 2 of 2 seeds; exact McNemar p = 0.5: no significant difference\n"
+    advice = "  too few: at least 6 seeds must differ, 2 did; at these rates, play about 6 seeds\n"
+    assert won + advice in out
+    assert max(map(len, out.splitlines()[:-1])) <= 100
     document = json.loads((tmp_path / "comparison.json").read_text())
     assert document["contests"][0]["first_only"] == 2
     for name, ended_by in (("first", "success"), ("other", "timeout")):
@@ -151,7 +168,7 @@ def test_two_policies_are_played_on_the_same_seeds(
         assert f'href="{name}/report.html"' in (tmp_path / "comparison.html").read_text()
     runs = f"--runs=[{tmp_path}/first,{tmp_path}/other]"
     assert compare(runs) == 0
-    assert capsys.readouterr().out.splitlines() == out.splitlines()[-4:-1]
+    assert capsys.readouterr().out.splitlines() == out.splitlines()[-6:-1]
     assert compare(runs, f"--output_dir={tmp_path}") == 1
     assert "already has a comparison" in capsys.readouterr().err
 
@@ -217,24 +234,74 @@ def test_runs_that_are_none_are_named(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "has no results.json" in second
 
 
-def test_a_policy_that_fails_leaves_the_one_before(
+@pytest.mark.parametrize(
+    ("failures", "advice"),
+    [
+        (((1, 2, 3, 4, 5, 6), ()), None),
+        (
+            ((1, 2, 3), ()),
+            "at least 6 seeds must differ, 3 did; at these rates, play about 24 seeds",
+        ),
+        (((1, 2), (2, 3)), "at least 6 seeds must differ, 2 did"),
+        (((), ()), "at least 6 seeds must differ, none did"),
+        (((1, 2, 3, 4, 5, 6), (7,)), "at these rates, about 20 seeds would decide"),
+        (((1, 2, 3), (4, 5, 6)), "at these rates, 20000 seeds would not decide"),
+    ],
+)
+def test_how_many_seeds_a_decision_needs(
+    failures: tuple[tuple[int, ...], tuple[int, ...]], advice: str | None
+) -> None:
+    sides = [entrant("a", failures[0]), entrant("b", failures[1])]
+    (contest,) = contests = all_contests(sides)
+    said = [summary_lines(sides, contests)[-1], render_page(sides, contests, ORIGIN)]
+    if advice is None:
+        assert contest.significant
+        assert contest.advice is None
+        assert "at these rates" not in "".join(said)
+    else:
+        assert contest.advice is not None
+        assert contest.advice.removeprefix("too few: ") == advice
+        assert all(contest.advice in text for text in said)
+    (document,) = json.loads(dumps(sides, contests, ORIGIN))["contests"]
+    assert document["least_differing_seeds"] == 6
+    assert document["seeds_to_decide"] == contest.seeds_to_decide
+
+
+def test_a_server_that_dies_leaves_the_results_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with expert_server(3) as port:
+        words = ["--against=.remote", f"--against.port={port}", *SHORT]
+        where = f"--output_dir={tmp_path}"
+        assert compare(EXPERT, *words, "--driver.simulation_time=0.4", where) == 1
+    assert "went away" in capsys.readouterr().err
+    assert (tmp_path / "first" / "results.json").exists()
+    played = json.loads((tmp_path / "first" / "results.json").read_text())["num_iterations"]
+    document = json.loads((tmp_path / "comparison.json").read_text())
+    assert document["contests"][0]["left_out"] == played
+
+
+def test_a_policy_that_is_not_there_costs_no_rollouts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--against=.remote", "--against.port=9", "--against.connect_timeout=0.1", *SHORT]
-    where = f"--output_dir={tmp_path}"
-    assert compare(EXPERT, *words, "--driver.simulation_time=0.4", where) == 1
-    assert "no inference server at" in capsys.readouterr().err
-    assert (tmp_path / "first" / "results.json").exists()
-    assert not (tmp_path / "comparison.json").exists()
+    assert compare(EXPERT, *words, f"--output_dir={tmp_path}/new") == 1
+    captured = capsys.readouterr()
+    assert "no inference server at" in captured.err
+    assert captured.out == ""
+    assert not (tmp_path / "new").exists()
 
 
-def test_a_checkpoint_that_is_not_there_costs_no_rollouts(
+def test_checkpoints_that_are_not_there_are_named_before_any_is_loaded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with serving(Source(["010000"])) as port:
-        words = [*remote(str(port)), "--checkpoints=[010000,000009]", "--cameras=none"]
+    source = Source(["010000", "020000"])
+    with serving(source) as port:
+        words = [*remote(str(port)), "--checkpoints=[20000,201]", "--cameras=none"]
         code = compare(*words, "--driver.simulation_time=0.2", f"--output_dir={tmp_path}/new")
+        loaded = [policy.meta["checkpoint_id"] for policy in source.living]
     assert code == 1
     captured = capsys.readouterr()
-    assert "Checkpoint not found: 000009" in captured.err
-    assert "010000:" not in captured.out
+    assert f"127.0.0.1:{port} has no checkpoint 201; it has 010000, 020000\n" in captured.err
+    assert captured.out == ""
+    assert loaded == ["010000"]
