@@ -1,3 +1,4 @@
+import html
 import json
 import re
 from pathlib import Path
@@ -220,6 +221,23 @@ def test_bad_flags_are_named(
     assert compare(*words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_films_and_rollouts_of_each_run_are_linked() -> None:
+    sides = []
+    for label in ("a", "b c"):
+        document = entrant(label, ()).results.model_dump()
+        document["run"]["episodes"] = [{"video": f"/x/{label}/videos/0-success.mp4"}]
+        sides.append(Entrant.of(label, document, f"{label}/report.html"))
+    page = render_page(sides, all_contests(sides), ORIGIN)
+    assert page.count("<video") == 2
+    assert 'preload="none"' in page
+    for label in ("a", "b%20c"):
+        assert f'src="{label}/videos/0-success.mp4"' in page
+        assert f'href="{label}/report.html#row-1"' in page
+    assert "media-src data: 'self' file:;" in html.unescape(page)
+    elsewhere = Entrant.of("a", {**document, "run": {**document["run"]}})
+    assert elsewhere.films == {}
 
 
 def test_runs_that_are_none_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,12 +104,9 @@ def assemble(
                     progress.update()
         if writer is None:
             source, reason = refused[0]
-            without = "has no signal" in reason
-            mend = "; choose another --dataset.codec, such as eepose_state for recordings"
-            mend = f"{mend} without cameras, or record the signal" if without else ""
             raise DatasetError(
                 f"none of the {len(refused)} episodes could be converted;"
-                f" the first, {source}: {reason}{mend}"
+                f" the first, {source}: {reason}"
             )
         writer.finish()
     except BaseException:

@@ -87,6 +87,11 @@ class EncodedEpisode:
         return found
 
 
+def read_by(codec: Codec) -> tuple[str, ...]:
+    """Return the names of the signals that a codec reads."""
+    return (*codec.inputs, *codec.action_inputs)
+
+
 def source_of(episode: Episode) -> str:
     """The path of a recording, or its uid; always valid Unicode."""
     source = str(getattr(episode, "path", None) or episode.meta.get("path") or episode.uid)
@@ -102,7 +107,7 @@ def encode_episode(episode: Episode, recipe: Recipe, scratch: Path) -> EncodedEp
         EpisodeError: a signal is missing or damaged, or a static value is invalid.
     """
     codec = recipe.codec
-    names = (*codec.inputs, *codec.action_inputs)
+    names = read_by(codec)
     grip = codec.meta.get("grip")
     grip_stated = grip is None or grip_convention(episode) is not None
     episode = adapted(episode, names, grip)

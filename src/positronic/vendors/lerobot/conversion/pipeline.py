@@ -27,6 +27,7 @@ from positronic.vendors.lerobot.conversion.job import (
 from positronic.vendors.lerobot.conversion.output import Output
 from positronic.vendors.lerobot.conversion.provenance import Provenance
 from positronic.vendors.lerobot.conversion.report import Options, Report, report_of
+from positronic.vendors.lerobot.conversion.signals import require_any
 
 __all__ = ["Options", "Report", "convert_dataset"]
 
@@ -66,6 +67,7 @@ def convert_dataset(
             return report
         _require_free(output, work_dir)
         require_one_convention(dataset, codec)
+        require_any(dataset, codec)
         earlier = work_dir.begin(job, resume=options.resume)
         with keeping(work_dir, len(dataset)):
             if not work_dir.dataset.is_dir():

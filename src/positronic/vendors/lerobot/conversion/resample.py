@@ -46,6 +46,14 @@ def row_times(start_ts: int, last_ts: int, fps: int) -> NDArray[np.int64]:
     return start_ts + np.arange(count, dtype=np.int64) * SECOND // fps
 
 
+def require_signals(episode: Episode, names: Iterable[str]) -> None:
+    """Check that an episode has the signals ``names``; EpisodeError if not."""
+    missing = [name for name in names if name not in episode.signals]
+    if missing:
+        present = ", ".join(episode.signals) or "none"
+        raise EpisodeError(f"has no signal {', '.join(missing)}; its signals are {present}")
+
+
 def sample(episode: Episode, names: Iterable[str], fps: int) -> dict[str, Any]:
     """The signals ``names`` of an episode as columns at ``fps`` rows per second.
 
@@ -57,10 +65,7 @@ def sample(episode: Episode, names: Iterable[str], fps: int) -> dict[str, Any]:
             that of the others; or there are fewer than two rows.
     """
     names = list(names)
-    missing = [name for name in names if name not in episode.signals]
-    if missing:
-        present = ", ".join(episode.signals) or "none"
-        raise EpisodeError(f"has no signal {', '.join(missing)}; its signals are {present}")
+    require_signals(episode, names)
     signals = {name: episode.signals[name] for name in names}
     empty = [name for name, signal in signals.items() if len(signal) == 0]
     if empty:

@@ -146,13 +146,25 @@ def test_the_contract_and_the_provenance_are_inside(raw: LocalDataset, tmp_path:
     assert provenance["command"]
 
 
-def test_recordings_without_the_codecs_signals_lead_to_another_codec(tmp_path: Path) -> None:
-    record(tmp_path / "raw", 0, without=("image.wrist",))
+@pytest.mark.parametrize(
+    ("without", "mend"),
+    [
+        (("image.wrist",), "choose --codec=eepose_state, which fits, or record them"),
+        (("image.wrist", "object_poses"), "record them, or write a codec of your own"),
+    ],
+)
+def test_recordings_without_the_codecs_signals_lead_to_one_that_fits(
+    tmp_path: Path, without: tuple[str, ...], mend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(2):
+        record(tmp_path / "raw", index, without=without)
     codec = codecs.eepose_absolute(image_size=(32, 48))
-    with pytest.raises(
-        DatasetError, match=r"has no signal image\.wrist; .*; choose another --data"
-    ):
+    said = rf"none of the 2 episodes can .*/0{{12}}: has no signal image\.wrist; .*; {mend}"
+    with pytest.raises(DatasetError, match=said):
         convert_dataset(LocalDataset(tmp_path / "raw"), codec, tmp_path / "out", FPS)
+    # Before LeRobot is imported, or anything is written.
+    assert capsys.readouterr().err == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
 def test_bad_episodes_are_named_and_the_others_converted(tmp_path: Path) -> None:
