@@ -160,9 +160,12 @@ def parse_value(owner: cfn.Config | None, name: str, given: Any) -> Any:
     last = name.rsplit(".", 1)[-1]
     component = None if owner is None else component_of(owner, last)
     if owner is not None and component is not None:
-        if isinstance(given, str) and not (_is_none(given) and _defaults_to_none(owner, last)):
+        is_none = given is None or (isinstance(given, str) and _is_none(given))
+        if is_none and _defaults_to_none(owner, last):
+            return None
+        if isinstance(given, str):
             return component.parse(name, given)
-        return None if isinstance(given, str) else component.require(given, name)
+        return component.require(given, name)
     allowed = _declared(owner, last) if owner is not None else None
     if allowed is None and isinstance(given, str) and given.startswith(("./", "../")):
         return os.path.abspath(given)  # otherwise it would mean a config beside the default

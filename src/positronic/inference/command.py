@@ -89,10 +89,6 @@ def sim(
     )
     try:
         evaluation.check(policy, output_dir)
-        if output_dir is None:
-            print(
-                "nothing will be recorded; --output_dir=DIR keeps episodes and a report", flush=True
-            )
         with kept as root:
             result, cause = evaluation.run(policy, output_dir, root)
             print("\n".join(summary_lines(result)))

@@ -83,6 +83,9 @@ class Evaluation:
             _require_rollouts(root)
         with ExitStack() as stack:
             videos = stack.enter_context(self._videos(root))
+            if root is None and not self.part_of:
+                said = "nothing will be recorded; --output_dir=DIR keeps episodes and a report"
+                print(said, flush=True)
             result, cause = self._play(policy, root, videos)
             if root is not None and output_dir is not None:
                 result.published = {root: storage.join(output_dir)}

@@ -52,4 +52,4 @@ def test_most_fields_have_a_type_and_a_default() -> None:
 def test_a_policy_that_is_not_lerobots_takes_any_field() -> None:
     (field,) = policy_fields.parameters("somebody_elses")
     assert field.kind is Parameter.VAR_KEYWORD
-    assert policy_fields.explained("somebody_elses") == ""
+    assert policy_fields.explained("somebody_elses") == "Args:"
