@@ -191,8 +191,8 @@ def test_converting(caller: Caller, images: None, terminal: Terminal, tmp_path: 
 
     terminal.type(f"docker compose run --rm {CONVERT}")
     wait_for(lambda: (kept / "000000").exists(), lambda: terminal.screen)
-    (bar,) = bars(terminal.screen, "converting")
-    assert f"/{RAW_EPISODES} " in bar
+    # The bar comes when LeRobot is loaded, while workers encode already.
+    assert f"converting {RAW_EPISODES} episodes" in terminal.screen
     terminal.press("C-c")
     assert terminal.see(r"status=(\d+)")[1] == "130"
     assert "the same command with --resume=True continues" in terminal.screen
