@@ -1,4 +1,4 @@
-"""Which recordings a policy was trained on: digests of their uids, which travel with the policy.
+"""Digests of the recordings that a policy was trained on, which travel with the policy.
 
 A policy's meta has them as ``trained_on``: ``{"dataset": name, "recordings": digests}``.
 """

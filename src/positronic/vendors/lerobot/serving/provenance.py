@@ -1,4 +1,4 @@
-"""What a checkpoint says of its training, for a policy's meta."""
+"""Reader of a checkpoint's provenance: what it says of its training, for a policy's meta."""
 
 from pathlib import Path
 from typing import Annotated, Any
