@@ -253,7 +253,7 @@ def test_episodes_of_the_training_are_said_to_be_no_test(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset = record(tmp_path / "raw")
-    told = {
+    told: dict[str, Any] = {
         "trained_on": {"dataset": "stack", "recordings": digests([dataset[2].uid, dataset[0].uid])},
         "checkpoint_path": "first/checkpoints/000200",
     }
