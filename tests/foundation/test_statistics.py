@@ -1,10 +1,19 @@
+import itertools
 import math
 import subprocess
 import sys
 
 import pytest
+from scipy.stats import binomtest
 
-from foundation.statistics import wilson_interval
+from foundation.statistics import (
+    MOST_TRIALS,
+    SIGNIFICANT,
+    least_discordant,
+    mcnemar_p,
+    trials_to_decide,
+    wilson_interval,
+)
 
 Z = 1.959963984540054  # 2.5 % of a normal distribution lie above it
 
@@ -41,6 +50,33 @@ def test_ends_are_exact_at_the_borders() -> None:
 def test_impossible_counts_are_refused(successes: int, trials: int) -> None:
     with pytest.raises(ValueError, match="expected 0 <= successes <= trials"):
         wilson_interval(successes, trials)
+
+
+def test_mcnemars_test_is_the_exact_binomial_one() -> None:
+    for won, lost in itertools.product(range(12), repeat=2):
+        expected = binomtest(won, won + lost, 0.5).pvalue if won + lost else 1.0
+        assert mcnemar_p(won, lost) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("factor", "least"), [(1, 6), (2, 7), (3, 7), (10, 9)])
+def test_fewer_discordant_trials_cannot_be_significant(factor: int, least: int) -> None:
+    assert least_discordant(factor) == least
+    assert factor * mcnemar_p(least, 0) < SIGNIFICANT <= factor * mcnemar_p(0, least - 1)
+
+
+def test_trials_to_decide_are_the_fewest_at_the_rates() -> None:
+    assert trials_to_decide(3, 0, 6) == trials_to_decide(0, 3, 6) == 12
+    assert trials_to_decide(3, 0, 6, factor=3) == 14
+    for won, lost, trials in ((2, 1, 6), (6, 1, 12), (5, 3, 50)):
+        needed = trials_to_decide(won, lost, trials)
+        assert needed is not None
+        more, fewer = needed * won // trials, math.ceil(needed * lost / trials)
+        assert mcnemar_p(more, fewer) < SIGNIFICANT
+        for fewer_trials in range(1, needed):
+            counts = fewer_trials * won // trials, math.ceil(fewer_trials * lost / trials)
+            assert mcnemar_p(*counts) >= SIGNIFICANT
+    assert trials_to_decide(4, 4, 10) is trials_to_decide(0, 0, 0) is None
+    assert trials_to_decide(101, 100, MOST_TRIALS // 10) is None
 
 
 def test_scipy_is_loaded_only_for_an_interval() -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from foundation.stopping import DeferredInterrupts
 from foundation.text import printable
+from positronic.dataset.trained_on import without_recordings
 from positronic.errors import ContractError, ServerGone, SessionError
 from positronic.inference.recording import RolloutRecorder, policy_statics
 from positronic.inference.results import EpisodeResult, jump_summary
@@ -77,7 +78,7 @@ class Harness:
         with self.interrupts.allowed():
             # With the seed, a stochastic policy repeats its samples when the rollout is repeated.
             session = self.policy.new_session({"task": self._task, "seed": rollout.seed})
-        self.meta = session.meta
+        self.meta = without_recordings(session.meta)
         recorder, player = RolloutRecorder(), None
         try:
             _require_inputs(session.meta, obs, self._world.cameras)
@@ -108,7 +109,7 @@ class Harness:
                 episode.failure_cause if episode.ended_by in ("timeout", "terminated") else None
             ),
         )
-        statics = self._statics(result, rollout.index, count, session.meta)
+        statics = self._statics(result, rollout.index, count, without_recordings(session.meta))
         return recorder.finish(result, statics, publish=self.publish), cause
 
     def _loop(

@@ -8,8 +8,9 @@ from positronic.inference.comparison.contest import Pairs, all_contests
 from positronic.inference.comparison.entrants import Entrant
 from positronic.inference.comparison.page import render_page
 from positronic.inference.report import render_report
+from positronic.inference.video import encode_mp4
 from tests.chromium import needs_chromium
-from tests.positronic.inference.sample import FPS, sample_replay, sample_run
+from tests.positronic.inference.sample import FPS, sample_frames, sample_replay, sample_run
 
 STEPS = 60
 
@@ -228,3 +229,67 @@ def test_a_cell_of_a_comparison_leads_to_its_seed(comparison: Any) -> None:
     assert row.get_attribute("id") == "seed-1001"
     assert row.text.startswith("1001")
     assert row.text.count("not solved in time") == 2
+
+
+@pytest.fixture(scope="module")
+def filmed(comparison: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A comparison of two policies with films of half a second and of a second, as after S3."""
+    root = tmp_path_factory.mktemp("filmed")
+    sides = []
+    for label, steps in (("5000", 8), ("other one", 15)):
+        document = sample_run(4, failures=(1,)).to_json()
+        document["run"]["episodes"] = [{"video": f"s3://bucket/x/videos/{i}.mp4"} for i in range(4)]
+        sides.append(Entrant.of(label, document, f"{label}/report.html"))
+        (root / label / "videos").mkdir(parents=True)
+        film, _ = encode_mp4(sample_frames(steps, 48, 64), FPS)
+        for i in range(4):
+            (root / label / "videos" / f"{i}.mp4").write_bytes(film)
+    origin = {"started": "2026-11-20T12:00:00+00:00", "command": ("positronic-inference",)}
+    page = root / "comparison.html"
+    page.write_text(render_page(sides, all_contests(sides), origin), encoding="utf-8")
+    comparison.get_log("browser")
+    comparison.get(page.as_uri())
+    return comparison
+
+
+def test_a_cell_opens_the_films_of_its_seed_which_play_together(filmed: Any) -> None:
+    from selenium.webdriver.common.by import By
+
+    states = "return [...document.querySelectorAll('video')].map((v) => v.readyState)"
+    assert filmed.execute_script(states) == [0] * 8, "nothing is loaded before it is asked for"
+    filmed.find_elements(By.CSS_SELECTOR, ".entrant .cells a")[2].click()
+    ended = filmed.execute_async_script(
+        """
+        const done = arguments[0];
+        const videos = [...document.querySelectorAll("tr:target + tr details[open] video")];
+        const all = videos.map((v) => new Promise((r) => v.addEventListener("ended", r)));
+        Promise.all(all).then(() => done(videos.map((v) => [v.currentTime, v.videoWidth])));
+        videos[1].play();
+        """
+    )
+    assert [width for _, width in ended] == [132, 132]
+    assert [at for at, _ in ended] == [pytest.approx(8 / FPS, abs=0.02), pytest.approx(1, abs=0.02)]
+    assert sum(state > 0 for state in filmed.execute_script(states)) == 2
+    assert filmed.get_log("browser") == []
+
+
+@pytest.mark.parametrize("width", [600, 1300])
+def test_films_of_a_seed_are_side_by_side(filmed: Any, width: int) -> None:
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    filmed.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        (left, right), scrolled = filmed.execute_script(
+            """
+            document.querySelector("details:has(video)").open = true;
+            const { scrollWidth, clientWidth } = document.documentElement;
+            const films = [...document.querySelectorAll("details[open] video")].slice(0, 2);
+            const boxes = films.map((film) => film.getBoundingClientRect().toJSON());
+            return [boxes, scrollWidth > clientWidth];
+            """
+        )
+    finally:
+        filmed.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert left["top"] == right["top"]
+    assert 200 < left["width"] == pytest.approx(right["width"], abs=1)
+    assert left["right"] < right["left"] < right["right"] < width
+    assert not scrolled

@@ -158,7 +158,7 @@ def test_ctrl_c_ends_all_workers_and_writes_the_report(tmp_path: Path, whole_gro
     finally:
         process.kill()
     assert process.returncode == 130, err
-    assert err.splitlines() == ["positronic-inference: interrupted"]
+    assert err.splitlines() == ["python -m positronic.inference: interrupted"]
     assert "not finished, so not counted: 2" in out
     document = json.loads((tmp_path / "results.json").read_text())
     assert document["run"]["error"] == "interrupted"

@@ -1,5 +1,6 @@
 """``positronic-inference compare``: roll out policies on the same seeds and compare them."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -171,7 +172,8 @@ def compare(
             raise StorageError(f"{root} already has a comparison; choose another --output_dir")
         if directories:
             entrants = [
-                Entrant.read(*side) for side in zip(directories, _labels(directories), strict=True)
+                Entrant.read(directory, label, _report_of(directory, output_dir))
+                for directory, label in zip(directories, _labels(directories), strict=True)
             ]
         else:
             setting = make_setting(
@@ -197,6 +199,17 @@ def compare(
     if cause is not None:
         raise cause
     return 1 if worse and fail_on_regression else 0
+
+
+def _report_of(directory: str, output_dir: str | None) -> str | None:
+    """The path of a finished run's report, relative to the comparison, if both are local."""
+    from positronic.inference.run import REPORT
+
+    if output_dir is None or storage.is_remote(directory) or storage.is_remote(output_dir):
+        return None
+    report = storage.local(directory).resolve() / REPORT
+    here = storage.local(output_dir).resolve()
+    return Path(os.path.relpath(report, here)).as_posix() if report.is_file() else None
 
 
 def _sides(

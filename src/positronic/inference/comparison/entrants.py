@@ -149,8 +149,13 @@ class Entrant:
         return cls(label, READER.validate(plain(document), Results, label), report)
 
     @classmethod
-    def read(cls, directory: str, label: str) -> "Entrant":
+    def read(cls, directory: str, label: str, report: str | None = None) -> "Entrant":
         """Read the results of a finished run from its output directory, local or in S3.
+
+        Args:
+            directory: The output directory.
+            label: Name of the entrant.
+            report: Path of its report, relative to the comparison.
 
         Raises:
             StorageError: there is no ``results.json``.
@@ -174,7 +179,7 @@ class Entrant:
                 f"{directory} was played at {len(results.inference_delays)} delays; compare"
                 " runs with one --inference_delay each"
             )
-        return cls(label, results)
+        return cls(label, results, report)
 
     @property
     def episodes(self) -> dict[int, EpisodeOutcome]:

@@ -29,6 +29,7 @@ def render_page(
         contests=[_contest(contest, len(contests)) for contest in contests],
         differing=f"{len(differing)} of {len(seeds)} differ",
         table=_table(entrants, seeds, differing),
+        filmed=any(entrant.films for entrant in entrants),
         command=origin["command"],
     )
 
@@ -107,12 +108,15 @@ def _differing(entrants: Sequence[Entrant]) -> set[int]:
 def _table(
     entrants: Sequence[Entrant], seeds: Sequence[int], differing: set[int]
 ) -> list[dict[str, Any]]:
-    played = [entrant.episodes for entrant in entrants]
+    played = [
+        ({one.seed: (i, one) for i, one in enumerate(entrant.results.episodes)}, entrant.films)
+        for entrant in entrants
+    ]
     rows = []
     for seed in sorted(seeds, key=lambda seed: (seed not in differing, seed)):
         outcomes: list[dict[str, Any]] = []
-        for entrant, episodes in zip(entrants, played, strict=True):
-            episode = episodes.get(seed)
+        for entrant, (episodes, films) in zip(entrants, played, strict=True):
+            index, episode = episodes.get(seed, (None, None))
             outcomes.append(
                 {
                     "label": entrant.label,
@@ -120,11 +124,16 @@ def _table(
                     "outcome": episode and (episode.failure_cause or "").replace("_", " "),
                     "seconds": episode and episode.steps / entrant.results.control_fps,
                     "report": entrant.report,
-                    "index": episode and entrant.results.episodes.index(episode),
-                    "film": entrant.films.get(seed),
+                    "index": index,
+                    "film": films.get(seed),
                 }
             )
-        films = any(outcome["film"] for outcome in outcomes)
-        differs = seed in differing
-        rows.append({"seed": seed, "differs": differs, "outcomes": outcomes, "films": films})
+        rows.append(
+            {
+                "seed": seed,
+                "differs": seed in differing,
+                "outcomes": outcomes,
+                "films": any(outcome["film"] for outcome in outcomes),
+            }
+        )
     return rows

@@ -1,7 +1,9 @@
 """``positronic-inference open_loop``: compare a policy's actions with recorded ones."""
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +13,13 @@ from foundation import storage
 from foundation.console import say_made
 from foundation.errors import FoundationError, StorageError, UsageError
 from foundation.files import replace_text
+from foundation.text import printable
 from positronic.cfg import ds
 from positronic.cfg.components import DATASET
 from positronic.cfg.ds.split import indices
 from positronic.cfg.policy import POLICY, placeholder
-from positronic.errors import DatasetError
+from positronic.dataset.trained_on import dataset_name, is_among, without_recordings
+from positronic.errors import DatasetError, EpisodeError
 
 if TYPE_CHECKING:
     from positronic.dataset import Dataset, Episode
@@ -70,6 +74,9 @@ def open_loop(
         chosen = choose(dataset, episodes, mask)
         results: list[Comparison] = []
         try:
+            known = trained_on(dataset, chosen, policy.meta)
+            if note := _note(known, len(chosen), policy.meta):
+                print(f"warning: {note}", file=sys.stderr, flush=True)
             for index in track(chosen, total=len(chosen), desc="comparing", unit="episode"):
                 results.append(compare(dataset[index], index, policy, fps))
         except FoundationError as error:
@@ -78,7 +85,7 @@ def open_loop(
             cause = error
         finally:
             policy.close()
-        _write(out, results, dataset, policy, mask, None if cause is None else str(cause))
+        _write(out, results, dataset, policy, known, mask, None if cause is None else str(cause))
     if cause is not None:
         raise cause
     _print(results)
@@ -106,6 +113,29 @@ def choose(dataset: "Dataset", episodes: Any, mask: str | None) -> list[int]:
             f"{_ranges(available)}"
         )
     return wanted
+
+
+def trained_on(dataset: "Dataset", chosen: "Sequence[int]", meta: Mapping[str, Any]) -> list[int]:
+    """Those of the chosen episodes on which the policy was trained, as far as its meta says."""
+    if dataset_name(meta) is None:
+        return []
+    dataset.prefetch(chosen)
+    found = []
+    for index in chosen:
+        with suppress(EpisodeError):  # damaged: comparing it says how
+            if is_among(dataset[index].uid, meta):
+                found.append(index)
+    return found
+
+
+def _note(known: "Sequence[int]", count: int, meta: Mapping[str, Any]) -> str | None:
+    if not known:
+        return None
+    which = "this episode" if count == 1 else f"{len(known)} of these {count} episodes"
+    return (
+        f"the policy was trained on {which} (dataset {printable(dataset_name(meta))}): the errors"
+        " say how well it remembers, not how well it acts on what it has not seen"
+    )
 
 
 def mean_errors(results: "Sequence[Comparison]") -> dict[str, dict[str, float]]:
@@ -142,6 +172,7 @@ def _write(
     results: "Sequence[Comparison]",
     dataset: "Dataset",
     policy: "Policy",
+    known: "Sequence[int]",
     mask: str | None,
     error: str | None,
 ) -> None:
@@ -150,11 +181,15 @@ def _write(
     meta = policy.meta
     means = mean_errors(results)
     first: Episode = dataset[results[0].index]
+    known = [result.index for result in results if result.index in known]
+    root = ", ".join(dict.fromkeys(_root_of(dataset[result.index]) for result in results))
+    checkpoint = str(meta.get("checkpoint_path", meta.get("checkpoint_id", "unknown")))
     steps = sum(len(result.times) for result in results)
     document = {
         "format": FORMAT,
-        "policy": meta,
-        "dataset": str(getattr(dataset, "root", type(dataset).__name__)),
+        "policy": without_recordings(meta),
+        "dataset": root,
+        "trained_on": known,
         "mask": mask,
         "error": error,
         "steps": steps,
@@ -162,25 +197,35 @@ def _write(
         "episodes": [_entry(result) for result in results],
     }
     origin = {
-        "dataset": str(document["dataset"]),
+        "dataset": root,
         "recorded from": str(first.static.get("source.file", "this project's recorder")),
         "policy": str(meta.get("type", "unknown")),
-        "checkpoint": str(meta.get("checkpoint_path", meta.get("checkpoint_id", "unknown"))),
+        "checkpoint": checkpoint,
+        "trained on": dataset_name(meta) or "unknown",
     }
     page = render_page(
         results,
         means,
         task=str(first.static.get("task", "Recorded episodes")),
         subtitle=[
+            f"policy {meta.get('type', 'unknown')}, checkpoint {checkpoint}",
+            f"dataset {root.rstrip('/').rpartition('/')[2] or root}",
             f"{len(results)} episodes" + (f" of mask.{mask}" if mask else ""),
             f"{steps} steps",
         ],
         origin=origin,
+        note=_note(known, len(results), meta),
         error=error,
     )
     out.mkdir(parents=True, exist_ok=True)
     replace_text(out / HTML, page)
     replace_text(out / JSON, json.dumps(document, indent=1, default=str) + "\n")
+
+
+def _root_of(episode: "Episode") -> str:
+    """The dataset's directory, two levels above the episode's."""
+    above = str(episode.meta.get("path", "unknown")).rsplit("/", 2)[:-2]
+    return above[0] if above else "."
 
 
 def _entry(result: "Comparison") -> dict[str, Any]:

@@ -18,6 +18,7 @@ def render_page(
     task: str,
     subtitle: Sequence[str],
     origin: Mapping[str, str],
+    note: str | None = None,
     error: str | None,
 ) -> str:
     """Return the page as HTML.
@@ -28,6 +29,7 @@ def render_page(
         task: The heading.
         subtitle: Short facts under it.
         origin: Where the policy and the recordings came from, as names and values.
+        note: What readers must know before they trust the figures, if anything.
         error: What ended the check early, if anything did.
     """
     return render(
@@ -41,6 +43,7 @@ def render_page(
         cards=[_card(result) for result in results[:SHOWN]],
         table=[{"result": result, "errors": _errors(result)} for result in results],
         origin=origin,
+        note=note,
         error=error,
     )
 

@@ -180,11 +180,15 @@ def test_finished_runs_decide_the_exit_code(
     for name, failures in (("good", (1,)), ("bad", (1, 2, 3, 4, 5, 6, 7, 8))):
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text(sample_run(12, failures=failures).dumps())
+        (tmp_path / name / "report.html").touch()
     good, bad = tmp_path / "good", tmp_path / "bad"
     assert compare(f"--runs=[{good},{bad}]") == 0
     assert compare(f"--runs=[{good},{bad}]", "--fail_on_regression=True") == 1
     assert compare(f"--runs=[{bad},{good}]", "--fail_on_regression") == 0
     assert "bad against good: -58.3 points" in capsys.readouterr().out
+    assert compare(f"--runs=[{bad},{good}]", f"--output_dir={tmp_path}/new/both") == 0
+    page = (tmp_path / "new" / "both" / "comparison.html").read_text()
+    assert 'href="../../good/report.html#row-3"' in page
 
 
 def test_runs_in_s3_are_compared_there(
@@ -232,6 +236,8 @@ def test_films_and_rollouts_of_each_run_are_linked() -> None:
     page = render_page(sides, all_contests(sides), ORIGIN)
     assert page.count("<video") == 2
     assert 'preload="none"' in page
+    assert "With --video=True" not in page
+    assert "With --video=True" in render_page([entrant("a"), entrant("b")], [], ORIGIN)
     for label in ("a", "b%20c"):
         assert f'src="{label}/videos/0-success.mp4"' in page
         assert f'href="{label}/report.html#row-1"' in page

@@ -10,6 +10,7 @@ from foundation import storage
 from foundation.errors import FoundationError, StorageError, UsageError
 from positronic import geom
 from positronic.dataset import Dataset, DatasetWriter, Episode, LocalDataset
+from positronic.dataset.trained_on import digests
 from positronic.errors import DatasetError, EpisodeError, ServerGone, SessionError
 from positronic.inference.open_loop.command import choose, mean_errors, open_loop
 from positronic.inference.open_loop.tracks import Track, compare, frame_rate
@@ -246,6 +247,35 @@ def test_figures_and_page_are_written(tmp_path: Path, capsys: pytest.CaptureFixt
     assert page.count("<svg") == 2 * 6
     assert "://" not in page, "the page must need nothing else"
     assert "$" not in page.split("</style>")[1]
+
+
+def test_episodes_of_the_training_are_said_to_be_no_test(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = record(tmp_path / "raw")
+    told: dict[str, Any] = {
+        "trained_on": {"dataset": "stack", "recordings": digests([dataset[2].uid, dataset[0].uid])},
+        "checkpoint_path": "first/checkpoints/000200",
+    }
+    document = check(dataset, Recorded(dataset, **told), tmp_path / "all")
+    assert document["trained_on"] == [0, 2]
+    assert document["policy"]["trained_on"] == {"dataset": "stack"}
+    note = "the policy was trained on 2 of these 3 episodes (dataset stack): the errors say"
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if "warning" in x]
+    assert line.startswith(f"warning: {note}")
+    page = (tmp_path / "all" / "open_loop.html").read_text()
+    assert f"<b>Not a test:</b> {note}" in page
+    heading = "<span>policy recorded, checkpoint first/checkpoints/000200</span>"
+    assert f"{heading}<span>dataset raw</span><span>3 episodes</span>" in page
+    assert check(dataset, Recorded(dataset, **told), tmp_path / "new", episodes=[1])
+    assert "Not a test" not in (tmp_path / "new" / "open_loop.html").read_text()
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("said", [7, {"dataset": 7}, {"dataset": "x", "recordings": ["a"]}])
+def test_a_server_may_say_nonsense_of_its_training(tmp_path: Path, said: Any) -> None:
+    dataset = record(tmp_path / "raw", 1)
+    assert check(dataset, Recorded(dataset, trained_on=said), tmp_path / "out")["trained_on"] == []
 
 
 def test_a_path_is_a_dataset_too(tmp_path: Path) -> None:

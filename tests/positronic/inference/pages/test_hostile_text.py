@@ -92,6 +92,7 @@ def open_loop(text: str) -> str:
         task=text,
         subtitle=[text, text],
         origin={text: text, "command": text},
+        note=text,
         error=text,
     )
 

@@ -23,6 +23,7 @@ from positronic.policy.base import Action
 from positronic.vendors.lerobot.codecs import require_codec
 from positronic.vendors.lerobot.serving.checkpoints import Checkpoint, CheckpointDirectory
 from positronic.vendors.lerobot.serving.choosing import choose_backend, choose_strategy
+from positronic.vendors.lerobot.serving.provenance import trained_on
 from positronic.vendors.lerobot.serving.strategies.base import Observation, Prediction, Request
 from positronic.vendors.lerobot.serving.threads import choose_threads
 
@@ -113,6 +114,7 @@ class ServedPolicy:
             "contract": contract.to_json(),
             "checkpoint_id": checkpoint.id,
             "checkpoint_path": checkpoint.label,
+            **trained_on(checkpoint.path),
         }
 
     @property

@@ -6,7 +6,7 @@ import platform
 import shlex
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,15 @@ from foundation.documents import Document, plain
 from foundation.files import replace_text
 from getiaction.policies.lerobot import policy_config
 from positronic.codec.contract import versions
+from positronic.dataset.trained_on import RECORDINGS, digests
+from positronic.errors import DatasetError
 from positronic.source import commit
+from positronic.vendors.lerobot.conversion.provenance import Provenance
+from positronic.vendors.lerobot.serving.provenance import PROVENANCE
 from positronic.vendors.lerobot.training import config_file
 from positronic.vendors.lerobot.training.job import TrainingJob
 from positronic.vendors.lerobot.training.options import Options
 from positronic.vendors.lerobot.training.policy_fields import NOT_FLAGS
-
-# In a checkpoint's ``pretrained_model``; for people, nothing reads it.
-CHECKPOINT_FILE = "provenance.json"
 
 
 class _Provenance(Document):
@@ -110,10 +111,32 @@ def keep(run_dir: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> dict
     return whole
 
 
+def with_recordings(
+    made_by: Mapping[str, Any], dataset_root: Path, episodes: Sequence[int]
+) -> dict[str, Any]:
+    """Return a run's provenance with the digests of the recordings that it trains on.
+
+    Without them if the dataset does not list its recordings.
+
+    Args:
+        made_by: The provenance.
+        dataset_root: The dataset's local path.
+        episodes: Indices of the episodes that are trained on.
+    """
+    try:
+        listed = Provenance.load(dataset_root).episodes
+    except (OSError, DatasetError):
+        return dict(made_by)
+    if len(listed) != made_by["dataset"]["episodes"]:
+        return dict(made_by)
+    uids = [uid for uid in (listed[index].uid for index in episodes) if uid]
+    return {**made_by, "dataset": {**made_by["dataset"], RECORDINGS: digests(uids)}}
+
+
 def sign(pretrained_model: Path, made_by: Mapping[str, Any]) -> None:
     """Write the run's provenance into a checkpoint, which may be shared without its run.
 
     Not into its contract, which is compared, and must not depend on the run.
     """
     text = json.dumps(made_by, indent=2) + "\n"
-    (pretrained_model / CHECKPOINT_FILE).write_text(text, encoding="utf-8")
+    (pretrained_model / PROVENANCE).write_text(text, encoding="utf-8")

@@ -31,7 +31,13 @@ from getiaction.train.callbacks import GymEvaluation, StopOnSignal
 from positronic import simulator
 from positronic.codec import Contract
 from positronic.vendors.lerobot.serving.backends import examples
-from positronic.vendors.lerobot.training.effective import keep, provenance, settings, sign
+from positronic.vendors.lerobot.training.effective import (
+    keep,
+    provenance,
+    settings,
+    sign,
+    with_recordings,
+)
 from positronic.vendors.lerobot.training.job import TrainingJob, in_first_process, machines
 from positronic.vendors.lerobot.training.same_run import require_same_run
 
@@ -165,6 +171,7 @@ def run(job: TrainingJob, signals: StopSignals) -> int:
         if not options.resume:
             job.run.begin()
         made_by = keep(job.run_dir, kept, made_by)
+    made_by = with_recordings(made_by, job.dataset_root, data.split()[0])
     stop = StopOnSignal(signals)
     trainer = Trainer(
         max_steps=options.steps,

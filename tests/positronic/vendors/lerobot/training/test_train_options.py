@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
+from positronic.dataset.trained_on import DIGITS, dataset_name, is_among
 from positronic.source import commit
+from positronic.vendors.lerobot.conversion.provenance import Provenance
+from positronic.vendors.lerobot.serving.provenance import trained_on
 from positronic.vendors.lerobot.train import PROG
 from positronic.vendors.lerobot.training import effective
 from tests.positronic.vendors.lerobot.small_dataset import write_dataset
@@ -29,8 +32,11 @@ from tests.positronic.vendors.lerobot.training.training_commands import (
 
 @pytest.fixture(scope="module")
 def dataset_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two episodes, 24 frames: batches of 8 come out even."""
-    return write_dataset(tmp_path_factory.mktemp("train") / "dataset", (12, 12))
+    """Two episodes of recordings a and b, 24 frames: batches of 8 come out even."""
+    root = write_dataset(tmp_path_factory.mktemp("train") / "dataset", (12, 12))
+    recordings = [{"source": name, "uid": name, "frames": 12} for name in "ab"]
+    Provenance({"episodes": recordings}).save(root)
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +112,9 @@ def test_a_run_goes_on_by_its_own_settings(
     starts = [(start["step"], start["commit"]) for start in provenance["starts"]]
     assert starts == [(0, "aa" * 20), (3, "bb" * 20)]
     # Who has but the checkpoint finds in it who trained it.
-    assert signed(tmp_path / "run", "000006") == provenance
+    last = signed(tmp_path / "run", "000006")
+    assert len(last["dataset"].pop("recordings")) == 2 * DIGITS
+    assert last == provenance
     assert signed(tmp_path / "run", "000003")["starts"] == provenance["starts"][:1]
     assert provenance["starts"][1]["versions"]["positronic-lightning"]
     for flag, says in {
@@ -148,6 +156,9 @@ def test_held_out_episodes_are_not_trained_on(
         f"validation at step {step}" for step in (2, 4, 6)
     ]
     assert len(curves(tmp_path / "often")["val/loss"]) == 3
+    meta = trained_on(tmp_path / "often/checkpoints/000006/pretrained_model")
+    assert dataset_name(meta) == "dataset"
+    assert [is_among(name, meta) for name in "abc"] == [True, False, False]
     # What was held out stays so, also in a run of a version that did not note it down.
     file = tmp_path / "never/config.yaml"
     settings = yaml.safe_load(file.read_text())
