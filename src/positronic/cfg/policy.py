@@ -1,6 +1,5 @@
 """Policies by name for the command line: ``--policy=.remote --policy.host=...``."""
 
-import os
 from typing import Annotated, Any
 
 import configuronic as cfn
@@ -123,20 +122,12 @@ def _policy(text: str) -> Any:
         return remote.override(url=url)
     if not is_path(text):
         return None
-    place = text.rstrip("/")
-    if not storage.is_remote(place):
-        # `last` is a link to a step.
-        place = str(storage.local(place).resolve())
-        if not os.path.isdir(place):
-            raise UsageError(
-                f"--policy={text}: there is no such directory; give that of a training run,"
-                " OUTPUT_DIR/RUN_NAME, or one of its checkpoints"
-            )
-    place = place.removesuffix("/pretrained_model")
-    above, _, step = place.rpartition("/")
-    if step.isdecimal() and above.endswith("checkpoints"):
-        return act_absolute.override(checkpoints_dir=above, checkpoint=step)
-    return act_absolute.override(checkpoints_dir=place)
+    if not storage.is_remote(text) and not storage.local(text).is_dir():
+        raise UsageError(
+            f"--policy={text}: there is no such directory; give that of a training run,"
+            " OUTPUT_DIR/RUN_NAME, or one of its checkpoints"
+        )
+    return act_absolute.override(checkpoints_dir=text)
 
 
 POLICY = Component(

@@ -70,26 +70,13 @@ def test_a_url_is_a_policy(given: str, checkpoint: str | None) -> None:
     assert policy.client.options.jpeg_quality == 90
 
 
-@pytest.mark.parametrize(
-    ("below", "checkpoint"),
-    [
-        ("", None),
-        ("checkpoints", None),
-        ("checkpoints/000200", "000200"),
-        ("checkpoints/last/pretrained_model/", "000200"),
-    ],
-)
-def test_a_directory_is_a_policy_in_this_process(
-    tmp_path: Path, below: str, checkpoint: str | None
-) -> None:
+@pytest.mark.parametrize("below", ["", "checkpoints", "checkpoints/last/pretrained_model/"])
+def test_a_directory_is_a_policy_in_this_process(tmp_path: Path, below: str) -> None:
     (tmp_path / "checkpoints/000200/pretrained_model").mkdir(parents=True)
     (tmp_path / "checkpoints/last").symlink_to("000200")
     config = POLICY.parse("policy", f"{tmp_path}/{below}")
     assert POLICY.name_of(config) == ".act_absolute"
-    root = tmp_path if not below else tmp_path / "checkpoints"
-    assert config.kwargs == {"checkpoints_dir": str(root)} | (
-        {"checkpoint": checkpoint} if checkpoint else {}
-    )
+    assert config.kwargs == {"checkpoints_dir": f"{tmp_path}/{below}"}
 
 
 def test_help_says_how_to_see_the_flags_of_a_policy(capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,20 +97,22 @@ class CheckpointDirectory:
         given = (
             storage.join(path) if storage.is_remote(path) else str(storage.local(path).resolve())
         )
+        names = storage.children(given)
         self._only: str | None = None  # the id of the only one
-        self._on_hub = storage.is_hub(given) and CONFIG in storage.children(given)
+        self._on_hub = storage.is_hub(given) and CONFIG in names
         if self._on_hub:
             self.root, self._only = given, storage.version(given)[:12]
             self.name = given.removeprefix("hf://").partition("@")[0]
             return
-        if not storage.children(given):
+        if not names:
             self._refuse_empty(path, given)
-        nested = storage.join(given, "checkpoints")
-        step = _checkpoint_at(given)
+        above, _, name = given.rpartition("/")
+        step = above if name == MODEL and CONFIG in names else given if MODEL in names else None
         if step is not None:
             self.root, _, self._only = step.rpartition("/")
         else:
-            self.root = nested if storage.children(nested) else given
+            nested = storage.join(given, "checkpoints")
+            self.root = nested if "checkpoints" in names else given
         parts = self.root.rsplit("/", 2)
         self.name = parts[-2] if parts[-1] == "checkpoints" else parts[-1]
         if not self.ids():
@@ -422,14 +424,6 @@ class Checkpoint:
     def _without_paths(self, error: Exception) -> str:
         """Return an error's message for clients, without paths of this machine."""
         return str(error).replace(str(self.path), f"{self.label}/{MODEL}")
-
-
-def _checkpoint_at(place: str) -> str | None:
-    """Return the checkpoint that ``place`` is, or whose ``pretrained_model`` it is, if any."""
-    step, _, name = place.rpartition("/")
-    if name == MODEL and CONFIG in storage.children(place):
-        return step
-    return place if MODEL in storage.children(place) else None
 
 
 def _is_step(name: str) -> bool:
