@@ -26,7 +26,7 @@ from serving_models import KINDS, Kind, observation, save
 from positronic.vendors.lerobot.serving.backends.base import Backend
 from positronic.vendors.lerobot.serving.backends.equality import Reference
 from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBackend
-from positronic.vendors.lerobot.serving.checkpoints import CheckpointDirectory
+from positronic.vendors.lerobot.serving.checkpoint_directory import CheckpointDirectory
 from positronic.vendors.lerobot.serving.choosing import choose_backend
 
 SIDES = {

@@ -175,7 +175,7 @@ def bare(job: dict[str, Any]) -> None:
     from lerobot.policies.utils import prepare_observation_for_inference
 
     from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBackend
-    from positronic.vendors.lerobot.serving.checkpoints import CheckpointDirectory
+    from positronic.vendors.lerobot.serving.checkpoint_directory import CheckpointDirectory
 
     directory = CheckpointDirectory(job["run"])
     checkpoint = directory.checkpoint(directory.resolve())

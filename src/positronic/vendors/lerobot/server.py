@@ -26,8 +26,8 @@ from positronic.offboard.serving.process import bind, resolve, run_to_the_end
 from positronic.offboard.serving.security import is_insecure, read_token, require_token
 from positronic.vendors.lerobot.codecs import require_codec
 from positronic.vendors.lerobot.serving.backends.base import require_options
+from positronic.vendors.lerobot.serving.checkpoint_directory import CheckpointDirectory
 from positronic.vendors.lerobot.serving.checkpoint_source import CheckpointSource
-from positronic.vendors.lerobot.serving.checkpoints import CheckpointDirectory
 from positronic.vendors.lerobot.serving.threads import choose_threads
 
 PROG = "python -m positronic.vendors.lerobot.server"

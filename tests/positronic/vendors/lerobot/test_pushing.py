@@ -24,7 +24,7 @@ from positronic.codec import Contract
 from positronic.errors import CheckpointError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.convert import COMMANDS, PROG
-from positronic.vendors.lerobot.serving.checkpoints import CheckpointDirectory
+from positronic.vendors.lerobot.serving.checkpoint_directory import CheckpointDirectory
 from positronic.vendors.lerobot.serving.policy import load_policy
 from positronic.vendors.lerobot.verification.verify import verify_dataset
 from tests.hub_server import HubServer

@@ -8,7 +8,8 @@ from foundation import storage
 from positronic.codec import Codec
 from positronic.errors import CheckpointError
 from positronic.offboard.models.model import Model
-from positronic.vendors.lerobot.serving.checkpoints import MODEL, WEIGHTS, CheckpointDirectory
+from positronic.vendors.lerobot.serving.checkpoint_directory import CheckpointDirectory
+from positronic.vendors.lerobot.serving.checkpoints import MODEL, WEIGHTS
 
 
 class CheckpointSource:

@@ -21,7 +21,8 @@ from positronic.errors import CodecError
 from positronic.offboard.models.model import UnfitModel
 from positronic.policy.base import Action
 from positronic.vendors.lerobot.codecs import require_codec
-from positronic.vendors.lerobot.serving.checkpoints import Checkpoint, CheckpointDirectory
+from positronic.vendors.lerobot.serving.checkpoint_directory import CheckpointDirectory
+from positronic.vendors.lerobot.serving.checkpoints import Checkpoint
 from positronic.vendors.lerobot.serving.choosing import choose_backend, choose_strategy
 from positronic.vendors.lerobot.serving.provenance import trained_on
 from positronic.vendors.lerobot.serving.strategies.base import Observation, Prediction, Request

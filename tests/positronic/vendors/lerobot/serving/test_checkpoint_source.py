@@ -7,8 +7,8 @@ import pytest
 from foundation import storage
 from positronic.errors import CheckpointError, ContractError
 from positronic.vendors.lerobot import codecs
+from positronic.vendors.lerobot.serving.checkpoint_directory import CheckpointDirectory
 from positronic.vendors.lerobot.serving.checkpoint_source import CheckpointSource
-from positronic.vendors.lerobot.serving.checkpoints import CheckpointDirectory
 from positronic.vendors.lerobot.serving.policy import load_policy
 from tests.positronic.vendors.lerobot.small_policy import make_run, observation
 from tests.s3 import Faulty

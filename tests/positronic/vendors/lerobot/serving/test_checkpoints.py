@@ -14,7 +14,7 @@ from positronic.codec import Codec, Contract
 from positronic.codec.base import older_form
 from positronic.errors import CheckpointError, ContractError
 from positronic.vendors.lerobot import codecs
-from positronic.vendors.lerobot.serving.checkpoints import CheckpointDirectory
+from positronic.vendors.lerobot.serving.checkpoint_directory import CheckpointDirectory
 from tests.positronic.vendors.lerobot.small_policy import FPS, make_run, statistics
 from tests.s3 import Faulty
 

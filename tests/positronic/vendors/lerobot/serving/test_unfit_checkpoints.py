@@ -12,8 +12,8 @@ from positronic.errors import CheckpointError, CodecError
 from positronic.offboard.models.model import UnfitModel
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.serving.backends import examples
+from positronic.vendors.lerobot.serving.checkpoint_directory import CheckpointDirectory
 from positronic.vendors.lerobot.serving.checkpoint_source import CheckpointSource
-from positronic.vendors.lerobot.serving.checkpoints import CheckpointDirectory
 from positronic.vendors.lerobot.serving.policy import ServedPolicy, load_policy
 from tests.positronic.vendors.lerobot.small_policy import make_run, observation
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from positronic.codec import stats_digest
-from positronic.vendors.lerobot.serving.checkpoints import CheckpointDirectory
+from positronic.vendors.lerobot.serving.checkpoint_directory import CheckpointDirectory
 from tests.positronic.vendors.lerobot.small_dataset import write_dataset
 from tests.positronic.vendors.lerobot.training.training_commands import (
     CODEC,

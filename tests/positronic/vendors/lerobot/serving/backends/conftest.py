@@ -15,7 +15,8 @@ from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.serving.backends import examples
 from positronic.vendors.lerobot.serving.backends.base import Backend
 from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBackend
-from positronic.vendors.lerobot.serving.checkpoints import Checkpoint, CheckpointDirectory
+from positronic.vendors.lerobot.serving.checkpoint_directory import CheckpointDirectory
+from positronic.vendors.lerobot.serving.checkpoints import Checkpoint
 from positronic.vendors.lerobot.serving.choosing import choose_backend
 from tests.positronic.vendors.lerobot.small_policy import make_run, observation
 

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from foundation.manifest import faults
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.serving.backends import examples
-from positronic.vendors.lerobot.serving.checkpoints import CheckpointDirectory
+from positronic.vendors.lerobot.serving.checkpoint_directory import CheckpointDirectory
 from tests.positronic.vendors.lerobot.small_dataset import write_dataset
 from tests.positronic.vendors.lerobot.small_policy import observation
 from tests.positronic.vendors.lerobot.training.training_commands import command, flags

@@ -19,7 +19,8 @@ from positronic.vendors.lerobot.serving.backends.export_cache import (
     _evict_oldest,
 )
 from positronic.vendors.lerobot.serving.backends.selection import Choice
-from positronic.vendors.lerobot.serving.checkpoints import Checkpoint, CheckpointDirectory
+from positronic.vendors.lerobot.serving.checkpoint_directory import CheckpointDirectory
+from positronic.vendors.lerobot.serving.checkpoints import Checkpoint
 from positronic.vendors.lerobot.serving.choosing import choose_backend
 from tests.mutations import mutations
 from tests.positronic.vendors.lerobot.serving.backends.conftest import Exported, choose, encoded

@@ -19,7 +19,8 @@ from positronic.vendors.lerobot.serving.backends import examples
 from positronic.vendors.lerobot.serving.backends.base import TOLERANCES, require_options
 from positronic.vendors.lerobot.serving.backends.equality import Reference
 from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBackend
-from positronic.vendors.lerobot.serving.checkpoints import Checkpoint, CheckpointDirectory
+from positronic.vendors.lerobot.serving.checkpoint_directory import CheckpointDirectory
+from positronic.vendors.lerobot.serving.checkpoints import Checkpoint
 from tests.positronic.vendors.lerobot.serving.backends.conftest import (
     CODEC,
     INPUTS,

@@ -10,7 +10,8 @@ from foundation.errors import UsageError
 from positronic.errors import CheckpointError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBackend
-from positronic.vendors.lerobot.serving.checkpoints import Checkpoint, CheckpointDirectory
+from positronic.vendors.lerobot.serving.checkpoint_directory import CheckpointDirectory
+from positronic.vendors.lerobot.serving.checkpoints import Checkpoint
 from tests.positronic.vendors.lerobot.small_policy import make_run, observation
 
 CODEC = codecs.eepose_absolute(image_size=(48, 64))

@@ -12,7 +12,7 @@ from positronic.codec import Codec
 from positronic.offboard.models.model import Model, ModelSession
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.serving.backends.torch_backend import TorchBackend
-from positronic.vendors.lerobot.serving.checkpoints import CheckpointDirectory
+from positronic.vendors.lerobot.serving.checkpoint_directory import CheckpointDirectory
 from positronic.vendors.lerobot.serving.policy import BATCH_TOLERANCE, ServedPolicy
 from positronic.vendors.lerobot.serving.strategies.base import Request
 from positronic.vendors.lerobot.serving.strategies.chunks import TemporalEnsemble
