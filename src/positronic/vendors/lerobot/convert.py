@@ -191,7 +191,8 @@ def push(directory: str, repo_id: str, private: bool = True) -> None:
         return
     from getiaction.policies.lerobot.sources import native_checkpoint
 
-    Destination(pushing.POLICY, repo_id, private=private).push(native_checkpoint(root), directory)
+    policy = native_checkpoint(root)  # before anybody is asked for a token
+    Destination(pushing.POLICY, repo_id, private=private).push(policy, directory)
 
 
 def _push(output_dir: str, to: Destination, workers: int | None) -> None:

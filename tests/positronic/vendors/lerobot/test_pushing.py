@@ -283,6 +283,18 @@ def test_training_reads_from_the_hub_and_pushes_to_it(
     assert ACT.from_pretrained(POLICY).config.chunk_size == 6
 
 
+def test_what_is_nothing_to_push_is_said_before_anybody_is_asked(
+    hub_server: HubServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    assert run("push", tmp_path, NAME) == 1
+    assert f"there is no LeRobot policy at {tmp_path}" in capsys.readouterr().err
+    assert hub_server.requests == []
+
+
 def test_who_names_no_repository_asks_nobody(
     hub_server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
