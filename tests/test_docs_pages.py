@@ -18,6 +18,8 @@ import pytest
 
 from tests.chromium import needs_chromium
 
+pytestmark = pytest.mark.e2e  # each builds the site, some seconds
+
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
 # As `mkdocs build --strict`; says at last which of the packages it has imported.

@@ -46,6 +46,7 @@ def test_policies_are_the_same(state_root: Path, tmp_path: Path) -> None:
     assert found == deferred.policies(root, tmp_path)
 
 
+@pytest.mark.e2e
 def test_every_name_leads_to_the_same() -> None:
     _, found = program("names")
     plain = deferred.names()

@@ -16,6 +16,7 @@ def test_openvino_computes_in_float32(exported: Callable[[str], Path]) -> None:
     assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("backend", ["onnx", "openvino", "torch"])
 def test_no_file_of_an_export_stays_mapped_into_memory(
     exported: Callable[[str], Path], backend: str
