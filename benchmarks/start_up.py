@@ -1,9 +1,9 @@
 """Benchmark: start-up time of each program, with LeRobot imported whole and as it is needed.
 
-python benchmarks/start_up.py [--repeats=5] [--beside=/path/to/another/version/src]
+python benchmarks/start_up.py [--repeats=5] [--beside=/path/to/another/version/src] [--server]
 
-Both take turns within one run, on six episodes that are recorded first. With ``--beside``: the
-server of this version and that of another one instead.
+Both take turns within one run, on six episodes that are recorded first. With ``--beside``: another
+version and this one instead; with ``--server`` only their servers, and what these take of memory.
 """
 
 import argparse
@@ -36,25 +36,39 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--beside", type=Path, help="src of another version")
+    parser.add_argument("--server", action="store_true", help="compare the servers alone")
     options = parser.parse_args()
     repeats, beside = options.repeats, options.beside and options.beside.resolve()
-    with tempfile.TemporaryDirectory() as place:
-        os.chdir(place)
+    with tempfile.TemporaryDirectory() as scratch:
+        os.chdir(scratch)
         record = command("positronic.data_collection", "scripted --episodes=6 --output_dir=raw")
         subprocess.run(record, check=True, capture_output=True)
-        run(command(CONVERT, convert("data")))
-        run(command(TRAIN, train("first")))
+        versions = {"LeRobot whole": WHOLE, "as needed": ""}
         if beside:
-            compare_servers(beside, repeats)
+            here = Path(__file__).resolve().parents[1] / "src"
+            versions = {"the other": source(beside), "this version": source(here)}
+        for place, before in enumerate(versions.values()):
+            Path(str(place)).mkdir()
+            os.chdir(str(place))
+            run(command(CONVERT, convert("data"), before))
+            run(command(TRAIN, train("first"), before))
+            os.chdir("..")
+        if options.server:
+            compare_servers(versions, repeats)
             return
-        print("| | LeRobot whole, s | as needed, s | ratio |\n|---|---|---|---|")
+        print(f"| | {', s | '.join(versions)}, s | ratio |\n|---|---|---|---|", flush=True)
         for name in MEASURES:
-            taken: dict[str, list[float]] = {WHOLE: [], "": []}
+            taken: dict[str, list[float]] = {version: [] for version in versions}
             for turn in range(repeats):
-                for before, times in taken.items():
-                    times.append(MEASURES[name](before, f"{name}{turn}{len(before)}"))
-            whole, needed = (statistics.median(times) for times in taken.values())
-            print(f"| {TITLES[name]} | {whole:.1f} | {needed:.1f} | {needed / whole:.2f} |")
+                for place, (version, before) in enumerate(versions.items()):
+                    os.chdir(str(place))
+                    taken[version].append(MEASURES[name](before, f"{name}{turn}"))
+                    os.chdir("..")
+            first, second = (statistics.median(times) for times in taken.values())
+            print(
+                f"| {TITLES[name]} | {first:.1f} | {second:.1f} | {second / first:.2f} |",
+                flush=True,
+            )
         print(f"\nload {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {repeats} each, medians")
 
 
@@ -63,12 +77,15 @@ def command(module: str, words: str, before: str = "") -> list[str]:
     return [sys.executable, "-c", PROGRAM.format(before=before, module=module), *words.split()]
 
 
+def source(src: Path) -> str:
+    """Code that lets a program import this version."""
+    return f"import sys; sys.path.insert(0, {str(src)!r}); "
+
+
 def convert(target: str) -> str:
     """Arguments that convert the recordings."""
-    codec = "@positronic.vendors.lerobot.codecs.eepose_state"
-    return (
-        f"convert --dataset.dataset.path=raw --dataset.codec={codec} --output_dir={target} --fps=15"
-    )
+    codec = "--dataset.codec=@positronic.vendors.lerobot.codecs.eepose_state"
+    return f"convert --dataset.dataset.path=../raw {codec} --output_dir={target} --fps=15"
 
 
 def train(run_name: str) -> str:
@@ -87,14 +104,14 @@ def run(words: list[str], status: int = 0) -> float:
     return time.monotonic() - begun
 
 
-def compare_servers(beside: Path, repeats: int) -> None:
-    """Print what the start of this version's server takes, and of another one's."""
-    versions = {"the other": beside, "this version": Path(__file__).resolve().parents[1] / "src"}
+def compare_servers(versions: dict[str, str], repeats: int) -> None:
+    """Print what the start of each version's server takes."""
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in versions}
     for turn in range(repeats):
         for name in list(versions)[:: 1 if turn % 2 else -1]:
-            before = f"import sys; sys.path.insert(0, {str(versions[name])!r}); "
-            found[name].append(start(before))
+            os.chdir(str(list(versions).index(name)))
+            found[name].append(start(versions[name]))
+            os.chdir("..")
     print("| server ready, ACT of 2.7 MB | s | CPU-s | resident, MiB |\n|---|---|---|---|")
     for name, rows in found.items():
         print(f"| {name} |", *(f"{spread(column)} |" for column in zip(*rows, strict=True)))

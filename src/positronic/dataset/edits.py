@@ -9,9 +9,12 @@ refers to the episode by its uid::
 
 The log of a directory applies to all episodes below it. Logs of inner directories are applied
 first, then those of outer ones, an episode's own log last; the last record wins. An unknown record
-is an error, because skipping it would lose an edit.
+is an error, because skipping it would lose an edit. What this package writes goes into an episode's
+own log.
 """
 
+import fcntl
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -21,6 +24,7 @@ from typing import Annotated, Any, Literal, override
 from pydantic import Field
 
 from foundation.documents import Document, Reader
+from foundation.files import open_to_append, sync
 from foundation.text import printable
 from positronic.dataset import statics
 from positronic.dataset.dataset import Dataset
@@ -86,6 +90,33 @@ def own_log(episode: Path | str, path: Path) -> Log | EpisodeError | None:
         return read_log(path, EDITS)
     except DatasetError as error:
         return broken(episode, EDITS, str(error).removeprefix(f"{EDITS}, "))
+
+
+def append(episode: Path, record: Mapping[str, Any]) -> None:
+    """Append a record to the log inside an episode; it is on disk on return.
+
+    Raises:
+        DatasetError: the log has an invalid line, after which nothing would be read; or it cannot
+            be written.
+    """
+    path = episode / EDITS
+    line = json.dumps(record, default=statics.encode) + "\n"
+    try:
+        with open_to_append(path) as log:
+            # One writer at a time, so that the log that was checked is the one that is continued.
+            fcntl.flock(log, fcntl.LOCK_EX)
+            before = READER.read(path)
+            parse_log(before, str(path))
+            if before and not before.endswith(b"\n"):
+                line = f"\n{line}"
+            log.write(line.encode())
+            log.flush()
+            os.fsync(log.fileno())
+        sync(episode)
+    except OSError as error:
+        raise DatasetError(
+            f"{path} cannot be written: {error.strerror}; the edit was not made"
+        ) from error
 
 
 def _record(line: bytes, source: str) -> _SetStatic | _DropOrUndrop:

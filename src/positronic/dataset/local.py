@@ -14,15 +14,23 @@
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, override
 
 from foundation.text import printable
+from positronic.dataset import edits, statics
 from positronic.dataset.dataset import Dataset
 from positronic.dataset.edits import EDITS, Log, own_log
-from positronic.dataset.faults import reading
+from positronic.dataset.faults import broken, reading
 from positronic.dataset.numeric import NumericSignal
-from positronic.dataset.recorded import INDEX_SUFFIX, UNFINISHED, RecordedEpisode, is_number
+from positronic.dataset.recorded import (
+    INDEX_SUFFIX,
+    UNFINISHED,
+    UNNAMED,
+    RecordedEpisode,
+    is_number,
+)
 from positronic.dataset.signal import Signal
 from positronic.dataset.video import VideoSignal
 from positronic.errors import DatasetError, EpisodeError
@@ -87,6 +95,10 @@ class DiskEpisode(RecordedEpisode):
 class LocalDataset(Dataset):
     """The episodes under ``root`` that were finished when it was opened, by number.
 
+    They are as recorded: :func:`~positronic.dataset.load_all_datasets` applies edits. `drop`,
+    `undrop` and `set_static` add to the edit log inside each episode of a uid, as public Positronic
+    does; the recording itself stays.
+
     DatasetError if ``root`` is missing, not a directory, or without a finished episode.
     """
 
@@ -106,6 +118,49 @@ class LocalDataset(Dataset):
     @override
     def episode(self, index: int) -> DiskEpisode:
         return DiskEpisode(self._episodes[index])
+
+    def drop(self, uid: str) -> None:
+        """Leave the episode out of what is read with edits; DatasetError if there is none."""
+        self._edit(uid, "drop")
+
+    def undrop(self, uid: str) -> None:
+        """Take a dropped episode back; DatasetError if there is none."""
+        self._edit(uid, "undrop")
+
+    def set_static(self, uid: str, data: Mapping[str, Any]) -> None:
+        """Set static values of the episode, over those that were recorded.
+
+        Raises:
+            DatasetError: there is no episode with this uid, or its log cannot be continued.
+            EpisodeError: a name is that of a signal of the episode.
+            ValueError: a value is None, or of a type that cannot be stored.
+        """
+        self._edit(uid, "set_static", statics.checked(dict(data), "data"))
+
+    def _edit(self, uid: str, op: str, data: Mapping[str, Any] | None = None) -> None:
+        found = [episode for episode in self if episode.uid == uid]
+        if not found:
+            raise DatasetError(
+                f"no episode of {self.root} has the uid {printable(uid, 200)!r}; an episode's own "
+                "is its attribute uid"
+            )
+        if uid.startswith(UNNAMED) and len(found) > 1:
+            raise DatasetError(
+                f"{len(found)} episodes of {self.root} have the uid {printable(uid, 200)!r}, made "
+                "from their file sizes because meta.json has none; give each its own there"
+            )
+        for episode in found:
+            for name in data or ():
+                if name in episode.signals:
+                    raise broken(
+                        str(episode.meta["path"]),
+                        f"static {printable(name, 200)!r}",
+                        "a signal of the episode has this name",
+                        "choose another name",
+                    )
+        record = {"op": op, "v": 1, "ep": uid} | ({} if data is None else {"data": data})
+        for episode in found:
+            edits.append(Path(episode.meta["path"]), record)
 
     def logs(self) -> dict[int, Log | EpisodeError]:
         """The edit logs inside its episodes by position, or the error of reading one."""

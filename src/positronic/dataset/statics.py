@@ -45,7 +45,8 @@ def checked(value: Any, where: str) -> Any:
     )
 
 
-def _encode(value: Any) -> Any:
+def encode(value: Any) -> Any:
+    """``default`` of ``json.dumps`` for static values."""
     if isinstance(value, bytes):
         return {BYTES_KEY: base64.b64encode(value).decode("ascii")}
     raise TypeError(f"{type(value).__name__} is not JSON")
@@ -53,7 +54,7 @@ def _encode(value: Any) -> Any:
 
 def dump(values: dict[str, Any], path: Path) -> None:
     """Write a JSON object."""
-    path.write_text(json.dumps(values, indent=2, default=_encode), encoding="utf-8")
+    path.write_text(json.dumps(values, indent=2, default=encode), encoding="utf-8")
 
 
 def parse(content: bytes | str, source: str) -> dict[str, Any]:

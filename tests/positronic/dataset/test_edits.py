@@ -96,3 +96,42 @@ def test_an_edit_that_hides_a_signal_is_refused_when_touched(tmp_path: Path) -> 
     assert len(episode.signals["grip"]) == 1
     with pytest.raises(EpisodeError, match=f"{path}: edits.jsonl: sets .* 'grip', which is a sig"):
         episode["task"]
+
+
+def test_edits_are_written_into_the_episodes_own_log(tmp_path: Path) -> None:
+    first, second = (record(tmp_path, frames=1, task=task) for task in "ab")
+    dataset = LocalDataset(tmp_path)
+    dataset.set_static(uid(first), {"task": "c", "operator": b"\x00", "score": 0.5})
+    dataset.drop(uid(second))
+    assert {path.parent for path in tmp_path.rglob("edits.jsonl")} == {first, second}
+    (episode,) = load_all_datasets(tmp_path)
+    assert (episode["task"], episode["operator"], episode["score"]) == ("c", b"\x00", 0.5)
+    dataset.undrop(uid(second))
+    assert tasks(tmp_path) == ["c", "b"]
+    assert [each["task"] for each in dataset] == ["a", "b"], "recordings themselves stay"
+
+
+def test_an_edit_that_cannot_be_is_not_written(tmp_path: Path) -> None:
+    path = record(tmp_path, frames=1, task="a")
+    dataset, signal = LocalDataset(tmp_path), next(iter(LocalDataset(tmp_path)[0].signals))
+    with pytest.raises(DatasetError, match="no episode of .* has the uid 'other'"):
+        dataset.drop("other")
+    with pytest.raises(EpisodeError, match=f"static '{signal}': a signal of the episode has"):
+        dataset.set_static(uid(path), {"score": 1, signal: 2})
+    with pytest.raises(ValueError, match="None cannot be stored"):
+        dataset.set_static(uid(path), {"score": None})
+    assert not (path / "edits.jsonl").exists()
+    log = note(path, '{"op": "trim", "v": 1}')
+    with pytest.raises(DatasetError, match=r"edits.jsonl, line 1"):
+        dataset.drop(uid(path))
+    assert log.read_text().count("\n") == 1
+
+
+def test_a_line_that_was_cut_is_not_continued(tmp_path: Path) -> None:
+    path = record(tmp_path, frames=1, task="a")
+    log = path / "edits.jsonl"
+    whole = json.dumps({"op": "set_static", "v": 1, "ep": uid(path), "data": {"task": "b"}})
+    log.write_text(whole)  # another program left the newline away
+    LocalDataset(tmp_path).set_static(uid(path), {"task": "c"})
+    assert tasks(tmp_path) == ["c"]
+    assert log.read_text().splitlines()[0] == whole
