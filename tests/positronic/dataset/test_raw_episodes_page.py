@@ -29,13 +29,13 @@ def record(folder: Path, seconds: int = 1) -> None:
 
 
 def test_a_folder_becomes_an_episode_that_can_be_converted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("first", "second"):
         record(Path("recordings") / name)
-    (code,) = re.findall(r"(?s)```python\n(.*?)```", PAGE)
-    exec(code, {})
+    writing, editing = re.findall(r"(?s)```python\n(.*?)```", PAGE)
+    exec(writing, {})
 
     first, _ = LocalDataset("raw")
     assert (len(first["robot_state.q"]), len(first["image.wrist"])) == (50, 10)
@@ -52,6 +52,10 @@ def test_a_folder_becomes_an_episode_that_can_be_converted(
         "--workers=1",
     ]
     assert status(COMMANDS, "positronic-to-lerobot", command) == 0
+
+    capsys.readouterr()
+    exec(editing, {})
+    assert capsys.readouterr().out == "1 of 2\n"
 
 
 def test_the_tables_say_which_codec_reads_a_signal() -> None:
