@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
     "README.md",
+    "docs/codecs.md",
     "docs/docker.md",
     "docs/hub.md",
     "docs/jobs.md",

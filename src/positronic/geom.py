@@ -6,6 +6,7 @@ form of a pose, used by the session protocol, is float64 ``(12,)``: position, th
 rotation matrix, which has no sign ambiguity.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ __all__ = [
     "quat_from_yaw",
     "quat_mul",
     "quat_to_matrix",
+    "quat_to_rotvec",
+    "rotvec_to_quat",
     "yaw",
 ]
 
@@ -98,6 +101,37 @@ def matrix_to_quat(matrix: Any) -> Array:
     rotation = Rotation.from_matrix(m.reshape(-1, 3, 3))
     flat = np.asarray(rotation.as_quat(canonical=True, scalar_first=True), dtype=np.float64)
     return flat.reshape(*m.shape[:-2], 4)
+
+
+def quat_to_rotvec(quat: Any) -> Array:
+    """Rotation vectors ``(..., 3)`` in radians: axis times angle, of unit quaternions ``(..., 4)``.
+
+    With ``w < 0`` the angle is between pi and two pi, so that a continuous quaternion gives a
+    continuous vector.
+    """
+    q = np.asarray(quat, dtype=np.float64)
+    # Scalars of the math module: the same bits for one row as for a thousand.
+    flat = [_rotvec(*row) for row in q.reshape(-1, 4).tolist()]
+    return np.array(flat, dtype=np.float64).reshape(*q.shape[:-1], 3)
+
+
+def _rotvec(w: float, x: float, y: float, z: float) -> tuple[float, float, float]:
+    sine = math.sqrt(x * x + y * y + z * z)
+    scale = 2 * math.atan2(sine, w) / sine if sine > 1e-12 else 2.0
+    return scale * x, scale * y, scale * z
+
+
+def rotvec_to_quat(vector: Any) -> Array:
+    """Unit quaternions ``(..., 4)`` of rotation vectors ``(..., 3)``; inverts `quat_to_rotvec`."""
+    v = np.asarray(vector, dtype=np.float64)
+    flat = [_turn(*row) for row in v.reshape(-1, 3).tolist()]
+    return np.array(flat, dtype=np.float64).reshape(*v.shape[:-1], 4)
+
+
+def _turn(x: float, y: float, z: float) -> tuple[float, float, float, float]:
+    angle = math.sqrt(x * x + y * y + z * z)
+    scale = math.sin(angle / 2) / angle if angle > 1e-12 else 0.5
+    return math.cos(angle / 2), scale * x, scale * y, scale * z
 
 
 def quat_mul(a: Any, b: Any) -> Array:

@@ -9,24 +9,32 @@ Codecs compose: ``a & b`` encodes with both and merges the features, ``stage | c
 `Stage` rewrite raw signals before the codec, and commands after it.
 """
 
-from positronic.codec.action import AbsolutePose
-from positronic.codec.base import Codec, Features, Parallel, Row, Sequential, Stage, from_spec
+from positronic.codec.action import AbsolutePose, JointTargets
+from positronic.codec.arms import Arms
+from positronic.codec.base import Codec, Command, Features, Parallel, Row, Sequential, Stage
 from positronic.codec.contract import Contract, stats_digest
+from positronic.codec.documents import from_spec
 from positronic.codec.limits import Limits
 from positronic.codec.observation import Image, ObjectPoses, Vector
+from positronic.codec.relative import DeltaPose, RelativePose
 from positronic.codec.stages import FlipGrip, Rename
 from positronic.codec.vectors import read, require_rotations
 
 __all__ = [
     "AbsolutePose",
+    "Arms",
     "Codec",
+    "Command",
     "Contract",
+    "DeltaPose",
     "Features",
     "FlipGrip",
     "Image",
+    "JointTargets",
     "Limits",
     "ObjectPoses",
     "Parallel",
+    "RelativePose",
     "Rename",
     "Row",
     "Sequential",

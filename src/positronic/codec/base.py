@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from positronic.codec.fields import LONGEST_NAME, listed, shown, tuple_of
-from positronic.codec.spec import READER, Described, build, without_later
+from positronic.codec.spec import Described, build
 from positronic.errors import CodecError
 
 Row = Mapping[str, Any]
 """Values by name: the raw signals of one observation, or of an episode as columns."""
+
+Command = dict[str, Any]
+"""One command for a robot: ``{"robot_command": {...}, "target_grip": float}``."""
 
 Features = dict[str, dict[str, Any]]
 """LeRobot feature dicts: ``dtype``, ``shape`` and ``names`` of each feature by its name."""
@@ -41,8 +44,20 @@ class Codec(Described):
         return ()
 
     @property
+    def unsized(self) -> tuple[str, ...]:
+        """Raw signals whose number of elements is still open, as in a codec made by flags."""
+        return ()
+
+    def sized(self, sizes: Mapping[str, int]) -> "Codec":
+        """The codec with the numbers of elements that are open taken from ``sizes``, by signal."""
+        return self
+
+    @property
     def features(self) -> Features:
-        """LeRobot feature dicts, ``{name: {"dtype", "shape", "names"}}``, in their final order."""
+        """LeRobot feature dicts, ``{name: {"dtype", "shape", "names"}}``, in their final order.
+
+        The shape is ``(0,)`` while `unsized` names a signal of it.
+        """
         return {}
 
     @property
@@ -91,9 +106,14 @@ class Codec(Described):
         return {}
 
     def encode_action(
-        self, obs: Row, before: NDArray[np.float32] | None = None
+        self, obs: Row, before: NDArray[np.float32] | None = None, previous: Row | None = None
     ) -> NDArray[np.float32]:
-        """The training target ``(n,)`` of one recorded row; ``before`` is the previous target.
+        """The training target ``(n,)`` of one recorded row.
+
+        Args:
+            obs: the raw signals.
+            before: the target of the previous row of the episode; None for the first one.
+            previous: the raw signals of that row, for targets that are relative to it.
 
         Raises:
             CodecError: as `encode`.
@@ -104,17 +124,29 @@ class Codec(Described):
         """The training targets ``(T, n)`` of an episode, equal to `encode_action` row by row."""
         raise CodecError(f"codec '{self.name}' encodes observations only; it has no action")
 
-    def decode(self, action: Any) -> dict[str, Any]:
+    def decode(self, action: Any, obs: Row | None = None, before: Command | None = None) -> Command:
         """One action ``(n,)`` of the policy as ``{"robot_command": {...}, "target_grip": float}``.
 
+        Args:
+            action: the action.
+            obs: raw signals of the observation that it was predicted from; relative actions need
+                them.
+            before: the command in force at that observation, if it is known.
+
         Raises:
-            CodecError: the action has another shape, is not finite, or holds no rotation.
+            CodecError: the action has another shape, is not finite, or holds no rotation; or it is
+                relative, and ``obs`` lacks a signal.
         """
         raise CodecError(f"codec '{self.name}' encodes observations only; it has no action")
 
-    def decode_rows(self, actions: Any) -> list[dict[str, Any]]:
-        """Many actions ``(T, n)``, equal, bit for bit, to `decode` row by row."""
-        return [self.decode(action) for action in actions]
+    def decode_rows(
+        self, actions: Any, obs: Row | None = None, before: Command | None = None
+    ) -> list[Command]:
+        """A chunk of actions ``(T, n)`` predicted from one observation.
+
+        Absolute ones are equal, bit for bit, to `decode` row by row.
+        """
+        return [self.decode(action, obs, before) for action in actions]
 
     def __and__(self, other: "Codec") -> "Parallel":
         """Both codecs on the same observation; their features must not clash."""
@@ -137,8 +169,11 @@ class Stage(Described):
         """Rewrite the raw signals of a row (or columns)."""
         return row
 
-    def decode(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Rewrite a decoded command before it is sent to the robot."""
+    def decode(self, command: Command) -> Command:
+        """Rewrite a decoded command before it is sent to the robot.
+
+        A pose must stay where it is: relative actions continue from the command sent before.
+        """
         return command
 
     def describe(self, meta: dict[str, Any]) -> dict[str, Any]:
@@ -187,6 +222,15 @@ class Parallel(Codec):
 
     @property
     @override
+    def unsized(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.unsized))
+
+    @override
+    def sized(self, sizes: Mapping[str, int]) -> "Parallel":
+        return self.replace(parts=tuple(part.sized(sizes) for part in self.parts))
+
+    @property
+    @override
     def features(self) -> Features:
         return {name: feature for part in self.parts for name, feature in part.features.items()}
 
@@ -228,21 +272,23 @@ class Parallel(Codec):
 
     @override
     def encode_action(
-        self, obs: Row, before: NDArray[np.float32] | None = None
+        self, obs: Row, before: NDArray[np.float32] | None = None, previous: Row | None = None
     ) -> NDArray[np.float32]:
-        return self._actor.encode_action(obs, before)
+        return self._actor.encode_action(obs, before, previous)
 
     @override
     def encode_action_rows(self, columns: Row) -> NDArray[np.float32]:
         return self._actor.encode_action_rows(columns)
 
     @override
-    def decode(self, action: Any) -> dict[str, Any]:
-        return self._actor.decode(action)
+    def decode(self, action: Any, obs: Row | None = None, before: Command | None = None) -> Command:
+        return self._actor.decode(action, obs, before)
 
     @override
-    def decode_rows(self, actions: Any) -> list[dict[str, Any]]:
-        return self._actor.decode_rows(actions)
+    def decode_rows(
+        self, actions: Any, obs: Row | None = None, before: Command | None = None
+    ) -> list[Command]:
+        return self._actor.decode_rows(actions, obs, before)
 
     @property
     def _actor(self) -> Codec:
@@ -285,6 +331,17 @@ class Sequential(Codec):
 
     @property
     @override
+    def unsized(self) -> tuple[str, ...]:
+        return self.stage.sources(self.codec.unsized)
+
+    @override
+    def sized(self, sizes: Mapping[str, int]) -> "Sequential":
+        inner = self.codec.unsized
+        known = zip(inner, self.stage.sources(inner), strict=True)
+        return self.replace(codec=self.codec.sized({a: sizes[b] for a, b in known if b in sizes}))
+
+    @property
+    @override
     def features(self) -> Features:
         return self.codec.features
 
@@ -315,10 +372,11 @@ class Sequential(Codec):
 
     @override
     def encode_action(
-        self, obs: Row, before: NDArray[np.float32] | None = None
+        self, obs: Row, before: NDArray[np.float32] | None = None, previous: Row | None = None
     ) -> NDArray[np.float32]:
         _require(obs, self.action_inputs, self.name)
-        return self.codec.encode_action(self.stage.encode(obs), before)
+        previous = None if previous is None else self.stage.encode(previous)
+        return self.codec.encode_action(self.stage.encode(obs), before, previous)
 
     @override
     def encode_action_rows(self, columns: Row) -> NDArray[np.float32]:
@@ -326,29 +384,16 @@ class Sequential(Codec):
         return self.codec.encode_action_rows(self.stage.encode(columns))
 
     @override
-    def decode(self, action: Any) -> dict[str, Any]:
-        return self.stage.decode(self.codec.decode(action))
+    def decode(self, action: Any, obs: Row | None = None, before: Command | None = None) -> Command:
+        obs = None if obs is None else self.stage.encode(obs)
+        return self.stage.decode(self.codec.decode(action, obs, before))
 
     @override
-    def decode_rows(self, actions: Any) -> list[dict[str, Any]]:
-        return [self.stage.decode(command) for command in self.codec.decode_rows(actions)]
-
-
-def from_spec(spec: Mapping[str, Any]) -> Codec:
-    """Create a codec from the JSON of `Codec.to_spec`.
-
-    Raises:
-        CodecError: it is not a codec of this version.
-    """
-    built = build(READER.validate(spec, dict, "the codec spec"))
-    if not isinstance(built, Codec):
-        raise CodecError(f"'{built.kind}' is a stage; a codec must follow it")
-    return built
-
-
-def older_form(codec: Codec) -> Codec:
-    """The codec without fields added by later versions, as an older version made it."""
-    return from_spec(without_later(codec.to_spec()))
+    def decode_rows(
+        self, actions: Any, obs: Row | None = None, before: Command | None = None
+    ) -> list[Command]:
+        obs = None if obs is None else self.stage.encode(obs)
+        return [self.stage.decode(each) for each in self.codec.decode_rows(actions, obs, before)]
 
 
 def _merge(

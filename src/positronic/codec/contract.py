@@ -18,7 +18,8 @@ from pydantic import AfterValidator, Field, model_validator
 from foundation.documents import Document, Reader, plain
 from foundation.files import replace_text
 from foundation.text import printable
-from positronic.codec.base import Codec, from_spec, older_form
+from positronic.codec.base import Codec
+from positronic.codec.documents import completed, from_spec, older_form, require_sized
 from positronic.codec.fields import LONGEST_NAME, MOST_NUMBERS, MOST_PIXELS, key_of
 from positronic.errors import CodecError, ContractError
 
@@ -150,7 +151,8 @@ class Contract:
 
     @classmethod
     def of(cls, codec: Codec, *, fps: float, stats: Mapping[str, Any] | None = None) -> Self:
-        """The contract of a dataset made by ``codec`` at ``fps``, with LeRobot's ``stats``."""
+        """The contract of a dataset of ``codec`` at ``fps``; CodecError if a size is open in it."""
+        require_sized(codec)
         contract = cls.from_json(
             {
                 "codec": {"name": codec.name, "spec": codec.to_spec()},
@@ -260,8 +262,9 @@ class Contract:
         """Return ``codec``, or its older form if this contract was made with that.
 
         A codec given by name follows the rules of this version; a dataset or checkpoint of an older
-        version keeps the rules that it was made with.
+        version keeps the rules that it was made with. Sizes that are open in it are the contract's.
         """
+        codec = completed(codec, self.codec["spec"])
         older = older_form(codec)
         return older if plain(older.to_spec()) == self.codec["spec"] else codec
 
@@ -411,11 +414,7 @@ def _short(value: Any) -> str:
 
 
 def told(document: Any, source: str) -> Mapping[str, Any]:
-    """Return the contract in a server's ready message; an empty one if it has none.
-
-    Raises:
-        ContractError: a field has another type, or is out of range.
-    """
+    """Return the contract in a server's ready message; empty without. ContractError as above."""
     if document is None:
         return {}
     _READER.validate(document, _PartialContract, source)

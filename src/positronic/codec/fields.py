@@ -48,6 +48,15 @@ def whole_of(value: Any, what: str, most: int) -> int:
     return value
 
 
+def size_of(value: Any, what: str, most: int) -> int | None:
+    """As `whole_of`, or None for a size that is not known yet.
+
+    Raises:
+        CodecError: it is neither.
+    """
+    return None if value is None else whole_of(value, what, most)
+
+
 def pairs_of(value: Any, what: str) -> tuple[tuple[Any, Any], ...]:
     """Return ``value`` as a tuple of pairs.
 

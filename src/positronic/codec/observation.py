@@ -1,6 +1,6 @@
 """Observation codecs: numeric vectors, camera images, and object poses."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, override
 
@@ -17,14 +17,23 @@ from positronic.codec.fields import (
     name_of,
     pairs_of,
     shown,
+    size_of,
     whole_of,
 )
 from positronic.codec.images import resize_with_pad
+from positronic.codec.rotations import (
+    ROTATION,
+    SIZES,
+    WXYZ,
+    encode_poses,
+    reference_for,
+    rotation_of,
+    stored_reference,
+)
 from positronic.codec.vectors import (
     LATER,
     QUAT_REFERENCE,
     Quaternion,
-    aligned,
     read,
     reference_of,
     require_rotations,
@@ -38,28 +47,33 @@ MOST_OBJECTS = 1000
 class Vector(Codec):
     """Codec of a vector: numeric signals joined, float32 ``(n,)``.
 
-    ``signals`` are pairs of name and number of elements, in order. A signal of seven elements whose
-    name ends in ``pose`` is a position and a unit quaternion, wxyz, which
-    `positronic.codec.vectors` aligns with ``quat_reference``.
+    ``signals`` are pairs of name and number of elements, in order; None is filled in by `sized`. A
+    signal of seven elements whose name ends in ``pose`` is a position and a unit quaternion, wxyz.
+    It is written as ``rotation`` says (`positronic.codec.rotations`), and its sign aligned with
+    ``quat_reference`` (`positronic.codec.vectors`).
     """
 
     kind: ClassVar[str] = "vector"
     key: str
-    signals: tuple[tuple[str, int], ...]
+    signals: tuple[tuple[str, int | None], ...]
     quat_reference: Quaternion | None = field(default=QUAT_REFERENCE, metadata=LATER)
+    rotation: str = field(default=WXYZ, metadata=ROTATION)
 
     def __post_init__(self) -> None:
         key_of(self.key, "key")
         signals = tuple(
-            (name_of(name, "a signal"), whole_of(size, f"the size of {name}", MOST_NUMBERS))
+            (name_of(name, "a signal"), size_of(size, f"the size of {name}", MOST_NUMBERS))
             for name, size in pairs_of(self.signals, "signals")
         )
-        whole_of(sum(size for _, size in signals), "the size of all signals", MOST_NUMBERS)
         object.__setattr__(self, "signals", signals)
-        reference = reference_of(self.quat_reference)
+        if not self.unsized:
+            total = sum(size or 0 for _, size in signals)
+            whole_of(total, "the size of all signals", MOST_NUMBERS)
+        rotation, reference = rotation_of(self.rotation), reference_of(self.quat_reference)
         if not any(_is_pose(name, size) for name, size in signals):
-            reference = None  # nothing to align
-        object.__setattr__(self, "quat_reference", reference)
+            rotation, reference = WXYZ, None  # nothing to write, or to align
+        object.__setattr__(self, "rotation", rotation)
+        object.__setattr__(self, "quat_reference", reference_for(rotation, reference))
 
     @property
     @override
@@ -68,25 +82,44 @@ class Vector(Codec):
 
     @property
     @override
+    def unsized(self) -> tuple[str, ...]:
+        return tuple(name for name, size in self.signals if size is None)
+
+    @override
+    def sized(self, sizes: Mapping[str, int]) -> "Vector":
+        signals = ((n, sizes.get(n) if size is None else size) for n, size in self.signals)
+        return self.replace(signals=tuple(signals))
+
+    @property
+    @override
     def features(self) -> Features:
-        size = sum(size for _, size in self.signals)
+        size = 0 if self.unsized else sum(self._widths)
         return {self.key: {"dtype": "float32", "shape": (size,), "names": list(self.inputs)}}
 
     @property
     @override
     def origins(self) -> dict[str, tuple[str, ...]]:
-        return {self.key: tuple(name for name, size in self.signals for _ in range(size))}
+        widths = zip(self.inputs, self._widths, strict=True)
+        return {self.key: tuple(name for name, width in widths for _ in range(width))}
 
     @property
     @override
     def quaternions(self) -> dict[str, dict[int, tuple[float, ...]]]:
         found: dict[int, tuple[float, ...]] = {}
         start = 0
-        for name, size in self.signals:
-            if self.quat_reference is not None and _is_pose(name, size):
-                found[start + 3] = self.quat_reference
-            start += size
+        reference = self.quat_reference
+        stored = None if reference is None else stored_reference(self.rotation, reference)
+        for (name, size), width in zip(self.signals, self._widths, strict=True):
+            if stored is not None and _is_pose(name, size):
+                found[start + 3] = stored
+            start += width
         return {self.key: found} if found else {}
+
+    @property
+    def _widths(self) -> tuple[int, ...]:
+        """How many elements each signal has when encoded."""
+        pose = 3 + SIZES[self.rotation]
+        return tuple(pose if _is_pose(name, size) else size or 0 for name, size in self.signals)
 
     @override
     def encode(self, obs: Row, before: Row | None = None) -> dict[str, NDArray[Any]]:
@@ -99,19 +132,19 @@ class Vector(Codec):
     def _joined(
         self, source: Row, before: NDArray[Any] | None, *, rows: bool
     ) -> NDArray[np.float32]:
-        parts, start = [], 0
+        parts, start, width = [], 0, 3 + SIZES[self.rotation]
         for name, size in self.signals:
             part = read(source, name, size, rows=rows)
             if _is_pose(name, size):
                 require_rotations(name, part)
-                last = None if before is None else before[start : start + size]
-                part = aligned(part, self.quat_reference, last)
+                last = None if before is None else before[start : start + width]
+                part = encode_poses(part, self.rotation, self.quat_reference, last)
             parts.append(part)
-            start += size
+            start += part.shape[-1]
         return np.concatenate(parts, axis=-1).astype(np.float32)
 
 
-def _is_pose(name: str, size: int) -> bool:
+def _is_pose(name: str, size: int | None) -> bool:
     return size == 7 and name.endswith("pose")
 
 

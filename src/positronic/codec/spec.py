@@ -57,13 +57,17 @@ class Described:
 
 
 def without_later(spec: Any) -> Any:
-    """The spec without fields added by later versions, as an older version wrote it."""
+    """The spec without the rules of later versions, as an older version wrote it.
+
+    Rules are fields whose metadata has ``rule``; other later fields are choices of the user.
+    """
     if isinstance(spec, list):
         return [without_later(item) for item in spec]
     if not isinstance(spec, dict) or "kind" not in spec:
         return spec
-    later = _later(_KINDS[spec["kind"]])
-    return {name: without_later(value) for name, value in spec.items() if name not in later}
+    fields = dataclasses.fields(_KINDS[spec["kind"]])  # type: ignore[arg-type]  # likewise
+    rules = {f.name for f in fields if f.metadata.get("rule")}
+    return {name: without_later(value) for name, value in spec.items() if name not in rules}
 
 
 def _later(kind: type[Described]) -> dict[str, Any]:

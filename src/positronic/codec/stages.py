@@ -6,7 +6,7 @@ from typing import Any, ClassVar, override
 
 import numpy as np
 
-from positronic.codec.base import Row, Stage
+from positronic.codec.base import Command, Row, Stage
 from positronic.codec.fields import name_of, pairs_of, tuple_of
 
 
@@ -55,8 +55,9 @@ class FlipGrip(Stage):
         return {**row, **{name: _inverted(row[name]) for name in self.signals if name in row}}
 
     @override
-    def decode(self, command: dict[str, Any]) -> dict[str, Any]:
-        return {**command, "target_grip": 1.0 - command["target_grip"]}
+    def decode(self, command: Command) -> Command:
+        grips = {"target_grip", *self.signals} & command.keys()
+        return {**command, **{name: 1.0 - command[name] for name in grips}}
 
     @override
     def describe(self, meta: dict[str, Any]) -> dict[str, Any]:

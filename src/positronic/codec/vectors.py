@@ -21,8 +21,9 @@ Quaternion = tuple[float, float, float, float]
 # (0, 1, 0, 0). ``w >= 0`` would be the worst choice: every gripper pointing down is ambiguous.
 QUAT_REFERENCE: Quaternion = (0.23, 0.89, 0.37, 0.1)
 
-# Metadata of the dataclass field of the reference: specs without it mean None, no alignment.
-LATER = {"absent": None}
+# Metadata of the dataclass field of the reference: specs without it mean None, no alignment. It is
+# a rule of this version, which a codec that is only named does not impose on older datasets.
+LATER = {"absent": None, "rule": True}
 
 
 # Allows rounding to two decimals; rejects angles and scaled rotations.
@@ -65,16 +66,18 @@ def aligned(
     found = poses.copy()
     if poses.ndim > 1:
         found[:, 3:] = align_quats(poses[:, 3:], reference)
-    elif _must_negate(poses[3:].tolist(), reference, None if before is None else before[3:]):
+    elif must_negate(
+        poses[3:].tolist(), reference, None if before is None else before[3:].tolist()
+    ):
         found[3:] = 0.0 - poses[3:]  # avoids negative zeros
     else:
         found[3:] += 0.0
     return found
 
 
-def _must_negate(quat: list[float], reference: Quaternion, before: NDArray[Any] | None) -> bool:
-    """Scalar version of `align_quats` for one row, as it runs at every observation."""
-    side = 0.0 if before is None else _dot(quat, before.tolist())
+def must_negate(quat: list[float], reference: Quaternion, before: list[float] | None) -> bool:
+    """Return whether to negate one row: `align_quats` in scalars, run at each observation."""
+    side = 0.0 if before is None else _dot(quat, before)
     side = side or _dot(quat, reference) or next(filter(None, quat))
     return side < 0
 
@@ -87,15 +90,19 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def read(source: Mapping[str, Any], name: str, size: int, *, rows: bool) -> NDArray[np.float64]:
+def read(
+    source: Mapping[str, Any], name: str, size: int | None, *, rows: bool
+) -> NDArray[np.float64]:
     """The signal ``name`` as float64: ``(size,)`` of one row, ``(T, size)`` of columns.
 
     A signal of size 1 may be a scalar, or ``(1,)``, in a row.
 
     Raises:
         CodecError: it is missing, has another shape, is not numeric (text and bool are rejected),
-            or is not finite as float32.
+            or is not finite as float32; or its size is not known yet.
     """
+    if size is None:
+        raise CodecError(f"the codec does not know yet how many numbers '{name}' has")
     if name not in source:
         raise CodecError(f"signal '{name}' is missing; present: {listed(source)}")
     expected = f"{size} numbers" if size > 1 else "one number"

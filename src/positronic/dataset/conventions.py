@@ -116,7 +116,7 @@ def adapted(episode: Episode, names: Iterable[str], grip: Convention | None) -> 
     stated = grip_convention(episode) if grip is not None else None
     if stated is not None and grip is not None and stated != grip:
         convert = _GripConversion(stated["open"], stated["closed"], grip["open"], grip["closed"])
-        changed |= {name: map_values(found[name], convert) for name in GRIPS if name in found}
+        changed |= {name: map_values(found[name], convert) for name in found if is_grip(name)}
         statics[CONVENTION] = dict(grip)
     present = {**found, **changed}
     aliases = {
@@ -129,6 +129,11 @@ def adapted(episode: Episode, names: Iterable[str], grip: Convention | None) -> 
     if not (changed or aliases or statics):
         return episode
     return _Adapted(episode, changed | aliases, statics)
+
+
+def is_grip(name: str) -> bool:
+    """Return whether a signal follows a grip convention, also as one arm's: ``left.grip``."""
+    return name.rpartition(".")[2] in GRIPS
 
 
 def other_name(name: str) -> str | None:

@@ -18,7 +18,7 @@ from positronic.codec import (
     Vector,
     from_spec,
 )
-from positronic.codec.base import older_form
+from positronic.codec.documents import older_form
 from positronic.errors import CodecError
 from positronic.geom import quat_from_yaw, yaw
 from tests.mutations import mutations

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from positronic.codec import AbsolutePose, Codec, Contract, FlipGrip, Rename, Vector, from_spec
-from positronic.codec.base import older_form
+from positronic.codec.documents import older_form
 from positronic.codec.vectors import QUAT_REFERENCE
 from positronic.geom import normalize_quat, quat_dot, quat_mul
 from positronic.vendors.lerobot.codecs import eepose_absolute, eepose_state, joints_absolute

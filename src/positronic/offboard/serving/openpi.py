@@ -178,7 +178,7 @@ def action_array(actions: Sequence[Action]) -> NDArray[np.float32]:
     """
     from positronic.geom import align_quat, pose_from_wire  # SciPy takes half a second
 
-    kinds = {action["robot_command"]["type"] for action in actions}
+    kinds = {action.get("robot_command", {}).get("type", "none") for action in actions}
     if kinds != {"cartesian_pos"}:
         got = ", ".join(sorted(kinds)) or "nothing"
         raise SessionError(f"openpi's clients get end-effector poses, and the policy gave {got}")

@@ -20,8 +20,9 @@ from getiaction.errors import GetiactionError
 from getiaction.gyms import GymnasiumGym
 from getiaction.roots import pinned_dataset
 from positronic import simulator
-from positronic.codec import Codec, Contract
+from positronic.codec import Codec, Command, Contract
 from positronic.codec.contract import FILE_NAME
+from positronic.codec.documents import require_sized
 from positronic.simulator.scene import CAMERAS
 from positronic.vendors.lerobot import codecs
 
@@ -104,6 +105,8 @@ class CodecEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self._codec = codec
         self._encoded: dict[str, Any] | None = None
+        self._raw: Mapping[str, Any] = {}
+        self._command: Command | None = None
         world: Any = env.unwrapped
         self._world = world
         features = dict(codec.features)
@@ -126,17 +129,17 @@ class CodecEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Start an episode; returns the encoded observation and the info."""
-        raw, info = self.env.reset(seed=seed, options=options)
-        self._encoded = self._codec.encode(raw)
+        self._raw, info = self.env.reset(seed=seed, options=options)
+        self._encoded, self._command = self._codec.encode(self._raw), None
         return self._encoded, info
 
     def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
         """Decode the action, step the environment, encode the observation."""
-        command = self._codec.decode(action)
-        raw, reward, terminated, truncated, info = self.env.step(
+        command = self._codec.decode(action, self._raw, self._command)
+        self._raw, reward, terminated, truncated, info = self.env.step(
             self._world.command_to_action(command["robot_command"], command["target_grip"])
         )
-        self._encoded = self._codec.encode(raw, self._encoded)
+        self._encoded, self._command = self._codec.encode(self._raw, self._encoded), command
         return self._encoded, reward, terminated, truncated, info
 
 
@@ -152,6 +155,7 @@ def resolve(codec: Any, options: Mapping[str, Any]) -> tuple[Codec, int | None]:
     if codec in codecs.__all__:
         try:
             made: Codec = getattr(codecs, codec)(**options)
+            require_sized(made)
         except TypeError as error:
             raise GetiactionError(f"codec {codec!r} has no such option: {error}") from error
         return made, None

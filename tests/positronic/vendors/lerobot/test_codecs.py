@@ -102,7 +102,7 @@ def test_each_codec_survives_its_spec(name: str) -> None:
 
 
 def test_the_guide_has_a_line_for_each_codec() -> None:
-    guide = (Path(__file__).parents[4] / "docs/jobs.md").read_text()
+    guide = (Path(__file__).parents[4] / "docs/codecs.md").read_text()
     assert [name for name in codecs.__all__ if f"| `{name}` |" not in guide] == []
 
 

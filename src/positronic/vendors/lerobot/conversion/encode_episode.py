@@ -17,7 +17,7 @@ from foundation.text import printable
 from foundation.video import Encoder
 from positronic.codec import Codec
 from positronic.dataset import Episode
-from positronic.dataset.conventions import GRIPS, Convention, adapted, grip_convention
+from positronic.dataset.conventions import Convention, adapted, grip_convention, is_grip
 from positronic.errors import EpisodeError
 from positronic.vendors.lerobot.conversion.resample import sample
 from positronic.vendors.lerobot.conversion.video import VideoWriter
@@ -164,8 +164,8 @@ def _require_within(columns: Mapping[str, Any], grip: Convention) -> None:
     """
     middle = (grip["open"] + grip["closed"]) / 2
     most = _GRIP_LEEWAY * abs(grip["open"] - grip["closed"])
-    for name in GRIPS:
-        if name in columns:
+    for name in columns:
+        if is_grip(name):
             off = np.abs(np.asarray(columns[name], dtype=np.float64) - middle)
             if off.max(initial=0) > most:
                 value = float(np.ravel(columns[name])[int(np.argmax(off))])

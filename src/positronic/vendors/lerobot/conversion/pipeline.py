@@ -27,7 +27,7 @@ from positronic.vendors.lerobot.conversion.job import (
 from positronic.vendors.lerobot.conversion.output import Output
 from positronic.vendors.lerobot.conversion.provenance import Provenance
 from positronic.vendors.lerobot.conversion.report import Options, Report, report_of
-from positronic.vendors.lerobot.conversion.signals import require_any
+from positronic.vendors.lerobot.conversion.signals import require_any, sized_by
 
 __all__ = ["Options", "Report", "convert_dataset"]
 
@@ -57,6 +57,7 @@ def convert_dataset(
         _require_free(output, work_dir)
     output.require_writable(work_dir)
     dataset = chosen_of(dataset, options)
+    codec = sized_by(dataset, codec)
     contract = assembly.contract_of(codec, int(fps), options.video)
     recipe = assembly.recipe_of(codec, contract, options.vcodec, options.task)
     job = describe(dataset, contract, recipe, options.decisive())

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from positronic.codec import Codec, Contract, Limits
+from positronic.codec import Codec, Command, Contract, Limits
 from positronic.codec.limits import ActionLimits
 from positronic.errors import CodecError
 from positronic.offboard.models.model import UnfitModel
@@ -187,7 +187,7 @@ class ServedPolicy:
         if not np.isfinite(prediction.actions).all():
             raise CodecError("the policy predicted actions that are not finite numbers")
         with suppress(CodecError):  # actions for zeros need not be valid
-            self.codec.decode_rows(prediction.actions)
+            self.codec.decode_rows(prediction.actions, {})
 
     def close(self) -> None:
         """Do nothing: the weights are freed with the last session that uses them."""
@@ -207,7 +207,10 @@ class ServedSession:
         self._context = dict(context)
         self._seed = seed
         self._memory: Any = None
-        self._actions: deque[NDArray[np.float32]] = deque()
+        # Commands of a policy that is asked at every step and predicts several.
+        self._later: deque[Command] = deque()
+        self._command: Command | None = None
+        self._raw: Mapping[str, Any] = {}
         self._unseen: deque[Observation] = deque(maxlen=policy.n_obs_steps - 1)
         self._present: Observation = {}
         self._before: Observation | None = None
@@ -240,39 +243,36 @@ class ServedSession:
         observation = {key: encoded[key] for key in self._policy.expected}
         task = self._task(obs)
         seed = self._seed_of(obs)
-        self._present = observation
-        if self._actions:
+        self._present, self._raw = observation, obs
+        if self._later:
             return None
         return Request(observation, task, tuple(self._unseen), self._memory, seed)
 
     def finish(self, prediction: Prediction | None) -> list[Action]:
         """See `positronic.offboard.models.model.ModelSession.finish`."""
         if prediction is None:
-            actions = self._decode(self._actions[0][np.newaxis])
-            self._actions.popleft()
+            self._command = self._later.popleft()
             # A simulator may render the next image into the same array.
             self._unseen.append({key: value.copy() for key, value in self._present.items()})
             self._before = self._present
-            return actions
+            return self._timed([self._command])
         self._policy.action_limits.check(prediction.actions)
-        if not self._policy.every_step:
-            actions = self._decode(prediction.actions)
-            self._before = self._present
-            return actions
-        now, later = prediction.actions[:1], prediction.actions[1:]
-        actions = self._decode(now)
+        commands = self._codec.decode_rows(prediction.actions, self._raw, self._command)
         self._before = self._present
+        if not self._policy.every_step:
+            return self._timed(commands)
+        # The client executes this command before it asks again, which relative actions start from.
+        self._command = commands[0]
         self._memory = prediction.memory
-        self._actions.extend(later)
+        self._later.extend(commands[1:])
         self._unseen.clear()
-        return actions
+        return self._timed(commands[:1])
 
     def close(self) -> None:
         """Do nothing: a session holds no resources."""
 
-    def _decode(self, actions: NDArray[np.float32]) -> list[Action]:
-        """Return the commands of actions (T, A); the first one is due at once."""
-        commands = self._codec.decode_rows(actions)
+    def _timed(self, commands: Sequence[Command]) -> list[Action]:
+        """Return commands with their time stamps; the first one is due at once."""
         return [{**command, "timestamp": i / self._fps} for i, command in enumerate(commands)]
 
     def _task(self, obs: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from foundation import storage
 from foundation.errors import FoundationError
 from positronic.codec import Codec, Contract
-from positronic.codec.base import older_form
+from positronic.codec.documents import older_form
 from positronic.errors import CheckpointError, ContractError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.serving.checkpoint_directory import CheckpointDirectory

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from positronic.codec import Codec, DeltaPose, Image, Parallel, RelativePose, Vector
 from positronic.errors import CodecError
 from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.serving.policy import ServedPolicy
@@ -115,3 +116,69 @@ def test_a_chunk_policy_remembers_nothing(tmp_path: Path) -> None:
     answer = session.infer(first)
     assert str(session.infer(second)) != str(answer)
     np.testing.assert_equal(session.infer(first), answer)
+
+
+def motions(kind: type[Any]) -> Codec:
+    state = Vector("observation.state", (("grip", 1),))
+    image = Image("observation.images.left", "image.wrist", (48, 48))
+    return Parallel((state, image, kind()), "motions")
+
+
+def recording(rows: int = 12) -> list[dict[str, Any]]:
+    """Rows of a robot that follows its command two centimetres behind."""
+    found = []
+    for step, obs in enumerate(seen(0, rows)):
+        target = np.array([0.3 + 0.01 * step, 0.1, 0.2, 0.0, 1.0, 0.0, 0.0])
+        lag = [0.02, 0, 0, 0, 0, 0, 0]
+        commands = {"robot_commands.pose": target, "target_grip": 0.5}
+        found.append({**obs, **commands, "robot_state.ee_pose": target - lag})
+    return found
+
+
+def places(answer: list[Any]) -> Any:
+    return np.stack([action["robot_command"]["pose"][:3] for action in answer])
+
+
+@pytest.mark.parametrize("kind", [RelativePose, DeltaPose])
+def test_a_chunk_is_relative_to_the_observation_that_it_was_predicted_from(
+    tmp_path: Path, kind: type[Any]
+) -> None:
+    codec, rows = motions(kind), recording()
+    policy = load(make_run(tmp_path / "run", codec, (1,)))
+    names = (*codec.inputs, *codec.action_inputs)
+    targets = codec.encode_action_rows({n: np.stack([row[n] for row in rows]) for n in names})
+    session = policy.new_session()
+    for start in (0, 4):
+        assert session.prepare(rows[start]) is not None
+        found = places(session.finish(Prediction(targets[start : start + 6], None)))
+        wanted = np.stack([row["robot_commands.pose"][:3] for row in rows[start : start + 6]])
+        # Steps alone do not tell how far the robot is behind the command in force, of the row before.
+        behind = np.eye(3)[0] * (0.01 if kind is DeltaPose and start else 0.0)
+        np.testing.assert_allclose(found, wanted - behind, atol=1e-6)
+    with pytest.raises(CodecError, match=r"ee_pose"):
+        session.prepare({k: v for k, v in rows[0].items() if k != "robot_state.ee_pose"})
+
+
+@pytest.mark.parametrize("kind", [RelativePose, DeltaPose])
+def test_actions_that_wait_their_turn_are_relative_to_it_too(
+    tmp_path: Path, kind: type[Any]
+) -> None:
+    codec, rows = motions(kind), recording()
+    run = make_run(tmp_path / "run", codec, (1,), policy="diffusion", **MEMORY)
+    policy = load(run)
+    names = (*codec.inputs, *codec.action_inputs)
+    targets = codec.encode_action_rows({n: np.stack([row[n] for row in rows]) for n in names})
+    session, found = policy.new_session(), []
+    for step, obs in enumerate(rows[:8]):
+        # Where the robot is at the later observations of a prediction does not count.
+        away = {
+            "robot_state.ee_pose": obs["robot_state.ee_pose"] + [0, 0.3 * (step % 4), 0, 0, 0, 0, 0]
+        }
+        request = session.prepare(obs | away)
+        assert (request is None) == bool(step % 4)
+        prediction = None if request is None else Prediction(targets[step : step + 4], None)
+        found.append(places(session.finish(prediction))[0])
+    # The command of the step before is in force, so steps alone are exact as well.
+    np.testing.assert_allclose(
+        found, [row["robot_commands.pose"][:3] for row in rows[:8]], atol=1e-6
+    )
