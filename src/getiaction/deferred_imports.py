@@ -38,6 +38,8 @@ LATER: Mapping[str, Mapping[str, str]] = {
 # By module: its decorator that hides a function from the compiler, which imports the compiler.
 HIDES = {"torch._compile": "_disable_dynamo", "torch.compiler": "disable"}
 OPTIMIZER = "torch.optim.optimizer"
+# Global variable of a package: module and name behind each name that it offers.
+HOMES = "__homes__"
 # torchmetrics imports it, which takes seconds, to restore a former name in it.
 PATCHED = "scipy.signal"
 
@@ -104,6 +106,7 @@ class _Offering(_Changed):
             return value
 
         module.__getattr__ = __getattr__  # type: ignore[method-assign]
+        setattr(module, HOMES, homes)
         super().exec_module(module)
 
     def change(self, tree: ast.Module, fullname: str) -> Any:
@@ -122,8 +125,25 @@ class _Offering(_Changed):
             if used.isdisjoint(names) and home.rpartition(".")[2] not in names:
                 self._homes |= {name: (home, original) for name, original in names.items()}
                 kept.remove(statement)
+        for statement in kept:
+            if isinstance(statement, ast.If) and not statement.orelse:
+                statement.body = [_offer(each, fullname, used) for each in statement.body]
         tree.body = kept
         return tree
+
+
+def _offer(statement: ast.stmt, package: str, used: set[str]) -> ast.stmt:
+    """Return what defers an import that depends on a condition, once that is known to hold.
+
+    Any other statement, and an import of a name in ``used``, is returned unchanged.
+    """
+    home = _offered_from(statement, package)
+    if home is None:
+        return statement
+    names = {each.asname or each.name: (home, each.name) for each in _aliases(statement)}
+    if not used.isdisjoint(names) or home.rpartition(".")[2] in names:
+        return statement
+    return ast.parse(f"{HOMES}.update({names!r})").body[0]
 
 
 def _aliases(statement: ast.stmt) -> list[ast.alias]:

@@ -17,7 +17,6 @@ from accelerate.state import AcceleratorState
 from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.optim.schedulers import LRSchedulerConfig
-from lerobot.scripts import lerobot_train
 from lerobot.utils.random_utils import set_seed
 from lightning.pytorch import Callback
 from torchvision.models.resnet import BasicBlock, ResNet
@@ -272,6 +271,9 @@ def train_natively(
     eval_split: float = 0.0,
 ) -> Result:
     """Run ``lerobot_train.train`` and listen at its ``update_policy``."""
+    # Late: it imports the reward models and, where it is installed, transformers.
+    from lerobot.scripts import lerobot_train
+
     losses: list[float] = []
     trained: list[Any] = []
     update_policy = lerobot_train.update_policy
