@@ -26,15 +26,16 @@ for _task, _env_id in ENVIRONMENTS.items():
 
 
 def env_id(name: str) -> str:
-    """Return the Gymnasium id of a short name (``stack_cubes``) or of an id.
+    """Return the Gymnasium id of a short name (``stack_cubes``, ``.stack_cubes``) or of an id.
 
     Raises:
         UsageError: unknown environment; the message suggests the closest name.
     """
     if name in ENVIRONMENTS.values():
         return name
-    if name in ENVIRONMENTS:
-        return ENVIRONMENTS[name]
+    # A dot leads the short names of codecs and policies.
+    if (short := name.removeprefix(".")) in ENVIRONMENTS:
+        return ENVIRONMENTS[short]
     known = [*ENVIRONMENTS, *ENVIRONMENTS.values()]
     raise UsageError(
         f"unknown environment {name!r}{did_you_mean(name, known)} (known:"

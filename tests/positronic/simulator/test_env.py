@@ -221,6 +221,12 @@ def test_arguments_that_make_no_sense(options: dict[str, Any]) -> None:
         PandaEnv(**options)
 
 
+def test_a_short_name_may_begin_with_a_dot_like_those_of_codecs() -> None:
+    assert simulator.env_id(".stack_cubes") == simulator.env_id("stack_cubes")
+    with pytest.raises(UsageError, match="did you mean"):
+        simulator.env_id(".stack_cube")
+
+
 def test_unknown_environments_get_a_suggestion() -> None:
     with pytest.raises(UsageError, match="did you mean 'stack_cubes'"):
         simulator.make("stack_cube")

@@ -152,7 +152,7 @@ def test_a_chunk_is_relative_to_the_observation_that_it_was_predicted_from(
         assert session.prepare(rows[start]) is not None
         found = places(session.finish(Prediction(targets[start : start + 6], None)))
         wanted = np.stack([row["robot_commands.pose"][:3] for row in rows[start : start + 6]])
-        # Steps alone do not tell how far the robot is behind the command in force, of the row before.
+        # Steps alone do not tell how far the robot is behind the command in force.
         behind = np.eye(3)[0] * (0.01 if kind is DeltaPose and start else 0.0)
         np.testing.assert_allclose(found, wanted - behind, atol=1e-6)
     with pytest.raises(CodecError, match=r"ee_pose"):
