@@ -20,6 +20,7 @@ STATIC = "static.json"
 META = "meta.json"
 BLOCK = 1000
 INDEX_SUFFIX = ".frames.parquet"
+MAX_UID = 200
 UNNAMED = "files-"  # prefix of the uid of an episode without a recorded one
 
 
@@ -29,7 +30,7 @@ type _Natural = Annotated[int, Field(ge=0, lt=2**63)]
 class Meta(Document):
     """The fields of ``meta.json`` that are checked; others are passed through."""
 
-    uid: Annotated[str, Field(max_length=200)] | None = None
+    uid: Annotated[str, Field(max_length=MAX_UID)] | None = None
     created_ts_ns: _Natural | None = None
     duration_ns: _Natural | None = None
     writer: dict[str, Any] | None = None

@@ -21,7 +21,7 @@ from typing import Any, Self
 from foundation.files import sync
 from positronic.dataset import statics
 from positronic.dataset.local import numbered
-from positronic.dataset.recorded import BLOCK, META, STATIC, UNFINISHED
+from positronic.dataset.recorded import BLOCK, MAX_UID, META, STATIC, UNFINISHED, UNNAMED
 from positronic.dataset.sinks import NumericSink, Sink, VideoSink, is_image
 from positronic.errors import DatasetError, EpisodeError
 
@@ -56,6 +56,16 @@ def _valid_name(name: str) -> str:
     return name
 
 
+def _valid_uid(uid: str) -> str:
+    """The uid; ValueError if a reader would refuse it or take it for one made from files."""
+    if not uid.isprintable() or not 1 <= len(uid) <= MAX_UID or uid.startswith(UNNAMED):
+        raise ValueError(
+            f"{uid[:MAX_UID]!r} cannot be the uid of an episode; expected 1 to {MAX_UID} printable "
+            f"characters, not beginning with {UNNAMED!r}"
+        )
+    return uid
+
+
 class EpisodeWriter:
     """Records one episode; a context manager.
 
@@ -64,7 +74,16 @@ class EpisodeWriter:
     handles the error can go on recording.
     """
 
-    def __init__(self, dataset: "DatasetWriter") -> None:
+    def __init__(
+        self, dataset: "DatasetWriter", uid: str | None = None, created_ts_ns: int | None = None
+    ) -> None:
+        created = time.time_ns() if created_ts_ns is None else int(created_ts_ns)
+        if not 0 <= created < 2**63:
+            raise ValueError(f"created_ts_ns is {created}; expected ns since 1970")
+        identity = {
+            "uid": uuid.uuid4().hex if uid is None else _valid_uid(uid),
+            "created_ts_ns": created,
+        }
         self._dataset = dataset
         self._directory = dataset.root / f"{STAGING}{os.getpid()}-{uuid.uuid4().hex}"
         self._directory.mkdir()
@@ -75,8 +94,7 @@ class EpisodeWriter:
         self._path: Path | None = None
         self._meta: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
-            "created_ts_ns": time.time_ns(),
-            "uid": uuid.uuid4().hex,
+            **identity,
             "writer": _writer_info(),
         }
 
@@ -199,9 +217,21 @@ class DatasetWriter:
                 f"cannot record into {self.root}: a file is in the way; give another directory"
             ) from error
 
-    def new_episode(self) -> EpisodeWriter:
-        """Start recording an episode; it has no number until it is published."""
-        return EpisodeWriter(self)
+    def new_episode(
+        self, *, uid: str | None = None, created_ts_ns: int | None = None
+    ) -> EpisodeWriter:
+        """Start recording an episode; it has no number until it is published.
+
+        Args:
+            uid: identity of the recording, when an existing one is copied or migrated, so that
+                edit logs and provenance still refer to it; a fresh one by default. Whether the
+                dataset already has an episode of this uid is the caller's concern.
+            created_ts_ns: time of the original recording in ns since 1970; now by default.
+
+        Raises:
+            ValueError: ``uid`` is empty, unprintable or too long, or the time negative.
+        """
+        return EpisodeWriter(self, uid, created_ts_ns)
 
     def publish(self, staged: Path) -> Path:
         """Give a staged episode the next free number and return its directory.

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from positronic.dataset import DatasetWriter, DiskEpisode, EpisodeWriter, LocalDataset
+from positronic.dataset.opening import load_all_datasets
 from positronic.errors import DatasetError, EpisodeError
 
 from .conftest import number_of, picture, record
@@ -45,6 +46,27 @@ def test_meta(tmp_path: Path) -> None:
     assert meta["duration_ns"] == 10**9
     assert meta["path"] == str(path)
     assert set(meta["writer"]) == {"python", "platform", "version", "name"}
+
+
+def test_a_copied_recording_keeps_its_identity(tmp_path: Path) -> None:
+    writer = DatasetWriter(tmp_path)
+    with writer.new_episode(uid="rig 7/äpfel", created_ts_ns=1_600_000_000_000_000_000) as episode:
+        episode.append("grip", 0.5, 3)
+    (read,) = LocalDataset(tmp_path)
+    assert read.uid == "rig 7/äpfel"
+    assert read.meta["created_ts_ns"] == 1_600_000_000_000_000_000
+    LocalDataset(tmp_path).drop("rig 7/äpfel")
+    with pytest.raises(DatasetError, match="every episode under .* was dropped"):
+        load_all_datasets(tmp_path)
+
+
+@pytest.mark.parametrize("uid", ["", "x" * 201, "a\nb", "files-1"])
+def test_a_uid_that_no_reader_takes_leaves_nothing(tmp_path: Path, uid: str) -> None:
+    with pytest.raises(ValueError, match="cannot be the uid of an episode"):
+        DatasetWriter(tmp_path).new_episode(uid=uid)
+    with pytest.raises(ValueError, match="created_ts_ns"):
+        DatasetWriter(tmp_path).new_episode(created_ts_ns=-1)
+    assert os.listdir(tmp_path) == []
 
 
 def test_duration_runs_from_the_latest_start_to_the_latest_end(writer: EpisodeWriter) -> None:
