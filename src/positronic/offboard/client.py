@@ -88,6 +88,13 @@ class RemoteSession:
         self._meta = self._link.meta
         quality = options.jpeg_quality if self._meta.get("jpeg") is True else None
         self._request = RequestFilter(self._meta.get("contract"), quality)
+        self._stack = None
+        if "local_stack" in self._meta and not self._link.numbered:  # a public server
+            from positronic.offboard.local_stack import LocalStack
+
+            self._stack = LocalStack(self._meta["local_stack"], dialer.url)
+            if self._stack.fps is not None:
+                self._meta = {**self._meta, "action_fps": self._stack.fps}
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -111,7 +118,8 @@ class RemoteSession:
         """
         if self._link.machine.closed:
             raise ServerGone(f"the session with {self._dialer.url} is over; open a new one")
-        request = self._request({**self._context, **obs})
+        raw = {**self._context, **obs}
+        request = self._request(raw if self._stack is None else self._stack.encode(raw))
         try:
             reply = self._ask(request)
         except ServerGone as error:
@@ -121,7 +129,8 @@ class RemoteSession:
         if "error" in reply:
             kind = Busy if _try_again(reply) else SessionError
             raise kind(f"the server could not infer: {messages.error(reply['error'])}")
-        return messages.actions(reply)
+        actions = messages.actions(reply)
+        return actions if self._stack is None else self._stack.decode(actions)
 
     def close(self) -> None:
         """End the session; called from another thread, it ends an inference in progress as well."""

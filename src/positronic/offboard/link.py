@@ -66,6 +66,8 @@ class Link:
         self._url, self._on_status = url, on_status
         self.machine = SessionMachine()
         self.meta: dict[str, Any] = {}
+        # That of a public server since 0.3, which wants it back with every observation.
+        self._session_id: str | None = None
         self._late: set[int] = set()
         with suppress(OSError):  # already closed, which the handshake will report
             connection.socket.settimeout(send_timeout)
@@ -102,9 +104,7 @@ class Link:
             ServerGone: The connection ended.
         """
         number = next(numbers) if self.numbered else None
-        frame = wire.pack(
-            request if number is None else {"request_id": number, "observation": request}
-        )
+        frame = wire.pack(self._enveloped(request, number))
         deadline = time.monotonic() + timeout
         self.machine.to(SessionState.INFERRING)
         try:
@@ -134,6 +134,13 @@ class Link:
         """End the session. From another thread it ends the wait for a reply as well."""
         self.machine.to(SessionState.CLOSED)
         self._stack.close()
+
+    def _enveloped(self, request: Mapping[str, Any], number: int | None) -> Mapping[str, Any]:
+        if number is not None:
+            return {"request_id": number, "observation": request}
+        if self._session_id is not None:
+            return {"session_id": self._session_id, "observation": request}
+        return request
 
     def _reply_to(self, number: int | None, deadline: float) -> dict[Any, Any]:
         while True:
@@ -165,6 +172,7 @@ class Link:
                 self.machine.to(SessionState.READY)
                 from positronic.offboard import ready
 
+                self._session_id = ready.session_id(frame, self._url)
                 self.meta = ready.meta(mapping(frame.get("meta")), self._url)
                 return
             if status == "error" or "error" in frame:

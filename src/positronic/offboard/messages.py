@@ -18,6 +18,8 @@ LONGEST = 1000
 _KINDS = "biufSU"
 
 
+# Key of the envelope of a command.
+_COMMAND = b"__cmd__"
 # Not signals of the robot: its task, and the seed of a policy that samples.
 _NO_SIGNALS = ("task", "seed")
 
@@ -45,7 +47,7 @@ def actions(reply: Mapping[Any, Any]) -> list[Action]:
         )
     for action in found:
         _require_action(action)
-    return list(found)
+    return [_unwrapped(action) for action in found]
 
 
 def error(value: Any) -> str:
@@ -65,14 +67,28 @@ def _require_action(action: Any) -> None:
     strange = [key for key in action if not isinstance(key, str)]
     if strange:
         raise SessionError("malformed reply: a key of an action is not a string")
-    for name in ("timestamp", "target_grip"):
-        if name in action and not _is_number(action[name]):
+    for name in action:
+        grip = name == "target_grip" or name.startswith("target_grip.")
+        if (grip or name == "timestamp") and not _is_number(action[name]):
             raise SessionError(
-                f"malformed reply: the {name} of an action is a {type(action[name]).__name__}"
+                f"malformed reply: the {printable(name, 40)} of an action is a"
+                f" {type(action[name]).__name__}"
             )
     command = action.get("robot_command", {})
+    if isinstance(command, dict):
+        command = command.get(_COMMAND, command)
     if not isinstance(command, dict) or not isinstance(command.get("type", ""), str):
         raise SessionError("malformed reply: the robot_command of an action is not a command")
+
+
+def _unwrapped(action: Action) -> Action:
+    """Take commands out of the envelope in which Positronic's servers since 0.3 send them."""
+    if not any(isinstance(value, dict) and _COMMAND in value for value in action.values()):
+        return action
+    return {
+        key: value[_COMMAND] if isinstance(value, dict) and _COMMAND in value else value
+        for key, value in action.items()
+    }
 
 
 def _is_number(value: Any) -> bool:
@@ -124,7 +140,7 @@ class RequestFilter:
                 request[key] = _shrink(image, height, width)
         if self._jpeg_quality is not None:
             for key, value in request.items():
-                if _is_image(value):
+                if is_image(value):
                     request[key] = jpeg.encode(value, self._jpeg_quality)
         return request
 
@@ -153,7 +169,8 @@ def image_sizes(contract: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     return {image.source: image.size for image in images if sources.count(image.source) == 1}
 
 
-def _is_image(value: Any) -> bool:
+def is_image(value: Any) -> bool:
+    """Return whether ``value`` is a camera image: ``(height, width, 3)`` of uint8."""
     return (
         isinstance(value, np.ndarray)
         and value.ndim == 3
@@ -165,7 +182,7 @@ def _is_image(value: Any) -> bool:
 
 def _shrink(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     """Resize as the codec does; anything but an image is left for the server to refuse."""
-    if not _is_image(image):
+    if not is_image(image):
         return image
     from positronic.codec.images import resize_with_pad
 

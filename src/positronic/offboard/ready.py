@@ -3,7 +3,8 @@
 Imported on first use, so that robots' programs start faster.
 """
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -24,6 +25,26 @@ class _Meta(Document):
 
     checkpoint_id: Annotated[str, Field(max_length=200)] | int | None = None
     action_fps: Annotated[float, Field(strict=False, gt=0, le=1e6)] | None = None
+
+
+class _Session(Document):
+    """How a server since Positronic 0.3 wants to be spoken to; others do not say."""
+
+    protocol_version: Literal[1, 2, 3] = 1
+    session_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+
+
+def session_id(frame: Mapping[Any, Any], url: str) -> str | None:
+    """Return the id that goes with every observation; None if the server wants bare observations.
+
+    Raises:
+        SessionError: The protocol is of a version that this client does not know.
+    """
+    known = {key: frame[key] for key in _Session.model_fields if key in frame}
+    found = _reader.validate(known, _Session, f"the ready message of {url}")
+    if found.protocol_version > 1 and found.session_id is None:
+        raise SessionError(f"the ready message of {url} has no session_id")
+    return found.session_id if found.protocol_version > 1 else None
 
 
 def meta(value: Any, url: str) -> dict[str, Any]:

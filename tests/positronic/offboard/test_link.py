@@ -18,7 +18,15 @@ from foundation.errors import UsageError
 from positronic.errors import Busy, SessionError
 from positronic.offboard.client import InferenceClient
 from tests.positronic.offboard.running import serving
-from tests.positronic.offboard.scripted import Refusal, client, free_port, say, say_ready, speaking
+from tests.positronic.offboard.scripted import (
+    Refusal,
+    client,
+    free_port,
+    hear,
+    say,
+    say_ready,
+    speaking,
+)
 from tests.positronic.offboard.small_models import Source
 
 TOKEN = "a-secret-that-nobody-shall-see"
@@ -207,3 +215,38 @@ def test_a_server_behind_tls_is_reached_and_a_stranger_is_refused_at_once(
         monkeypatch.setenv("SSL_CERT_FILE", str(known))
         with secure.new_session() as session:
             assert session.meta["type"] == "act"
+
+
+def say_ready_since_0_3(connection: ServerConnection, **more: Any) -> None:
+    say(connection, {"status": "ready", "meta": {"type": "scripted"}, **more})
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_server_that_gives_a_session_id_gets_it_back(version: int) -> None:
+    heard = []
+
+    def answer(connection: ServerConnection) -> None:
+        say_ready_since_0_3(connection, protocol_version=version, session_id="s-7")
+        heard.append(hear(connection))
+        say(connection, {"result": [{"target_grip": 1.0}], "timing": {"served_ms": 3.0}})
+
+    with speaking(answer) as port, client(port).new_session() as session:
+        assert session.infer({"grip": 1.0}) == [{"target_grip": 1.0}]
+        assert session.timing == {"served_ms": 3.0}
+    assert heard == [{"session_id": "s-7", "observation": {"grip": 1.0}}]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"protocol_version": 4, "session_id": "s"}, "protocol_version"),
+        ({"protocol_version": 2}, "has no session_id"),
+        ({"protocol_version": 2, "session_id": 7}, "session_id"),
+    ],
+)
+def test_a_protocol_that_this_client_does_not_know_is_refused(more: Any, message: str) -> None:
+    with (
+        speaking(lambda connection: say_ready_since_0_3(connection, **more)) as port,
+        pytest.raises(SessionError, match=message),
+    ):
+        client(port).new_session()
