@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from positronic.dataset import DatasetWriter, LocalDataset
+from positronic.dataset import DatasetWriter, LocalDataset, load_all_datasets
 from positronic.dataset.conventions import OPEN_0, grip_convention
 from tests.interop.clients.recordings import questions
 from tests.interop.conftest import CLIENTS, Public
@@ -111,6 +111,23 @@ def test_we_read_recordings_of_0_4_1_as_it_does(public: Public, tmp_path: Path) 
     assert robot["grip"].start_ts == 6_000_000  # when the recorder had it, by the world's clock
     assert grip_convention(robot) == OPEN_0
     assert plain["q"].last_ts == 950_000_000
+
+
+def test_0_4_1_drops_what_we_drop(public: Public, tmp_path: Path) -> None:
+    for task in "abcd":
+        record(tmp_path, frames=2, task=task)
+    recordings = LocalDataset(tmp_path)
+    recordings.drop(recordings[0].uid, "spilled")
+    recordings.drop(recordings[1].uid)
+    recordings.undrop(recordings[1].uid)
+    recordings.set_static(recordings[2].uid, {"task": "e"})
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from positronic.dataset.local_dataset import load_dataset\n"
+        "print(*[episode['task'] for episode in load_dataset(Path(sys.argv[1]))])\n"
+    )
+    theirs = call(public(NEW) / "python", "-c", code, tmp_path).split()
+    assert theirs == [episode["task"] for episode in load_all_datasets(tmp_path)] == ["b", "e", "d"]
 
 
 def test_public_positronic_continues_our_numbers(public: Public, tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import Any, overload, override
+from typing import TYPE_CHECKING, Any, overload, override
 
 import numpy as np
 from numpy.typing import NDArray
 
 from positronic.dataset.episode import Episode
+
+if TYPE_CHECKING:
+    from positronic.dataset.applied_edits import Edits
 
 
 class Dataset(Sequence[Episode]):
@@ -17,6 +20,11 @@ class Dataset(Sequence[Episode]):
 
     A subclass provides ``__len__`` and ``episode``.
     """
+
+    @property
+    def edits(self) -> "Edits | None":
+        """The edit logs that were applied on opening; None if there are none."""
+        return None
 
     @abstractmethod
     def episode(self, index: int) -> Episode:
@@ -62,6 +70,11 @@ class Subset(Dataset):
     def __len__(self) -> int:
         return len(self._positions)
 
+    @property
+    @override
+    def edits(self) -> "Edits | None":
+        return self._source.edits
+
     @override
     def episode(self, index: int) -> Episode:
         return self._source.episode(self._positions[index])
@@ -80,6 +93,13 @@ class ConcatDataset(Dataset):
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
+
+    @property
+    @override
+    def edits(self) -> "Edits | None":
+        from positronic.dataset.applied_edits import Edits  # only where there are any: pydantic
+
+        return Edits.together(part.edits for part in self.parts)
 
     @override
     def episode(self, index: int) -> Episode:

@@ -4,16 +4,17 @@ A recording is never changed. A file ``edits.jsonl`` beside it holds one JSON re
 refers to the episode by its uid::
 
     {"op": "set_static", "v": 1, "ep": "<uid>", "data": {"task": "..."}}
-    {"op": "drop", "v": 1, "ep": "<uid>"}
+    {"op": "drop", "v": 1, "ep": "<uid>", "why": "..."}
     {"op": "undrop", "v": 1, "ep": "<uid>"}
 
 The log of a directory applies to all episodes below it. Logs of inner directories are applied
 first, then those of outer ones, an episode's own log last; the last record wins. An unknown record
 is an error, because skipping it would lose an edit. What this package writes goes into an episode's
-own log.
+own log. ``why`` is this project's addition, which public Positronic passes over.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ from foundation.documents import Document, Reader
 from foundation.files import open_to_append, sync
 from foundation.text import printable
 from positronic.dataset import statics
+from positronic.dataset.applied_edits import Dropped, Edits
 from positronic.dataset.dataset import Dataset
 from positronic.dataset.episode import Episode, EpisodeView
 from positronic.dataset.faults import broken
@@ -54,6 +56,7 @@ class _DropOrUndrop(Document):
     op: Literal["drop", "undrop"]
     v: Literal[1]
     ep: str
+    why: Any = None  # others may put something else than text there
 
 
 type _Edit = Annotated[_SetStatic | _DropOrUndrop, Field(discriminator="op")]
@@ -140,6 +143,8 @@ def edited(dataset: Dataset, logs: Sequence[Log], own: Mapping[int, Log | Episod
     dataset.prefetch(range(len(dataset)))
     unnamed: dict[str, str] = {}
     kept: list[tuple[int, Mapping[str, Any] | EpisodeError]] = []
+    left_out: list[Dropped] = []
+    digest = hashlib.sha256()
     for position in range(len(dataset)):
         log = own.get(position, {})
         try:
@@ -158,20 +163,30 @@ def edited(dataset: Dataset, logs: Sequence[Log], own: Mapping[int, Log | Episod
         except EpisodeError as error:
             kept.append((position, error))
             continue
-        dropped, values = _outcome(record for each in (*logs, log) for record in each.get(uid, ()))
-        if not dropped:
+        records = [record for each in (*logs, log) for record in each.get(uid, ())]
+        for record in records:
+            content = json.dumps(record.model_dump(), default=statics.encode, sort_keys=True)
+            digest.update(content.encode() + b"\n")
+        drop, values = _outcome(records)
+        if drop is None:
             kept.append((position, values))
-    return EditedDataset(dataset, kept)
+        else:
+            why = printable(drop.why, 200) if isinstance(drop.why, str) else None
+            left_out.append(Dropped(source=str(episode.meta.get("path")), uid=uid, why=why))
+    return EditedDataset(dataset, kept, Edits(digest=digest.hexdigest(), dropped=tuple(left_out)))
 
 
-def _outcome(records: Iterable[_SetStatic | _DropOrUndrop]) -> tuple[bool, dict[str, Any]]:
-    dropped, values = False, dict[str, Any]()
+def _outcome(
+    records: Iterable[_SetStatic | _DropOrUndrop],
+) -> tuple[_DropOrUndrop | None, dict[str, Any]]:
+    """The record that drops the episode, if it is dropped, and the static values set."""
+    drop, values = None, dict[str, Any]()
     for record in records:
         if isinstance(record, _SetStatic):
             values |= record.data
         else:
-            dropped = record.op == "drop"
-    return dropped, values
+            drop = record if record.op == "drop" else None
+    return drop, values
 
 
 class EditedDataset(Dataset):
@@ -181,13 +196,22 @@ class EditedDataset(Dataset):
     """
 
     def __init__(
-        self, source: Dataset, kept: Sequence[tuple[int, Mapping[str, Any] | EpisodeError]]
+        self,
+        source: Dataset,
+        kept: Sequence[tuple[int, Mapping[str, Any] | EpisodeError]],
+        edits: Edits,
     ) -> None:
         self.source = source
         self._kept = kept
+        self._edits = edits
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    @property
+    @override
+    def edits(self) -> Edits:
+        return self._edits
 
     @override
     def episode(self, index: int) -> Episode:

@@ -119,13 +119,16 @@ class LocalDataset(Dataset):
     def episode(self, index: int) -> DiskEpisode:
         return DiskEpisode(self._episodes[index])
 
-    def drop(self, uid: str) -> None:
-        """Leave the episode out of what is read with edits; DatasetError if there is none."""
-        self._edit(uid, "drop")
+    def drop(self, uid: str, why: str | None = None) -> None:
+        """Leave the episode out of what is read with edits, and say why.
+
+        DatasetError if there is none with this uid.
+        """
+        self._edit(uid, "drop", {} if why is None else {"why": str(why)})
 
     def undrop(self, uid: str) -> None:
         """Take a dropped episode back; DatasetError if there is none."""
-        self._edit(uid, "undrop")
+        self._edit(uid, "undrop", {})
 
     def set_static(self, uid: str, data: Mapping[str, Any]) -> None:
         """Set static values of the episode, over those that were recorded.
@@ -135,9 +138,9 @@ class LocalDataset(Dataset):
             EpisodeError: a name is that of a signal of the episode.
             ValueError: a value is None, or of a type that cannot be stored.
         """
-        self._edit(uid, "set_static", statics.checked(dict(data), "data"))
+        self._edit(uid, "set_static", {"data": statics.checked(dict(data), "data")})
 
-    def _edit(self, uid: str, op: str, data: Mapping[str, Any] | None = None) -> None:
+    def _edit(self, uid: str, op: str, more: Mapping[str, Any]) -> None:
         found = [episode for episode in self if episode.uid == uid]
         if not found:
             raise DatasetError(
@@ -150,7 +153,7 @@ class LocalDataset(Dataset):
                 "from their file sizes because meta.json has none; give each its own there"
             )
         for episode in found:
-            for name in data or ():
+            for name in more.get("data", ()):
                 if name in episode.signals:
                     raise broken(
                         str(episode.meta["path"]),
@@ -158,7 +161,7 @@ class LocalDataset(Dataset):
                         "a signal of the episode has this name",
                         "choose another name",
                     )
-        record = {"op": op, "v": 1, "ep": uid} | ({} if data is None else {"data": data})
+        record = {"op": op, "v": 1, "ep": uid, **more}
         for episode in found:
             edits.append(Path(episode.meta["path"]), record)
 

@@ -1,6 +1,7 @@
 """Digests of the recordings that a policy was trained on, which travel with the policy.
 
-A policy's meta has them as ``trained_on``: ``{"dataset": name, "recordings": digests}``.
+A policy's meta has them as ``trained_on``: ``{"dataset": name, "recordings": digests}``, with
+``dropped``, a number, if edit logs left recordings out.
 """
 
 import hashlib
@@ -9,15 +10,17 @@ from typing import Any
 
 __all__ = [
     "DIGITS",
+    "DROPPED",
     "RECORDINGS",
     "TRAINED_ON",
     "dataset_name",
     "digests",
+    "dropped",
     "is_among",
     "without_recordings",
 ]
 
-TRAINED_ON, RECORDINGS = "trained_on", "recordings"
+TRAINED_ON, RECORDINGS, DROPPED = "trained_on", "recordings", "dropped"
 # Hex digits of each: another recording is taken for one of 10 000 once in 400 000 times.
 DIGITS = 8
 
@@ -40,6 +43,12 @@ def dataset_name(meta: Mapping[str, Any]) -> str | None:
     """Return the name of the dataset that a policy was trained on, if its meta says it."""
     name = _said(meta).get("dataset")
     return name if isinstance(name, str) and name else None
+
+
+def dropped(meta: Mapping[str, Any]) -> int:
+    """Return how many recordings of that dataset were dropped by edits; 0 if the meta is silent."""
+    count = _said(meta).get(DROPPED)
+    return count if type(count) is int and count > 0 else 0
 
 
 def without_recordings(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ are lazy too, so nothing is read until a value is.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, override
+from typing import TYPE_CHECKING, Any, Literal, override
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 from positronic.dataset.dataset import Dataset
 from positronic.dataset.episode import Episode, EpisodeView
 from positronic.dataset.signal import Indices, Signal, Times
+
+if TYPE_CHECKING:
+    from positronic.dataset.applied_edits import Edits
 
 __all__ = [
     "DerivedDataset",
@@ -79,6 +82,11 @@ class DerivedDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.source)
+
+    @property
+    @override
+    def edits(self) -> "Edits | None":
+        return self.source.edits
 
     @override
     def episode(self, index: int) -> DerivedEpisode:

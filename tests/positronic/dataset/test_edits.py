@@ -1,10 +1,12 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from positronic.dataset import LocalDataset, load_all_datasets
+from positronic.dataset.transforms import DerivedDataset
 from positronic.errors import DatasetError, EpisodeError
 
 from .conftest import record
@@ -135,3 +137,47 @@ def test_a_line_that_was_cut_is_not_continued(tmp_path: Path) -> None:
     LocalDataset(tmp_path).set_static(uid(path), {"task": "c"})
     assert tasks(tmp_path) == ["c"]
     assert log.read_text().splitlines()[0] == whole
+
+
+def test_a_dataset_says_who_was_dropped_and_why(tmp_path: Path) -> None:
+    paths = [record(tmp_path, frames=1, task=task) for task in "abcde"]
+    dataset = LocalDataset(tmp_path)
+    assert load_all_datasets(tmp_path).edits is None
+    dataset.drop(uid(paths[0]), "spilled")
+    dataset.drop(uid(paths[2]), "spilled\x1b[2J")
+    dataset.drop(uid(paths[3]))
+    note(tmp_path, {"op": "drop", "ep": uid(paths[4]), "why": {"of": "another program"}})
+    opened = load_all_datasets(tmp_path)
+    assert opened.edits is not None
+    assert [(each.source, each.uid, each.why) for each in opened.edits.dropped] == [
+        (str(paths[0]), uid(paths[0]), "spilled"),
+        (str(paths[2]), uid(paths[2]), "spilled\\x1b[2J"),
+        (str(paths[3]), uid(paths[3]), None),
+        (str(paths[4]), uid(paths[4]), None),
+    ]
+    assert opened.edits.summary(len(opened)) == (
+        "1 of 5 episodes: 4 dropped by edits (2 unexplained, 1 spilled, 1 spilled\\x1b[2J)"
+    )
+    views = [opened[:1], DerivedDataset(opened, lambda e: {"task": e["task"]}), opened + dataset]
+    assert [view.edits for view in views] == [opened.edits] * 3
+
+
+def test_the_digest_is_that_of_the_edits_that_apply(tmp_path: Path) -> None:
+    def digest(root: Path) -> str:
+        edits = load_all_datasets(root).edits
+        assert edits is not None
+        return edits.digest
+
+    paths = [record(tmp_path / "raw", frames=1, task=task) for task in "ab"]
+    note(tmp_path / "raw", {"op": "set_static", "ep": uid(paths[0]), "data": {"x": 1}})
+    first = digest(tmp_path / "raw")
+    shutil.copytree(tmp_path / "raw", tmp_path / "copy")
+    assert digest(tmp_path / "copy") == first
+    note(tmp_path / "raw", {"op": "drop", "ep": "of another dataset"})
+    assert digest(tmp_path / "raw") == first
+    note(tmp_path / "raw", {"op": "undrop", "ep": uid(paths[1])})
+    second = digest(tmp_path / "raw")
+    assert second != first
+    both = load_all_datasets(tmp_path).edits
+    assert both is not None
+    assert both.digest not in (first, second)

@@ -152,6 +152,10 @@ def test_the_tree_is_searched_as_a_local_one(tmp_path: Path, upload: Upload) -> 
         local = load_all_datasets(root, nested=nested)
         assert [e.static for e in local] == [e.static for e in remote]
         assert remote[0]["edited"] is True
+        assert remote.edits is not None
+        assert local.edits is not None
+        assert remote.edits.digest == local.edits.digest
+        assert [d.uid for d in remote.edits.dropped] == [uid(dropped)]
     sources = [episode.meta["path"] for episode in load_all_datasets(URL)]
     assert sources[2] == f"{URL}/a/deep/000000000000/000000000000"
 

@@ -8,6 +8,7 @@ and the flags of each are prefixed by its position::
     --dataset.dataset.dataset=~/datasets/stack
 """
 
+import sys
 from typing import Annotated, Any
 
 import configuronic as cfn
@@ -87,9 +88,12 @@ def opened(dataset: Any, *, nested: bool = True) -> Any:
 
     if isinstance(dataset, str):
         try:
-            return load_all_datasets(dataset, nested=nested)
+            found = load_all_datasets(dataset, nested=nested)
         except DatasetError as error:
             raise DatasetError(f"{error}{found_instead(dataset, RECORDINGS)}") from error
+        if found.edits is not None and found.edits.dropped:
+            print(f"{dataset}: {found.edits.summary(len(found))}", file=sys.stderr)
+        return found
     if not isinstance(dataset, Dataset):
         raise UsageError(f"{dataset!r} is not a dataset; give a path or @{__name__}.local")
     return dataset

@@ -14,6 +14,7 @@ from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from foundation.errors import FoundationError
+from positronic.dataset.trained_on import dataset_name, dropped
 from positronic.offboard.models.store import ModelStatus
 from positronic.offboard.serving import responses
 from positronic.offboard.serving.metrics import LATENCY_COLUMNS
@@ -74,6 +75,8 @@ def _model(model: ModelStatus, default: str, sessions: int, now: float) -> respo
         backend=known("backend"),
         precision=known("precision"),
         device=known("device"),
+        dataset=dataset_name(model.meta),
+        dropped=dropped(model.meta),
         nbytes=model.nbytes,
         sessions=sessions,
         waiting=model.waiting,

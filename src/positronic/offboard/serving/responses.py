@@ -62,6 +62,8 @@ class ModelStatus(BaseModel):
     backend: str | None = Field(description="What predicts; null while it loads.")
     precision: str | None = Field(description="Such as `float32`; null while it loads.")
     device: str | None = Field(description="Such as `cpu`; null while it loads.")
+    dataset: str | None = Field(description="What it was trained on; null if it does not say.")
+    dropped: int = Field(description="Recordings that edits had left out of that dataset.")
     nbytes: int = Field(description="Bytes that it holds; while it loads, the estimate.")
     sessions: int = Field(description="Sessions that use it or wait for it.")
     waiting: int = Field(description="Observations in its queue.")

@@ -80,6 +80,8 @@ def test_the_status_describes_server_models_and_sessions(port: int) -> None:
             "state": "ready",
             "default": name == "010000",
             **known,
+            "dataset": None,
+            "dropped": 0,
             "nbytes": NBYTES,
             "sessions": 1,
             "waiting": 0,

@@ -25,6 +25,7 @@ const COLUMNS = {
     ["Backend", (m) => m.backend, "text"],
     ["Precision", (m) => m.precision, "text"],
     ["Device", (m) => m.device, "text"],
+    ["Trained on", (m) => m.dropped ? `${m.dataset}, ${count(m.dropped)} dropped` : m.dataset, "text"],
     ["Memory", (m) => bytes(m.nbytes)],
     ["Sessions", (m) => m.sessions],
     ["Waiting", (m) => m.waiting],

@@ -79,7 +79,7 @@ def append_dataset(
                 found = counted(base, options.workers)
                 assembled = _assemble(work_dir, base, found.counts, chosen, recipe, options)
                 started = assembled.began
-                record = assembly.record(assembled, options.decisive())
+                record = assembly.record(assembled, options.decisive(), dataset.edits)
                 if found.decoded:  # a dataset of a version without pixel counts
                     record["decoded"] = found.decoded
                 added = provenance.with_appended(record).counted(assembled.pixels)

@@ -16,6 +16,7 @@ from positronic.codec import Codec, Contract
 from positronic.codec.base import Features
 from positronic.codec.contract import versions
 from positronic.dataset import Dataset
+from positronic.dataset.applied_edits import Edits
 from positronic.errors import DatasetError
 from positronic.source import commit
 from positronic.vendors.lerobot.conversion import durable, stored_episode
@@ -126,8 +127,8 @@ def write_provenance(
     durable.rename(work_dir.assembling, work_dir.dataset)
 
 
-def record(assembled: Assembled, options: dict[str, Any]) -> dict[str, Any]:
-    """Provenance record: time, command, directory, versions, options, episodes."""
+def record(assembled: Assembled, options: dict[str, Any], edits: Edits | None) -> dict[str, Any]:
+    """Provenance record: time, command, directory, versions, options, episodes, edit logs."""
     return {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -139,4 +140,5 @@ def record(assembled: Assembled, options: dict[str, Any]) -> dict[str, Any]:
         "options": options,
         "episodes": assembled.converted,
         "refused": [{"source": source, "reason": why} for source, why in assembled.refused],
+        **({} if edits is None else {"edits": edits.model_dump()}),
     }

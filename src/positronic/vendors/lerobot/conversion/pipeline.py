@@ -74,7 +74,9 @@ def convert_dataset(
             if not work_dir.dataset.is_dir():
                 assembled = _assemble(work_dir, dataset, recipe, options)
                 started = assembled.began
-                record = assembly.record(assembled, options.decisive()) | {"job": brief(job)}
+                record = assembly.record(assembled, options.decisive(), dataset.edits) | {
+                    "job": brief(job)
+                }
                 made_by = Provenance(record).counted(assembled.pixels)
                 assembly.write_provenance(work_dir, contract, assembled.stats, made_by)
             provenance = Provenance.load(work_dir.dataset)

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from foundation.documents import Document, Reader
 from getiaction.dataset_info import Count
+from positronic.dataset.applied_edits import Edits
 from positronic.dataset.recorded import UNNAMED
 from positronic.errors import DatasetError
 from positronic.vendors.lerobot.conversion.stored_episode import Pixels
@@ -70,6 +71,7 @@ class Appended(Document):
     episodes: Count = 0
     frames: Count = 0
     refused: list[Refusal] = Field(default_factory=list)
+    edits: Edits | None = None
 
 
 class _Fields(Document):
@@ -79,6 +81,7 @@ class _Fields(Document):
     appended: list[Appended] = Field(default_factory=list)
     repaired: list[dict[str, Any]] = Field(default_factory=list)
     job: dict[str, Any] | None = None
+    edits: Edits | None = None
     pixel_counts: dict[str, Pixels] = Field(default_factory=dict)
     written: str | None = None
     commit: str | None = None
@@ -134,6 +137,12 @@ class Provenance:
     def appended(self) -> list[Appended]:
         """The appends to the dataset, in order."""
         return self._fields.appended
+
+    @property
+    def edits(self) -> list[Edits]:
+        """The edit logs of the recordings at the conversion and at each append, if there were."""
+        found = [self._fields.edits, *(each.edits for each in self.appended)]
+        return [each for each in found if each is not None]
 
     @property
     def vcodec(self) -> str | None:

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from foundation.documents import Document, InvalidDocument, Reader
-from positronic.dataset.trained_on import DIGITS, RECORDINGS, TRAINED_ON
+from positronic.dataset.applied_edits import Edits
+from positronic.dataset.trained_on import DIGITS, DROPPED, RECORDINGS, TRAINED_ON
 
 # In a checkpoint's ``pretrained_model``, written by training.
 PROVENANCE = "provenance.json"
@@ -17,6 +18,7 @@ _READER = Reader(error=InvalidDocument)
 
 class _Dataset(Document):
     root: Annotated[str, Field(max_length=4096)] = ""
+    edits: list[Edits] = Field(default_factory=list)
     recordings: Annotated[
         str, Field(pattern=rf"^([0-9a-f]{{{DIGITS}}})*$", max_length=DIGITS * MOST_RECORDINGS)
     ] = ""
@@ -37,4 +39,9 @@ def trained_on(pretrained_model: Path) -> dict[str, Any]:
     except (OSError, InvalidDocument):
         return {}
     name = dataset.root.rstrip("/").rpartition("/")[2]  # not the path on this machine
-    return {TRAINED_ON: {"dataset": name, RECORDINGS: dataset.recordings}} if name else {}
+    if not name:
+        return {}
+    said: dict[str, Any] = {"dataset": name, RECORDINGS: dataset.recordings}
+    if dropped := sum(len(edits.dropped) for edits in dataset.edits):
+        said |= {DROPPED: dropped, "edits": [edits.digest for edits in dataset.edits]}
+    return {TRAINED_ON: said}

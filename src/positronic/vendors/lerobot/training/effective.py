@@ -114,7 +114,7 @@ def keep(run_dir: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> dict
 def with_recordings(
     made_by: Mapping[str, Any], dataset_root: Path, episodes: Sequence[int]
 ) -> dict[str, Any]:
-    """Return a run's provenance with the digests of the recordings that it trains on.
+    """Return a run's provenance with the digests of the recordings that it trains on, and edits.
 
     Without them if the dataset does not list its recordings.
 
@@ -124,13 +124,17 @@ def with_recordings(
         episodes: Indices of the episodes that are trained on.
     """
     try:
-        listed = Provenance.load(dataset_root).episodes
+        origin = Provenance.load(dataset_root)
     except (OSError, DatasetError):
         return dict(made_by)
+    listed = origin.episodes
     if len(listed) != made_by["dataset"]["episodes"]:
         return dict(made_by)
     uids = [uid for uid in (listed[index].uid for index in episodes) if uid]
-    return {**made_by, "dataset": {**made_by["dataset"], RECORDINGS: digests(uids)}}
+    found: dict[str, Any] = {RECORDINGS: digests(uids)}
+    if origin.edits:
+        found["edits"] = [each.model_dump() for each in origin.edits]
+    return {**made_by, "dataset": {**made_by["dataset"], **found}}
 
 
 def sign(pretrained_model: Path, made_by: Mapping[str, Any]) -> None:

@@ -140,6 +140,10 @@ def _origin(root: Path) -> Iterator[str]:
             yield f"commit       {printable(', '.join(commits), 400)}"
         if provenance.refused:
             yield f"left out     {len(provenance.refused)} recordings that were refused"
+        for edits in provenance.edits:
+            if edits.dropped:
+                count, log = len(edits.dropped), edits.digest[:12]
+                yield f"dropped      {count} recordings by edits ({edits.reasons}), log {log}"
     else:
         yield "written      not by positronic-to-lerobot"
 

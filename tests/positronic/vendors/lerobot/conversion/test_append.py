@@ -20,6 +20,7 @@ from positronic.vendors.lerobot import codecs
 from positronic.vendors.lerobot.conversion import durable
 from positronic.vendors.lerobot.conversion.append import append_dataset
 from positronic.vendors.lerobot.conversion.pipeline import Options, convert_dataset
+from positronic.vendors.lerobot.conversion.provenance import Provenance
 from positronic.vendors.lerobot.convert import COMMANDS
 from positronic.vendors.lerobot.verification.info import info
 from positronic.vendors.lerobot.verification.repair import repair_statistics
@@ -263,6 +264,32 @@ def test_the_command(
     assert capfd.readouterr().out.startswith("appended 0 episodes, 4 skipped, 0 frames")
     assert link.is_symlink()
     assert len(opened(first)) == 34
+
+
+def test_dropped_recordings_are_told_and_kept_in_the_provenance(
+    codec: Codec, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    for index in range(3):
+        record(raw, index, steps=3)
+    recordings = LocalDataset(raw)
+    recordings.drop(recordings[1].uid, "the cup fell")
+    words = [f"--dataset.dataset={raw}", "--dataset.codec=eepose_absolute"]
+    words += ["--dataset.codec.image_size=[32,32]"]
+    words += [f"--output_dir={out}", "--workers=0", f"--fps={FPS}"]
+    said = "2 of 3 episodes: 1 dropped by edits (1 the cup fell)"
+    assert cli.status(COMMANDS, "prog", ["convert", *words]) == 0
+    assert said in capfd.readouterr().err
+    record(raw, 3, steps=3)
+    assert cli.status(COMMANDS, "prog", ["append", *words]) == 0
+    assert "3 of 4 episodes: 1 dropped" in capfd.readouterr().err
+    edits = Provenance.load(out).edits
+    assert len(edits) == 2, "of the conversion and of the append"
+    for each in edits:
+        assert [(d.uid, d.why) for d in each.dropped] == [(recordings[1].uid, "the cup fell")]
+    assert cli.status(COMMANDS, "prog", ["info", f"--dataset_root={out}"]) == 0
+    shown = f"1 recordings by edits (1 the cup fell), log {edits[0].digest[:12]}"
+    assert shown in capfd.readouterr().out
 
 
 def test_on_s3_a_reader_finds_the_old_or_the_new(

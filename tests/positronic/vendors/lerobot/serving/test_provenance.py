@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-from positronic.dataset.trained_on import dataset_name, digests, is_among, without_recordings
+from positronic.dataset.trained_on import (
+    dataset_name,
+    digests,
+    dropped,
+    is_among,
+    without_recordings,
+)
 from positronic.vendors.lerobot.serving.provenance import trained_on
 
 
@@ -26,9 +32,30 @@ def test_a_checkpoint_names_its_dataset_and_recordings(tmp_path: Path, root: str
     }
 
 
+def test_a_checkpoint_says_how_many_recordings_edits_had_left_out(tmp_path: Path) -> None:
+    left_out = [
+        {"source": "/raw/1", "uid": "b", "why": "spilled"},
+        {"source": "/raw/2", "uid": "c"},
+    ]
+    edits = [{"digest": "0" * 64, "dropped": left_out}, {"digest": "1" * 64, "dropped": []}]
+    meta = trained_on(write(tmp_path, {"root": "/data/stack", "edits": edits}))
+    assert dropped(meta) == 2
+    assert meta["trained_on"]["edits"] == ["0" * 64, "1" * 64]
+    assert dropped(trained_on(write(tmp_path, {"root": "/data/stack"}))) == 0
+    assert dropped({"trained_on": {"dropped": "many"}}) == 0
+
+
 @pytest.mark.parametrize(
     "dataset",
-    [None, 7, {"root": 7}, {"root": "/"}, {"root": "x", "recordings": "abc"}, {"root": "x" * 5000}],
+    [
+        None,
+        7,
+        {"root": 7},
+        {"root": "/"},
+        {"root": "x", "recordings": "abc"},
+        {"root": "x" * 5000},
+        {"root": "x", "edits": 7},
+    ],
 )
 def test_what_it_says_badly_is_as_if_it_said_nothing(tmp_path: Path, dataset: Any) -> None:
     assert trained_on(write(tmp_path, dataset)) == {}
