@@ -14,6 +14,7 @@ from positronic.codec.arms import Arms
 from positronic.codec.base import Codec, Command, Features, Parallel, Row, Sequential, Stage
 from positronic.codec.contract import Contract, stats_digest
 from positronic.codec.documents import from_spec
+from positronic.codec.lerobot_features import LeRobotFeatures
 from positronic.codec.limits import Limits
 from positronic.codec.observation import Image, ObjectPoses, Vector
 from positronic.codec.relative import DeltaPose, RelativePose
@@ -31,6 +32,7 @@ __all__ = [
     "FlipGrip",
     "Image",
     "JointTargets",
+    "LeRobotFeatures",
     "Limits",
     "ObjectPoses",
     "Parallel",

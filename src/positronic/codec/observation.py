@@ -7,7 +7,6 @@ from typing import Any, ClassVar, override
 import numpy as np
 from numpy.typing import NDArray
 
-from foundation.text import printable
 from positronic.codec.base import Codec, Features, Row
 from positronic.codec.fields import (
     MOST_NUMBERS,
@@ -20,7 +19,7 @@ from positronic.codec.fields import (
     size_of,
     whole_of,
 )
-from positronic.codec.images import resize_with_pad
+from positronic.codec.images import require_image, resize_with_pad
 from positronic.codec.rotations import (
     ROTATION,
     SIZES,
@@ -210,15 +209,7 @@ class Image(Codec):
             yield before[1]  # several times, if a slow camera's frame is in several rows
 
     def _resize(self, frame: Any) -> NDArray[np.uint8]:
-        # Text and lists are not images; converting long ones would take long.
-        plain = isinstance(frame, str | bytes | bytearray | list | tuple)
-        image = np.empty(0, object) if plain else np.asarray(frame)
-        fits = image.ndim == 3 and image.shape[2] == 3 and image.size > 0
-        if not fits or image.dtype != np.uint8:
-            raise CodecError(
-                f"image '{self.source}' is {printable(image.dtype, 60)} {image.shape},"
-                " expected uint8 (H, W, 3)"
-            )
+        image = require_image(self.source, frame)
         return resize_with_pad(image, *self.size)
 
 

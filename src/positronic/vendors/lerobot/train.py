@@ -108,7 +108,7 @@ def _settle_threads() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def _dataset(options: Options) -> tuple[Path, Contract | None]:
+def _dataset(options: Options) -> tuple[Path, Contract]:
     """Return the dataset's local path, fetched if it is elsewhere, and its contract."""
     place = options.dataset_root
     try:
@@ -117,7 +117,7 @@ def _dataset(options: Options) -> tuple[Path, Contract | None]:
         raise type(error)(f"{error}{found_instead(place, DATASET)}") from error
 
 
-def _fetched(place: str, options: Options) -> tuple[Path, Contract | None]:
+def _fetched(place: str, options: Options) -> tuple[Path, Contract]:
     if not storage.is_remote(place):
         root = storage.local(place)
         return root, dataset_contract(root, options.codec)
@@ -128,14 +128,14 @@ def _fetched(place: str, options: Options) -> tuple[Path, Contract | None]:
     return root, dataset_contract(root, options.codec)
 
 
-def _resume_point(run: RunDirectory, contract: Contract | None) -> Path | None:
+def _resume_point(run: RunDirectory, contract: Contract) -> Path | None:
     """Return the newest complete checkpoint; refuse one trained with another contract."""
     found = run.resume() if in_first_process() else run.newest()
     if found is None:
         say(f"{run.place} was ended before its first checkpoint; beginning at step 0")
         return None
     saved = found / "pretrained_model" / DATASET_CONTRACT.name
-    if contract is not None and saved.is_file():
+    if saved.is_file():
         where = f"checkpoint {run.place}/checkpoints/{found.name}"
         Contract.load(saved).require_same(contract, where, "the dataset to go on with")
     return found

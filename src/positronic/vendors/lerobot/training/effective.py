@@ -71,13 +71,10 @@ def provenance(
         "frames": meta.total_frames,
         "fps": meta.fps,
         "held_out": held_out or [],
+        "codec": job.contract.codec["name"],
+        "stats_digest": job.contract.stats_digest,
+        "versions": job.contract.versions,
     }
-    if job.contract is not None:
-        dataset |= {
-            "codec": job.contract.codec["name"],
-            "stats_digest": job.contract.stats_digest,
-            "versions": job.contract.versions,
-        }
     start = {
         "step": step,
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -77,14 +77,14 @@ class TrainingJob:
         options: the options, with derived defaults filled in.
         dataset_root: the dataset's local path.
         run: the run's directory.
-        contract: the dataset's contract; None if it has none.
+        contract: the dataset's contract.
         resume_from: the checkpoint to resume from; None to start anew.
     """
 
     options: Options
     dataset_root: Path
     run: RunDirectory
-    contract: Contract | None
+    contract: Contract
     resume_from: Path | None
 
     @property

@@ -7,13 +7,17 @@ from getiaction.dataset_info import DatasetInfo, Statistics, parse_statistics
 from getiaction.roots import require_dataset
 from positronic.codec import Codec, Contract, stats_digest
 from positronic.errors import ContractError
+from positronic.vendors.lerobot.dataset.identity import identity_contract
 
 READER = Reader(error=ContractError, size=1 << 28, mend="convert again", allow_nan=True)
 DATASET_CONTRACT = Path("meta/contract.json")
 
 
-def dataset_contract(root: Path, codec: Codec | None) -> Contract | None:
-    """Return the dataset's contract with its statistics' digest; None if it has none.
+def dataset_contract(root: Path, codec: Codec | None) -> Contract:
+    """Return the dataset's contract with its statistics' digest.
+
+    A dataset that no conversion wrote has none: its features as they are, unless ``codec`` is said
+    to have made them.
 
     Raises:
         GetiactionError: there is no dataset at ``root``, or it is empty.
@@ -24,15 +28,14 @@ def dataset_contract(root: Path, codec: Codec | None) -> Contract | None:
     stats = _statistics(root)
     path = root / DATASET_CONTRACT
     if not path.is_file():
-        if codec is None:
-            return None
-        contract = Contract.of(codec, fps=info.fps)
+        contract = identity_contract(info) if codec is None else Contract.of(codec, fps=info.fps)
     else:
         contract = Contract.load(path)
         if codec is not None:
             given = Contract.of(contract.adopt(codec), fps=contract.fps)
             given.require_same(contract, f"--codec={codec.name}", f"the dataset at {root}")
-    _require_features(contract, info, root)
+    if path.is_file() or codec is not None:
+        _require_features(contract, info, root)
     digest = stats_digest(stats, contract.features)
     if contract.stats_digest not in (None, digest):
         raise ContractError(

@@ -29,7 +29,7 @@ from getiaction.policies.safety import SELF_CONTAINED
 from getiaction.train import NativeCheckpoint, NativeResume, StepReport, Trainer, precision_of
 from getiaction.train.callbacks import GymEvaluation, StopOnSignal
 from positronic import simulator
-from positronic.codec import Contract
+from positronic.codec import Contract, LeRobotFeatures
 from positronic.vendors.lerobot.serving.backends import examples
 from positronic.vendors.lerobot.training.effective import (
     keep,
@@ -103,7 +103,7 @@ def _wandb(run_dir: Path, *, offline: bool, settings: Mapping[str, Any]) -> Logg
     return sink
 
 
-def gym(name: str, contract: Contract | None) -> Any:
+def gym(name: str, contract: Contract) -> Any:
     """Return the environment for the rollouts of `getiaction`'s data module.
 
     Args:
@@ -112,19 +112,20 @@ def gym(name: str, contract: Contract | None) -> Any:
         contract: The dataset's.
 
     Raises:
-        UsageError: there is no such environment, or no contract for one of this project's.
+        UsageError: there is no such environment, or the codec is not for one of this project's.
     """
     if "/" in name and not name.startswith("positronic/"):
         return name
     name = simulator.env_id(name)
-    if contract is None:
+    codec = contract.make_codec()
+    if isinstance(codec, LeRobotFeatures):
         raise UsageError(
-            f"--eval_env={name} needs a dataset with a contract, as `positronic-to-lerobot "
+            f"--eval_env={name} needs a dataset with a codec, as `positronic-to-lerobot "
             "convert` writes it, or its --codec"
         )
     from positronic.vendors.lerobot.gym import CodecGym
 
-    return CodecGym(name, contract.make_codec(), control_fps=round(contract.fps))
+    return CodecGym(name, codec, control_fps=round(contract.fps))
 
 
 def run(job: TrainingJob, signals: StopSignals) -> int:
@@ -155,11 +156,6 @@ def run(job: TrainingJob, signals: StopSignals) -> int:
     if options.compile:
         compile_forward(module.lerobot_policy)
     contract = complete(job.contract, config)
-    if contract is None:
-        _say(
-            "the dataset has no contract, so its checkpoints will have none; serving them needs "
-            "--codec"
-        )
     # Before the run's directory is made, so that an unusable dataset or optimizer leaves none
     # behind.
     data.prepare(config)
@@ -216,18 +212,17 @@ def run(job: TrainingJob, signals: StopSignals) -> int:
             return 128 + stopped.signal
     _say(f"trained {options.steps - step} steps in {time.monotonic() - begun:.0f} s")
     if in_first_process():
-        _lead_on(job.run.place, config.type, with_codec=contract is not None)
+        _lead_on(job.run.place, config.type)
     return 0
 
 
-def _lead_on(run: str, policy: str, *, with_codec: bool) -> None:
+def _lead_on(run: str, policy: str) -> None:
     """Print what was made, and the commands that show and serve it."""
     say_made("checkpoint", f"{run}/checkpoints/last", sys.stderr)
     say_next("tensorboard", f"--logdir={run}/tensorboard", label="curves", stream=sys.stderr)
-    if with_codec:
-        trust = [] if policy in SELF_CONTAINED else ["--trust_checkpoint=True"]
-        server = ("python", "-m", "positronic.vendors.lerobot.server")
-        say_next(*server, f"--checkpoints_dir={run}", *trust, stream=sys.stderr)
+    trust = [] if policy in SELF_CONTAINED else ["--trust_checkpoint=True"]
+    server = ("python", "-m", "positronic.vendors.lerobot.server")
+    say_next(*server, f"--checkpoints_dir={run}", *trust, stream=sys.stderr)
 
 
 def choose_device(asked: str) -> str:
@@ -252,10 +247,8 @@ def compile_forward(policy: Any) -> None:
     policy.forward = torch.compile(policy.forward)
 
 
-def complete(contract: Contract | None, config: PreTrainedConfig) -> Contract | None:
+def complete(contract: Contract, config: PreTrainedConfig) -> Contract:
     """Add the policy's chunk sizes to the dataset's contract."""
-    if contract is None:
-        return None
     return contract.replace(
         chunk_size=getattr(config, "chunk_size", None),
         n_action_steps=getattr(config, "n_action_steps", None),
@@ -325,7 +318,7 @@ def _callbacks(
 
 
 def _additions(
-    contract: Contract | None,
+    contract: Contract,
     made_by: Mapping[str, Any],
     data: LeRobotDataModule,
     config: PreTrainedConfig,
@@ -333,8 +326,7 @@ def _additions(
     """Return a function that writes this project's files into a checkpoint."""
 
     def add(pretrained_model: Path) -> None:
-        if contract is not None:
-            contract.save(pretrained_model)
+        contract.save(pretrained_model)
         sign(pretrained_model, made_by)
         examples.save(pretrained_model, data.train_dataset, config.input_features)
 
