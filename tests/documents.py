@@ -7,6 +7,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
     "README.md",
     "docs/codecs.md",
+    "docs/data_in.md",
     "docs/docker.md",
     "docs/hub.md",
     "docs/jobs.md",

@@ -16,6 +16,7 @@ import pytest
 from positronic.dataset import load_all_datasets
 from tests import hub_server
 from tests.documents import ROOT, blocks, put_backbone_weights, smaller
+from tests.positronic.vendors.lerobot.native_dataset import write_so100
 
 pytestmark = pytest.mark.e2e
 
@@ -110,6 +111,14 @@ def test_human_demonstrations(tmp_path: Path) -> None:
     # Its sample is downloaded, as its command says.
     run_section("human", tmp_path, PYTHONPATH="")
     assert list(tmp_path.rglob("open_loop.html"))
+
+
+def test_a_lerobot_dataset_as_it_is(tmp_path: Path) -> None:
+    put_backbone_weights(tmp_path / "torch")
+    write_so100(tmp_path / "datasets/so100")
+    printed = run_section("data_in", tmp_path)
+    assert "shoulder_pan.pos to " in printed
+    assert "actions, the second after 0.033 s" in printed
 
 
 def test_a_program_that_asks_another_machine_is_found_out(tmp_path: Path) -> None:

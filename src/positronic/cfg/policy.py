@@ -73,6 +73,7 @@ def act_absolute(
     checkpoints_dir: str,
     checkpoint: str | int | None = None,
     codec: Annotated[Any, CODEC] = None,
+    fps: float | None = None,
     device: str = "auto",
     backend: str = "torch",
     precision: str = "float32",
@@ -86,6 +87,7 @@ def act_absolute(
             s3://bucket/key. Or hf://USER/NAME[@REVISION], a policy on the Hub.
         checkpoint: Step of the checkpoint; by default the newest.
         codec: Codec of the training; by default the one recorded in the checkpoint.
+        fps: Rows per second of its dataset, where neither the checkpoint nor the dataset says it.
         device: auto, cpu, cuda or another torch device.
         backend: auto, torch, onnx or openvino.
         precision: float32 or bf16.
@@ -99,6 +101,7 @@ def act_absolute(
         checkpoints_dir,
         checkpoint,
         codec,
+        fps=fps,
         trust_checkpoint=trust_checkpoint,
         device=device,
         backend=backend,

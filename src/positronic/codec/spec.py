@@ -89,7 +89,8 @@ def build(spec: Any) -> Any:
     if not isinstance(kind, str) or kind not in _KINDS:
         known = ", ".join(sorted(_KINDS))
         raise CodecError(
-            f"unknown codec kind {shown(kind)} in a codec spec; expected one of {known}"
+            f"unknown codec kind {shown(kind)} in a codec spec; expected one of {known}. A codec of"
+            " your own is known once its module is named, as in --codec=@my_module.my_codec"
         )
     try:
         return _KINDS[kind](**(_later(_KINDS[kind]) | fields))

@@ -7,8 +7,8 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import configuronic as cfn
 
@@ -17,7 +17,7 @@ from foundation.console import command
 from foundation.errors import UsageError
 from positronic.cfg.components import CODEC
 from positronic.cli import run
-from positronic.codec import Codec
+from positronic.codec import Codec, LeRobotFeatures
 from positronic.offboard.models.batching import Batching
 from positronic.offboard.models.model import Model
 from positronic.offboard.serving.limits import MIB, ServerOptions, memory_limit
@@ -39,6 +39,7 @@ def serve(
     checkpoints_dir: str,
     checkpoint: str | int | None = None,
     codec: Annotated[Codec | None, CODEC] = None,
+    fps: float | None = None,
     port: int = 8000,
     host: str = "127.0.0.1",
     device: str = "auto",
@@ -75,7 +76,9 @@ def serve(
         checkpoints_dir: Directory of the training run, or the checkpoints folder in it, or one
             checkpoint; local or s3://bucket/key. Or hf://USER/NAME[@REVISION], a policy on the Hub.
         checkpoint: Step that sessions get by default, such as 10000; the newest if not given.
-        codec: Codec of the training; not needed, and refused if it is another one.
+        codec: Codec of the training; not needed, and refused if it is another one. Without it, a
+            checkpoint of LeRobot's own training takes its dataset's features as they are.
+        fps: Rows per second of its dataset, where neither the checkpoint nor the dataset says it.
         port: TCP port; 0 takes a free one.
         host: Address to listen on; 0.0.0.0 lets other machines connect, which takes AUTH_TOKEN.
         device: auto, cpu, cuda or another one of torch.
@@ -114,6 +117,7 @@ def serve(
         rate_limit=(rate_limit, 0),
     )
     _require_positive(
+        fps=fps,
         model_memory_gb=model_memory_gb,
         watch_interval=watch_interval,
         request_timeout=request_timeout,
@@ -148,7 +152,7 @@ def serve(
         require_codec(codec, "codec")
     directory = CheckpointDirectory(checkpoints_dir, trust_checkpoint=trust_checkpoint)
     default = directory.resolve(checkpoint)
-    contract = directory.checkpoint(default).verify(codec)
+    contract = directory.checkpoint(default).verify(codec, fps)
     choose_threads(contract)
     with contextlib.ExitStack() as stack:
         listener, *others = [
@@ -171,11 +175,20 @@ def serve(
             what = f"serving {meta['type']} {meta['checkpoint_id']} on http://{address}"
             how = f"with {meta['backend']} {meta['precision']} (ready in {seconds:.1f} s)"
             announce(f"{what} {how}")
-            announce(f"connect: {_connect(host, listener)}")
+            if meta["contract"]["codec"]["name"] == LeRobotFeatures.kind:
+                announce(_as_it_is(meta["contract"], address))
+            else:
+                announce(f"connect: {_connect(host, listener)}")
 
         store = ModelStore(
             CheckpointSource(
-                directory, codec, device, backend=backend, precision=precision, compile=compile
+                directory,
+                codec,
+                device,
+                fps=fps,
+                backend=backend,
+                precision=precision,
+                compile=compile,
             ),
             default,
             memory_bytes=int(model_memory_gb * GB if model_memory_gb else memory_limit() / 2),
@@ -217,6 +230,17 @@ def _connect(host: str, listener: socket.socket) -> str:
         *("positronic-inference", "sim", "--policy=.remote", f"--policy.host={host}"),
         *(f"--policy.port={port}", "--output_dir=rollouts"),
     )
+
+
+def _as_it_is(contract: Mapping[str, Any], address: str) -> str:
+    """Return what clients of a policy of a LeRobot dataset send and get."""
+    shapes = {
+        name: f"{name} {'x'.join(map(str, feature['shape']))}"
+        for name, feature in contract["features"].items()
+    }
+    sent = ", ".join(shapes[name] for name in contract["inputs"])
+    got = ", ".join(shape for name, shape in shapes.items() if name not in contract["inputs"])
+    return f"connect: ws://{address}; send {sent}; get {got} at {contract['fps']:g} per second"
 
 
 def _require(**flags: tuple[float | None, float]) -> None:

@@ -41,8 +41,15 @@ def codec_of(info: DatasetInfo) -> LeRobotFeatures:
     return LeRobotFeatures.of(features)
 
 
-def codec_of_policy(inputs: Features | None, outputs: Features | None) -> LeRobotFeatures:
+def codec_of_policy(
+    inputs: Features | None, outputs: Features | None, names: Mapping[str, Any]
+) -> LeRobotFeatures:
     """Return the codec of a policy's features, as its ``config.json`` has them.
+
+    Args:
+        inputs: The policy's input features.
+        outputs: Its output features.
+        names: Of the elements of vectors, as a dataset has them, where it is known.
 
     Raises:
         CodecError: one of them is neither a vector nor an image of three channels.
@@ -53,7 +60,8 @@ def codec_of_policy(inputs: Features | None, outputs: Features | None) -> LeRobo
             channels, *size = feature.shape or [0]
             features[name] = {"dtype": "image", "shape": [*size, channels]}
         else:
-            features[name] = {"dtype": "float32", "shape": feature.shape}
+            elements = _names(names.get(name), *feature.shape) if len(feature.shape) == 1 else None
+            features[name] = {"dtype": "float32", "shape": feature.shape, "names": elements}
     return LeRobotFeatures.of(features)
 
 

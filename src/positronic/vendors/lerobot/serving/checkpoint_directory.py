@@ -14,6 +14,9 @@ from positronic.cli.kinds import RUN, found_instead
 from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.serving.checkpoints import MODEL, Checkpoint
 
+# LeRobot's link to the newest step.
+LAST = "last"
+
 
 class CheckpointDirectory:
     """The checkpoints of one training run."""
@@ -107,6 +110,8 @@ class CheckpointDirectory:
         name = str(requested).strip("/")
         if name in available:
             return name
+        if name == LAST:
+            return available[-1]
         for candidate in available if _is_step(name) else []:
             if candidate.lstrip("0") == name.lstrip("0"):
                 return candidate

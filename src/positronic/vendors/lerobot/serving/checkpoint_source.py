@@ -21,12 +21,13 @@ class CheckpointSource:
         codec: Codec | None,
         device: str,
         *,
+        fps: float | None = None,
         backend: str = "torch",
         precision: str = "float32",
         compile: bool = False,
     ) -> None:
         """Load from ``directory``; other arguments as in `ServedPolicy` and `Checkpoint.verify`."""
-        self._directory, self._codec, self._device = directory, codec, device
+        self._directory, self._codec, self._device, self._fps = directory, codec, device, fps
         self._backend, self._precision, self._compile = backend, precision, compile
 
     def ids(self) -> list[str]:
@@ -56,7 +57,7 @@ class CheckpointSource:
         from positronic.vendors.lerobot.serving.policy import ServedPolicy
 
         checkpoint = self._directory.checkpoint(model_id)
-        contract = checkpoint.verify(self._codec)
+        contract = checkpoint.verify(self._codec, self._fps)
         checkpoint.require_finite()
         # LeRobot prints as it loads; stdout is for programs that wait for the line that says ready.
         with contextlib.redirect_stdout(sys.stderr):

@@ -35,14 +35,12 @@ from positronic.vendors.lerobot.serving.normalisation import (
     changed_features,
     parse_statistics,
 )
+from positronic.vendors.lerobot.serving.untold import untold_contract
 
 MODEL = "pretrained_model"
 WEIGHTS, CONTRACT = "model.safetensors", "contract.json"
 # A mean quaternion is short if both signs were in the training data; beyond this it is unambiguous.
 OPPOSITE = 0.25
-
-# LeRobot writes no rate into a checkpoint; a contract does. This is for those without one.
-DEFAULT_FPS = 15.0
 # Policies without language input; LeRobot's loop gives all others the task, and so do sessions.
 WORDLESS = frozenset({"act", "diffusion", "vqbet", "tdmpc"})
 # LeRobot's standard preprocessing steps, none of which reads language.
@@ -84,17 +82,20 @@ class Checkpoint:
         """Its name for messages and clients, without the path on this machine."""
         return f"{self.run}@{self.id}" if self.on_hub else f"{self.run}/checkpoints/{self.id}"
 
-    def verify(self, codec: Codec | None = None) -> Contract:
+    def verify(self, codec: Codec | None = None, fps: float | None = None) -> Contract:
         """Verify that it is complete and fits ``codec``, and return its contract.
 
         Args:
-            codec: The requested codec, if any. Required for a checkpoint without a contract, as
-                LeRobot's own training writes it.
+            codec: The requested codec, if any. A checkpoint without a contract, as LeRobot's own
+                training writes it, is served without one as it is.
+            fps: The requested rate, if any; needed where neither a contract nor the dataset says
+                it.
 
         Raises:
             CheckpointError: A file or a statistic is missing or damaged, or loading it would be
                 unsafe.
-            ContractError: The checkpoint was trained with another codec, or was changed since.
+            ContractError: The checkpoint was trained with another codec or at another rate, or
+                was changed since; or its rate is unknown.
         """
         for name in (CONFIG, WEIGHTS, PREPROCESSOR, POSTPROCESSOR):
             if not (self.path / name).is_file():
@@ -104,7 +105,7 @@ class Checkpoint:
                 )
         config = self._config
         self.require_safe()
-        contract = self._contract(codec)
+        contract = self._contract(codec, fps)
         self._check_features(config, contract)
         self._check_statistics(config)
         self._check_digests(contract)
@@ -172,14 +173,9 @@ class Checkpoint:
         """
         return self._statistics_of(*_NORMALISERS[1][:2])
 
-    def _contract(self, codec: Codec | None) -> Contract:
+    def _contract(self, codec: Codec | None, fps: float | None) -> Contract:
         if not (self.path / CONTRACT).is_file():
-            if codec is None:
-                raise ContractError(
-                    f"checkpoint {self.label} has no contract.json; say how it was trained with"
-                    " --codec=@positronic.vendors.lerobot.codecs.NAME"
-                )
-            return Contract.of(codec, fps=DEFAULT_FPS)
+            return untold_contract(self.path, self.label, self._config, codec, fps)
         try:
             contract = Contract.load(self.path / CONTRACT)
         except ContractError as error:
@@ -188,6 +184,11 @@ class Checkpoint:
             raise ContractError(f"checkpoint {self.label} is damaged: {text}") from error
         if codec is not None:
             _require_codec(contract, codec, self.label)
+        if fps not in (None, contract.fps):
+            raise ContractError(
+                f"--fps={fps:g}, but checkpoint {self.label} was trained at {contract.fps:g} rows"
+                " per second; leave --fps away, the checkpoint knows its own"
+            )
         return contract
 
     def _check_features(self, config: PolicyConfig, contract: Contract) -> None:

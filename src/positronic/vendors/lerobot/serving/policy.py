@@ -297,6 +297,7 @@ def load_policy(
     checkpoint: str | int | None = None,
     codec: Codec | None = None,
     *,
+    fps: float | None = None,
     trust_checkpoint: bool = False,
     **options: Any,
 ) -> ServedPolicy:
@@ -306,7 +307,8 @@ def load_policy(
         checkpoints_dir: Directory of the training run, or the checkpoints folder in it; local or
             s3://bucket/key. Or hf://USER/NAME[@REVISION], a policy on the Hub.
         checkpoint: Step of the checkpoint; the newest if not given.
-        codec: Codec of the training; needed only without a contract.
+        codec: Codec of the training, of a checkpoint without a contract.
+        fps: Rate of its dataset, where it does not say it.
         trust_checkpoint: Let the checkpoint load models and code that it names.
         **options: Further arguments of `ServedPolicy`.
 
@@ -318,7 +320,8 @@ def load_policy(
     older = directory.older(newest) if checkpoint is None else []
     while True:
         found = directory.checkpoint(newest)
-        contract = found.verify(None if codec is None else require_codec(codec, "policy.codec"))
+        asked = None if codec is None else require_codec(codec, "policy.codec")
+        contract = found.verify(asked, fps)
         choose_threads(contract)
         try:
             found.require_finite()

@@ -13,7 +13,7 @@ def choose_threads(contract: Contract) -> None:
     Without images a forward pass takes 1.5 ms and is slower in several threads. Threads that spin
     while they wait would take cores from a simulator on the same machine.
     """
-    images = bool(contract.make_codec().meta.get("image_sizes"))
+    images = any(f["dtype"] in ("video", "image") for f in contract.features.values())
     threads = min(MAX_THREADS, len(os.sched_getaffinity(0))) if images else 1
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -73,7 +73,7 @@ def test_padded_and_bare_numbers_mean_the_same(
     )
 
 
-@pytest.mark.parametrize("requested", ["30000", "last", "../010000", "a/b", "", 7])
+@pytest.mark.parametrize("requested", ["30000", "first", "../010000", "a/b", "", 7])
 def test_what_is_not_there_is_refused_with_what_is(tmp_path: Path, requested: str | int) -> None:
     directory = CheckpointDirectory(steps(tmp_path, "010000", "020000"))
     with pytest.raises(CheckpointError) as error:
@@ -309,14 +309,16 @@ def test_a_contract_that_does_not_fit_the_policy_is_refused(run: Path) -> None:
         checkpoint.verify()
 
 
-def test_a_checkpoint_of_lerobots_own_training_needs_a_codec(run: Path) -> None:
+def test_a_checkpoint_without_a_contract_needs_a_rate_and_a_codec_that_fits(run: Path) -> None:
     checkpoint = CheckpointDirectory(run).checkpoint("020000")
     (checkpoint.path / "contract.json").unlink()
-    with pytest.raises(ContractError, match="has no contract.json; say how it was trained with"):
-        checkpoint.verify()
-    assert checkpoint.verify(state_codec()).fps == 15.0
+    for codec in (None, state_codec()):
+        with pytest.raises(ContractError, match="it has no contract.json, .* as in --fps=30"):
+            checkpoint.verify(codec)
+    assert checkpoint.verify(state_codec(), fps=10).fps == 10
+    assert checkpoint.verify(fps=10).codec["name"] == "lerobot"
     with pytest.raises(ContractError, match="does not make it"):
-        checkpoint.verify(codecs.joints_absolute())
+        checkpoint.verify(codecs.joints_absolute(), fps=10)
 
 
 def test_without_a_contract_quaternions_of_the_other_sign_are_seen(run: Path) -> None:
@@ -327,8 +329,8 @@ def test_without_a_contract_quaternions_of_the_other_sign_are_seen(run: Path) ->
     tensors["observation.state.mean"][3:7] = [0.0, -0.9, 0.05, 0.0]
     save_file(tensors, state)
     with pytest.raises(ContractError, match=r"opposite to those of codec 'eepose_state' \(elem"):
-        checkpoint.verify(state_codec())
-    contract = checkpoint.verify(codecs.eepose_state(quat_reference=None))
+        checkpoint.verify(state_codec(), fps=15)
+    contract = checkpoint.verify(codecs.eepose_state(quat_reference=None), fps=15)
     assert contract.make_codec() == codecs.eepose_state(quat_reference=None)
 
 
