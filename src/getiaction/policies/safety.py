@@ -194,6 +194,8 @@ class Packed(Document):
     scheduler: dict[str, Any] | None
     total_steps: int | None
     counters: dict[str, int]
+    # Not in those of older versions.
+    dataset_fps: Annotated[float, Field(strict=False, gt=0, le=1e6)] | None = None
 
 
 def is_policy_file(name: str) -> bool:

@@ -61,6 +61,8 @@ class LeRobotPolicy(Wrapped):
     _counts: Mapping[str, int] | None = None
     #: Whether the checkpoint that it is loaded from may load what it names.
     _trusted = False
+    #: Rows per second of the dataset that it is made for, and so actions.
+    dataset_fps: float | None = None
 
     def __init__(
         self,
@@ -119,6 +121,7 @@ class LeRobotPolicy(Wrapped):
                 pretrained weights of its vision backbone cannot be downloaded.
         """
         self.config.device = device
+        self.dataset_fps = getattr(meta, "fps", None)
         return self._take(make_for_dataset(self.config, meta, pretrained))
 
     @classmethod
@@ -264,6 +267,7 @@ class LeRobotPolicy(Wrapped):
                 "scheduler": archive.encode(self.scheduler_config, LRSchedulerConfig),
                 "total_steps": self.total_steps,
                 "counters": pack_counters(self.lerobot_policy),
+                "dataset_fps": self.dataset_fps,
             }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -290,6 +294,7 @@ class LeRobotPolicy(Wrapped):
     def _make_like(self, entry: archive.Plain) -> None:
         """Make the network with the checkpoint's features and this policy's config."""
         saved = archive.decode_config(entry["config"])
+        self.dataset_fps = entry.get("dataset_fps")
         self.config.input_features = saved.input_features
         self.config.output_features = saved.output_features
         self._take((make_without_weights(self.config), *self._unpacked(entry)))

@@ -11,7 +11,7 @@ JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_ro
 MOTORS = [f"{joint}.pos" for joint in JOINTS]
 CAMERAS = {"front": (48, 64), "wrist": (64, 48)}
 # Smaller than any of the presets, and with pictures.
-TINY_ACT = {
+TINY_ACT: dict[str, Any] = {
     "chunk_size": 6,
     "n_action_steps": 4,
     "dim_model": 16,

@@ -13,6 +13,7 @@ from getiaction.policies.safety import CONFIG, is_policy_file
 from positronic.cli.kinds import RUN, found_instead
 from positronic.errors import CheckpointError
 from positronic.vendors.lerobot.serving.checkpoints import MODEL, Checkpoint
+from positronic.vendors.lerobot.serving.lightning_checkpoint import SUFFIX, unpack
 
 # LeRobot's link to the newest step.
 LAST = "last"
@@ -25,8 +26,9 @@ class CheckpointDirectory:
         """List the checkpoints in ``path``.
 
         Args:
-            path: The run's directory or the ``checkpoints`` folder in it; or one checkpoint, or the
-                ``pretrained_model`` in it, which is then the only one; or a policy on the Hub.
+            path: The run's directory or the ``checkpoints`` folder in it; or one checkpoint (a
+                step, ``last``, the ``pretrained_model`` in it, or a copy of that by another name),
+                which is then the only one; or Lightning's ``.ckpt``; or a policy on the Hub.
             trust_checkpoint: Let them load models and code that they name, see
                 `getiaction.policies.safety`.
 
@@ -41,12 +43,20 @@ class CheckpointDirectory:
         given = (
             storage.join(path) if storage.is_remote(path) else str(storage.local(path).resolve())
         )
-        names = storage.children(given)
         self._only: str | None = None  # the id of the only one
+        self._flat = self._on_hub = False
+        if given.endswith(SUFFIX) and Path(given).is_file():
+            self.root = str(unpack(Path(given), MODEL, trusted=trust_checkpoint))
+            self._only = self.name = Path(given).stem
+            return
+        given, names = _of_link(given, storage.children(given))
+        above, _, name = given.rpartition("/")
         self._on_hub = storage.is_hub(given) and CONFIG in names
-        if self._on_hub:
-            self.root, self._only = given, storage.version(given)[:12]
-            self.name = given.removeprefix("hf://").partition("@")[0]
+        self._flat = self._on_hub or (CONFIG in names and name != MODEL)
+        if self._flat:
+            self.root = given
+            self.name = given.removeprefix("hf://").partition("@")[0] if self._on_hub else name
+            self._only = storage.version(given)[:12] if self._on_hub else name
             return
         if not names:
             self._refuse_empty(path, given)
@@ -125,7 +135,7 @@ class CheckpointDirectory:
 
     def folder(self, checkpoint_id: str) -> str:
         """Return the path of the policy's files of the checkpoint with this id."""
-        return self.root if self._on_hub else storage.join(self.root, checkpoint_id, MODEL)
+        return self.root if self._flat else storage.join(self.root, checkpoint_id, MODEL)
 
     def checkpoint(self, checkpoint_id: str) -> Checkpoint:
         """Return the checkpoint with this id (as from `resolve`), fetched if it is elsewhere.
@@ -133,12 +143,29 @@ class CheckpointDirectory:
         Raises:
             StorageError: It is in S3 or on the Hub and cannot be fetched.
         """
-        if self._on_hub:
+        if self._flat:
             path = storage.fetch(self.root, only=is_policy_file)
-            return Checkpoint(path, checkpoint_id, self.name, self._trusted, on_hub=True)
-        step = storage.join(self.root, checkpoint_id)
-        path = storage.fetch(step, only=lambda name: name.startswith(f"{MODEL}/")) / MODEL
-        return Checkpoint(path, checkpoint_id, self.name, self._trusted)
+        else:
+            step = storage.join(self.root, checkpoint_id)
+            path = storage.fetch(step, only=lambda name: name.startswith(f"{MODEL}/")) / MODEL
+        return Checkpoint(path, checkpoint_id, self.name, self._trusted, self._on_hub)
+
+
+def _of_link(given: str, names: list[str]) -> tuple[str, list[str]]:
+    """Return a place and the names in it: for ``last``, a link that S3 does not have, the newest.
+
+    Args:
+        given: The place, maybe a link or the ``pretrained_model`` in it.
+        names: What is there.
+    """
+    link = given.removesuffix(f"/{MODEL}")
+    run, _, name = link.rpartition("/")
+    steps = [each for each in storage.children(run) if _is_step(each)] if name == LAST else []
+    whole = [each for each in steps if storage.is_whole(storage.join(run, each))]
+    if names or not whole:
+        return given, names
+    newest = storage.join(run, max(whole, key=int))
+    return newest, storage.children(newest)
 
 
 def _is_step(name: str) -> bool:

@@ -80,6 +80,8 @@ class Checkpoint:
     @property
     def label(self) -> str:
         """Its name for messages and clients, without the path on this machine."""
+        if self.run == self.id:  # it is no step of a run
+            return self.id
         return f"{self.run}@{self.id}" if self.on_hub else f"{self.run}/checkpoints/{self.id}"
 
     def verify(self, codec: Codec | None = None, fps: float | None = None) -> Contract:
