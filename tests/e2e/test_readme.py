@@ -119,6 +119,8 @@ def test_a_lerobot_dataset_as_it_is(tmp_path: Path) -> None:
     printed = run_section("data_in", tmp_path)
     assert "shoulder_pan.pos to " in printed
     assert "actions, the second after 0.033 s" in printed
+    assert "2 episodes, 25 steps" in printed
+    assert (tmp_path / "datasets/so100-open-loop/open_loop.html").stat().st_size > 10_000
 
 
 def test_a_program_that_asks_another_machine_is_found_out(tmp_path: Path) -> None:

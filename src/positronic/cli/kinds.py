@@ -1,6 +1,7 @@
 """Kinds of directories that commands take: what a wrong one holds, and which one was meant."""
 
 import itertools
+import re
 from collections.abc import Iterator
 
 from foundation import storage
@@ -13,6 +14,8 @@ RECORDINGS, DATASET, RUN, CHECKPOINT, ROLLOUTS = KINDS = (
     "a checkpoint",
     "rollouts",
 )
+# As LeRobot's programs take what is on the Hub.
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _SERVER = "python -m positronic.vendors.lerobot.server --checkpoints_dir={}"
 # The command that takes a directory of a kind.
 TAKEN_BY = {
@@ -35,6 +38,9 @@ def found_instead(place: str, wanted: str) -> str:
     """
     try:
         place = str(place).rstrip("/") or "/"
+        if _HUB_NAME.fullmatch(place) and not storage.exists(place):
+            kind = "" if wanted in (RUN, CHECKPOINT) else "datasets/"
+            return f"; if it is a repository on the Hub, write hf://{kind}{place}"
         here = kinds_of(place)
         if wanted in here:
             return ""

@@ -92,3 +92,23 @@ def test_unused_counts_up(tmp_path: Path, s3: Any) -> None:
     (tmp_path / "data-2").mkdir()
     assert unused(f"{tmp_path}/data") == f"{tmp_path}/data-3"
     assert unused("s3://bucket/data") == "s3://bucket/data"
+
+
+@pytest.mark.parametrize(
+    ("place", "wanted", "said"),
+    [
+        ("lerobot/pusht", DATASET, "; if it is a repository on the Hub, write hf://datasets/"),
+        ("lerobot/act.v2", RUN, "; if it is a repository on the Hub, write hf://lerobot/act.v2"),
+        ("./lerobot/pusht", DATASET, ""),
+        ("/lerobot/pusht", DATASET, ""),
+        ("a/b/c", DATASET, ""),
+        ("here/data", RUN, ""),
+    ],
+)
+def test_a_name_on_the_hub_is_answered_with_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, wanted: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here/data").mkdir(parents=True)
+    found = found_instead(place, wanted)
+    assert found.startswith(said) if said else "Hub" not in found

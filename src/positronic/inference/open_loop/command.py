@@ -18,11 +18,14 @@ from positronic.cfg import ds
 from positronic.cfg.components import DATASET
 from positronic.cfg.ds.split import indices
 from positronic.cfg.policy import POLICY, placeholder
+from positronic.cli import kinds
+from positronic.cli.kinds import kinds_of
 from positronic.dataset.trained_on import dataset_name, is_among, without_recordings
 from positronic.errors import DatasetError, EpisodeError
 
 if TYPE_CHECKING:
     from positronic.dataset import Dataset, Episode
+    from positronic.inference.open_loop.lerobot_data import VectorComparison
     from positronic.inference.open_loop.tracks import Comparison
     from positronic.policy import Policy
 
@@ -51,7 +54,8 @@ def open_loop(
     Args:
         policy: The policy to evaluate, such as .remote with --policy.host and --policy.port.
         dataset: The raw episodes: a path, local or in S3, or a config such as
-            @positronic.cfg.ds.split.masked.
+            @positronic.cfg.ds.split.masked. Or a LeRobot dataset, for a policy that was trained on
+            its features as they are.
         output_dir: Directory of the two files; created if missing. In S3, s3://bucket/key, it must
             be new.
         episodes: Number of episodes from the first, or a list of indices such as [0,4,8]; all if
@@ -64,13 +68,19 @@ def open_loop(
     from positronic.inference.open_loop.tracks import compare
 
     POLICY.require(policy, "policy")
+    if isinstance(dataset, str) and kinds_of(dataset)[:1] == [kinds.DATASET]:
+        if mask is not None or fps is not None:
+            policy.close()
+            raise UsageError(
+                f"{dataset} is a LeRobot dataset, which has no masks and its own rate; leave --mask"
+                " and --fps away, and choose by --episodes"
+            )
+        _vectors(policy, dataset, output_dir, episodes)
+        return
     dataset = ds.opened(dataset)
     cause: FoundationError | None = None
     with storage.output_directory(output_dir) as out:
-        if (out / JSON).exists():
-            raise StorageError(
-                f"{out} already has an open-loop result; choose another --output_dir"
-            )
+        _require_new(out)
         chosen = choose(dataset, episodes, mask)
         results: list[Comparison] = []
         try:
@@ -88,12 +98,80 @@ def open_loop(
         _write(out, results, dataset, policy, known, mask, None if cause is None else str(cause))
     if cause is not None:
         raise cause
-    _print(results)
+    from positronic.inference.open_loop.tracks import UNITS
+
+    _print(results, mean_errors(results), UNITS)
     say_made("report", storage.join(output_dir, HTML))
 
 
-def choose(dataset: "Dataset", episodes: Any, mask: str | None) -> list[int]:
+def _vectors(policy: Any, place: str, output_dir: str, episodes: Any) -> None:
+    """Compare action vectors on a LeRobot dataset."""
+    from foundation.progress import track
+    from positronic.inference.open_loop import lerobot_data
+    from positronic.inference.open_loop.page import render_vectors
+
+    with storage.output_directory(output_dir) as out:
+        _require_new(out)
+        try:
+            data = lerobot_data.LeRobotEpisodes(place)
+            chosen = choose(data, episodes, None)
+            if note := lerobot_data.note_of(data, policy.meta):
+                print(f"warning: {note}", file=sys.stderr, flush=True)
+            results = [
+                lerobot_data.compare(data, index, policy)
+                for index in track(chosen, total=len(chosen), desc="comparing", unit="episode")
+            ]
+            meta = without_recordings(policy.meta)
+        finally:
+            policy.close()
+        names = lerobot_data.names_of(meta, results[0].recorded.shape[1])
+        means = lerobot_data.mean_errors(results, names)
+        document = {
+            "format": FORMAT,
+            "policy": meta,
+            "dataset": place,
+            "error": None,
+            "steps": sum(len(result.times) for result in results),
+            "mean_absolute_error": means,
+            "episodes": [_vector_entry(result, names) for result in results],
+        }
+        origin = {
+            "dataset": place,
+            "policy": str(meta.get("type", "unknown")),
+            "checkpoint": str(meta.get("checkpoint_path", meta.get("checkpoint_id", "unknown"))),
+        }
+        page = render_vectors(results, names, means, origin=origin, note=note)
+        out.mkdir(parents=True, exist_ok=True)
+        replace_text(out / HTML, page)
+        replace_text(out / JSON, json.dumps(document, indent=1, default=str) + "\n")
+    _print(results, means, dict.fromkeys(names, ""))
+    say_made("report", storage.join(output_dir, HTML))
+
+
+def _vector_entry(result: "VectorComparison", names: "Sequence[str]") -> dict[str, Any]:
+    from positronic.inference.open_loop.lerobot_data import mean_errors
+
+    return {
+        "index": result.index,
+        "name": result.name,
+        "mean_absolute_error": mean_errors([result], names),
+        "inference_ms": [round(1e3 * seconds, 3) for seconds in result.latencies],
+        "asked_s": result.asked,
+        "times_s": result.times.round(6).tolist(),
+        "recorded": result.recorded.round(6).tolist(),
+        "served": result.served.round(6).tolist(),
+    }
+
+
+def _require_new(out: Path) -> None:
+    if (out / JSON).exists():
+        raise StorageError(f"{out} already has an open-loop result; choose another --output_dir")
+
+
+def choose(dataset: Any, episodes: Any, mask: str | None) -> list[int]:
     """Indices of the episodes selected by ``--episodes`` and ``--mask``; at least one.
+
+    Of a LeRobot dataset there is only the number of its episodes, and no mask.
 
     UsageError for an index that does not exist or does not have the mask, DatasetError if no
     episode has the mask.
@@ -153,15 +231,16 @@ def mean_errors(results: "Sequence[Comparison]") -> dict[str, dict[str, float]]:
     return means
 
 
-def _print(results: "Sequence[Comparison]") -> None:
-    from positronic.inference.open_loop.tracks import UNITS
-
-    means = mean_errors(results)
+def _print(
+    results: "Sequence[Comparison | VectorComparison]",
+    means: Mapping[str, Mapping[str, float]],
+    units: Mapping[str, str],
+) -> None:
     steps = sum(len(result.times) for result in results)
     asked = sum(len(result.asked) for result in results)
     print(f"{len(results)} episodes, {steps} steps, {asked} inferences")
     print(f"{'mean absolute error':<24}{'served':>10}{'holding':>10}{'ratio':>8}")
-    for name, unit in UNITS.items():
+    for name, unit in units.items():
         served, hold = means["served"][name], means["hold"][name]
         ratio = f"{served / hold:.2f}" if hold > 0 else "-"
         print(f"  {f'{name} {unit}':<22}{served:>10.3f}{hold:>10.3f}{ratio:>8}")

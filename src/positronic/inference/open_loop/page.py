@@ -3,12 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from positronic.inference.open_loop.lerobot_data import VectorComparison
 from positronic.inference.open_loop.tracks import UNITS, Comparison
 from positronic.inference.pages.rendering import render
 from positronic.inference.plots import Line, line_chart
 
 SHOWN = 12
 AXES = "xyz"
+HOLDING = (
+    "the pose and grip that the robot had at the last one: a policy that has learned something"
+    " stays below it"
+)
+# Nothing is known of where a robot stands that is not the project's.
+HOLDING_VECTORS = (
+    "the action that was recorded before the last one: a policy that has learned something comes"
+    " near it or below"
+)
 
 
 def render_page(
@@ -40,12 +50,56 @@ def render_page(
         results=results,
         summary=summary,
         units=UNITS,
+        holding=HOLDING,
         cards=[_card(result) for result in results[:SHOWN]],
         table=[{"result": result, "errors": _errors(result)} for result in results],
         origin=origin,
         note=note,
         error=error,
     )
+
+
+def render_vectors(
+    results: Sequence[VectorComparison],
+    names: Sequence[str],
+    summary: Mapping[str, Mapping[str, float]],
+    *,
+    origin: Mapping[str, str],
+    note: str | None,
+) -> str:
+    """Return the page of action vectors as HTML; arguments as for `render_page`."""
+    shown = results[:SHOWN]
+    return render(
+        "open_loop.html",
+        title=f"Open loop · {origin['dataset']}",
+        task="Recorded actions",
+        subtitle=[f"{name} {value}" for name, value in origin.items()],
+        results=results,
+        summary=summary,
+        units=dict.fromkeys(names, ""),
+        holding=HOLDING_VECTORS,
+        cards=[_vector_card(result, names) for result in shown],
+        table=[
+            {"result": r, "errors": list(zip(r.errors("served"), r.errors("hold"), strict=True))}
+            for r in results
+        ],
+        origin=origin,
+        note=note,
+        error=None,
+    )
+
+
+def _vector_card(result: VectorComparison, names: Sequence[str]) -> dict[str, Any]:
+    duration = float(result.times[-1] + result.times[1]) if len(result.times) > 1 else 0.1
+    drawn = []
+    for i, name in enumerate(names):
+        recorded = Line("recorded", result.times, result.recorded[:, i], "commanded", dashed=True)
+        served = Line("served", result.times, result.served[:, i])
+        drawn.append(
+            line_chart(name, "", [recorded, served], duration=duration, marks=result.asked)
+        )
+    facts = f"{len(result.times)} steps, {duration:.1f} s · {len(result.asked)} inferences"
+    return {"result": result, "facts": facts, "charts": drawn}
 
 
 def _card(result: Comparison) -> dict[str, Any]:
