@@ -1,5 +1,6 @@
 """The documents' commands run as they are written, only smaller and with a home of their own."""
 
+import json
 import os
 import re
 import shlex
@@ -98,6 +99,8 @@ def test_the_workflow(tmp_path: Path) -> None:
     assert "100 actions, the first: {'type': 'cartesian_pos'" in printed
     assert len(load_all_datasets(tmp_path / "datasets/inference_logs")) == 1
     assert (tmp_path / "datasets/inference_logs/report.html").stat().st_size > 10_000
+    assert "of 3 episodes stand out" in run_section("curate", tmp_path)
+    assert len(json.loads((tmp_path / "datasets/scores.json").read_text())) == 3
     run = tmp_path / "checkpoints/lerobot/experiment_v1/checkpoints"
     assert sorted(p.name for p in run.iterdir()) == ["000002", "last"]
     printed = run_section("serving", tmp_path)
