@@ -56,7 +56,9 @@ def sim(
         policy: The policy; ``.remote`` is a policy on a server.
         driver: Number of rollouts, their time limit, and the camera window.
         player: Player of action chunks; ``.asynchronous`` infers the next one in advance.
-        env: The environment, ``stack_cubes`` or ``pick_place``.
+        env: The environment, ``stack_cubes`` or ``pick_place``; or an id of another package's, such
+            as gym_pusht/PushT-v0, for a policy that was trained on a LeRobot dataset of it. It has
+            its own cameras.
         output_dir: Directory to record to, local or s3://bucket/key; nothing is recorded if not
             given.
         seed: Seed of the first rollout.

@@ -32,10 +32,10 @@ def make_setting(
     DRIVER.require(driver, "driver")
     PLAYER.require(player, "player")
     from positronic import simulator
-    from positronic.inference.setting import Setting
+    from positronic.inference.setting import Setting, is_gym_id
 
     return Setting(
-        env=simulator.env_id(env),
+        env=env if is_gym_id(env) else simulator.env_id(env),
         simulation_time=driver.simulation_time,
         task=driver.task,
         cameras=names(cameras),

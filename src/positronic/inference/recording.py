@@ -26,7 +26,9 @@ class EpisodeRecorder:
         self._fps = fps
         self._observed = -1
 
-    def observe(self, step: int, obs: Mapping[str, Any], sim_state: NDArray[np.float64]) -> None:
+    def observe(
+        self, step: int, obs: Mapping[str, Any], sim_state: NDArray[np.float64] | None
+    ) -> None:
         """Record the observation before the command of ``step``; a repeated step is ignored."""
         if step <= self._observed:
             return
@@ -34,7 +36,8 @@ class EpisodeRecorder:
         ts = self._time(step)
         for name, value in obs.items():
             self._episode.append(name, value, ts)
-        self._episode.append(SIM_STATE, sim_state, ts)
+        if sim_state is not None:
+            self._episode.append(SIM_STATE, sim_state, ts)
 
     def command(self, step: int, robot_command: Mapping[str, Any], target_grip: float) -> None:
         """Record the command for the observation of ``step``, given in wire form."""
@@ -46,6 +49,10 @@ class EpisodeRecorder:
             joints = np.asarray(robot_command["positions"], dtype=np.float64)
             self._episode.append("robot_commands.joints", joints, ts)
         self._episode.append("target_grip", float(target_grip), ts)
+
+    def vector(self, step: int, action: NDArray[np.float64]) -> None:
+        """Record the action vector for the observation of ``step``."""
+        self._episode.append("action", action, self._time(step))
 
     def finish(self, statics: Mapping[str, Any], *, publish: bool = True) -> Path:
         """Finish the episode and return its directory, which is hidden unless published."""
@@ -79,7 +86,9 @@ class RolloutRecorder:
         if videos is not None:
             self._video = videos.begin(index, fps)
 
-    def observe(self, step: int, obs: Mapping[str, Any], sim_state: NDArray[np.float64]) -> None:
+    def observe(
+        self, step: int, obs: Mapping[str, Any], sim_state: NDArray[np.float64] | None
+    ) -> None:
         """Record the observation before the command of ``step``; a repeated step is ignored."""
         if self._recorder is not None:
             self._recorder.observe(step, obs, sim_state)
@@ -91,6 +100,11 @@ class RolloutRecorder:
         """Record the command for the observation of ``step``."""
         if self._recorder is not None:
             self._recorder.command(step, robot_command, target_grip)
+
+    def vector(self, step: int, action: NDArray[np.float64]) -> None:
+        """Record the action vector for the observation of ``step``."""
+        if self._recorder is not None:
+            self._recorder.vector(step, action)
 
     def finish(
         self, result: EpisodeResult, statics: Mapping[str, Any], *, publish: bool

@@ -16,7 +16,7 @@ from positronic.dataset.trained_on import without_recordings
 from positronic.errors import ContractError, ServerGone, SessionError
 from positronic.inference.recording import RolloutRecorder, policy_statics
 from positronic.inference.results import EpisodeResult, jump_summary
-from positronic.inference.setting import Rollout, Setting
+from positronic.inference.setting import Rollout, Setting, is_gym_id
 from positronic.inference.video import VideoDirectory
 from positronic.policy import Action, Player, Policy, Session
 
@@ -53,6 +53,7 @@ class Harness:
     def __post_init__(self) -> None:
         world: Any = self.env.unwrapped
         self._world = world
+        self._foreign = is_gym_id(self.setting.env)
         self._fps = int(world.control_fps)
         # The tolerance makes 20 s at 15 Hz 300 commands despite floating-point rounding.
         self._max_steps = max(1, int(np.floor(self.setting.simulation_time * self._fps + 1e-6)))
@@ -128,8 +129,13 @@ class Harness:
             episode.ended_by, cause = "server_gone", error
         except Exception as error:
             episode.ended_by, cause = "error", error
-        recorder.observe(episode.steps, episode.obs, self._world.sim_state())
+        recorder.observe(episode.steps, episode.obs, self._state())
         return cause
+
+    def _state(self) -> NDArray[np.float64] | None:
+        """The simulator's state to record, from which a recording can be continued."""
+        state: NDArray[np.float64] | None = None if self._foreign else self._world.sim_state()
+        return state
 
     def _show(self, episode: "_Progress", label: str) -> None:
         if self.watch is not None:
@@ -142,10 +148,16 @@ class Harness:
             action = player.action(obs, step / self._fps)
         if player.asked > asked:
             episode.asked.append(step)
-        robot_command, target_grip = _command(action)
-        command = self._world.command_to_action(robot_command, target_grip)
-        recorder.observe(step, obs, self._world.sim_state())
-        recorder.command(step, robot_command, target_grip)
+        command: Any
+        if self._foreign:
+            command = self._world.command(action)
+            recorder.observe(step, obs, self._state())
+            recorder.vector(step, command)
+        else:
+            robot_command, target_grip = _command(action)
+            command = self._world.command_to_action(robot_command, target_grip)
+            recorder.observe(step, obs, self._state())
+            recorder.command(step, robot_command, target_grip)
         episode.obs, reward, terminated, _, info = self.env.step(command)
         episode.steps += 1
         episode.total_reward += float(reward)

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     import gymnasium
 
 
+def is_gym_id(env: str) -> bool:
+    """Return whether ``env`` is an id of another package's: ``gym_pusht/PushT-v0``."""
+    return ("/" in env or ":" in env) and not env.startswith("positronic/")
+
+
 @dataclass(frozen=True)
 class Rollout:
     """One rollout of a run; ``delay`` is the control time charged per inference."""
@@ -42,6 +47,10 @@ class Setting:
 
     def open_env(self) -> "gymnasium.Env[Any, Any]":
         """Open the environment without its own time limit; the driver's applies."""
+        if is_gym_id(self.env):
+            from positronic.inference.gym_world import GymWorld
+
+            return GymWorld(self.env)
         return simulator.make(
             self.env, cameras=self.cameras, image_size=self.image_size, max_episode_steps=-1
         )

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from foundation.video import Encoder, VideoFile
 
+# Of this project's environments, and of others by LeRobot's keys.
+CAMERAS = ("image.", "observation.image")
 GAP = 4  # pixels between two cameras
 # A short GOP makes dragging the playhead smooth; one thread leaves the rest alone.
 ENCODER = Encoder(
@@ -81,7 +83,7 @@ class RolloutVideo:
 
     def add(self, obs: Mapping[str, Any]) -> None:
         """Append the camera images of an observation."""
-        images = [value for name, value in obs.items() if name.startswith("image.")]
+        images = [value for name, value in obs.items() if name.startswith(CAMERAS)]
         self._video.add(side_by_side(images))
 
     def finish(self, ended_by: str) -> Path:
