@@ -17,6 +17,7 @@ import pytest
 from positronic.dataset import load_all_datasets
 from tests import hub_server
 from tests.documents import ROOT, blocks, put_backbone_weights, smaller
+from tests.positronic.importers.test_aloha import write as write_act
 from tests.positronic.vendors.lerobot.native_dataset import write_so100
 
 pytestmark = pytest.mark.e2e
@@ -124,6 +125,14 @@ def test_a_lerobot_dataset_as_it_is(tmp_path: Path) -> None:
     assert "actions, the second after 0.033 s" in printed
     assert "2 episodes, 25 steps" in printed
     assert (tmp_path / "datasets/so100-open-loop/open_loop.html").stat().st_size > 10_000
+
+
+def test_recordings_of_aloha(tmp_path: Path) -> None:
+    for index in range(3):
+        write_act(tmp_path / "datasets/act", index)
+    printed = run_section("aloha", tmp_path)
+    assert "imported 3 of 3 episodes at 50 per second" in printed
+    assert (tmp_path / "datasets/lerobot/aloha/meta/contract.json").is_file()
 
 
 def test_a_program_that_asks_another_machine_is_found_out(tmp_path: Path) -> None:

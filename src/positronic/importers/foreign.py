@@ -6,7 +6,7 @@ before data is read.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,25 @@ from positronic.errors import EpisodeError
 # Images are compressed to a half or a tenth; constant data to almost nothing.
 SMALLEST = 512 << 20
 RATIO = 20
+CHUNK = 256 << 20  # bytes of a row, or of a chunk, of an array that is read row by row
 TEXT = 16 << 20  # characters of a string, such as the XML of a model
 _GZIP, _SHUFFLE, _CHECKSUM = 1, 2, 3  # HDF5 filter ids
+
+
+class Rows(Sequence[NDArray[Any]]):
+    """Rows of an array of an HDF5 file, each read when it is used."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        self.shape: tuple[int, ...] = dataset.shape[1:]
+        self.dtype: np.dtype[Any] = dataset.dtype.newbyteorder("=")
+
+    def __len__(self) -> int:
+        return int(self._dataset.shape[0])
+
+    def __getitem__(self, index: Any) -> Any:
+        """A row, in native byte order."""
+        return np.asarray(self._dataset[index], dtype=self.dtype)
 
 
 @dataclass
@@ -63,6 +80,35 @@ class Foreign:
         if dtype.kind not in "biuf" or dtype.itemsize > 8:
             raise EpisodeError(f"{self._of(key)} holds {printable(dtype)}, expected numbers")
         return np.asarray(self._read(dataset, key), dtype=dtype.newbyteorder("="))
+
+    def rows(self, key: str) -> "Rows":
+        """The numeric array ``key``, read row by row; one row is in memory at a time."""
+        dataset = self._dataset(key)
+        dtype = dataset.dtype
+        if dtype.kind not in "biuf" or dtype.itemsize > 8:
+            raise EpisodeError(f"{self._of(key)} holds {printable(dtype)}, expected numbers")
+        if dataset.ndim == 0:
+            raise EpisodeError(f"{self._of(key)} is one number, expected one for each time")
+        chunk = int(np.prod(dataset.chunks or (0,), dtype=object)) * dtype.itemsize
+        row = int(np.prod(dataset.shape[1:], dtype=object)) * dtype.itemsize
+        if max(chunk, row) > CHUNK:
+            raise EpisodeError(
+                f"{self._of(key)} has rows or chunks of {max(chunk, row) >> 20} MiB, expected at"
+                f" most {CHUNK >> 20}"
+            )
+        gzip = self._gzip(dataset, key)
+        if gzip is not None:
+            self._check_decompressed_size(dataset, key, chunk, 1 << gzip)
+        return Rows(dataset)
+
+    def numbers(self) -> dict[str, float | bool]:
+        """The attributes of the group that are one number or truth value each."""
+        found: dict[str, float | bool] = {}
+        for key in self._group.attrs:
+            stated = self._group.attrs.get_id(key)
+            if stated.shape == () and stated.dtype.kind in "biuf" and stated.dtype.itemsize <= 8:
+                found[str(key)] = self._group.attrs[key].item()
+        return found
 
     def texts(self, key: str) -> list[str]:
         """The strings of the array ``key``."""
@@ -133,6 +179,13 @@ class Foreign:
                 f"{self._budget.left >> 20} MiB remain for a demonstration of a file of this size"
             )
         self._budget.left -= needed
+        gzip = self._gzip(dataset, key)
+        if gzip is not None:
+            self._check_decompressed_size(dataset, key, chunk, 1 << gzip)
+        return dataset[()]
+
+    def _gzip(self, dataset: Any, key: str) -> int | None:
+        """Position of gzip among the filters of an array; EpisodeError for filters of others."""
         plist = dataset.id.get_create_plist()
         filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
         known = {_GZIP, _SHUFFLE, _CHECKSUM}
@@ -141,9 +194,7 @@ class Foreign:
                 f"{self._of(key)} uses unsupported compression; repack the file with "
                 "h5repack -f GZIP=4"
             )
-        if _GZIP in filters:
-            self._check_decompressed_size(dataset, key, chunk, 1 << filters.index(_GZIP))
-        return dataset[()]
+        return filters.index(_GZIP) if _GZIP in filters else None
 
     def _check_decompressed_size(self, dataset: Any, key: str, chunk: int, skipped: int) -> None:
         """EpisodeError if a chunk decompresses to more than its declared size."""
