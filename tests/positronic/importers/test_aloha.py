@@ -1,6 +1,5 @@
 """Episodes of ALOHA, written as ACT writes them."""
 
-import hashlib
 import io
 import os
 import re
@@ -267,20 +266,29 @@ def test_nothing_to_import_leaves_nothing(
     assert "is not empty; choose another" in capfd.readouterr().err
 
 
-def contents(root: Path) -> list[Any]:
-    found = []
-    for episode in LocalDataset(root):
-        values = {name: np.asarray(s.values()).tobytes() for name, s in episode.signals.items()}
-        digests = {name: hashlib.sha256(value).hexdigest() for name, value in values.items()}
-        found.append((episode.uid, dict(episode.static), digests))
-    return found
+def assert_same(root: Path, other: Path) -> None:
+    """Two datasets hold the same; pictures but for how x264 happened to encode them.
+
+    With other threads about, libx264 encodes the same pictures differently once in a while: by some
+    tenths of a grey level on average.
+    """
+    ours, theirs = LocalDataset(root), LocalDataset(other)
+    for one, two in zip(ours, theirs, strict=True):
+        assert (one.uid, dict(one.static)) == (two.uid, dict(two.static))
+        assert list(one.signals) == list(two.signals)
+        for name, signal_ in one.signals.items():
+            np.testing.assert_array_equal(signal_.timestamps(), two[name].timestamps())
+            a, b = (np.asarray(each.values()) for each in (signal_, two[name]))
+            if a.ndim == 4:
+                assert np.abs(a.astype(int) - b).mean() < 3
+            else:
+                np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_and_resumed_it_is_the_same(tmp_path: Path, seed: int) -> None:
     for index in range(6):
         write(tmp_path / "act", index)
-    # As programs: beside PyTorch, one in some hundred encodings by x264 differs in a few bits.
     program = [sys.executable, "-c", "from positronic.importers import main; main()", "aloha"]
     words = [*program, str(tmp_path / "act")]
     out = f"--output_dir={tmp_path / 'raw'}"
@@ -293,10 +301,7 @@ def test_killed_and_resumed_it_is_the_same(tmp_path: Path, seed: int) -> None:
     process.wait()
     for more in ([out, "--resume=True"], [f"--output_dir={tmp_path / 'whole'}"]):
         subprocess.run([*words, *more], check=True, capture_output=True)
-    for resumed, whole in zip(
-        contents(tmp_path / "raw"), contents(tmp_path / "whole"), strict=True
-    ):
-        assert resumed == whole
-    assert len(contents(tmp_path / "raw")) == 6
+    assert_same(tmp_path / "raw", tmp_path / "whole")
+    assert len(LocalDataset(tmp_path / "raw")) == 6
     assert run(str(tmp_path / "act"), out, "--resume=True") == 0
     assert len(LocalDataset(tmp_path / "raw")) == 6
