@@ -8,9 +8,9 @@ from typing import Annotated, Any, NoReturn
 
 import configuronic as cfn
 
+from foundation import storage
 from foundation.console import say_made
 from foundation.errors import UsageError
-from foundation.files import replace_text
 from foundation.text import printable
 from positronic.cfg import ds
 from positronic.cfg.components import DATASET
@@ -30,7 +30,7 @@ def score(
 
     Args:
         dataset: The raw episodes: a path, local or in S3, or a config.
-        output: File for the measures of all episodes.
+        output: File for the measures of all episodes, local or s3://bucket/key.
         workers: Processes that measure; by default one per processor.
     """
     from positronic.curation.scores import as_json
@@ -41,8 +41,9 @@ def score(
         line = each.error or f"{v['duration_s']:.1f} s, {len(v)} measures"
         print(f"{_name(each.source)}: {line}")
     if output is not None:
-        replace_text(Path(output), json.dumps([as_json(each) for each in scores], indent=1) + "\n")
-        say_made("measures", output)
+        text = json.dumps([as_json(each) for each in scores], indent=1) + "\n"
+        storage.write_bytes(output, text.encode())
+        say_made("measures", storage.join(output))
 
 
 @cfn.config()

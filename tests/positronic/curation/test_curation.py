@@ -132,13 +132,14 @@ def test_few_episodes_and_no_cameras_are_no_error(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_writes_and_drops(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "raw"
     uids = recordings.dataset(root, {2: "grip", 7: "frozen"}, count=12)
     words = [f"--dataset={root}", "--workers=0"]
-    out = tmp_path / "scores.json"
-    assert cli.status(COMMANDS, "prog", ["score", *words, f"--output={out}"]) == 0
+    out = tmp_path / "made/scores.json"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.status(COMMANDS, "prog", ["score", *words, "--output=~/made/scores.json"]) == 0
     assert "000000000000/000000000011: " in capfd.readouterr().out
     assert [each["uid"] for each in json.loads(out.read_text())] == uids
     assert cli.status(COMMANDS, "prog", ["suggest", *words, "--drop=True"]) == 0
